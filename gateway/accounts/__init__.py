@@ -1,0 +1,1 @@
+"""The choice of an account: which fits, which is well, which knows the session."""

@@ -1,0 +1,1 @@
+"""The right to run: who is next, and who holds a slot."""

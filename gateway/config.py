@@ -1,0 +1,148 @@
+"""
+``config.toml`` as frozen dataclasses.
+
+Rule 1: a key *is* a field: same name, unit in the name, its default here and nowhere
+        else. What a key does is said in the shipped ``config.toml``.
+Rule 2: everything that is wrong is reported in one run, each mistake with its path.
+Rule 3: a secret stands in the file only as ``env:NAME`` or ``file:PATH``.
+
+The structure comes first, then the few rules that a type cannot say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+PROTOCOL_NAMES = ("responses", "chat", "messages")
+EMBEDDED = "embedded:"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    max_body_bytes: int = 64 * 1024 * 1024
+    drain_timeout_s: float = 600.0
+    log_format: Literal["json", "console", "auto"] = "auto"
+    metrics_token: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_concurrent: int = 5
+    max_queued: int = 20
+    queue_timeout_s: float = 30.0
+    ping_interval_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    connect_timeout_s: float = 10.0
+    first_event_timeout_s: float = 600.0
+    idle_timeout_s: float = 180.0
+    max_switches: int = 3
+    client_gone_drain_s: float = 60.0
+    sticky_wait_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    url: str = "sqlite:///gateway.db"
+    retention_days: int = 90
+    trace_retention_days: int = 14
+    response_retention_days: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """0 = no limit."""
+
+    usd_per_day: float = 0.0
+    usd_per_month: float = 0.0
+    tokens_per_day: int = 0
+    requests_per_minute: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens; None: as the price list says."""
+
+    input: float | None = None
+    cached: float | None = None
+    cache_write: float | None = None
+    output: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    key_sha256: tuple[str, ...]
+    max_concurrent: int | None = None
+    max_queued: int | None = None
+    queue_timeout_s: float | None = None
+    ping_interval_s: float | None = None
+    budget: Budget = field(default_factory=Budget)
+
+    def limits(self, default: Limits) -> Limits:
+        """This user's limits: its own where given, else *default*."""
+        own = {
+            f.name: value
+            for f in dataclasses.fields(Limits)
+            if (value := getattr(self, f.name)) is not None
+        }
+        return dataclasses.replace(default, **own)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    name: str
+    base_url: str
+    protocol: Literal["", "responses", "chat", "messages"] = ""
+    api_key: str = ""
+    auth: Literal["", "bearer", "x-api-key", "api-key"] = ""
+    max_concurrent: int = 0
+    priority: int = 1
+    models: tuple[str, ...] = ("*",)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    price: Price = field(default_factory=Price)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the trial account, which speaks all three protocols."""
+        return self.base_url == EMBEDDED
+
+    def speaks(self, protocol: str) -> str:
+        """The protocol used towards this account for a *protocol* client."""
+        return protocol if self.embedded else self.protocol
+
+    def upstream_model(self, model: str) -> str:
+        """The client's *model* under the name that this account knows."""
+        return self.rename.get(model, model)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    server: Server = field(default_factory=Server)
+    limits: Limits = field(default_factory=Limits)
+    upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
+    ledger: Ledger = field(default_factory=Ledger)
+    user: tuple[User, ...] = ()
+    account: tuple[Account, ...] = ()
+
+
+class ConfigError(Exception):
+    """A config that cannot be used; ``mistakes`` holds all, each with its path."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes

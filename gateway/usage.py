@@ -1,0 +1,37 @@
+"""
+The tokens of one answer, counted the same for every protocol.
+
+``input_tokens`` is everything that was read, cached and cache-written tokens
+included (as Responses counts); ``output_tokens`` includes reasoning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer; None while the upstream has not told them."""
+
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None  # all of them
+    cache_write_1h_tokens: int | None = None  # the share that is kept for an hour
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the upstream told what the answer cost."""
+        return self.input_tokens is not None and self.output_tokens is not None
+
+
+MAX_TOKENS = 10**12  # above it a count is nonsense
+
+
+def count(value: object) -> int | None:
+    """A token count as an upstream wrote it; None for what cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= MAX_TOKENS else None
