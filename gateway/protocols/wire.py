@@ -35,7 +35,15 @@ class Ending(NamedTuple):
 class Facts:
     """What the stream has told so far; filled by ``Wire.read``."""
 
-    __slots__ = ("response_id", "model", "created_at", "usage", "finished")
+    __slots__ = (
+        "response_id",
+        "model",
+        "created_at",
+        "usage",
+        "finished",
+        "failure",
+        "unfinished",
+    )
 
     def __init__(self) -> None:
         self.response_id = ""
@@ -45,6 +53,9 @@ class Facts:
         # All of the answer came, only the protocol's last word is missing:
         # Messages after message_delta, Chat after every finish_reason.
         self.finished = ""  # "", "ok" or "incomplete"
+        # An error event that a failure event should follow (Responses).
+        self.failure: UpstreamError | None = None
+        self.unfinished: set[int] = set()  # Chat: choices without finish_reason
 
 
 class Wire(Protocol):

@@ -1,0 +1,150 @@
+"""
+The life of a stream, the same for every protocol.
+
+Rule 1: what may follow what stands in ``TRANSITIONS`` and nowhere else.
+Rule 2: this file knows no protocol; a ``Wire`` says what an event *means* (its
+        ``Step``), this file says what follows from it.
+
+    WAITING ──OUTPUT──▶ STREAMING ──END/FAIL──▶ CLOSED
+       └──────────────END/FAIL───────────────────▲
+
+``Watch`` follows a stream that passes unchanged. ``Batch`` is what crosses from
+upstream to downstream: never an object per event, always the bytes of all events
+that one read completed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from gateway.errors import UpstreamError
+from gateway.protocols.sse import EventScanner, EventTooLarge, events
+from gateway.protocols.wire import Ending, Facts, Step, Wire
+
+
+class State(Enum):
+    """What the client has: nothing of the answer, a part, its terminal."""
+
+    WAITING = "waiting"
+    STREAMING = "streaming"
+    CLOSED = "closed"
+
+
+TRANSITIONS: dict[State, dict[Step, State]] = {
+    State.WAITING: {
+        Step.NEUTRAL: State.WAITING,
+        Step.OUTPUT: State.STREAMING,
+        Step.END: State.CLOSED,
+        Step.FAIL: State.CLOSED,
+    },
+    State.STREAMING: {
+        Step.NEUTRAL: State.STREAMING,
+        Step.OUTPUT: State.STREAMING,
+        Step.END: State.CLOSED,
+        Step.FAIL: State.CLOSED,
+    },
+    State.CLOSED: {},
+}
+
+
+class Batch(NamedTuple):
+    """
+    What one read brought.
+
+    Attributes:
+        data: whole events for the client, in order; never the terminal.
+        started: real output has been seen, now or before.
+        terminal: the client's terminal event; nothing may follow it.
+        ending: what the terminal said; for a failure without ``terminal`` the
+            gateway writes the ending itself.
+    """
+
+    data: bytes
+    started: bool
+    terminal: bytes = b""
+    ending: Ending | None = None
+
+
+class Watch:
+    """Follow a stream whose bytes pass unchanged."""
+
+    __slots__ = ("_wire", "_scanner", "_needles", "_begun", "state", "facts")
+
+    def __init__(self, wire: Wire, facts: Facts) -> None:
+        self._wire = wire
+        self._needles = wire.needles
+        self._scanner = EventScanner()
+        self._begun = False
+        self.state = State.WAITING
+        self.facts = facts
+
+    def feed(self, chunk: bytes) -> Batch:
+        """Take the next piece of the stream, wherever it was broken."""
+        if not self._begun and (refused := self._begin(chunk)):
+            return refused
+        try:
+            data = self._scanner.feed(chunk)
+        except EventTooLarge:
+            return self._failed("upstream_too_large")
+        if self.state is State.STREAMING:
+            for needle in self._needles:
+                if needle in data:
+                    break
+            else:
+                return Batch(data, True)
+        return self._look(data) if data else Batch(b"", self._started)
+
+    def finish(self, *, clean: bool = True) -> Batch:
+        """
+        The upstream is at its end without a terminal so far.
+
+        A terminal event that lacks only its blank line at a *clean* end counts, and
+        so does an answer of which only the protocol's last word is missing.
+        """
+        rest = self._scanner.rest()
+        if clean and rest.strip():
+            batch = self._look(rest.rstrip(b"\r\n") + b"\n\n", only_terminal=True)
+            if batch.ending:
+                return batch
+        if self.facts.finished:
+            self.state = State.CLOSED
+            return Batch(
+                b"", True, self._wire.last_word, Ending(self.facts.finished)
+            )
+        if self.facts.failure:
+            return self._failed("", self.facts.failure)
+        empty = self.state is State.WAITING and not rest
+        return self._failed("upstream_empty" if empty else "upstream_cut")
+
+    @property
+    def _started(self) -> bool:
+        return self.state is not State.WAITING
+
+    def _begin(self, chunk: bytes) -> Batch | None:
+        """HTML or JSON where a stream should be shows in its first character."""
+        first = chunk.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        if not first:
+            return None
+        self._begun = True
+        return self._failed("upstream_malformed") if first in b"<{[" else None
+
+    def _look(self, data: bytes, *, only_terminal: bool = False) -> Batch:
+        """Read the events of *data* one by one; all of a preamble, few later."""
+        read, facts = self._wire.read, self.facts
+        passed = 0
+        for event in events(data):
+            step = read(event, facts)
+            state = TRANSITIONS[self.state][step]
+            if state is State.CLOSED:
+                ending = self._wire.ending(event, facts)
+                started, self.state = self._started, state
+                return Batch(data[:passed], started, event, ending)
+            if not only_terminal:
+                self.state = state
+            passed += len(event)
+        return Batch(data, self._started)
+
+    def _failed(self, code: str, error: UpstreamError | None = None) -> Batch:
+        started, self.state = self._started, State.CLOSED
+        return Batch(b"", started, b"", Ending("failed", error or UpstreamError(code)))
