@@ -16,6 +16,7 @@ Rule 3: only an ``UpstreamError`` is worth another attempt.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -58,9 +59,7 @@ CODES: dict[str, Fault] = {
     ),
     "client_gone": Fault(499, "invalid_request_error", "The client went away"),
     # the gateway's own
-    "queue_full": Fault(
-        429, "rate_limit_error", "Concurrency limit exceeded for user"
-    ),
+    "queue_full": Fault(429, "rate_limit_error", "Concurrency limit exceeded for user"),
     "queue_timeout": Fault(
         429, "rate_limit_error", "Concurrency limit exceeded for user"
     ),
@@ -80,9 +79,7 @@ CODES: dict[str, Fault] = {
     "upstream_connect": Fault(
         502, "upstream_error", "The upstream could not be reached"
     ),
-    "upstream_reset": Fault(
-        502, "upstream_error", "The upstream broke the connection"
-    ),
+    "upstream_reset": Fault(502, "upstream_error", "The upstream broke the connection"),
     "upstream_timeout": Fault(502, "upstream_error", "The upstream did not answer"),
     "upstream_idle": Fault(502, "upstream_error", "The upstream fell silent"),
     "upstream_cut": Fault(
@@ -135,6 +132,7 @@ class GatewayError(Exception):
         detail: what the log reads besides.
         retry_after_s: seconds until another try is promising; None if unknown.
         param: the field of the request that is at fault.
+        facts: further members of ``error`` in an HTTP body.
     """
 
     origin = "gateway"
@@ -147,6 +145,7 @@ class GatewayError(Exception):
         detail: str = "",
         retry_after_s: float | None = None,
         param: str | None = None,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(code)
         fault = CODES[code]
@@ -156,6 +155,7 @@ class GatewayError(Exception):
         self.message = message or fault.sentence
         self.detail = detail
         self.param = param
+        self.facts = dict(facts or {})
         self.retry_after_s = (
             None if retry_after_s is None else whole_retry_after(retry_after_s)
         )

@@ -109,11 +109,11 @@ class Watch:
                 return batch
         if self.facts.finished:
             self.state = State.CLOSED
-            return Batch(
-                b"", True, self._wire.last_word, Ending(self.facts.finished)
-            )
-        if self.facts.failure:
-            return self._failed("", self.facts.failure)
+            return Batch(b"", True, self._wire.last_word, Ending(self.facts.finished))
+        if error := self.facts.failure:
+            started, self.state = self._started, State.CLOSED
+            ending = Ending("failed", error, self.facts.failure_event)
+            return Batch(b"", started, b"", ending)
         empty = self.state is State.WAITING and not rest
         return self._failed("upstream_empty" if empty else "upstream_cut")
 
@@ -145,6 +145,6 @@ class Watch:
             passed += len(event)
         return Batch(data, self._started)
 
-    def _failed(self, code: str, error: UpstreamError | None = None) -> Batch:
+    def _failed(self, code: str) -> Batch:
         started, self.state = self._started, State.CLOSED
-        return Batch(b"", started, b"", Ending("failed", error or UpstreamError(code)))
+        return Batch(b"", started, b"", Ending("failed", UpstreamError(code)))

@@ -12,8 +12,74 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from gateway.errors import GatewayError, UpstreamError
 from gateway.usage import Usage
+
+# error.type -> the code that a Responses client reads
+TYPE_CODES = {
+    "rate_limit_error": "rate_limit_exceeded",
+    "invalid_request_error": "invalid_request",
+    "permission_error": "permission_denied",
+    "authentication_error": "authentication_failed",
+    "upstream_error": "upstream_error",
+    "server_error": "server_error",
+    "api_error": "server_error",
+    "": "server_error",
+}
+# Own codes that clients branch on.
+SPOKEN_CODES = frozenset(
+    {
+        "model_not_found",
+        "previous_response_not_found",
+        "unsupported_parameter",
+        "ledger_unavailable",
+    }
+)
+
+
+def spoken_code(error: GatewayError) -> str:
+    """The ``code`` that an OpenAI client reads."""
+    if error.code in SPOKEN_CODES:
+        return error.code
+    return TYPE_CODES.get(error.type, error.type)
+
+
+def response_id_of(request_id: str) -> str:
+    """The ``resp_`` id that the gateway makes for a request."""
+    return "resp_" + request_id.replace("-", "")
+
+
+def openai_error(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """``error`` as Responses and Chat clients read it."""
+    return {
+        "type": error.type or "server_error",
+        "code": spoken_code(error),
+        "message": error.sentence(request_id),
+        "param": None,
+    }
+
+
+def openai_error_body(error: GatewayError, request_id: str) -> bytes:
+    """The HTTP body of a failure for Responses and Chat clients."""
+    told = openai_error(error, request_id)
+    return orjson.dumps({"error": {**told, "param": error.param, **error.facts}})
+
+
+def read_object(data: bytes) -> dict[str, Any]:
+    """*data* as a JSON object; an empty one for anything else."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def sub(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at *key*; an empty one for anything else."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 class Step(Enum):
@@ -26,10 +92,19 @@ class Step(Enum):
 
 
 class Ending(NamedTuple):
-    """The upstream's own terminal, read."""
+    """
+    The upstream's own terminal, read.
 
-    outcome: str  # "ok", "incomplete" or "failed"
-    error: GatewayError | None = None  # for "failed": whose fault, and what
+    Attributes:
+        outcome: "ok", "incomplete" or "failed".
+        error: for "failed": what happened.
+        failure: for "failed": the event or body in which the upstream said so;
+            whose fault it is, is judged from it.
+    """
+
+    outcome: str
+    error: GatewayError | None = None
+    failure: dict[str, Any] | None = None
 
 
 class Facts:
@@ -42,6 +117,8 @@ class Facts:
         "usage",
         "finished",
         "failure",
+        "failure_event",
+        "has_output",
         "unfinished",
     )
 
@@ -55,6 +132,8 @@ class Facts:
         self.finished = ""  # "", "ok" or "incomplete"
         # An error event that a failure event should follow (Responses).
         self.failure: UpstreamError | None = None
+        self.failure_event: dict[str, Any] | None = None
+        self.has_output = False  # Chat: something of an answer has come
         self.unfinished: set[int] = set()  # Chat: choices without finish_reason
 
 

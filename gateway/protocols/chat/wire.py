@@ -1,0 +1,149 @@
+"""
+The bytes of OpenAI Chat Completions: what a chunk means, endings, error bodies.
+
+Source: the OpenAI API reference (chat completion chunks), and what compatible
+servers were seen to send.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.sse import payload
+from gateway.protocols.wire import (
+    Ending,
+    Facts,
+    Step,
+    openai_error,
+    openai_error_body,
+    read_object,
+    sub,
+)
+from gateway.usage import Usage, count
+
+name = "chat"
+path = "/chat/completions"
+# Servers differ in the space behind the colon.
+needles: tuple[bytes, ...] = (
+    b"[DONE]",
+    b'"finish_reason":"',
+    b'"finish_reason": "',
+    b'"usage":{',
+    b'"usage": {',
+    b'"error":',
+)
+last_word = b"data: [DONE]\n\n"
+error_body = openai_error_body
+
+_CONTENT = ("content", "refusal", "reasoning_content", "reasoning", "function_call")
+_CUT_SHORT = ("length", "content_filter", "max_tokens")
+
+
+def read(event: bytes, facts: Facts) -> Step:
+    """See ``Wire.read``."""
+    raw = payload(event)
+    if raw.strip() == b"[DONE]":
+        # Without any output it is no answer, only its end.
+        return Step.END if facts.finished or facts.has_output else Step.FAIL
+    chunk = read_object(raw)
+    if chunk.get("error"):
+        return Step.FAIL
+    _note(chunk, facts)
+    step = Step.NEUTRAL
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            if choice.get("finish_reason") == "error":
+                return Step.FAIL
+            if _read_choice(choice, facts):
+                facts.has_output = True
+                step = Step.OUTPUT
+    return step
+
+
+def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
+    """Note how far *choice* is; whether it holds output."""
+    index = choice.get("index")
+    index = index if isinstance(index, int) else 0
+    if reason := choice.get("finish_reason"):
+        facts.unfinished.discard(index)
+        if not facts.unfinished:
+            cut = facts.finished == "incomplete" or reason in _CUT_SHORT
+            facts.finished = "incomplete" if cut else "ok"
+    elif facts.finished != "incomplete":
+        facts.unfinished.add(index)
+        facts.finished = ""
+    delta = sub(choice, "delta")
+    return bool(
+        reason
+        or delta.get("tool_calls")
+        or any(delta.get(member) for member in _CONTENT)
+    )
+
+
+def ending(event: bytes, facts: Facts) -> Ending:
+    """See ``Wire.ending``."""
+    raw = payload(event)
+    if raw.strip() != b"[DONE]":
+        chunk = read_object(raw)
+        told = UpstreamError("upstream_failed", detail=_told(chunk))
+        return Ending("failed", told, chunk)
+    if not (facts.finished or facts.has_output):
+        return Ending("failed", UpstreamError("upstream_empty"))
+    return Ending(facts.finished or "ok")
+
+
+def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+    """See ``Wire.read_body``."""
+    _note(body, facts)
+    if body.get("error"):
+        return Ending(
+            "failed", UpstreamError("upstream_failed", detail=_told(body)), body
+        )
+    choices = body.get("choices")
+    reasons = [
+        choice.get("finish_reason")
+        for choice in (choices if isinstance(choices, list) else ())
+        if isinstance(choice, dict)
+    ]
+    cut = any(reason in _CUT_SHORT for reason in reasons)
+    return Ending("incomplete" if cut else "ok")
+
+
+def failure_frame(
+    error: GatewayError, request_id: str, facts: Facts, model: str
+) -> bytes:
+    """See ``Wire.failure_frame``."""
+    told = openai_error(error, request_id)
+    ordered = {member: told[member] for member in ("type", "message", "param", "code")}
+    return b"event: error\ndata: " + orjson.dumps({"error": ordered}) + b"\n\n"
+
+
+def read_usage(told: dict[str, Any], usage: Usage) -> None:
+    """Note ``usage`` of a chunk or body in *usage*."""
+    usage.input_tokens = count(told.get("prompt_tokens"))
+    usage.output_tokens = count(told.get("completion_tokens"))
+    details = sub(told, "prompt_tokens_details")
+    usage.cached_tokens = count(details.get("cached_tokens"))
+    usage.cache_write_tokens = count(details.get("cache_write_tokens"))
+    details = sub(told, "completion_tokens_details")
+    usage.reasoning_tokens = count(details.get("reasoning_tokens"))
+
+
+def _note(chunk: dict[str, Any], facts: Facts) -> None:
+    if isinstance(ident := chunk.get("id"), str) and not facts.response_id:
+        facts.response_id = ident
+    if isinstance(model := chunk.get("model"), str) and model:
+        facts.model = model
+    if isinstance(usage := chunk.get("usage"), dict):
+        read_usage(usage, facts.usage)
+
+
+def _told(chunk: dict[str, Any]) -> str:
+    error = chunk.get("error")
+    if not isinstance(error, dict):
+        return str(error or "finish_reason: error")[:500]
+    return f"{error.get('code') or error.get('type')}: {error.get('message')}"[:500]

@@ -1,0 +1,135 @@
+"""
+The bytes of Anthropic Messages: what an event means, endings, error bodies.
+
+Source: the Anthropic API reference (streaming messages), and what its SDKs and
+Claude Code 2.1 were seen to read: an error without ``event: error`` is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.sse import payload
+from gateway.protocols.wire import Ending, Facts, Step, read_object, sub
+from gateway.usage import Usage, count
+
+name = "messages"
+path = "/messages"
+needles: tuple[bytes, ...] = (b"message_delta", b"message_stop", b'"error"')
+last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+_CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
+_EMPTY_BLOCKS = ("text", "thinking")
+
+
+def read(event: bytes, facts: Facts) -> Step:
+    """See ``Wire.read``."""
+    data = read_object(payload(event))
+    kind = data.get("type")
+    if kind == "error" or (kind is None and data.get("error")):
+        return Step.FAIL
+    if kind == "message_start":
+        _note(sub(data, "message"), facts)
+        return Step.NEUTRAL
+    if kind == "message_delta":
+        _note_delta(data, facts)
+        return Step.OUTPUT
+    if kind == "message_stop":
+        return Step.END
+    if kind == "content_block_start":
+        empty = sub(data, "content_block").get("type") in _EMPTY_BLOCKS
+        return Step.NEUTRAL if empty else Step.OUTPUT
+    known = isinstance(kind, str) and kind.startswith("content_block")
+    return Step.OUTPUT if known else Step.NEUTRAL
+
+
+def ending(event: bytes, facts: Facts) -> Ending:
+    """See ``Wire.ending``."""
+    data = read_object(payload(event))
+    if data.get("type") == "message_stop":
+        return Ending(facts.finished or "ok")
+    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+
+
+def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+    """See ``Wire.read_body``."""
+    if body.get("type") == "error":
+        return Ending(
+            "failed", UpstreamError("upstream_failed", detail=_told(body)), body
+        )
+    _note(body, facts)
+    return Ending("incomplete" if body.get("stop_reason") in _CUT_SHORT else "ok")
+
+
+def failure_frame(
+    error: GatewayError, request_id: str, facts: Facts, model: str
+) -> bytes:
+    """
+    See ``Wire.failure_frame``.
+
+    The data line stands first; without the event's name every SDK drops the frame.
+    """
+    return b"data: " + error_body(error, request_id) + b"\nevent: error\n\n"
+
+
+def error_body(error: GatewayError, request_id: str) -> bytes:
+    """See ``Wire.error_body``."""
+    kind = "not_found_error" if error.code == "model_not_found" else error.type
+    told = {"type": kind or "api_error", "message": error.sentence(request_id)}
+    return orjson.dumps(
+        {"type": "error", "error": {**told, **error.facts}, "request_id": request_id}
+    )
+
+
+def read_usage(told: dict[str, Any], usage: Usage) -> None:
+    """
+    Note ``usage`` in *usage*.
+
+    The counts of ``message_delta`` are cumulative and overwrite those of
+    ``message_start``; what it leaves out stays.
+    """
+    read = count(told.get("cache_read_input_tokens"))
+    written = count(told.get("cache_creation_input_tokens"))
+    fresh = count(told.get("input_tokens"))
+    if read is None:
+        read = usage.cached_tokens
+    if written is None:
+        written = usage.cache_write_tokens
+    if fresh is None and usage.input_tokens is not None:
+        before = (usage.cached_tokens or 0) + (usage.cache_write_tokens or 0)
+        fresh = usage.input_tokens - before
+    usage.cached_tokens, usage.cache_write_tokens = read, written
+    if fresh is not None:
+        usage.input_tokens = fresh + (read or 0) + (written or 0)
+    hour = count(sub(told, "cache_creation").get("ephemeral_1h_input_tokens"))
+    if hour is not None:
+        usage.cache_write_1h_tokens = hour
+    output = count(told.get("output_tokens"))
+    if output is not None:
+        usage.output_tokens = output
+    thinking = count(sub(told, "output_tokens_details").get("thinking_tokens"))
+    if thinking is not None:
+        usage.reasoning_tokens = thinking
+
+
+def _note(message: dict[str, Any], facts: Facts) -> None:
+    if isinstance(ident := message.get("id"), str) and not facts.response_id:
+        facts.response_id = ident
+    if isinstance(model := message.get("model"), str) and model:
+        facts.model = model
+    read_usage(sub(message, "usage"), facts.usage)
+
+
+def _note_delta(data: dict[str, Any], facts: Facts) -> None:
+    read_usage(sub(data, "usage"), facts.usage)
+    reason = sub(data, "delta").get("stop_reason")
+    if reason:
+        facts.finished = "incomplete" if reason in _CUT_SHORT else "ok"
+
+
+def _told(data: dict[str, Any]) -> str:
+    error = sub(data, "error")
+    return f"{error.get('type')}: {error.get('message')}"[:500]

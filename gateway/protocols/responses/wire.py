@@ -1,0 +1,155 @@
+"""
+The bytes of OpenAI Responses: what an event means, endings, error bodies.
+
+Source: the OpenAI API reference (Responses streaming events), and what Codex CLI
+0.169 was seen to obey.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.sse import payload
+from gateway.protocols.wire import (
+    Ending,
+    Facts,
+    Step,
+    openai_error,
+    openai_error_body,
+    read_object,
+    response_id_of,
+    sub,
+)
+from gateway.usage import Usage, count
+
+name = "responses"
+path = "/responses"
+needles: tuple[bytes, ...] = (
+    b"response.completed",
+    b"response.failed",
+    b"response.incomplete",
+    b"response.cancelled",
+    b'"error"',
+)
+last_word = b""
+error_body = openai_error_body
+
+_TERMINALS = {
+    "response.completed": "ok",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "failed",
+}
+_LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
+# They open something that has no content yet: nothing is lost by holding them.
+_OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
+_EMPTY_ITEMS = ("message", "reasoning")
+
+
+def read(event: bytes, facts: Facts) -> Step:
+    """See ``Wire.read``."""
+    data = read_object(payload(event))
+    kind = data.get("type")
+    if not isinstance(kind, str):
+        return _read_untyped(data, facts)
+    if kind in _TERMINALS:
+        _note(sub(data, "response"), facts)
+        return Step.FAIL if _TERMINALS[kind] == "failed" else Step.END
+    if kind in _LIFECYCLE:
+        _note(sub(data, "response"), facts)
+        return Step.NEUTRAL
+    if kind == "error":
+        return _read_error(data, facts)
+    if kind in _OPENERS:
+        return Step.NEUTRAL
+    if kind == "response.output_item.added":
+        empty = sub(data, "item").get("type") in _EMPTY_ITEMS
+        return Step.NEUTRAL if empty else Step.OUTPUT
+    return Step.OUTPUT if kind.startswith("response.") else Step.NEUTRAL
+
+
+def _read_untyped(data: dict[str, Any], facts: Facts) -> Step:
+    return _read_error(data, facts) if data.get("error") else Step.NEUTRAL
+
+
+def _read_error(data: dict[str, Any], facts: Facts) -> Step:
+    """
+    Note an ``error`` event.
+
+    A ``response.failed`` should follow; the last word is its, if it comes.
+    """
+    facts.failure = UpstreamError("upstream_failed", detail=_told(data))
+    facts.failure_event = data
+    return Step.NEUTRAL
+
+
+def ending(event: bytes, facts: Facts) -> Ending:
+    """See ``Wire.ending``."""
+    data = read_object(payload(event))
+    outcome = _TERMINALS.get(str(data.get("type")), "failed")
+    if outcome != "failed":
+        return Ending(outcome)
+    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+
+
+def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+    """See ``Wire.read_body``."""
+    _note(body, facts)
+    status = body.get("status")
+    if status in ("failed", "cancelled"):
+        error = UpstreamError("upstream_failed", detail=_told({"response": body}))
+        return Ending("failed", error, {"type": "response.failed", "response": body})
+    return Ending("incomplete" if status == "incomplete" else "ok")
+
+
+def failure_frame(
+    error: GatewayError, request_id: str, facts: Facts, model: str
+) -> bytes:
+    """See ``Wire.failure_frame``; ``response.failed`` without a sequence number."""
+    told = openai_error(error, request_id)
+    response: dict[str, Any] = {
+        "id": facts.response_id or response_id_of(request_id),
+        "object": "response",
+    }
+    if facts.created_at is not None:
+        response["created_at"] = facts.created_at
+    if facts.model or model:
+        response["model"] = facts.model or model
+    reason: dict[str, Any] = {"code": told["code"], "message": told["message"]}
+    if error.retry_after_s is not None:
+        reason["headers"] = {"retry-after": str(error.retry_after_s)}
+    response |= {"status": "failed", "output": [], "error": reason}
+    data = {"type": "response.failed", "response": response, "error": told}
+    return b"event: response.failed\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+def read_usage(told: dict[str, Any], usage: Usage) -> None:
+    """Note ``response.usage`` in *usage*."""
+    details = sub(told, "input_tokens_details")
+    usage.input_tokens = count(told.get("input_tokens"))
+    usage.cached_tokens = count(details.get("cached_tokens"))
+    usage.cache_write_tokens = count(details.get("cache_write_tokens"))
+    usage.output_tokens = count(told.get("output_tokens"))
+    details = sub(told, "output_tokens_details")
+    usage.reasoning_tokens = count(details.get("reasoning_tokens"))
+
+
+def _note(response: dict[str, Any], facts: Facts) -> None:
+    """Note what a ``response`` object tells."""
+    if isinstance(ident := response.get("id"), str) and not facts.response_id:
+        facts.response_id = ident
+    if isinstance(model := response.get("model"), str) and model:
+        facts.model = model
+    if isinstance(created := response.get("created_at"), int | float):
+        facts.created_at = int(created)
+    if isinstance(usage := response.get("usage"), dict):
+        read_usage(usage, facts.usage)
+
+
+def _told(data: dict[str, Any]) -> str:
+    """The upstream's own words about its failure, for the log."""
+    error = sub(sub(data, "response"), "error") or sub(data, "error") or data
+    return f"{error.get('code') or error.get('type')}: {error.get('message')}"[:500]
