@@ -1,26 +1,17 @@
 """
 ``config.toml`` as frozen dataclasses.
 
-Rule 1: a key *is* a field: same name, unit in the name, its default here and nowhere
-        else. What a key does is said in the shipped ``config.toml``.
-Rule 2: everything that is wrong is reported in one run, each mistake with its path.
-Rule 3: a secret stands in the file only as ``env:NAME`` or ``file:PATH``.
-
-The structure comes first, then the few rules that a type cannot say.
+A key *is* a field: same name, unit in the name, its default here and nowhere else.
+What a key does is said in the shipped ``config.toml``; how it is read and checked in
+``gateway.config_file``. Secrets are resolved: a field holds the secret itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import tomllib
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
 PROTOCOL_NAMES = ("responses", "chat", "messages")
 EMBEDDED = "embedded:"
@@ -138,11 +129,3 @@ class Config:
     ledger: Ledger = field(default_factory=Ledger)
     user: tuple[User, ...] = ()
     account: tuple[Account, ...] = ()
-
-
-class ConfigError(Exception):
-    """A config that cannot be used; ``mistakes`` holds all, each with its path."""
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("; ".join(mistakes))
-        self.mistakes = mistakes

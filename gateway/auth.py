@@ -1,0 +1,66 @@
+"""
+From a key to its user.
+
+A key is looked up by its SHA-256, so the time it takes says nothing about any known
+key; the key itself is neither kept nor logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from gateway.config import User
+from gateway.errors import ClientError
+
+
+class Identity(NamedTuple):
+    """Who asks: the user, and the first 8 hex digits of the key's hash."""
+
+    user: User
+    key: str
+
+
+class Keys:
+    """All keys of all users."""
+
+    def __init__(self, users: Iterable[User]) -> None:
+        self._users = {digest: user for user in users for digest in user.key_sha256}
+
+    def identify(self, headers: Mapping[str, str]) -> Identity:
+        """
+        The user of the key in ``Authorization: Bearer`` or ``x-api-key``.
+
+        Claude Code may send both; the first that is known counts.
+
+        Raises:
+            ClientError: "missing_key" or "unknown_key".
+        """
+        given = list(_given(headers))
+        if not given:
+            raise ClientError("missing_key")
+        for key in given:
+            digest = key_sha256(key)
+            if user := self._users.get(digest):
+                return Identity(user, digest[:8])
+        raise ClientError("unknown_key", detail=f"key {digest[:8]}")
+
+
+def _given(headers: Mapping[str, str]) -> Iterable[str]:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        yield token.strip()
+    if key := headers.get("x-api-key", "").strip():
+        yield key
+
+
+def key_sha256(key: str) -> str:
+    """The form in which a key stands in the config: lower-case hex."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_key() -> str:
+    """A fresh key with 256 bits of chance."""
+    return "gw-" + secrets.token_urlsafe(32)
