@@ -1,0 +1,449 @@
+"""
+One request, the same for every protocol: what converters read into and write from.
+
+Rule 1: the skeleton is Responses' items and parts; what only another protocol can
+        say stands in side fields (signature, redacted, is_error, cache).
+Rule 2: every part and item knows its ``path`` in the client's body, so that a
+        refusal can name it.
+Rule 3: nothing here knows a wire form; ``*/request.py`` do.
+
+    client's body ──read_request──▶ Request ──write_request──▶ Written(body, …)
+                                                                  │
+                         Tools + Asked: what the way back needs ◀─┘
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+CacheTtl = Literal["5m", "1h"]
+Kind = Literal[
+    "function",
+    "custom",
+    "local_shell",
+    "shell",
+    "apply_patch",
+    "tool_search",
+    "web_search",
+    "hosted",
+]
+CALLABLE: frozenset[str] = frozenset(
+    ("function", "custom", "local_shell", "shell", "apply_patch", "tool_search")
+)
+"""The kinds that the client itself runs; each can be carried by a function."""
+
+TAG_THINKING = "gw1.anthropic.thinking."
+"""``encrypted_content`` of a reasoning item: the tag, then the signature."""
+TAG_REDACTED = "gw1.anthropic.redacted."
+"""``encrypted_content`` of a reasoning item: the tag, then the redacted data."""
+TAG_OPENAI = "gw1.openai.rs."
+"""``signature`` of a thinking block: the tag, then base64url of a JSON object
+``{"id", "encrypted_content"}``."""
+TAG_COMPACT = "gw1.compact."
+"""``encrypted_content`` of a compaction item: the tag, then base64url of text."""
+
+
+# ---------------------------------------------------------------- parts
+
+
+@dataclass(slots=True)
+class Text:
+    """Plain text of any role."""
+
+    text: str
+    cache: CacheTtl | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """What the assistant said instead of an answer."""
+
+    text: str
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Image:
+    """An image: base64 *data* with its *media_type*, or a *url*."""
+
+    url: str = ""
+    media_type: str = ""
+    data: str = ""
+    detail: str = ""
+    cache: CacheTtl | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class File:
+    """A document: base64 *data* with its *media_type*, a *url*, or plain *text*."""
+
+    name: str = ""
+    url: str = ""
+    media_type: str = ""
+    data: str = ""
+    text: str | None = None
+    cache: CacheTtl | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Audio:
+    """Sound that the user sent; only Chat has a form for it."""
+
+    data: str
+    format: str
+    path: str = ""
+
+
+Part = Text | Refusal | Image | File | Audio
+
+
+# ---------------------------------------------------------------- items
+
+Role = Literal["user", "assistant", "system", "developer"]
+
+
+@dataclass(slots=True)
+class Message:
+    """What one side said. ``phase`` is Responses' own (commentary, final_answer)."""
+
+    role: Role
+    parts: list[Part]
+    phase: str = ""
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Reasoning:
+    """
+    What the assistant thought, and the proof that it did.
+
+    ``texts``: one entry per summary part. Exactly one of these proves it to an
+    upstream, or none: ``signature`` (Anthropic, over ``texts[0]``), ``redacted``
+    (Anthropic's unreadable data), ``blob`` with ``id`` (OpenAI).
+    """
+
+    texts: list[str] = field(default_factory=list)
+    signature: str = ""
+    redacted: str = ""
+    blob: str = ""
+    id: str = ""
+    path: str = ""
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """
+    A call in the history.
+
+    ``arguments`` is the JSON text as the client sent it ("" = none); for kind
+    "custom" it is the free text itself, for the shell kinds, "apply_patch" and
+    "tool_search" the JSON text of the action's fields.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+    kind: Kind = "function"
+    namespace: str = ""
+    cache: CacheTtl | None = None
+    path: str = ""
+
+
+@dataclass(slots=True)
+class ToolResult:
+    """What the client's tool gave back for the call *call_id*."""
+
+    call_id: str
+    parts: list[Part]
+    is_error: bool = False
+    kind: Kind = "function"
+    cache: CacheTtl | None = None
+    path: str = ""
+
+
+Item = Message | Reasoning | ToolCall | ToolResult
+
+
+# ---------------------------------------------------------------- settings
+
+
+@dataclass(slots=True)
+class Tool:
+    """
+    A declared tool.
+
+    ``parameters``: JSON schema, None when the client gave none. ``strict``: None
+    when the client did not say. ``format``: of a custom tool, as Responses writes
+    it. ``settings``: of a web search ``allowed_domains``, ``blocked_domains``,
+    ``user_location``, ``max_uses``; of a hosted tool everything.
+    """
+
+    kind: Kind
+    name: str
+    namespace: str = ""
+    description: str = ""
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    format: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    cache: CacheTtl | None = None
+    path: str = ""
+
+
+class ToolName(NamedTuple):
+    """A tool as the client names it."""
+
+    kind: Kind
+    name: str
+    namespace: str = ""
+
+
+@dataclass(slots=True)
+class ToolChoice:
+    """
+    ``mode``: "" = not said. ``tool``: the forced one, for mode "tool".
+    ``allowed``: only these may be called (mode "auto" or "required").
+    """
+
+    mode: Literal["", "auto", "none", "required", "tool"] = ""
+    tool: ToolName | None = None
+    allowed: list[ToolName] | None = None
+    path: str = "tool_choice"
+
+
+@dataclass(slots=True)
+class Thinking:
+    """
+    How much to think.
+
+    ``effort``: none minimal low medium high xhigh max, "" = not said.
+    ``summary``: what Responses' ``reasoning.summary`` says, "" = not wanted.
+    ``shown``: whether the client wants to see reasoning at all.
+    """
+
+    effort: str = ""
+    summary: str = ""
+    shown: bool = False
+
+
+@dataclass(slots=True)
+class Format:
+    """The form the answer must have."""
+
+    type: Literal["json_object", "json_schema"]
+    name: str = ""
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str = ""
+    path: str = ""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, out of any protocol; None, "" and [] mean: not said."""
+
+    model: str = ""
+    instructions: list[Text] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    tools: list[Tool] = field(default_factory=list)
+    choice: ToolChoice = field(default_factory=ToolChoice)
+    parallel: bool | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: list[str] = field(default_factory=list)
+    thinking: Thinking | None = None
+    format: Format | None = None
+    verbosity: str = ""
+    stream: bool | None = None
+    user: str = ""  # a stable, opaque name of the end user
+    cache_key: str = ""  # prompt_cache_key
+    cache_all: CacheTtl | None = None  # mark the end of the prompt
+    service_tier: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)  # field → path in the body
+    dropped: list[str] = field(default_factory=list)
+
+    def path(self, name: str) -> str:
+        """Where the client's body says the field *name*."""
+        return self.paths.get(name, name)
+
+    def drop(self, path: str) -> None:
+        """Note that what the client said at *path* is left out."""
+        if path not in self.dropped:
+            self.dropped.append(path)
+
+
+# ---------------------------------------------------------------- the way back
+
+NAME_MAX = 64
+_NOT_NAME = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def safe_name(original: str) -> str:
+    """
+    A tool name that every protocol takes: unchanged if legal, else sanitised and
+    ended by a hash of *original*, so that the next turn derives the same name.
+    """
+    clean = _NOT_NAME.sub("_", original)
+    if clean == original and 0 < len(original) <= NAME_MAX:
+        return original
+    return f"{clean[: NAME_MAX - 9]}_{_hash(original)}"
+
+
+def safe_id(original: str) -> str:
+    """A call id that every protocol takes; unchanged if legal, hashed if too long."""
+    clean = _NOT_NAME.sub("_", original)
+    if 0 < len(clean) <= NAME_MAX:
+        return clean
+    return f"{clean[: NAME_MAX - 9] or 'call'}_{_hash(original)}"
+
+
+@dataclass(slots=True)
+class Tools:
+    """
+    The reversible names of one request's tools.
+
+    ``write_request`` fills it by ``wire_name``; the stream writers ask ``resolve``
+    what a call that the upstream names really is. A call whose kind is "custom"
+    and that the upstream made as a function carries ``{"input": text}``; the other
+    kinds carry the fields of their action (``local_shell``: ``command workdir
+    timeout_ms env``; ``shell``: ``commands timeout_ms max_output_length``;
+    ``apply_patch``: ``operation``; ``tool_search``: its arguments).
+    """
+
+    by_wire: dict[str, ToolName] = field(default_factory=dict)
+    by_tool: dict[ToolName, str] = field(default_factory=dict)
+    native: set[str] = field(default_factory=set)  # wire names not wrapped
+
+    def wire_name(self, tool: ToolName) -> str:
+        """The name that the upstream knows *tool* by; the same at every call."""
+        known = self.by_tool.get(tool)
+        if known is not None:
+            return known
+        full = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
+        name = safe_name(full)
+        if name in self.by_wire:  # another kind or spelling has taken it
+            name = f"{name[: NAME_MAX - 9]}_{_hash(repr(tuple(tool)))}"
+        self.by_tool[tool] = name
+        self.by_wire[name] = tool
+        return name
+
+    def resolve(self, wire_name: str) -> ToolName:
+        """The client's tool behind *wire_name*; an unknown one is a function."""
+        return self.by_wire.get(wire_name) or ToolName("function", wire_name)
+
+    def wrapped(self, wire_name: str) -> bool:
+        """Whether a call of *wire_name* is a function that carries another kind."""
+        tool = self.by_wire.get(wire_name)
+        return (
+            tool is not None
+            and tool.kind in CALLABLE
+            and tool.kind != "function"
+            and wire_name not in self.native
+        )
+
+
+@dataclass(slots=True)
+class Asked:
+    """
+    What the client asked for, as far as the answer's form depends on it.
+
+    Attributes:
+        model: the name that the client used; answers bear it.
+        stream: whether the client wants events.
+        include_usage: Chat: whether the usage chunk goes to the client.
+        thinking: whether reasoning is shown (Messages: thinking is on; Responses
+            and Chat clients: always, they ignore what they do not want).
+        thinking_hidden: Messages: ``display: "omitted"``, signature without text.
+        encrypted_reasoning: Responses: ``encrypted_content`` is to be included.
+        web_search: whether the client declared a web search tool.
+        cut: stop sequences that the upstream does not know: the gateway ends the
+            text before the first of them and says so.
+        stop: every stop sequence that the client gave.
+        input_tokens: estimate of the prompt, for ``message_start``.
+        compaction: "" or what the answer must be wrapped as: "trigger" (one
+            ``compaction`` item of a normal response) or "endpoint" (the body of
+            ``/v1/responses/compact``).
+        echo: Responses: the fields of the request that the ``response`` object
+            repeats, as the client sent them; absent ones are not in it.
+    """
+
+    model: str
+    stream: bool = False
+    include_usage: bool = False
+    thinking: bool = True
+    thinking_hidden: bool = False
+    encrypted_reasoning: bool = False
+    web_search: bool = False
+    cut: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    input_tokens: int = 1
+    compaction: Literal["", "trigger", "endpoint"] = ""
+    echo: dict[str, Any] = field(default_factory=dict)
+
+
+class Written(NamedTuple):
+    """
+    A request in one protocol's form.
+
+    ``dropped``: paths of the client's body that have no counterpart and do not
+    change the answer's meaning. ``cut``: see ``Asked.cut``.
+    """
+
+    body: dict[str, Any]
+    dropped: tuple[str, ...]
+    tools: Tools
+    cut: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    What an account's models can do where its protocol does not say it; "auto"
+    goes by the name of the upstream model.
+
+    Attributes:
+        default_max_tokens: Messages wants ``max_tokens``: written when the client
+            gave none; lowered to the model's own limit where that is known.
+        thinking: Messages: "adaptive", "manual" (budgets), "none" (left out).
+        sampling: whether ``temperature``, ``top_p``, ``top_k`` are sent.
+        system_messages: Messages: system turns amid the conversation are kept, or
+            moved up to ``system``.
+        cache: Messages: mark the end of the prompt for caching; "auto": when the
+            client named a cache key and set no marks of its own.
+        chat_max_tokens_field: the name older servers know is ``max_tokens``.
+        chat_extras: whether OpenAI's own Chat fields are known (service_tier,
+            prompt_cache_key, verbosity, safety_identifier, efforts above high).
+        chat_reasoning: send earlier reasoning back as ``reasoning_content``.
+        chat_system_role: what instructions and developer turns are written as.
+        json_schema: whether the server can force a JSON schema.
+        images: whether the models see images.
+        fill_missing_results: answer calls without result by an error result.
+    """
+
+    default_max_tokens: int = 32000
+    thinking: Literal["auto", "adaptive", "manual", "none"] = "auto"
+    sampling: Literal["auto", "keep", "drop"] = "auto"
+    system_messages: Literal["auto", "keep", "hoist"] = "auto"
+    cache: Literal["auto", "always", "never"] = "auto"
+    chat_max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = (
+        "max_completion_tokens"
+    )
+    chat_extras: bool = True
+    chat_reasoning: bool = False
+    chat_system_role: Literal["system", "developer"] = "system"
+    json_schema: bool = True
+    images: bool = True
+    fill_missing_results: bool = False
