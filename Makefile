@@ -1,0 +1,38 @@
+# `make run` and `make test` do all set-up by themselves; see .ci/setup.
+
+PYTEST_ARGS ?=
+export PYTHON
+
+.PHONY: help run setup test lint bench clean
+
+help:
+	@echo "make run     set up, then serve config.toml in the foreground"
+	@echo "make test    set up, then lint, types and the whole suite (PYTEST_ARGS=…)"
+	@echo "make lint    set up, then lint and types alone"
+	@echo "make bench   set up, then the benchmark"
+	@echo "make setup   the virtual environment alone"
+	@echo "make clean   remove all that make made"
+
+run: setup
+	@exec .venv/bin/gateway serve --config config.toml
+
+setup:
+	@.ci/setup run
+
+test: lint
+	.venv/bin/pytest $(PYTEST_ARGS)
+
+lint:
+	@.ci/setup test
+	.venv/bin/black --check --quiet .
+	.venv/bin/isort --check --quiet .
+	.venv/bin/flake8
+	.venv/bin/mypy
+
+bench:
+	@.ci/setup test
+	.venv/bin/python -m benchmarks
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache
+	find gateway tests -name __pycache__ -prune -exec rm -rf {} +
