@@ -1,0 +1,1 @@
+"""What the tests stand on: a scripted upstream, the real daemon, real clients."""
