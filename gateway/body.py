@@ -1,0 +1,188 @@
+"""
+A request's body: read within its limit, decoded, parsed once.
+
+Everything that is wrong with it is the client's own mistake and names what is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from backports import zstd
+
+from gateway.errors import ClientError
+
+READ_TIMEOUT_S = 120.0  # for a body that arrives in drops
+_PIECE_BYTES = 256 * 1024
+_MAX_DEPTH = 512  # orjson itself stops at 1024
+
+
+class Ask(NamedTuple):
+    """What every model request says: its bytes, and the few fields that we read."""
+
+    data: bytes
+    document: dict[str, Any]
+    model: str
+    stream: bool
+
+
+async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
+    """
+    The decoded body of *request*.
+
+    Raises:
+        ClientError: "body_too_large", "unsupported_encoding", "invalid_request".
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    decoder = _decoder(encoding)
+    declared = request.content_length
+    if declared is not None and declared > limit_bytes:
+        raise _too_large(limit_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            async for raw in request.content.iter_any():
+                for piece in decoder.pieces(raw):
+                    size += len(piece)
+                    if size > limit_bytes:
+                        raise _too_large(limit_bytes)
+                    pieces.append(piece)
+        decoder.close()
+    except _NotEncoded as error:
+        raise ClientError(
+            "invalid_request", f"The body is not valid {encoding}", detail=str(error)
+        ) from None
+    except TimeoutError:
+        raise ClientError("invalid_request", "The body did not arrive") from None
+    except (HttpProcessingError, ValueError, web.RequestPayloadError) as error:
+        raise ClientError(
+            "invalid_request", "The body is cut or malformed", detail=repr(error)
+        ) from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(limit_bytes: int) -> ClientError:
+    return ClientError(
+        "body_too_large", f"The request body is larger than {limit_bytes} bytes"
+    )
+
+
+def parse(data: bytes) -> Ask:
+    """
+    *data* as a model request.
+
+    Raises:
+        ClientError: "invalid_request", with the field that is wrong.
+    """
+    document = parse_object(data)
+    model = document.get("model")
+    if model is None:
+        raise _invalid("model", "'model' is missing")
+    if not isinstance(model, str) or not model:
+        raise _invalid("model", "'model' must be a non-empty string")
+    if len(model) > 256 or not model.isprintable():
+        raise _invalid("model", "'model' is not the name of a model")
+    stream = document.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise _invalid("stream", "'stream' must be true or false")
+    return Ask(data, document, model, bool(stream))
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """*data* as a JSON object; see ``parse``."""
+    if not data.strip():
+        raise ClientError("invalid_request", "The request body is empty")
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ClientError(
+            "invalid_request", f"The request body is not valid JSON: {error}"
+        ) from None
+    if not isinstance(document, dict):
+        raise ClientError("invalid_request", "The request body must be a JSON object")
+    return document
+
+
+def _invalid(param: str, message: str) -> ClientError:
+    return ClientError("invalid_request", message, param=param)
+
+
+# --- content encodings -----------------------------------------------------------
+
+
+class _NotEncoded(Exception):
+    """The bytes are not what Content-Encoding says."""
+
+
+class _Decoder(Protocol):
+    def pieces(self, raw: bytes) -> list[bytes]: ...
+    def close(self) -> None: ...
+
+
+def _decoder(encoding: str) -> _Decoder:
+    if encoding in ("", "identity"):
+        return _Identity()
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return _Zlib()
+    if encoding == "zstd":
+        return _Zstd()
+    raise ClientError(
+        "unsupported_encoding",
+        "The content encoding is not supported; send zstd, gzip or none",
+    )
+
+
+class _Identity:
+    def pieces(self, raw: bytes) -> list[bytes]:
+        return [raw]
+
+    def close(self) -> None:
+        pass
+
+
+class _Zlib:
+    """gzip and deflate; decoded in pieces, so a bomb meets the limit early."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+
+    def pieces(self, raw: bytes) -> list[bytes]:
+        found = []
+        try:
+            while raw:
+                found.append(self._decoder.decompress(raw, _PIECE_BYTES))
+                raw = self._decoder.unconsumed_tail
+        except zlib.error as error:
+            raise _NotEncoded(str(error)) from None
+        return found
+
+    def close(self) -> None:
+        if not self._decoder.eof:
+            raise _NotEncoded("cut")
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._decoder = zstd.ZstdDecompressor()
+
+    def pieces(self, raw: bytes) -> list[bytes]:
+        found = []
+        try:
+            if self._decoder.eof and raw:
+                raise _NotEncoded("bytes behind the frame")
+            found.append(self._decoder.decompress(raw, _PIECE_BYTES))
+            while not (self._decoder.eof or self._decoder.needs_input):
+                found.append(self._decoder.decompress(b"", _PIECE_BYTES))
+        except zstd.ZstdError as error:
+            raise _NotEncoded(str(error)) from None
+        return found
+
+    def close(self) -> None:
+        if not self._decoder.eof:
+            raise _NotEncoded("cut")

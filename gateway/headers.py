@@ -1,0 +1,120 @@
+"""
+Which headers cross the gateway.
+
+Upwards everything passes but what belongs to one connection, to the client's own
+account, or to the body's form on the wire. Downwards only the protocols' own families
+pass: the rest describes the upstream's machines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.config import Account
+
+_HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te "
+    "trailer transfer-encoding upgrade http2-settings".split()
+)
+_NEVER_UP = _HOP_BY_HOP | frozenset(
+    "host content-length content-encoding content-type accept-encoding expect "
+    "authorization x-api-key api-key cookie x-request-id chatgpt-account-id "
+    "openai-organization openai-project "
+    "forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-port "
+    "x-forwarded-proto x-forwarded-server cf-connecting-ip true-client-ip".split()
+)
+_DOWN_PREFIXES = (
+    "x-codex-",
+    "x-openai-",
+    "openai-",
+    "anthropic-",
+    "x-ratelimit-",
+    "x-models-",
+    "x-reasoning-",
+)
+_DOWN = frozenset({"session-id", "thread-id", "x-should-retry"})
+# They name the operator's accounts.
+_NEVER_DOWN = frozenset(
+    "openai-organization openai-project anthropic-organization-id "
+    "anthropic-workspace-id".split()
+)
+_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def upwards(
+    client: Mapping[str, str] | CIMultiDictProxy[str],
+    account: Account,
+    request_id: str,
+    *,
+    same_protocol: bool,
+) -> CIMultiDict[str]:
+    """
+    The headers of an upstream request.
+
+    Args:
+        client: the client's headers.
+        same_protocol: without it the client's own family means nothing to the
+            upstream; only neutral headers pass.
+    """
+    named = client.get("Connection", "").lower()
+    dropped = {name.strip() for name in named.split(",")}
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in client.items():
+        low = name.lower()
+        if low in _NEVER_UP or low in dropped or not _TEXT.fullmatch(value):
+            continue
+        if same_protocol or low == "user-agent":
+            headers.add(name, value)
+    headers["Content-Type"] = "application/json"
+    headers["x-request-id"] = request_id
+    if account.protocol == "messages" and "anthropic-version" not in headers:
+        headers["anthropic-version"] = "2023-06-01"
+    for name, value in _credentials(account):
+        headers[name] = value
+    headers.update(account.headers)
+    return headers
+
+
+def _credentials(account: Account) -> Iterable[tuple[str, str]]:
+    if not account.api_key:
+        return
+    default = "x-api-key" if account.protocol == "messages" else "bearer"
+    auth = account.auth or default
+    if auth == "bearer":
+        yield "Authorization", f"Bearer {account.api_key}"
+    else:
+        yield auth, account.api_key
+
+
+def downwards(
+    upstream: Mapping[str, str] | CIMultiDictProxy[str],
+    *,
+    same_protocol: bool,
+    renamed: bool,
+) -> dict[str, str]:
+    """
+    The headers of an upstream's answer that the client gets.
+
+    Args:
+        renamed: the upstream was asked for another model name than the client's.
+            Codex takes an ``openai-model`` that differs for a flagged account.
+    """
+    if not same_protocol:
+        return {}
+    return {
+        name: value
+        for name, value in upstream.items()
+        if (low := name.lower()).startswith(_DOWN_PREFIXES) or low in _DOWN
+        if low not in _NEVER_DOWN and not (renamed and low == "openai-model")
+    }
+
+
+def upstream_request_id(upstream: Mapping[str, str] | CIMultiDictProxy[str]) -> str:
+    """The upstream's own id of the request, "" if it gave none."""
+    for name in ("x-request-id", "request-id", "x-oai-request-id"):
+        if value := upstream.get(name):
+            return value[:128]
+    return ""
