@@ -1,0 +1,114 @@
+"""
+A request as HTTP/1.1 bytes.
+
+Rule 1: the framing is the transport's alone; a caller's header of that kind is left
+        out, so that no request can say two lengths.
+Rule 2: what would break out of its line is refused, not repaired.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from yarl import URL
+
+OWN_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that only the transport writes, in lower case."""
+
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAMES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+\n)*")
+
+
+class Origin(NamedTuple):
+    """Whom a connection goes to; requests of one origin may share it."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def origin_of(url: URL) -> Origin:
+    """
+    Where *url* lives.
+
+    Raises:
+        ValueError: it is not an absolute http or https URL.
+    """
+    if url.scheme not in ("http", "https") or not url.raw_host or not url.port:
+        raise ValueError("the URL is not an absolute http or https URL")
+    return Origin(url.scheme, url.raw_host, url.port)
+
+
+def request_headers(
+    method: str, url: URL, headers: Iterable[tuple[str, str]], body_bytes: int
+) -> list[tuple[str, str]]:
+    """
+    The caller's *headers* with the transport's own before them.
+
+    A ``Host`` of the caller's replaces the URL's.
+
+    Raises:
+        ValueError: a name is not a token, or a value holds CR, LF or NUL.
+    """
+    given = [pair for pair in headers if pair[0].lower() not in OWN_HEADERS]
+    own = [("Accept-Encoding", "identity")]
+    if body_bytes or method not in _BODILESS:
+        own.append(("Content-Length", str(body_bytes)))
+    if not any(name.lower() == "host" for name, _ in given):
+        own.insert(0, ("Host", url.host_port_subcomponent or ""))
+    names = "".join([name + "\n" for name, _ in given])
+    if not _NAMES.fullmatch(names) or names.count("\n") != len(given):
+        raise ValueError("the name of a header is not a token")
+    values = "".join([value for _, value in given])
+    if "\r" in values or "\n" in values or "\0" in values:
+        raise ValueError("the value of a header holds CR, LF or NUL")
+    return own + given
+
+
+def request_line(method: str, url: URL) -> str:
+    """
+    The first line, without its end.
+
+    Raises:
+        ValueError: *method* is not a token, or the path holds blanks or controls.
+    """
+    target = url.raw_path_qs
+    if not _TOKEN.fullmatch(method):
+        raise ValueError("the method is not a token")
+    if not target.isascii() or not target.isprintable() or " " in target:
+        raise ValueError("the path of the URL is not encoded")
+    return f"{method} {target} HTTP/1.1"
+
+
+def request_head(
+    method: str, url: URL, headers: Iterable[tuple[str, str]], body_bytes: int
+) -> bytes:
+    """
+    Everything before the body.
+
+    Text that was decoded with ``surrogateescape`` goes out as the bytes it was.
+
+    Raises:
+        ValueError: as ``request_line`` and ``request_headers``.
+    """
+    lines = [request_line(method, url)]
+    pairs = request_headers(method, url, headers, body_bytes)
+    lines += [f"{name}: {value}" for name, value in pairs]
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape")
