@@ -1,0 +1,83 @@
+"""The gateway inside the test's own process: quick to start, and its log at hand."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from gateway import log as gateway_log
+from gateway.app import build_app
+from gateway.config_file import parse
+from tests.kit import settings
+from tests.kit.logs import Log
+
+
+class InProcess:
+    """
+    A running application.
+
+    Attributes:
+        log: its log, which is the whole process's log while it runs.
+        base_url: where it listens, without ``/v1``.
+    """
+
+    def __init__(self, app: web.Application, base_url: str, log: Log) -> None:
+        self.app = app
+        self.base_url = base_url
+        self.log = log
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, accounts: Sequence[settings.Table], **config: Any
+) -> AsyncIterator[InProcess]:
+    """An application on a free port for the duration of the block."""
+    text = settings.config_text(listen=["127.0.0.1:1"], accounts=accounts, **config)
+    secrets = settings.environment(accounts)
+    config_ = parse(text, lambda name: secrets[name.removeprefix("env:")])
+    with logging_to(Log()) as log:
+        app = await build_app(config_, folder)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+            yield InProcess(app, f"http://{host}:{port}", log)
+        finally:
+            await runner.cleanup()
+
+
+class _Outlet(io.TextIOBase):
+    """Where loggers write that keep their stream for good: to the log of the day."""
+
+    log = Log()
+
+    def write(self, text: str) -> int:
+        return self.log.write(text)
+
+
+_OUTLET = _Outlet()
+
+
+@contextmanager
+def logging_to(log: Log) -> Iterator[Log]:
+    """The process's log goes to *log* for the duration of the block."""
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, level = root.handlers[:], root.level
+    _OUTLET.log = log
+    gateway_log.set_up("info", "json", _OUTLET)  # type: ignore[arg-type]
+    try:
+        yield log
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        sys.excepthook = hook
