@@ -150,6 +150,14 @@ class DecodedReply:
         self.status = reply.status
         self.headers = CIMultiDictProxy(headers)
 
+    @property
+    def idle_timeout_s(self) -> float:
+        return self._reply.idle_timeout_s
+
+    @idle_timeout_s.setter
+    def idle_timeout_s(self, seconds: float) -> None:
+        self._reply.idle_timeout_s = seconds
+
     async def read(self) -> bytes:
         piece = self._decode(b"")
         while not piece:

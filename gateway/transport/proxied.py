@@ -176,18 +176,18 @@ class ProxiedReply:
 
     def __init__(self, response: aiohttp.ClientResponse, idle_timeout_s: float) -> None:
         self._response = response
-        self._idle_timeout_s = idle_timeout_s
+        self.idle_timeout_s = idle_timeout_s
         self._closed = False
         self.status = response.status
         self.headers = response.headers
 
     async def read(self) -> bytes:
         try:
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout(self.idle_timeout_s):
                 with upstream_errors():
                     return await self._response.content.readany()
         except TimeoutError:
-            detail = f"nothing came for {self._idle_timeout_s} s"
+            detail = f"nothing came for {self.idle_timeout_s} s"
             raise UpstreamError("upstream_idle", detail=detail) from None
 
     async def body(self, limit_bytes: int) -> bytes:

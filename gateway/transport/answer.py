@@ -1,0 +1,101 @@
+"""
+An HTTP/1.1 answer as it comes out of the parser.
+
+Rule 1: an answer ends by its framing: its length, its last chunk, or, where it has
+        neither, the upstream's closing.
+Rule 2: what came behind the end makes the connection useless for another request.
+"""
+
+from __future__ import annotations
+
+import httptools
+from multidict import CIMultiDict, CIMultiDictProxy
+
+HEAD_LIMIT_BYTES = 65536
+"""The most that names and values of a head, or of a trailer, may hold together."""
+
+_SWITCHING = 101
+_FIRST_FINAL = 200
+
+
+class Malformed(Exception):
+    """The bytes are HTTP, but not such as we can take."""
+
+
+class Answer:
+    """
+    The callbacks of one ``httptools.HttpResponseParser``, and what they gathered.
+
+    Attributes:
+        feed_data: gives bytes to the parser; raises the errors of httptools.
+        pieces: of the body, in order; whoever takes them empties the list.
+        status, headers: of the final head, once *has_head*.
+        ended: the answer is whole.
+        until_close: only the upstream's closing ends the body.
+        may_reuse: the upstream keeps the connection, as far as its bytes tell.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.pieces: list[bytes] = []
+        self.status = 0
+        self.headers: CIMultiDictProxy[str]
+        self.has_head = False
+        self.ended = False
+        self.until_close = False
+        self.may_reuse = False
+        self._bodiless = method == "HEAD"
+        self._interim = False
+        self._fields: CIMultiDict[str] = CIMultiDict()
+        self._field_bytes = 0
+        self.on_body = self.pieces.append  # no Python frame for each chunk
+        self._parser = httptools.HttpResponseParser(self)
+        self.feed_data = self._parser.feed_data
+
+    def drop(self) -> None:
+        """Let the parser go, which would else wait for the cycle collector."""
+        del self.feed_data, self._parser
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            self.may_reuse = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > HEAD_LIMIT_BYTES:
+            raise Malformed(f"the head has more than {HEAD_LIMIT_BYTES} bytes")
+        if not self.has_head:
+            self._fields.add(
+                name.decode("latin-1"),
+                value.decode("utf-8", "surrogateescape").strip(" \t"),
+            )
+
+    def on_headers_complete(self) -> None:
+        if self.ended:
+            return
+        status = self._parser.get_status_code()
+        if status < _FIRST_FINAL:
+            if status == _SWITCHING:
+                raise Malformed("the upstream changed the protocol")
+            self._interim = True
+            self._fields.clear()
+            return
+        self.status = status
+        self.headers = CIMultiDictProxy(self._fields)
+        self._read_framing()
+        self.has_head = True
+        self.ended = self._bodiless
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        else:
+            self.ended = True
+
+    def _read_framing(self) -> None:
+        coding = self.headers.get("transfer-encoding", "").lower()
+        if coding not in ("", "chunked"):
+            raise Malformed(f"transfer-encoding {coding[:80]} is not known")
+        framed = bool(coding) or "content-length" in self.headers
+        empty = self._bodiless or self.status in (204, 304)
+        self.until_close = not framed and not empty
+        self.may_reuse = self._parser.should_keep_alive()

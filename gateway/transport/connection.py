@@ -1,0 +1,173 @@
+"""
+One connection to an upstream: the socket's side, which knows no HTTP.
+
+Rule 1: at most one listener at a time; what comes while there is none makes the
+        connection useless, and it is dropped.
+Rule 2: a request is written from the loop's callbacks, slice by slice as the socket
+        takes it, so an answer may come before the request is out.
+
+    pool ──listen──▶ in use ──let_go──▶ kept by the pool ──listen──▶ …
+                       └──────abort──────▶ lost ◀──────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from gateway.transport.request import Origin
+
+SLICE_BYTES = 262144
+"""How much of a large body is handed to the socket at once."""
+
+JOIN_BYTES = 65536
+"""Up to here head and body are joined and leave in one packet."""
+
+_NOTHING = memoryview(b"")
+
+
+class Listener(Protocol):
+    """Whoever waits for an answer on a connection."""
+
+    def receive(self, data: bytes) -> None:
+        """Bytes came."""
+        ...
+
+    def finish(self) -> None:
+        """The upstream will send nothing more."""
+        ...
+
+    def lose(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        ...
+
+
+class Keeper(Protocol):
+    """Whoever owns the connections."""
+
+    def keep(self, connection: Connection) -> None:
+        """*connection* may serve another request."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """*connection* is gone."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """
+    The loop's view of one socket.
+
+    Attributes:
+        origin: whom it goes to.
+        reused: whether a request was answered on it before.
+    """
+
+    def __init__(self, origin: Origin, keeper: Keeper) -> None:
+        self.origin = origin
+        self.reused = False
+        self._keeper = keeper
+        self._transport: asyncio.Transport | None = None
+        self._listener: Listener | None = None
+        self._unsent = _NOTHING
+        self._may_write = True
+        self._reading = True
+
+    # what the listener does with it
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be written to it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether the request left this program (the socket may still hold some)."""
+        return not self._unsent
+
+    def listen(self, listener: Listener, head: bytes, body: bytes) -> None:
+        """Send a request; what comes from now on is *listener*'s."""
+        assert self._transport is not None
+        self._listener = listener
+        if len(body) <= JOIN_BYTES:
+            self._transport.write(head + body)
+            return
+        self._transport.write(head)
+        self._unsent = memoryview(body)
+        self._write_on()
+
+    def let_go(self) -> None:
+        """The answer was whole: the connection is free for another request."""
+        self._listener = None
+        self.reused = True
+        self.resume()
+        self._keeper.keep(self)
+
+    def abort(self) -> None:
+        """Close at once; what is unsent is lost."""
+        self._listener = None
+        self._unsent = _NOTHING
+        if self._transport is not None:
+            self._transport.abort()
+
+    def stop(self) -> None:
+        """Close at once, and tell whoever waits for an answer."""
+        listener = self._listener
+        self.abort()
+        if listener is not None:
+            listener.lose(ConnectionAbortedError("the transport has stopped"))
+
+    def pause(self) -> None:
+        """Read the socket no more."""
+        if self._reading and self.usable:
+            self._reading = False
+            cast(asyncio.Transport, self._transport).pause_reading()
+
+    def resume(self) -> None:
+        """Read the socket again."""
+        if not self._reading and self.usable:
+            self._reading = True
+            cast(asyncio.Transport, self._transport).resume_reading()
+
+    @property
+    def reading(self) -> bool:
+        return self._reading
+
+    # what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._listener is None:
+            self.abort()
+        else:
+            self._listener.receive(data)
+
+    def eof_received(self) -> None:
+        if self._listener is not None:
+            self._listener.finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._unsent = _NOTHING
+        self._keeper.forget(self)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.lose(exc)
+
+    def pause_writing(self) -> None:
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        self._may_write = True
+        self._write_on()
+
+    def _write_on(self) -> None:
+        """Hand on slices until the socket is full or nothing is left."""
+        while self._unsent and self._may_write and self.usable:
+            piece, self._unsent = (
+                self._unsent[:SLICE_BYTES],
+                self._unsent[SLICE_BYTES:],
+            )
+            cast(asyncio.Transport, self._transport).write(piece)

@@ -1,0 +1,72 @@
+"""The seam over connections of our own: the way to an upstream without a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ssl import SSLContext
+
+from yarl import URL
+
+from gateway.errors import UpstreamError
+from gateway.transport.connection import Connection
+from gateway.transport.decoded import decoded
+from gateway.transport.dialing import Dialer
+from gateway.transport.direct_reply import DirectReply
+from gateway.transport.pool import Pool
+from gateway.transport.reply import Reply
+from gateway.transport.request import origin_of, request_head
+
+
+class DirectTransport:
+    """
+    A Transport over one pool.
+
+    Args:
+        tls: what https upstreams are checked with.
+        pool: another pool than the usual one.
+    """
+
+    def __init__(self, tls: SSLContext, pool: Pool | None = None) -> None:
+        self.pool = pool or Pool(Dialer(tls))
+
+    async def open(
+        self,
+        method: str,
+        url: URL,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        *,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> Reply:
+        origin = origin_of(url)
+        head = request_head(method, url, headers, len(body))
+        connection = self.pool.maybe_idle(origin)
+        if connection is not None:
+            reply = DirectReply(connection, method, idle_timeout_s)
+            try:
+                return await _answered(connection, reply, head, body)
+            except UpstreamError as exc:
+                # An upstream closes a kept connection whenever it likes. If it did
+                # so before it said anything, nobody has seen the request.
+                if reply.touched or exc.code != "upstream_reset":
+                    raise
+        connection = await self.pool.fresh(origin, connect_timeout_s)
+        reply = DirectReply(connection, method, idle_timeout_s)
+        return await _answered(connection, reply, head, body)
+
+    async def stop(self) -> None:
+        await self.pool.stop()
+
+
+async def _answered(
+    connection: Connection, reply: DirectReply, head: bytes, body: bytes
+) -> Reply:
+    """Send the request on *connection* and wait for the head of *reply*."""
+    try:
+        connection.listen(reply, head, body)
+        await reply.head()
+    except BaseException:
+        reply.close()
+        raise
+    return decoded(reply)

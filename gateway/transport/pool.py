@@ -1,0 +1,126 @@
+"""
+The connections of the process: in use, and kept for the next request.
+
+Rule 1: connections in use are not counted: slots are the limit. Those that wait are,
+        per origin.
+Rule 2: the youngest serves first, so that the rest may grow old and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.errors import UpstreamError
+from gateway.transport.connection import Connection
+from gateway.transport.dialing import Dialer
+from gateway.transport.request import Origin
+
+KEEP_ALIVE_S = 55.0
+"""How long an unused connection is kept: less than the minute of many servers."""
+
+MAX_IDLE_PER_ORIGIN = 256
+"""How many unused connections are kept; one more is closed."""
+
+
+class Pool:
+    """
+    Connections by origin.
+
+    Attributes:
+        live: every open connection, idle or not.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        *,
+        keep_alive_s: float = KEEP_ALIVE_S,
+        max_idle_per_origin: int = MAX_IDLE_PER_ORIGIN,
+    ) -> None:
+        self.live: set[Connection] = set()
+        self._dialer = dialer
+        self._keep_alive_s = keep_alive_s
+        self._max_idle_per_origin = max_idle_per_origin
+        # of one origin: connection → since when it waits, the oldest first
+        self._idle: dict[Origin, dict[Connection, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._all_gone: asyncio.Future[None] | None = None
+
+    @property
+    def idle_count(self) -> int:
+        return sum(map(len, self._idle.values()))
+
+    def maybe_idle(self, origin: Origin) -> Connection | None:
+        """A kept connection to *origin*, or None."""
+        waiting = self._idle.get(origin)
+        while waiting:
+            connection, _ = waiting.popitem()
+            if connection.usable:
+                return connection
+        return None
+
+    async def fresh(self, origin: Origin, timeout_s: float) -> Connection:
+        """
+        A new connection to *origin*.
+
+        Raises:
+            UpstreamError: "upstream_connect".
+        """
+        connection = None
+        if not self._stopped:
+            connection = await self._dialer.dial(origin, self, timeout_s)
+        if connection is None or self._stopped:
+            if connection is not None:
+                connection.abort()
+            raise UpstreamError("upstream_connect", detail="the transport has stopped")
+        self.live.add(connection)
+        return connection
+
+    async def stop(self) -> None:
+        """Close every connection; returns when the loop has let go of them all."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for connection in list(self.live):
+            connection.stop()
+        if self.live:
+            self._all_gone = asyncio.get_running_loop().create_future()
+            await self._all_gone
+
+    # what a connection tells its keeper
+
+    def keep(self, connection: Connection) -> None:
+        waiting = self._idle.setdefault(connection.origin, {})
+        if self._stopped or len(waiting) >= self._max_idle_per_origin:
+            connection.abort()
+            return
+        waiting[connection] = asyncio.get_running_loop().time()
+        if self._timer is None:
+            self._sweep_in(self._keep_alive_s)
+
+    def forget(self, connection: Connection) -> None:
+        self.live.discard(connection)
+        self._idle.get(connection.origin, {}).pop(connection, None)
+        if self._all_gone is not None and not self.live and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def _sweep_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has waited too long; one timer for the whole pool."""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        oldest = now
+        for waiting in self._idle.values():
+            for connection, since in list(waiting.items()):
+                if now - since < self._keep_alive_s:
+                    oldest = min(oldest, since)
+                    break
+                del waiting[connection]
+                connection.abort()
+        if self.idle_count:
+            self._sweep_in(oldest + self._keep_alive_s - now)

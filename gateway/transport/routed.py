@@ -1,0 +1,86 @@
+"""
+Which way a request takes: straight, or through the proxy that the environment names.
+
+Rule 1: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` name a proxy by the
+        upstream's scheme, ``NO_PROXY`` the hosts that need none; in capitals or not.
+Rule 2: a proxy that we cannot speak to is a failure; going round it would be a leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.request import getproxies_environment, proxy_bypass_environment
+
+from yarl import URL
+
+from gateway.errors import UpstreamError
+from gateway.transport.dialing import tls_context
+from gateway.transport.direct import DirectTransport
+from gateway.transport.proxied import ProxiedTransport
+from gateway.transport.reply import Reply
+from gateway.transport.request import origin_of
+
+
+def maybe_proxy(url: URL, proxies: dict[str, str]) -> URL | None:
+    """
+    The proxy for *url*, None if it is reached directly.
+
+    Args:
+        proxies: as ``urllib.request.getproxies_environment`` reads them.
+
+    Raises:
+        UpstreamError: "upstream_connect" for a proxy that is not an HTTP one.
+    """
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named or proxy_bypass_environment(f"{url.raw_host}:{url.port}", proxies):
+        return None
+    proxy = URL(named if "://" in named else f"http://{named}")
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        detail = f"a proxy of the scheme {proxy.scheme!r} is not supported"
+        raise UpstreamError("upstream_connect", detail=detail)
+    return proxy
+
+
+class RoutedTransport:
+    """The Transport of the daemon; the environment is read once, here."""
+
+    def __init__(self) -> None:
+        tls = tls_context()
+        self._proxies = getproxies_environment()
+        self._direct = DirectTransport(tls)
+        self._proxied = ProxiedTransport(tls)
+
+    async def open(
+        self,
+        method: str,
+        url: URL,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        *,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> Reply:
+        origin_of(url)
+        proxy = maybe_proxy(url, self._proxies) if self._proxies else None
+        if proxy is None:
+            return await self._direct.open(
+                method,
+                url,
+                headers,
+                body,
+                connect_timeout_s=connect_timeout_s,
+                idle_timeout_s=idle_timeout_s,
+            )
+        return await self._proxied.open(
+            method,
+            url,
+            headers,
+            body,
+            connect_timeout_s=connect_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+            proxy=proxy,
+        )
+
+    async def stop(self) -> None:
+        await self._direct.stop()
+        await self._proxied.stop()

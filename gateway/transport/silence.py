@@ -1,0 +1,67 @@
+"""
+The longest silence of an upstream, watched by one timer that is set on lazily.
+
+A piece that arrives costs the note of its time, not a timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Silence:
+    """
+    Args:
+        limit_s: the longest silence.
+        ours: says whether it is we who do not listen; that is no silence.
+        on_limit: called once, when the silence was too long.
+
+    Attributes:
+        heard_at: when the last bytes came, by the loop's clock.
+    """
+
+    def __init__(
+        self, limit_s: float, ours: Callable[[], bool], on_limit: Callable[[], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limit_s = limit_s
+        self._ours = ours
+        self._on_limit = on_limit
+        self._timer: asyncio.TimerHandle | None = None
+        self.heard_at = 0.0
+
+    @property
+    def limit_s(self) -> float:
+        return self._limit_s
+
+    @limit_s.setter
+    def limit_s(self, seconds: float) -> None:
+        self._limit_s = seconds
+        if self._timer is not None:
+            self._set(self.heard_at + seconds)
+
+    def watch(self) -> None:
+        """Begin now."""
+        self.heard_at = self._loop.time()
+        self._set(self.heard_at + self._limit_s)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, at: float) -> None:
+        self.stop()
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        if self._ours():
+            self.heard_at = now
+        if now < self.heard_at + self._limit_s:
+            self._set(self.heard_at + self._limit_s)
+        else:
+            self._on_limit()
