@@ -1,0 +1,127 @@
+"""
+The embedded trial account: an upstream inside the gateway, no key, no network.
+
+It speaks all three protocols as a real upstream does, stream and non-stream, so that
+a newcomer sees an answer, and a client its own words, before any key is there. It
+knows no clock: every piece of a stream says how long to wait before it.
+
+    protocol, path, body ──read──▶ Question ──reply_to──▶ Reply ──Writer──▶ bytes
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from gateway.trial import chat, messages, responses
+from gateway.trial.question import Question, Refused, reply_to
+
+SLOW_EVENT_S = 0.05
+"""Before every event of a ``trial-slow`` stream: 20 events a second."""
+
+_PROTOCOLS = {"responses": responses, "chat": chat, "messages": messages}
+_PATHS = {
+    "responses": "/responses",
+    "chat": "/chat/completions",
+    "messages": "/messages",
+}
+_JSON = "application/json"
+_STREAM = "text/event-stream; charset=utf-8"
+_NOT_IDENT = re.compile(r"[^A-Za-z0-9]")
+
+
+class Trial(NamedTuple):
+    """
+    An answer.
+
+    Attributes:
+        body: the whole of it, when it is no stream.
+        delay_s: how long the trial account takes before it gives *body*.
+        pieces: of a stream: seconds to wait, then bytes to give; each is one event.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    delay_s: float = 0.0
+    pieces: Iterator[tuple[float, bytes]] | None = None
+
+
+def answer(
+    protocol: str,
+    path: str,
+    body: dict[str, Any],
+    headers: Mapping[str, str],
+    *,
+    now_unix: int,
+    ident: str,
+) -> Trial:
+    """
+    The trial account's answer to one request.
+
+    Args:
+        protocol: "responses", "chat" or "messages".
+        path: with or without ``/v1`` and a query, e.g. ``/messages/count_tokens``.
+        headers: of the request; a real upstream is given them too, this one reads
+            none.
+        now_unix: Unix seconds.
+        ident: what its ids are made of; different for every request.
+    """
+    ident = _NOT_IDENT.sub("", ident)
+    request_id = f"req_{ident}"
+    endpoint = path.partition("?")[0].removeprefix("/v1").rstrip("/")
+    try:
+        return _answer(protocol, endpoint, body, now_unix, ident)
+    except Refused as refused:
+        spoken = messages if protocol == "messages" else responses
+        error = spoken.error_body(refused, request_id)
+        return Trial(refused.status, _headers(_JSON, ident), orjson.dumps(error))
+
+
+def _answer(
+    protocol: str, endpoint: str, body: dict[str, Any], now_unix: int, ident: str
+) -> Trial:
+    if endpoint == _PATHS[protocol]:
+        return _generate(protocol, body, now_unix, ident)
+    if endpoint == "/messages/count_tokens":
+        words = messages.read(body, counting=True).input_words
+        return _whole({"input_tokens": words}, ident)
+    if endpoint == "/responses/input_tokens":
+        words = responses.read(body).input_words
+        counted = {"object": "response.input_tokens", "input_tokens": words}
+        return _whole(counted, ident)
+    if endpoint == "/responses/compact":
+        writer = responses.Writer(body, responses.read(body), now_unix, ident)
+        return _whole(writer.compacted(), ident)
+    message = f"The trial account has nothing at {endpoint or '/'}"
+    raise Refused(message, "", "not_found", 404)
+
+
+def _generate(protocol: str, body: dict[str, Any], now_unix: int, ident: str) -> Trial:
+    spoken = _PROTOCOLS[protocol]
+    question: Question = spoken.read(body)
+    writer = spoken.Writer(body, question, now_unix, ident)
+    reply = reply_to(question)
+    delay_s = SLOW_EVENT_S if question.model.startswith("trial-slow") else 0.0
+    if not question.stream:
+        took_s = delay_s * (len(reply.pieces) + 1)
+        return _whole(writer.body(reply), ident, took_s)
+    pieces = ((delay_s, event) for event in writer.stream(reply))
+    return Trial(200, _headers(_STREAM, ident), pieces=pieces)
+
+
+def _whole(body: dict[str, Any], ident: str, delay_s: float = 0.0) -> Trial:
+    return Trial(200, _headers(_JSON, ident), orjson.dumps(body), delay_s)
+
+
+def _headers(content_type: str, ident: str) -> dict[str, str]:
+    request_id = f"req_{ident}"
+    return {
+        "Content-Type": content_type,
+        "Cache-Control": "no-cache",
+        "x-request-id": request_id,
+        "request-id": request_id,
+    }

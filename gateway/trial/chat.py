@@ -1,0 +1,195 @@
+"""
+The trial account's side of Chat Completions.
+
+Source: ``openai`` types (``types/chat``), version 3.57.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import orjson
+
+from gateway.trial.question import (
+    Call,
+    Question,
+    Refused,
+    Reply,
+    Tool,
+    Turn,
+    limit,
+    schema_of,
+    tables,
+    texts,
+)
+
+# --- reading ----------------------------------------------------------------------
+
+
+def read(body: dict[str, Any]) -> Question:
+    """
+    *body* as a question.
+
+    Raises:
+        Refused: as the real API would.
+    """
+    if body.get("messages") is None:
+        raise Refused("messages is missing", "messages", "missing_required_parameter")
+    if body.get("n") not in (None, 1):
+        raise Refused("The trial account gives one choice", "n", "invalid_value")
+    messages = tables(body["messages"], "messages")
+    if not messages:
+        raise Refused("messages is empty", "messages", "invalid_value")
+    question = Question(
+        model=str(body.get("model", "")),
+        stream=body.get("stream") is True,
+        turns=[_turn(message) for message in messages],
+        tools=list(_tools(body.get("tools"))),
+        schema=schema_of(body.get("response_format"), "json_schema", "schema"),
+        max_words=limit(body, ["max_completion_tokens", "max_tokens"]),
+    )
+    _choose(question, body.get("tool_choice"))
+    return question
+
+
+def _turn(message: dict[str, Any]) -> Turn:
+    said = texts(message.get("content"))
+    if message.get("role") in ("tool", "function"):
+        return Turn("tool", said)
+    return Turn("user" if message.get("role") == "user" else "other", said)
+
+
+def _tools(given: object) -> Iterator[Tool]:
+    kinds: tuple[Literal["function", "custom"], ...] = ("function", "custom")
+    for tool in given if isinstance(given, list) else ():
+        for kind in kinds:
+            inner = tool.get(kind) if isinstance(tool, dict) else None
+            if isinstance(inner, dict) and isinstance(inner.get("name"), str):
+                yield Tool(kind, inner["name"], inner.get("parameters"))
+
+
+def _choose(question: Question, choice: object) -> None:
+    if choice == "none":
+        question.choice = "none"
+    elif choice == "required":
+        question.choice = "required"
+    elif isinstance(choice, dict):
+        inner = choice.get(str(choice.get("type")))
+        if isinstance(inner, dict) and isinstance(inner.get("name"), str):
+            question.choice, question.wanted = "required", inner["name"]
+
+
+# --- writing ----------------------------------------------------------------------
+
+
+class Writer:
+    """
+    One answer in the form of this protocol.
+
+    Args:
+        now_unix: when it was made, Unix seconds.
+        ident: letters and digits that make its ids.
+    """
+
+    def __init__(
+        self, body: dict[str, Any], question: Question, now_unix: int, ident: str
+    ) -> None:
+        options = body.get("stream_options")
+        self._tells_usage = isinstance(options, dict) and bool(
+            options.get("include_usage")
+        )
+        self._question = question
+        self._ident = ident
+        self._head = {
+            "id": f"chatcmpl-{ident}",
+            "created": now_unix,
+            "model": question.model,
+            "service_tier": "default",
+        }
+
+    def stream(self, reply: Reply) -> Iterator[bytes]:
+        """Every chunk of the answer, in order, framed, and ``[DONE]``."""
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+        for piece in reply.pieces:
+            yield self._chunk({"content": piece})
+        if reply.call:
+            yield from self._call(reply.call)
+        yield self._chunk({}, _finish(reply))
+        if self._tells_usage:
+            yield self._frame({"choices": [], "usage": self._usage(reply)})
+        yield b"data: [DONE]\n\n"
+
+    def body(self, reply: Reply) -> dict[str, Any]:
+        """The whole answer as one object."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": reply.text,
+            "refusal": None,
+            "annotations": [],
+        }
+        if reply.call:
+            message["tool_calls"] = [self._named(reply.call, reply.call.arguments)]
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": _finish(reply),
+        }
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": self._usage(reply),
+        }
+
+    def _call(self, call: Call) -> Iterator[bytes]:
+        """The name first, then the arguments in two fragments."""
+        yield self._chunk({"tool_calls": [{"index": 0, **self._named(call, "")}]})
+        middle = (len(call.arguments) + 1) // 2
+        key = "input" if call.tool.kind == "custom" else "arguments"
+        for piece in (call.arguments[:middle], call.arguments[middle:]):
+            if piece:
+                fragment = {"index": 0, call.tool.kind: {key: piece}}
+                yield self._chunk({"tool_calls": [fragment]})
+
+    def _named(self, call: Call, arguments: str) -> dict[str, Any]:
+        key = "input" if call.tool.kind == "custom" else "arguments"
+        inner = {"name": call.tool.name, key: arguments}
+        kind = call.tool.kind
+        return {"id": f"call_{self._ident}", "type": kind, kind: inner}
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": None,
+            "finish_reason": finish,
+        }
+        usage = {"usage": None} if self._tells_usage else {}
+        return self._frame({"choices": [choice], **usage})
+
+    def _frame(self, fields: dict[str, Any]) -> bytes:
+        data = {**self._head, "object": "chat.completion.chunk", **fields}
+        return b"data: %b\n\n" % orjson.dumps(data)
+
+    def _usage(self, reply: Reply) -> dict[str, Any]:
+        input_words = self._question.input_words
+        return {
+            "prompt_tokens": input_words,
+            "completion_tokens": reply.words,
+            "total_tokens": input_words + reply.words,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        }
+
+
+def _finish(reply: Reply) -> str:
+    if reply.call:
+        return "tool_calls"
+    return "length" if reply.cut else "stop"
