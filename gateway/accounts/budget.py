@@ -1,0 +1,90 @@
+"""
+How many further attempts the gateway may make on its own account.
+
+Rule 1: a first attempt is never refused here.
+Rule 2: going on to an account that is proven to serve costs nothing: nobody shall
+        meet a failure because many sessions lost the same account at once.
+Rule 3: every other further attempt costs one, of everything and of that account: a
+        dead pool of any size multiplies traffic by little more than 1 + ``SHARE``.
+
+A balance is a floor that refills slowly, and what recent requests earned.
+"""
+
+from __future__ import annotations
+
+import math
+
+SHARE = 0.2  # further attempts that one request earns
+FLOOR = 32.0
+REFILL_PER_S = 2.0
+RECENT_S = 10.0  # half-life of what was earned
+
+
+class Purse:
+    """One balance."""
+
+    __slots__ = ("_floor", "_earned", "_at")
+
+    def __init__(self, now: float, earned: float = 0.0) -> None:
+        self._floor, self._earned, self._at = FLOOR, earned, now
+
+    def earned(self, now: float) -> float:
+        """What recent requests earned, without the floor."""
+        self._age(now)
+        return self._earned
+
+    def earn(self, now: float) -> None:
+        """A request began."""
+        self._age(now)
+        self._earned += SHARE
+
+    def has_one(self, now: float) -> bool:
+        """Whether an attempt could be paid."""
+        self._age(now)
+        return self._floor + self._earned >= 1
+
+    def pay(self) -> None:
+        """One attempt, from what expires first."""
+        from_earned = min(1.0, self._earned)
+        self._earned -= from_earned
+        self._floor -= 1.0 - from_earned
+
+    def _age(self, now: float) -> None:
+        passed = max(0.0, now - self._at)
+        self._at = max(now, self._at)
+        self._floor = min(FLOOR, self._floor + passed * REFILL_PER_S)
+        self._earned *= math.exp2(-passed / RECENT_S)
+
+
+class RetryBudget:
+    """The balance of everything, and one for each account that attempts go to."""
+
+    def __init__(self, now: float) -> None:
+        self._all = Purse(now)
+        self._each: dict[str, Purse] = {}
+
+    def request(self, now: float) -> None:
+        """A request makes its first attempt."""
+        self._all.earn(now)
+        for purse in self._each.values():
+            purse.earn(now)
+
+    def take(self, account: str, now: float, *, proven: bool = False) -> bool:
+        """
+        Whether a further attempt may go to *account*; if so, it is paid.
+
+        Args:
+            proven: the account served this model lately and nothing failed since
+                (``Health.proven``); never so for the same account again.
+        """
+        if proven:
+            return True
+        # An account that is met for the first time has earned like all the others.
+        own = self._each.get(account)
+        if own is None:
+            own = self._each[account] = Purse(now, self._all.earned(now))
+        if not (self._all.has_one(now) and own.has_one(now)):
+            return False
+        self._all.pay()
+        own.pay()
+        return True

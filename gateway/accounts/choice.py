@@ -1,0 +1,179 @@
+"""
+The accounts that may serve a request, in the order in which to ask them.
+
+Rule 1: fitting is a matter of the config alone: the model. Any account serves any
+        protocol, through conversion; of equals, the client's own protocol goes first.
+Rule 2: priority, then the session's own account, then least load. A session whose
+        cache is warm stays even if an account of better priority is free again:
+        moving costs its prompt cache and its reasoning.
+Rule 3: nothing is refused while any fitting account is untried (*last resort*).
+Rule 4: who made a response answers for it, and nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from gateway.accounts.affinity import Affinity, even_weights
+from gateway.accounts.health import Health
+from gateway.accounts.mark import Availability
+from gateway.accounts.session import Session
+from gateway.config import Account
+
+
+class Load(NamedTuple):
+    """An account's slots: how many are taken, and of how many (0 = no limit)."""
+
+    in_use: int = 0
+    limit: int = 0
+
+    @property
+    def full(self) -> bool:
+        return 0 < self.limit <= self.in_use
+
+    @property
+    def share(self) -> float:
+        """The share that is taken; without a limit, the count decides among such."""
+        return self.in_use / self.limit if self.limit else self.in_use / (1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """
+    What a request needs.
+
+    Attributes:
+        model: the client's name of it.
+        protocol: the client's.
+        session: the conversation.
+        tried: accounts that this request was sent to before.
+        owner: the only account that can serve it; "" for any.
+    """
+
+    model: str
+    protocol: str
+    session: Session
+    tried: frozenset[str] = field(default_factory=frozenset)
+    owner: str = ""
+
+
+class Choice(NamedTuple):
+    """
+    Where a request may go.
+
+    Attributes:
+        tiers: names, best tier first; inside a tier the better first, and each as
+            good as the others when it comes to waiting for a slot.
+        prefer: the account worth waiting for a moment; "" if none is.
+        rejected: (name, reason) of fitting accounts that are out or were tried.
+        fitting: every account that the config lets serve the model.
+        last_resort: all are out; these are asked nevertheless.
+    """
+
+    tiers: list[list[str]]
+    prefer: str
+    rejected: list[tuple[str, str]]
+    fitting: list[str]
+    last_resort: bool = False
+
+    @property
+    def ordered(self) -> list[str]:
+        """All of ``tiers``."""
+        return [name for tier in self.tiers for name in tier]
+
+
+def serves(account: Account, model: str) -> bool:
+    """Whether the config lets *account* serve the client's *model*."""
+    if model in account.rename:
+        return True
+    return any(fnmatchcase(model, glob) for glob in account.models)
+
+
+def fitting(accounts: Sequence[Account], ask: Ask) -> list[Account]:
+    """The accounts that could serve *ask*, if all were well."""
+    return [
+        account
+        for account in accounts
+        if serves(account, ask.model) and ask.owner in ("", account.name)
+    ]
+
+
+def candidates(
+    accounts: Sequence[Account],
+    ask: Ask,
+    health: Health,
+    affinity: Affinity,
+    load: Mapping[str, Load],
+    now: float,
+) -> Choice:
+    """
+    The accounts to ask for *ask*, best first.
+
+    ``fitting`` empty: no account serves the model. ``tiers`` empty otherwise: all
+    were tried, or all are out (``Health.refusal`` says what to tell the client).
+    """
+    fit = fitting(accounts, ask)
+    names = [account.name for account in fit]
+    left = [account for account in fit if account.name not in ask.tried]
+    rejected = [(name, "tried") for name in names if name in ask.tried]
+    found = {a.name: health.available(a.name, ask.model, now) for a in left}
+    last_resort = bool(left) and not any(f.ok for f in found.values())
+    if last_resort:
+        found = {a.name: health.last_resort(a.name, ask.model, now) for a in left}
+    rejected += [(name, f.reason) for name, f in found.items() if not f.ok]
+    well = [account for account in left if found[account.name].ok]
+    bound = affinity.bound(ask.session.key, [a.name for a in well], now)
+    held = bound if bound and ask.session.told else None
+    mine = held.account if held else ""
+    tiers = _tiers(well, ask, mine if held and held.warm else "")
+    order = _Order(affinity, load, ask.session, mine, found, now)
+    ranked = [order.of(tier) for tier in tiers]
+    prefer = mine if ranked and mine in ranked[0] else ""
+    return Choice(ranked, prefer, rejected, names, last_resort)
+
+
+def _tiers(well: list[Account], ask: Ask, warm: str) -> list[list[Account]]:
+    """*well* by rank: priority, then the client's own protocol; *warm* before all."""
+    ranks: dict[tuple[float, bool], list[Account]] = {}
+    best = min((account.priority for account in well), default=0)
+    for account in well:
+        foreign = account.speaks(ask.protocol) != ask.protocol
+        rank = (account.priority, foreign)
+        if account.name == warm:
+            rank = (best, False)
+        ranks.setdefault(rank, []).append(account)
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+class _Order(NamedTuple):
+    """The order inside a tier."""
+
+    affinity: Affinity
+    load: Mapping[str, Load]
+    session: Session
+    mine: str
+    found: Mapping[str, Availability]
+    now: float
+
+    def of(self, tier: list[Account]) -> list[str]:
+        """
+        The session's own account, then those with a free slot, then the rest.
+
+        A named session takes them as hashing says, so that it comes back to the same
+        one; what has no session goes where most is free.
+        """
+        weights = even_weights([(a.name, a.max_concurrent) for a in tier])
+        hashed = self.affinity.first_choice(self.session.key, weights, self.now)
+        place = {name: n for n, name in enumerate(hashed)}
+
+        def rank(account: Account) -> tuple[bool, bool, bool, float, int]:
+            name = account.name
+            load = self.load.get(name, Load(0, account.max_concurrent))
+            share = 0.0 if self.session.told else load.share
+            spare = self.found[name].spare
+            return (name != self.mine, load.full, spare, share, place[name])
+
+        return [account.name for account in sorted(tier, key=rank)]

@@ -1,0 +1,287 @@
+"""
+Whose fault an upstream's failure is, and what may be done about it.
+
+Rule 1: first the scope of blame, then everything else. What a client did wrong, or
+        can make an upstream say, never counts against an account.
+Rule 2: every HTTP status stands in ``STATUSES`` or falls under its hundred.
+Rule 3: the status decides what the client would be told, a strong word of the body
+        (``gateway.protocols.overload``) decides why, and so for how long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from gateway.accounts.reset import told_return_s
+from gateway.errors import GatewayError, PassedOn, UpstreamError
+from gateway.protocols.overload import Kind, Meaning, Told, meaning, told_in
+
+Scope = Literal["client", "nobody", "model", "account", "network"]
+Reason = Literal[
+    "",
+    "network",
+    "failed",
+    "overloaded",
+    "rate_limited",
+    "quota",
+    "refused",
+    "no_model",
+]
+
+SAME_PAUSE_S = (1.0, 3.0)
+"""Pause before the same account again (``retry_same``): 92 of 100 accounts that gave
+a 429 without a word of when to return were seen to serve again within 3 s."""
+
+
+class Verdict(NamedTuple):
+    """
+    What a failure before the first output means.
+
+    Attributes:
+        scope: who is to blame; "nobody" and "client" leave no mark on an account.
+        error: what the client gets when this failure is the last word.
+        reason: the row of the account's pace; "" where nothing is marked.
+        switch: another account may serve the request.
+        retry_same: if no other account is free, the same one after ``SAME_PAUSE_S``.
+        until_s: seconds until the account returns, as the upstream told.
+        loud: an operator must look: the account's credential was refused.
+        pass_on: with no account left, the client gets the upstream's own answer.
+        strip: repeat once on the same account, without foreign reasoning.
+    """
+
+    scope: Scope
+    error: GatewayError
+    reason: Reason = ""
+    switch: bool = False
+    retry_same: bool = False
+    until_s: float | None = None
+    loud: bool = False
+    pass_on: bool = False
+    strip: bool = False
+
+
+class Row(NamedTuple):
+    """What a status says by itself: whose fault, the code, the pace."""
+
+    scope: Scope
+    code: str = ""
+    reason: Reason = ""
+
+
+_PASS = Row("client")
+_BROKEN = Row("account", "upstream_status", "failed")
+
+STATUSES: dict[int, Row] = {
+    # 400, 404, 413, 415, 422, 424 and every other 4xx: the same request fails the
+    # same way elsewhere.
+    401: Row("account", "upstream_refused", "refused"),  # our key
+    402: Row("account", "upstream_quota", "quota"),  # our money
+    403: Row("account", "upstream_refused", "refused"),  # our permission
+    # The gateway chose method, path and transport; not the client's doing.
+    405: _BROKEN,
+    407: _BROKEN,
+    421: Row("network", "upstream_status", "network"),
+    425: Row("network", "upstream_status", "network"),
+    426: _BROKEN,
+    # It gave up reading what we wrote: the way there was slow.
+    408: Row("network", "upstream_timeout", "network"),
+    # A lock inside that account; another account has none. SDKs retry it themselves,
+    # so with no account left it goes to the client as it is.
+    409: Row("nobody"),
+    429: Row("account", "upstream_rate_limited", "rate_limited"),
+    451: Row("account", "upstream_refused", "failed"),  # its region
+    # A proxy on the way says that we hung up, and we did not.
+    499: Row("network", "upstream_reset", "network"),
+    529: Row("account", "upstream_overloaded", "overloaded"),
+}
+
+_KINDS: dict[Kind, Row] = {
+    Kind.OVERLOADED: Row("account", "upstream_overloaded", "overloaded"),
+    Kind.RATE_LIMITED: Row("account", "upstream_rate_limited", "rate_limited"),
+    Kind.QUOTA: Row("account", "upstream_quota", "quota"),
+    Kind.REFUSED: Row("account", "upstream_refused", "refused"),
+    Kind.FAILED: Row("account", "upstream_failed", "failed"),
+    Kind.NO_MODEL: Row("model", "model_not_found", "no_model"),
+    Kind.FOREIGN: Row("nobody"),
+    Kind.CLIENT: _PASS,
+}
+
+_TRANSPORT: dict[str, Row] = {
+    "upstream_connect": Row("network", "", "network"),
+    "upstream_reset": Row("network", "", "network"),
+    "upstream_timeout": Row("network", "", "network"),
+    "upstream_idle": Row("network", "", "network"),
+    "upstream_cut": Row("account", "", "failed"),
+    "upstream_empty": Row("account", "", "failed"),
+    "upstream_malformed": Row("account", "", "failed"),
+    # The answer to this one request; the account is well.
+    "upstream_too_large": Row("nobody"),
+}
+
+
+def row_of(status: int) -> Row:
+    """The row of *status*; a 3xx would carry our key elsewhere, so it is a failure."""
+    return STATUSES.get(status) or (_PASS if 400 <= status < 500 else _BROKEN)
+
+
+def judge_status(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    now_unix: float,
+    model: str = "",
+) -> Verdict:
+    """
+    Judge an answer whose HTTP status is not 200.
+
+    Args:
+        headers: the answer's, in any case.
+        body: the answer's, as far as it was read.
+        now_unix: Unix seconds, for reset times.
+        model: the name that was sent upstream.
+    """
+    data = _json(body)
+    told = told_in(data) or Told()
+    row = row_of(status)
+    if row.scope == "client" and body.lstrip()[:1] == b"<":
+        row = _BROKEN  # a web page: no API is at the account's address
+    elif row.reason == "refused" and body.lstrip()[:1] == b"<":
+        row = row._replace(reason="failed")  # a guard before the API, not our key
+    elif row.scope == "client" and told.status >= 500:
+        row = row_of(told.status)
+    row = _bettered(row, meaning(told))
+    case = _Case(told, status, now_unix, model, body if data else b"")
+    return case.verdict(row, headers)
+
+
+def judge_event(data: object, now_unix: float, model: str = "") -> Verdict:
+    """
+    Judge a failure told inside a 200 answer: an event's or a body's JSON.
+
+    JSON that tells no failure, where a stream should be, is ``upstream_malformed``.
+    """
+    told = told_in(data)
+    if told is None:
+        return judge_transport(UpstreamError("upstream_malformed"))
+    said = meaning(told)
+    row = _KINDS[said.kind]
+    if not said.sure and told.status:
+        row = _bettered(row_of(told.status), said)
+    return _Case(told, told.status, now_unix, model, b"").verdict(row, {})
+
+
+def judge_body(body: bytes, now_unix: float, model: str = "") -> Verdict:
+    """Judge a 200 answer that is no stream although one was asked for."""
+    return judge_event(_json(body), now_unix, model)
+
+
+def judge_transport(error: UpstreamError) -> Verdict:
+    """Judge a failure of the connection or of the stream's form."""
+    row = _TRANSPORT.get(error.code, _BROKEN)
+    switch = row.scope != "nobody"
+    return Verdict(row.scope, error, row.reason, switch=switch)
+
+
+def _bettered(row: Row, said: Meaning) -> Row:
+    """*row* of a status, with what the body's strong words add."""
+    if not said.sure:
+        return row
+    better = _KINDS[said.kind]
+    if said.kind in (Kind.CLIENT, Kind.FOREIGN):
+        # Also inside a 403 or 5xx: else a client could talk an account out of work.
+        # Not for our key, our money or a limit.
+        keep = row.reason in ("quota", "rate_limited") or row is STATUSES[401]
+        return row if keep else better
+    if said.kind is Kind.NO_MODEL:
+        return row if row.reason in ("quota", "rate_limited") else better
+    if row.scope in ("client", "nobody"):
+        return better
+    if row.reason == "refused" and said.kind is not Kind.QUOTA:
+        return row
+    if row is STATUSES[429] and said.kind not in (Kind.QUOTA, Kind.OVERLOADED):
+        return row
+    return row._replace(reason=better.reason)
+
+
+class _Case(NamedTuple):
+    """One failure, read."""
+
+    told: Told
+    status: int  # 0 inside a stream
+    now_unix: float
+    model: str
+    raw: bytes
+
+    def verdict(self, row: Row, headers: Mapping[str, str]) -> Verdict:
+        told = self.told
+        if row.scope in ("client", "nobody") or row.reason == "no_model":
+            return self._passed_on(row)
+        limited = row.reason in ("rate_limited", "quota", "overloaded")
+        until_s = told_return_s(
+            headers, told.fields, told.message, self.now_unix, limited=limited
+        )
+        error = UpstreamError(
+            row.code,
+            detail=self._detail(),
+            retry_after_s=until_s,
+            upstream_status=self.status,
+        )
+        return Verdict(
+            self._scope(row),
+            error,
+            row.reason,
+            switch=True,
+            retry_same=row.reason == "rate_limited" and until_s is None,
+            until_s=until_s,
+            loud=row.reason == "refused",
+        )
+
+    def _passed_on(self, row: Row) -> Verdict:
+        told, status = self.told, self.status
+        if status in (0, 401, 403) or status >= 500:  # never the client's
+            status = 404 if row.reason == "no_model" else 400
+        error = PassedOn(
+            told.message,
+            status=status,
+            kind=told.type,
+            spoken=told.code,
+            param=told.param,
+            raw=self.raw,
+        )
+        error.detail = f"{self.status} {told.code or told.type}"
+        return Verdict(
+            row.scope,
+            error,
+            row.reason,
+            switch=row.reason == "no_model" or self.status == 409,
+            pass_on=True,
+            strip=meaning(told).kind is Kind.FOREIGN,
+        )
+
+    def _scope(self, row: Row) -> Scope:
+        """A limit or an overload of one model leaves the account's others alone."""
+        said = self.told.message
+        if row.scope != "account":
+            return row.scope
+        if row.reason in ("rate_limited", "overloaded") and self.model:
+            if self.model.lower() in said.lower():
+                return "model"
+        one_model = self.told.code in ("server_is_overloaded", "model_overloaded")
+        if row.reason == "overloaded" and (one_model or "model" in said.lower()):
+            return "model"
+        return "account"
+
+    def _detail(self) -> str:
+        told = self.told
+        said = told.code or told.type or "no code"
+        return f"{self.status or 'in stream'} {said}: {told.message[:200]}"
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
