@@ -9,14 +9,19 @@ Rule 2: a compressed body that stops before its own end was cut, even where the
 
 from __future__ import annotations
 
+import sys
 import zlib
 from typing import Protocol
 
-from backports import zstd
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.errors import UpstreamError
 from gateway.transport.reply import STOP, Feed, Reply
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PIECE_BYTES = 65536
 """The most that one step of decoding hands out."""

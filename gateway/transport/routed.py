@@ -9,7 +9,7 @@ Rule 2: a proxy that we cannot speak to is a failure; going round it would be a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from yarl import URL
 
@@ -32,7 +32,7 @@ def maybe_proxy(url: URL, proxies: dict[str, str]) -> URL | None:
         UpstreamError: "upstream_connect" for a proxy that is not an HTTP one.
     """
     named = proxies.get(url.scheme) or proxies.get("all")
-    if not named or proxy_bypass_environment(f"{url.raw_host}:{url.port}", proxies):
+    if not named or proxy_bypass(f"{url.raw_host}:{url.port}", proxies):
         return None
     proxy = URL(named if "://" in named else f"http://{named}")
     if proxy.scheme not in ("http", "https") or not proxy.host:
