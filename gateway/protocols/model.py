@@ -224,12 +224,12 @@ class Thinking:
 
     ``effort``: none minimal low medium high xhigh max, "" = not said.
     ``summary``: what Responses' ``reasoning.summary`` says, "" = not wanted.
-    ``shown``: whether the client wants to see reasoning at all.
+    ``kept``: whether the client keeps the proof of reasoning for its next turn.
     """
 
     effort: str = ""
     summary: str = ""
-    shown: bool = False
+    kept: bool = False
 
 
 @dataclass(slots=True)
@@ -427,6 +427,7 @@ class Options:
         chat_extras: whether OpenAI's own Chat fields are known (service_tier,
             prompt_cache_key, verbosity, safety_identifier, efforts above high).
         chat_reasoning: send earlier reasoning back as ``reasoning_content``.
+        chat_cache_marks: write cache marks as OpenAI's breakpoints on parts.
         chat_system_role: what instructions and developer turns are written as.
         json_schema: whether the server can force a JSON schema.
         images: whether the models see images.
@@ -443,6 +444,7 @@ class Options:
     )
     chat_extras: bool = True
     chat_reasoning: bool = False
+    chat_cache_marks: bool = False
     chat_system_role: Literal["system", "developer"] = "system"
     json_schema: bool = True
     images: bool = True

@@ -1,0 +1,118 @@
+"""
+A client's request in the form that the account's protocol has for it.
+
+Everything that cannot be carried is found out here, before any upstream call: what
+would change the answer is refused, what is a hint is dropped and named.
+
+    read (source) ─▶ Request ─▶ write (target) ─▶ Converted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from gateway.errors import ClientError
+from gateway.protocols.chat import request as chat
+from gateway.protocols.compaction import summarising, triggered
+from gateway.protocols.estimate import estimate_tokens
+from gateway.protocols.messages import request as messages
+from gateway.protocols.model import Asked, Options, Request, Tools, Written
+from gateway.protocols.reading import Unsupported, encoded
+from gateway.protocols.responses import request as responses
+
+
+class Form(NamedTuple):
+    """How one protocol's requests are read and written."""
+
+    read: Callable[[dict[str, Any]], Request]
+    asked: Callable[[dict[str, Any], Request, str], Asked]
+    write: Callable[[Request, Options], Written]
+
+
+FORMS = {
+    "responses": Form(responses.read_request, responses.asked, responses.write_request),
+    "chat": Form(chat.read_request, chat.asked, chat.write_request),
+    "messages": Form(messages.read_request, messages.asked, messages.write_request),
+}
+
+
+class Converted(NamedTuple):
+    """
+    A request for the upstream, and what the way back needs.
+
+    ``dropped``: paths of the client's body that were left out. ``tools``, ``asked``:
+    for the writer of the client's stream.
+    """
+
+    body: dict[str, Any]
+    dropped: tuple[str, ...]
+    tools: Tools
+    asked: Asked
+
+    def encoded(self) -> bytes:
+        """
+        The body as JSON.
+
+        Raises:
+            ClientError: it is nested too deeply.
+        """
+        return encoded(self.body)
+
+
+def convert_request(
+    source: str,
+    target: str,
+    body: dict[str, Any],
+    *,
+    model: str,
+    upstream_model: str,
+    options: Options | None = None,
+    stream: bool | None = None,
+    compact: bool = False,
+) -> Converted:
+    """
+    Convert *body* of protocol *source* for an account that speaks *target*.
+
+    Args:
+        model: what the client calls the model; messages and answers name it.
+        upstream_model: what the account calls it.
+        options: what the account's models can do.
+        stream: whether the upstream is to stream; None: as the client asked.
+        compact: the body came to ``/v1/responses/compact``.
+
+    Raises:
+        ClientError: "unsupported_parameter" for what has no counterpart and
+            matters, "invalid_request" for what has the wrong shape,
+            "previous_response_not_found"; ``param`` is the path.
+    """
+    compaction: Literal["", "trigger", "endpoint"] = "endpoint" if compact else ""
+    if source == "responses" and not compact and triggered(body):
+        compaction = "trigger"
+    read_body = summarising(body) if compaction else body
+    reader, writer = FORMS[source], FORMS[target]
+    try:
+        request = reader.read(read_body)
+        asked = reader.asked(body, request, model)
+        request.model = upstream_model
+        if stream is not None:
+            request.stream = stream
+        written = writer.write(request, options or Options())
+    except Unsupported as problem:
+        raise unsupported(problem.path, model, target) from None
+    asked.compaction = compaction
+    asked.stop = tuple(request.stop)
+    asked.cut = written.cut
+    asked.web_search = any(tool.kind == "web_search" for tool in request.tools)
+    if source == "messages":
+        asked.input_tokens = estimate_tokens(body)
+    return Converted(written.body, written.dropped, written.tools, asked)
+
+
+def unsupported(path: str, model: str, protocol: str) -> ClientError:
+    """The refusal of what *protocol* has no counterpart for."""
+    sentence = (
+        f"'{path}' is not supported for model '{model}' "
+        f"(its upstream speaks {protocol})"
+    )
+    return ClientError("unsupported_parameter", sentence, param=path)

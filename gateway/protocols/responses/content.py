@@ -1,0 +1,178 @@
+"""Parts of Responses messages and tool outputs ⇄ neutral parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.protocols.media import (
+    PDF,
+    data_url,
+    data_url_parts,
+    encoded_text,
+    image_url,
+    media_type_of,
+)
+from gateway.protocols.model import (
+    Audio,
+    CacheTtl,
+    File,
+    Image,
+    Part,
+    Refusal,
+    Request,
+    Text,
+)
+from gateway.protocols.reading import Node, Unsupported, refuse
+
+BREAKPOINT = "prompt_cache_breakpoint"
+TEXT_TYPES = frozenset(("input_text", "output_text", "text"))
+ERROR_MARK = "[tool error]"
+
+
+def read_content(node: Node, key: str) -> list[Part]:
+    """A ``content`` or ``output`` that is a string or a list of parts."""
+    value = node.get(key)
+    if isinstance(value, str):
+        return [Text(value, path=node.at(key))]
+    return [_read_part(part) for part in node.nodes(key)]
+
+
+def _read_part(node: Node) -> Part:
+    kind = node.text("type")
+    if kind in TEXT_TYPES:
+        return Text(node.text("text"), read_breakpoint(node), node.path)
+    if kind == "refusal":
+        return Refusal(node.text("refusal"), node.path)
+    if kind == "input_image":
+        return read_image(node, node.text("image_url"), "image_url")
+    if kind == "input_file":
+        return _read_file(node)
+    if kind == "input_audio":
+        sound = node.need("input_audio")
+        return Audio(sound.need_text("data"), sound.need_text("format"), node.path)
+    if not kind:
+        refuse(node.at("type"), "is missing")
+    raise Unsupported(node.path)
+
+
+def read_breakpoint(node: Node) -> CacheTtl | None:
+    """The cache mark of a part: longer than 5 minutes is an hour."""
+    mark = node.maybe(BREAKPOINT)
+    if mark is None:
+        return None
+    return "1h" if mark.text("ttl") in ("30m", "12h", "1h") else "5m"
+
+
+def read_image(node: Node, url: str, key: str) -> Image:
+    """
+    An image by its *url*, data URLs taken apart.
+
+    Raises:
+        Unsupported: a vendor's file id.
+        ClientError: neither URL nor file id.
+    """
+    if not url and node.has("file_id"):
+        raise Unsupported(node.at("file_id"))
+    if not url:
+        refuse(node.at(key), "must be a non-empty string")
+    image = Image(
+        detail=node.text("detail"), cache=read_breakpoint(node), path=node.path
+    )
+    inline = data_url_parts(url)
+    if inline is not None:
+        image.media_type, image.data = inline
+    elif url.startswith("data:"):
+        refuse(node.at(key), "must be a base64 data URL")
+    else:
+        image.url = url
+    return image
+
+
+def _read_file(node: Node) -> File:
+    data = node.text("file_data")
+    url = node.text("file_url")
+    if not data and not url:
+        if node.has("file_id"):
+            raise Unsupported(node.at("file_id"))
+        refuse(node.at("file_data"), "must be a non-empty string")
+    file = read_file_data(node.text("filename"), data)
+    file.url, file.path = url, node.path
+    file.cache = read_breakpoint(node)
+    return file
+
+
+def read_file_data(name: str, data: str) -> File:
+    """A file by its name and its data URL, or bare base64."""
+    inline = data_url_parts(data)
+    media_type, data = inline if inline is not None else ("", data)
+    return File(name, "", media_type or media_type_of(name) or PDF, data)
+
+
+def write_parts(parts: list[Part], request: Request) -> list[dict[str, Any]]:
+    """
+    Parts of a user, system or developer message, or of a tool's output.
+
+    Raises:
+        Unsupported: sound.
+    """
+    return [_write_part(part, request) for part in parts]
+
+
+def _write_part(part: Part, request: Request) -> dict[str, Any]:
+    match part:
+        case Text(text=text):
+            body: dict[str, Any] = {"type": "input_text", "text": text}
+        case Refusal(text=text):
+            return {"type": "input_text", "text": text}
+        case Image():
+            body = {
+                "type": "input_image",
+                "image_url": image_url(part),
+                "detail": part.detail or "auto",
+            }
+        case File():
+            body = _write_file(part)
+        case Audio():
+            raise Unsupported(part.path)
+    if part.cache is not None:
+        body[BREAKPOINT] = {"mode": "explicit"}
+        if part.cache == "1h":
+            body[BREAKPOINT]["ttl"] = "12h"
+    return body
+
+
+def _write_file(file: File) -> dict[str, Any]:
+    if file.url:
+        return {"type": "input_file", "file_url": file.url}
+    if file.text is not None:
+        data = data_url("text/plain", encoded_text(file.text))
+        return {
+            "type": "input_file",
+            "filename": file.name or "document.txt",
+            "file_data": data,
+        }
+    return {
+        "type": "input_file",
+        "filename": file.name or "document.pdf",
+        "file_data": data_url(file.media_type or PDF, file.data),
+    }
+
+
+def plain_text(parts: list[Part]) -> str | None:
+    """The text of *parts* that are one unmarked text, or none; None otherwise."""
+    if not parts:
+        return ""
+    if len(parts) == 1:
+        part = parts[0]
+        if isinstance(part, Refusal) or isinstance(part, Text) and part.cache is None:
+            return part.text
+    return None
+
+
+def marked_error(parts: list[Part]) -> list[Part]:
+    """*parts* of a failed tool, the failure said in words."""
+    if parts and isinstance(parts[0], Text):
+        first = parts[0]
+        text = f"{ERROR_MARK} {first.text}"
+        return [Text(text, first.cache, first.path), *parts[1:]]
+    return [Text(ERROR_MARK), *parts]

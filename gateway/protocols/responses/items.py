@@ -1,0 +1,305 @@
+"""Responses input items ⇄ neutral items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.protocols.carrier import local_shell_fields
+from gateway.protocols.compaction import SUMMARY_MARK, compacted_text
+from gateway.protocols.model import (
+    TAG_REDACTED,
+    TAG_THINKING,
+    CacheTtl,
+    Item,
+    Kind,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    ToolCall,
+    ToolResult,
+    Tools,
+)
+from gateway.protocols.reading import Node, Unsupported, dumped, refuse
+from gateway.protocols.responses.content import (
+    marked_error,
+    plain_text,
+    read_content,
+    read_image,
+    write_parts,
+)
+from gateway.protocols.responses.tools import read_tools
+from gateway.protocols.toolset import call_name
+
+COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
+
+_CALLS: dict[str, Kind] = {
+    "function_call": "function",
+    "custom_tool_call": "custom",
+    "local_shell_call": "local_shell",
+    "shell_call": "shell",
+    "apply_patch_call": "apply_patch",
+    "tool_search_call": "tool_search",
+}
+_RESULTS: dict[str, Kind] = {
+    "function_call_output": "function",
+    "custom_tool_call_output": "custom",
+    "local_shell_call_output": "local_shell",
+    "shell_call_output": "shell",
+    "apply_patch_call_output": "apply_patch",
+    "tool_search_output": "tool_search",
+}
+# Traces of what a vendor's own tools did: the answer's text holds what came of it.
+_TRACES = frozenset(
+    (
+        "web_search_call",
+        "file_search_call",
+        "code_interpreter_call",
+        "image_generation_call",
+        "mcp_list_tools",
+        "mcp_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "program",
+        "program_output",
+        "configuration_update",
+        "compaction_trigger",
+        "ghost_snapshot",
+    )
+)
+
+
+def read_input(request: Request, node: Node) -> None:
+    """
+    ``input``: a string or a list of items.
+
+    Raises:
+        ClientError: an item of the wrong shape.
+        Unsupported: an item that cannot be carried, or is unknown.
+    """
+    value = node.get("input")
+    if isinstance(value, str):
+        request.items.append(Message("user", [Text(value, path="input")], path="input"))
+        return
+    for item in node.nodes("input"):
+        _read_item(request, item)
+
+
+def _read_item(request: Request, node: Node) -> None:
+    kind = node.text("type")
+    if kind == "message" or (not kind and node.has("role")):
+        request.items.append(_read_message(node))
+    elif kind == "reasoning":
+        request.items.append(_read_reasoning(node))
+    elif kind in _CALLS:
+        _read_call(request, node, _CALLS[kind])
+    elif kind in _RESULTS:
+        _read_result(request, node, _RESULTS[kind])
+    elif kind in COMPACTIONS:
+        text = compacted_text(node.text("encrypted_content"))
+        if text is None:
+            raise Unsupported(node.path)
+        note = Text(SUMMARY_MARK + text, path=node.path)
+        request.items.append(Message("user", [note], path=node.path))
+    elif kind == "additional_tools":
+        read_tools(request, node)
+    elif kind in _TRACES:
+        request.drop(node.path)
+    elif not kind:
+        refuse(node.at("type"), "is missing")
+    else:
+        raise Unsupported(node.path)
+
+
+def _read_message(node: Node) -> Message:
+    role = node.one_of("role", "user", "assistant", "system", "developer")
+    if not role:
+        refuse(node.at("role"), "is missing")
+    parts = read_content(node, "content")
+    phase = node.text("phase")
+    return Message(role, parts, phase, node.path)  # type: ignore[arg-type]  # checked
+
+
+def _read_reasoning(node: Node) -> Reasoning:
+    texts = [part.text("text") for part in node.nodes("summary")]
+    if not texts:
+        texts = [part.text("text") for part in node.nodes("content")]
+    item = Reasoning(texts, path=node.path)
+    blob = node.text("encrypted_content")
+    if blob.startswith(TAG_THINKING):
+        item.signature = blob[len(TAG_THINKING) :]
+    elif blob.startswith(TAG_REDACTED):
+        item.redacted = blob[len(TAG_REDACTED) :]
+    else:
+        item.blob, item.id = blob, node.text("id")
+    return item
+
+
+def _read_call(request: Request, node: Node, kind: Kind) -> None:
+    call_id = node.text("call_id") or node.text("id")
+    if not call_id:
+        if kind == "tool_search":  # the vendor's own search has no call id
+            request.drop(node.path)
+            return
+        refuse(node.at("call_id"), "must be a non-empty string")
+    name: str = kind
+    if kind in ("function", "custom"):
+        name = node.need_text("name")
+    arguments = _read_arguments(node, kind)
+    call = ToolCall(call_id, name, arguments, kind, node.text("namespace"))
+    call.path = node.path
+    request.items.append(call)
+
+
+def _read_arguments(node: Node, kind: Kind) -> str:
+    if kind == "custom":
+        return node.text("input")
+    if kind == "local_shell":
+        return dumped(local_shell_fields(node.need("action").value))
+    if kind == "shell":
+        action = node.need("action").value
+        return dumped(
+            {key: value for key, value in action.items() if value is not None}
+        )
+    if kind == "apply_patch":
+        return dumped({"operation": node.need("operation").value})
+    value = node.get("arguments")
+    # Sloppy clients, and every tool search, send the object itself.
+    return dumped(value) if isinstance(value, dict) else node.text("arguments")
+
+
+def _read_result(request: Request, node: Node, kind: Kind) -> None:
+    call_id = node.text("call_id") or node.text("id")
+    if not call_id:
+        if kind == "tool_search":
+            read_tools(request, node)
+            request.drop(node.path)
+            return
+        refuse(node.at("call_id"), "must be a non-empty string")
+    result = ToolResult(call_id, [], kind=kind, path=node.path)
+    if kind == "shell":
+        result.parts = [Text(_shell_text(node), path=node.path)]
+    elif kind == "tool_search":
+        read_tools(request, node)
+        found = [tool.text("name") or tool.text("type") for tool in node.nodes("tools")]
+        text = f"Tools loaded: {', '.join(found)}" if found else "No tools found"
+        result.parts = [Text(text, path=node.path)]
+    else:
+        result.parts = _read_output(node)
+        result.is_error = kind == "apply_patch" and node.text("status") == "failed"
+    request.items.append(result)
+
+
+def _read_output(node: Node) -> list[Part]:
+    value = node.get("output")
+    if isinstance(value, dict):
+        if value.get("type") == "computer_screenshot":
+            shot = node.need("output")
+            return [read_image(shot, shot.text("image_url"), "image_url")]
+        return [Text(dumped(value), path=node.path)]
+    return read_content(node, "output")
+
+
+def _shell_text(node: Node) -> str:
+    """The outputs of a shell call's commands as one text."""
+    if isinstance(node.get("output"), str):
+        return node.text("output")
+    lines: list[str] = []
+    for output in node.nodes("output"):
+        said = (output.text("stdout"), output.text("stderr"))
+        lines += [text.rstrip("\n") for text in said if text]
+        outcome = output.maybe("outcome")
+        if outcome is not None and outcome.text("type") == "timeout":
+            lines.append("[timed out]")
+        elif outcome is not None and outcome.get("exit_code"):
+            lines.append(f"[exit code {outcome.get('exit_code')}]")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_input(
+    request: Request, items: list[Item], names: Tools
+) -> list[dict[str, Any]]:
+    """
+    Neutral *items*, calls and results paired, as input items.
+
+    Raises:
+        Unsupported: a part that Responses does not take.
+    """
+    done: list[dict[str, Any]] = []
+    for item in items:
+        match item:
+            case Message(role="assistant"):
+                done += _write_assistant(item, request)
+            case Message():
+                parts = write_parts(item.parts, request)
+                done.append({"type": "message", "role": item.role, "content": parts})
+            case Reasoning():
+                if item.blob and item.id:
+                    done.append(_write_reasoning(item))
+                else:
+                    request.drop(item.path)
+            case ToolCall():
+                _drop_mark(request, item.cache)
+                done.append(_write_call(item, names))
+            case ToolResult():
+                done.append(_write_result(item, request))
+    return done
+
+
+def _drop_mark(request: Request, cache: CacheTtl | None) -> None:
+    if cache is not None:
+        request.drop(request.path("cache"))
+
+
+def _write_assistant(message: Message, request: Request) -> list[dict[str, Any]]:
+    """One item a part: an assistant's plain text needs no id that we do not have."""
+    done: list[dict[str, Any]] = []
+    for part in message.parts:
+        item: dict[str, Any] = {"type": "message", "role": "assistant"}
+        match part:
+            case Text():
+                _drop_mark(request, part.cache)
+                item["content"] = part.text
+            case Refusal():
+                item["content"] = [{"type": "refusal", "refusal": part.text}]
+            case _:
+                raise Unsupported(part.path or message.path)
+        if message.phase:
+            item["phase"] = message.phase
+        done.append(item)
+    return done
+
+
+def _write_reasoning(item: Reasoning) -> dict[str, Any]:
+    texts = [{"type": "summary_text", "text": text} for text in item.texts if text]
+    return {
+        "type": "reasoning",
+        "id": item.id,
+        "summary": texts,
+        "encrypted_content": item.blob,
+    }
+
+
+def _write_call(call: ToolCall, names: Tools) -> dict[str, Any]:
+    body = {"call_id": call.call_id, "name": call_name(call, names)}
+    if call.kind == "custom":
+        return {"type": "custom_tool_call", **body, "input": call.arguments}
+    arguments = call.arguments if call.arguments.strip() else "{}"
+    return {"type": "function_call", **body, "arguments": arguments}
+
+
+def _write_result(result: ToolResult, request: Request) -> dict[str, Any]:
+    _drop_mark(request, result.cache)
+    parts = marked_error(result.parts) if result.is_error else result.parts
+    text = plain_text(parts)
+    custom = result.kind == "custom"
+    return {
+        "type": "custom_tool_call_output" if custom else "function_call_output",
+        "call_id": result.call_id,
+        "output": write_parts(parts, request) if text is None else text,
+    }
