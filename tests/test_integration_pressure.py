@@ -1,0 +1,103 @@
+"""Between upstream and client nothing piles up: who reads slowly slows the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Serve
+from tests.kit import answers, endings, plays
+from tests.kit.answer import Answer
+from tests.kit.scripted import ScriptedUpstream
+
+PIECE = 64 * 1024
+MAX_HELD_BYTES = 24 * 1024 * 1024  # socket buffers on both sides included
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process really uses."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
+
+
+async def settled(read_value: object) -> int:
+    """The value once it has not changed for a while."""
+    last, same = -1, 0
+    async with asyncio.timeout(20):
+        while same < 10:
+            await asyncio.sleep(0.03)
+            value = read_value()  # type: ignore[operator]
+            same = same + 1 if value == last else 0
+            last = value
+    return last
+
+
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_a_stalled_reader_holds_the_upstream_and_no_memory(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    gateway = await serve(daemon=True, upstream={"client_gone_drain_s": 0.0})
+    client = gateway.client()
+    endings.whole(protocol, await client.ask(protocol, f"{protocol}-warm"))
+    before = resident_bytes(gateway.daemon.pid)
+    upstream.always(plays.flood(PIECE))
+    async with client.open(protocol, f"{protocol}-x") as response:
+        request = (await upstream.wait_for(2))[1]
+        sent = await settled(lambda: request.sent_bytes)
+        grown = resident_bytes(gateway.daemon.pid) - before
+        response.close()
+    await upstream.idle()
+
+    assert sent < MAX_HELD_BYTES
+    assert grown < MAX_HELD_BYTES
+
+
+async def test_ten_stalled_readers_do_not_slow_the_others(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    gateway = await serve(
+        daemon=True,
+        limits={"max_concurrent": 20},
+        upstream={"client_gone_drain_s": 0.0},
+    )
+    upstream.always(plays.flood(PIECE), model="chat-flood")
+    client = gateway.client()
+    responses = []
+    for _ in range(10):
+        opened = client.open("chat", "chat-flood")
+        responses.append((opened, await opened.__aenter__()))
+    await upstream.wait_for(10)
+    for protocol in answers.PROTOCOLS:
+        reply = await gateway.client("bob").ask(protocol, f"{protocol}-x")
+        endings.whole(protocol, reply)
+    for opened, response in responses:
+        response.close()
+        await opened.__aexit__(None, None, None)
+    await upstream.idle()
+
+
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_a_slow_reader_gets_everything(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    """20 MB through a reader that pauses: not a byte is lost or doubled."""
+    gateway = await serve(daemon=True)
+    pieces = tuple(f"{n:08}" * 4096 for n in range(600))
+    upstream.next(plays.ok(Answer(pieces=pieces)))
+    async with gateway.client().open(protocol, f"{protocol}-x") as response:
+        body = b""
+        for _ in range(20):
+            body += await response.content.readany()
+            await asyncio.sleep(0.01)
+        parts = [body]
+        async for part in response.content.iter_any():
+            parts.append(part)
+
+    body = b"".join(parts)
+    for n in (0, 1, 299, 598, 599):
+        assert f"{n:08}".encode() * 4096 in body
+    upstream_bytes = upstream.requests[0].sent_bytes
+    hidden = 400 if protocol == "chat" else 0  # the usage that nobody asked for
+    assert upstream_bytes - hidden <= len(body) <= upstream_bytes
