@@ -1,0 +1,283 @@
+"""
+The right to run: a slot of the user first, then one of an account.
+
+Rule 1: one deadline covers both waits, and the user's slot is held during the second.
+Rule 2: whatever interrupts a wait, a slot that was granted meanwhile goes back once.
+Rule 3: only a request's first wait can be refused for a full queue: who has waited
+        or run has earned its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.admission.kept import KeptPlaces
+from gateway.admission.layer import Layer, Roll
+from gateway.admission.slot import Holder, Place, Slot, Tiers, Waiting
+from gateway.errors import ClientError, GatewayError, Overloaded
+
+__all__ = ["Count", "Holder", "Place", "Registry", "Slot", "Tiers"]
+
+MAX_TIMER_S = 1e6  # an event loop cannot count to infinity
+
+
+class Count(NamedTuple):
+    """The slots of one user or account; *waiting*: everybody whom it would fit."""
+
+    scope: str
+    name: str
+    in_use: int
+    waiting: int
+    limit: int
+
+
+class Registry:
+    """
+    Args:
+        clock: monotonic seconds; deadlines are told in its time.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._roll = Roll()
+        self._users = Layer("user", self._roll, clock)
+        self._accounts = Layer("account", self._roll, clock)
+        self._max_queued: dict[str, int] = {}
+        self._kept = KeptPlaces()
+        self._arrivals = 0
+
+    # --- limits ----------------------------------------------------------------------
+
+    def set_user(self, name: str, max_concurrent: int, max_queued: int) -> None:
+        """
+        Let *name* in, or change its limits at once; nobody is dropped.
+
+        Args:
+            max_concurrent: 0 = no limit.
+            max_queued: 0 = nobody may wait.
+        """
+        self._max_queued[name] = max_queued
+        self._users.set(name, max_concurrent)
+
+    def remove_user(self, name: str) -> None:
+        """Refuse those of *name* who wait; those who run may finish."""
+        self._max_queued.pop(name, None)
+        for waiting in self._users.remove(name):
+            _refuse(waiting, _user_removed())
+        for waiting in self._accounts.line.of(name):
+            self._accounts.part(waiting)
+            _refuse(waiting, _user_removed())
+
+    def set_account(self, name: str, max_concurrent: int) -> None:
+        """Add the account, or change its limit at once; 0 = no limit."""
+        self._accounts.set(name, max_concurrent)
+
+    def remove_account(self, name: str) -> None:
+        """Those who wait go on without it; what runs there may finish."""
+        for waiting in self._accounts.remove(name):
+            _refuse(waiting, _account_removed())
+
+    # --- the two waits ---------------------------------------------------------------
+
+    async def user_slot(
+        self, user: str, holder: Holder, deadline: float, *, session: str = ""
+    ) -> Slot:
+        """
+        A slot of *user*, at once or when it is the turn of *holder*.
+
+        Args:
+            deadline: monotonic seconds.
+            session: the conversation; a repeat of a request that timed out gets its
+                place back.
+
+        Raises:
+            Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
+            ClientError: "unknown_key": the user was removed.
+        """
+        self._arrive(holder, session)
+        tiers = ((user,),)
+        if not self._users.known(tiers):
+            raise _user_removed()
+        slot = self._users.enter(tiers, holder)
+        if slot is not None:
+            return slot
+        fits = frozenset((user,))
+        return await self._wait(self._users, holder, fits, tiers, deadline)
+
+    async def account_slot(
+        self,
+        candidates: Tiers,
+        holder: Holder,
+        deadline: float,
+        *,
+        prefer: str = "",
+        prefer_until: float = 0.0,
+    ) -> Slot:
+        """
+        A slot of any of *candidates*; ``account`` of the slot tells which.
+
+        Args:
+            prefer: the session's own account, taken first whatever its tier.
+            prefer_until: monotonic seconds until which it alone is waited for.
+
+        Raises:
+            Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
+            GatewayError: "model_not_found": none of the accounts exists any more.
+        """
+        self._arrive(holder, holder.session)
+        began = self._clock()
+        accounts = self._accounts
+        known = accounts.known(candidates)
+        if not known:
+            raise _account_removed()
+        if prefer in known:
+            candidates = ((prefer,), *candidates)
+        alone_s = prefer_until - began if prefer in known else 0.0
+        slot = accounts.enter(candidates[:1] if alone_s > 0 else candidates, holder)
+        if slot is None:
+            fits = frozenset((prefer,)) if alone_s > 0 else known
+            slot = await self._wait(
+                accounts, holder, fits, candidates, deadline, alone_s
+            )
+        holder.admitted = True
+        if user := self._users.gates.get(holder.user):
+            user.onward.add(self._clock() - began)
+        return slot
+
+    def _arrive(self, holder: Holder, session: str) -> None:
+        """Give *holder* its number, or the one that was kept for its session."""
+        if holder.arrival:
+            return
+        holder.session = session
+        kept = self._kept.take(holder.user, session, self._clock())
+        if kept is None:
+            self._arrivals += 1
+            holder.arrival = self._arrivals
+        else:
+            holder.arrival, holder.turn = kept.arrival, kept.turn
+            holder.admitted = True
+
+    async def _wait(
+        self,
+        layer: Layer,
+        holder: Holder,
+        fits: frozenset[str],
+        tiers: Tiers,
+        deadline: float,
+        alone_s: float = 0.0,
+    ) -> Slot:
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(holder, fits, tiers, loop.create_future())
+        layer.join(waiting, holder.turn if layer is self._accounts else None)
+        self._check_room(layer, waiting)
+        left_s = min(max(0.0, deadline - self._clock()), MAX_TIMER_S)
+        timers = [loop.call_later(left_s, self._expire, layer, waiting)]
+        if alone_s > 0:
+            timers.append(
+                loop.call_later(min(alone_s, MAX_TIMER_S), layer.widen, waiting)
+            )
+        layer.press(waiting)
+        try:
+            outcome = await waiting.done
+        except BaseException:
+            layer.part(waiting)
+            _give_back(waiting)
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        return outcome
+
+    def _check_room(self, layer: Layer, waiting: Waiting) -> None:
+        """Refuse one more than may wait."""
+        holder = waiting.holder
+        allowed = self._max_queued.get(holder.user)
+        if allowed is None:
+            layer.part(waiting)
+            raise _user_removed()
+        if not holder.admitted and self._roll.queued[holder.user] > allowed:
+            place = layer.place(waiting)
+            layer.part(waiting)
+            raise _overloaded("queue_full", place)
+        holder.admitted = True
+
+    def _expire(self, layer: Layer, waiting: Waiting) -> None:
+        """The deadline has come."""
+        if waiting.done.done():
+            return
+        place = layer.place(waiting)
+        turn = layer.part(waiting)
+        holder = waiting.holder
+        self._kept.keep(
+            holder.user,
+            holder.session,
+            holder.arrival,
+            turn if layer is self._accounts else None,
+            self._clock(),
+        )
+        _refuse(waiting, _overloaded("queue_timeout", place))
+
+    # --- what can be seen ------------------------------------------------------------
+
+    def place(self, holder: Holder) -> Place | None:
+        """Where *holder* stands in line; None if it does not."""
+        waiting = holder.waiting
+        if waiting is None:
+            return None
+        layer = self._users if holder.state == "queued_user" else self._accounts
+        return layer.place(waiting)
+
+    def holders(self) -> list[Holder]:
+        """Everybody who waits or runs: "who has the slots?\" """
+        return list(self._roll.holders)
+
+    def counts(self) -> list[Count]:
+        """Slots in use and waiting requests of every user and account."""
+        return [
+            Count(
+                layer.scope,
+                name,
+                len(gate.slots),
+                layer.line.waiting((name,)),
+                gate.limit,
+            )
+            for layer in (self._users, self._accounts)
+            for name, gate in layer.gates.items()
+        ]
+
+
+def _give_back(waiting: Waiting) -> None:
+    """Release the slot that came at the same time as the interruption."""
+    done = waiting.done
+    if done.done() and not done.cancelled():
+        outcome = done.result()
+        if isinstance(outcome, Slot):
+            outcome.release()
+
+
+def _refuse(waiting: Waiting, error: GatewayError) -> None:
+    if not waiting.done.done():
+        waiting.done.set_result(error)
+
+
+def _overloaded(code: str, place: Place) -> Overloaded:
+    others = place.waiting - 1
+    return Overloaded(
+        code,
+        f"Concurrency limit exceeded for {place.scope} "
+        f"({place.running} of {place.limit} running, {others} waiting)",
+        retry_after_s=place.expected_s,
+    )
+
+
+def _user_removed() -> ClientError:
+    return ClientError("unknown_key", "The user of this API key has been removed")
+
+
+def _account_removed() -> GatewayError:
+    return GatewayError("model_not_found", "No account serves this model any more")
