@@ -1,0 +1,400 @@
+"""The project tells the truth about itself, and keeps the rules that it gave itself."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import graphlib
+import importlib.metadata
+import re
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import config
+from gateway.config_file import parse
+from gateway.errors import CODES
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+DOCS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+BEHAVIOUR = ROOT / "docs/behaviour.md"
+
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 50
+
+# Files that know no clock, no network, no log, no event loop.
+PURE = (
+    "gateway/accounts/[!p]*.py",
+    "gateway/accounts/pace.py",
+    "gateway/admission/expected.py",
+    "gateway/admission/policy.py",
+    "gateway/clients.py",
+    "gateway/config.py",
+    "gateway/config_file.py",
+    "gateway/errors.py",
+    "gateway/headers.py",
+    "gateway/outgoing.py",
+    "gateway/protocols/**/*.py",
+    "gateway/record.py",
+    "gateway/trial/*.py",
+    "gateway/usage.py",
+)
+IMPURE_IMPORTS = {
+    *("aiohttp", "asyncio", "logging", "random", "socket", "sqlalchemy", "structlog"),
+    *("threading", "time", "uvloop", "gateway.log"),
+}
+
+# Rooms import nothing of the shells above them.
+ROOMS = ("accounts", "admission", "ledger", "protocols", "transport", "trial")
+SHELLS = {
+    *("app", "__main__", "server", "handlers", "relay", "exchange", "drains", "books"),
+    *("downstream", "upstream", "status", "side"),
+}
+
+# Background tasks: each is kept, named and awaited at its owner's stop.
+TASK_OWNERS = {"gateway/app.py", "gateway/drains.py", "gateway/server.py"}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def names(paths: list[Path]) -> list[Any]:
+    return [pytest.param(path, id=relative(path)) for path in paths]
+
+
+# --- the docs ---------------------------------------------------------------------
+
+
+def shipped() -> str:
+    return (ROOT / "config.toml").read_text("utf-8")
+
+
+def uncommented() -> str:
+    """The shipped config with every key set that it only shows."""
+    return re.sub(r"(?m)^#(?=[a-z\[])", "", shipped())
+
+
+def keys_of(cls: type, path: str = "") -> Iterator[str]:
+    """Every key of a config section and those inside it, as ``section.key``."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        inner = [kind, *typing.get_args(kind)]
+        inner = [one for one in inner if dataclasses.is_dataclass(one)]
+        name = f"{path}{field.name}"
+        if inner:
+            yield from keys_of(typing.cast(type, inner[0]), f"{name}.")
+        else:
+            yield name
+
+
+def told_keys(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                yield from told_keys(one, f"{path}{key}.")
+            yield f"{path}{key}"
+
+
+def test_config_toml_shows_every_key() -> None:
+    told = set(told_keys(tomllib.loads(uncommented())))
+
+    assert [] == [key for key in keys_of(config.Config) if key not in told]
+
+
+def test_config_toml_is_valid_with_and_without_its_comments() -> None:
+    parse(shipped(), lambda reference: "secret")
+    full = parse(uncommented(), lambda reference: "secret")
+
+    assert ["alice"] == [user.name for user in full.user]
+    assert 2 < len(full.account)
+
+
+def test_config_toml_sets_what_the_defaults_say() -> None:
+    """The reference tells the defaults, so it must set nothing else."""
+    given = parse(shipped(), lambda reference: "secret")
+
+    assert config.Config(account=given.account) == given
+
+
+def test_config_toml_starts_with_the_trial_account_alone() -> None:
+    given = parse(shipped(), lambda reference: "secret")
+
+    assert () == given.user
+    assert [("trial", True)] == [(one.name, one.embedded) for one in given.account]
+
+
+@pytest.mark.parametrize("path", names(DOCS))
+def test_keys_that_the_docs_name_exist(path: Path) -> None:
+    known = set(keys_of(config.Config))
+    sections = "|".join(field.name for field in dataclasses.fields(config.Config))
+    named = re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z])`", path.read_text("utf-8"))
+    others = {"account.cooled", "account.recovered", "config.toml"}  # events, a file
+    others |= logged_events()
+
+    assert [] == [key for key in named if key not in known | others]
+
+
+@pytest.mark.parametrize("path", names(DOCS))
+def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", path.read_text("utf-8"))
+
+    for target, anchor in links:
+        page = (path.parent / target) if target else path
+        assert page.exists(), target
+        if anchor:
+            heads = re.findall(r"(?m)^#+ (.*)$", page.read_text("utf-8"))
+            slugs = ["#" + head.lower().replace(" ", "-") for head in heads]
+            assert anchor in slugs
+
+
+@pytest.mark.parametrize("path", names(DOCS))
+def test_make_targets_that_the_docs_name_exist(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    [phony] = re.findall(r"(?m)^\.PHONY: (.*)$", makefile)
+    code = re.findall(r"(?:`|^)make ([a-z]+)", path.read_text("utf-8"), re.MULTILINE)
+
+    assert set(code) <= set(phony.split())
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    lines = (ROOT / ".ci/run").read_text("utf-8").splitlines()
+    readme = (ROOT / "README.md").read_text("utf-8")
+
+    assert "#!/usr/bin/env bash" == lines[0]
+    assert ['cd "$(dirname "$0")/.." && exec make test'] == lines[1:]
+    assert re.search(r"(?m)^make test\b", readme)
+
+
+def test_every_error_code_is_documented() -> None:
+    text = BEHAVIOUR.read_text("utf-8")
+
+    assert [] == [code for code in CODES if f"`{code}`" not in text]
+
+
+def logged_events() -> set[str]:
+    """Every event that the code hands to its logger."""
+    levels = {"debug", "info", "warning", "error", "exception"}
+    return {
+        call.args[0].value
+        for path in SOURCES
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in levels
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    }
+
+
+def test_every_log_event_is_a_documented_noun_and_participle() -> None:
+    text = BEHAVIOUR.read_text("utf-8")
+    events = logged_events()
+
+    assert "request.finished" in events
+    assert [] == [one for one in events if not re.fullmatch(r"[a-z]+\.[a-z_]+", one)]
+    assert [] == sorted(one for one in events if f"`{one}`" not in text)
+
+
+def test_every_metric_is_documented() -> None:
+    text = BEHAVIOUR.read_text("utf-8")
+    source = (ROOT / "gateway/metrics.py").read_text("utf-8")
+    metrics = set(re.findall(r'"(gateway_[a-z_]+)"', source))
+
+    assert metrics
+    assert [] == sorted(name for name in metrics if f"`{name}" not in text)
+
+
+def test_no_package_registry_is_named() -> None:
+    """Which registry is used is the business of pip's and npm's own settings."""
+    hosts = ("registry." + "npmjs", "pypi." + "org", "pythonhosted." + "org")
+    files = [*SOURCES, *TESTS, *DOCS, ROOT / "Makefile", ROOT / "setup.cfg"]
+    files += [ROOT / ".ci/setup", ROOT / "pyproject.toml", ROOT / "config.toml"]
+
+    assert [] == [
+        (relative(path), host)
+        for path in files
+        for host in hosts
+        if host in path.read_text("utf-8")
+    ]
+
+
+# --- the code -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", names(SOURCES))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text("utf-8")
+    functions = [
+        (node.name, node.end_lineno - node.lineno + 1)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    ]
+
+    assert text.count("\n") <= MAX_FILE_LINES
+    assert [] == [one for one in functions if one[1] > MAX_FUNCTION_LINES]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def imports_of(path: Path, *, inner: bool = True) -> set[str]:
+    """
+    The modules that *path* imports; not those for type checking alone.
+
+    Args:
+        inner: also what functions import when they run.
+    """
+    found: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{relative(path)}: a relative import"
+            module = node.module or ""
+            whole = {f"{module}.{alias.name}" for alias in node.names} & set(MODULES)
+            found |= whole
+            if len(whole) < len(node.names):
+                found.add(module)
+        if inner or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    graph = {
+        name: imports_of(path, inner=False) & set(MODULES)
+        for name, path in MODULES.items()
+    }
+
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_downwards_only(room: str) -> None:
+    above = {f"gateway.{shell}" for shell in SHELLS}
+
+    assert {} == {
+        name: sorted(wrong)
+        for name, path in MODULES.items()
+        if name.startswith(f"gateway.{room}")
+        if (wrong := imports_of(path) & above)
+    }
+
+
+@pytest.mark.parametrize("pattern", PURE)
+def test_pure_files_know_no_clock_network_or_log(pattern: str) -> None:
+    paths = sorted(ROOT.glob(pattern))
+    wrong = {
+        relative(path): sorted(found)
+        for path in paths
+        if (found := {i for i in imports_of(path) if is_impure(i)})
+    }
+
+    assert paths
+    assert {} == wrong
+
+
+def is_impure(name: str) -> bool:
+    return name in IMPURE_IMPORTS or name.partition(".")[0] in IMPURE_IMPORTS
+
+
+def test_background_tasks_are_made_by_their_owners_alone() -> None:
+    makers = {
+        relative(path)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("create_task", "ensure_future")
+        and ast.unparse(node.value) != "group"  # a TaskGroup awaits its own
+    }
+
+    assert makers <= TASK_OWNERS
+
+
+@pytest.mark.parametrize("path", names([*SOURCES, *TESTS]))
+def test_every_file_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+
+    assert not tree.body or ast.get_docstring(tree)
+
+
+# --- the packages --------------------------------------------------------------------
+
+
+def declared(*extras: str) -> set[str]:
+    """The distributions that setup.cfg asks for, in normal form."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    text = setup["options"]["install_requires"]
+    text += "".join("\n" + setup["options.extras_require"][extra] for extra in extras)
+    lines = [line.strip() for line in text.splitlines()]
+    return {
+        normal(re.split(r"[\s<>=;\[]", line)[0])
+        for line in lines
+        if line and not line.startswith("#")
+    }
+
+
+def normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def foreign(paths: list[Path]) -> set[str]:
+    """The distributions of everything that is neither ours nor Python's."""
+    known = importlib.metadata.packages_distributions()
+    tops = {name.partition(".")[0] for path in paths for name in imports_of(path)}
+    tops -= {"gateway", "tests", *sys.stdlib_module_names}
+    return {normal(one) for top in tops for one in known.get(top, [top])}
+
+
+def test_what_the_daemon_imports_is_declared() -> None:
+    # what aiohttp cannot be without
+    inherited = {"multidict", "yarl"}
+    later = {"compression"}  # Python's own from 3.14 on
+
+    assert foreign(SOURCES) - inherited - later <= declared()
+
+
+def test_what_is_declared_is_needed() -> None:
+    by_url = {"aiosqlite", "asyncpg"}  # SQLAlchemy loads them by the ledger's URL
+
+    assert declared() - by_url <= foreign(SOURCES)
+
+
+def test_what_the_tests_import_is_declared() -> None:
+    # what the SDKs and aiohttp cannot be without
+    inherited = {"httpx2", "multidict", "pydantic", "yarl"}
+
+    assert foreign(TESTS) - inherited <= declared("test")
+
+
+def test_the_console_script_is_there() -> None:
+    [script] = importlib.metadata.entry_points(group="console_scripts", name="gateway")
+
+    assert isinstance(script.load(), types.FunctionType)
