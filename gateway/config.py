@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.protocols.model import Options
+
 PROTOCOL_NAMES = ("responses", "chat", "messages")
 EMBEDDED = "embedded:"
 
@@ -106,6 +108,7 @@ class Account:
     rename: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     price: Price = field(default_factory=Price)
+    options: Options = field(default_factory=Options)
 
     @property
     def embedded(self) -> bool:

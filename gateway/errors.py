@@ -136,6 +136,8 @@ class GatewayError(Exception):
     """
 
     origin = "gateway"
+    spoken = ""  # the code that clients branch on, where it is not ours
+    final = False  # trying again is pointless
 
     def __init__(
         self,
@@ -173,6 +175,35 @@ class ClientError(GatewayError):
     """The client's own mistake, or its leaving."""
 
     origin = "client"
+
+
+class PassedOn(ClientError):
+    """
+    The client's own mistake as the upstream told it.
+
+    Args:
+        status: the upstream's HTTP status, 200 when it was told inside a stream.
+        kind: the upstream's ``error.type``.
+        spoken: the upstream's ``error.code``, which clients branch on.
+        raw: the upstream's own body, for a client of the same protocol.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        kind: str = "",
+        spoken: str = "",
+        param: str | None = None,
+        raw: bytes = b"",
+    ) -> None:
+        super().__init__("invalid_request", message, param=param)
+        if 400 <= status < 500:
+            self.status = status
+        self.type = kind or self.type
+        self.spoken = spoken
+        self.raw = raw
 
 
 class Overloaded(GatewayError):

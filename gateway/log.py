@@ -33,7 +33,7 @@ def set_up(
 ) -> None:
     """Lead everything that this process says to *out* (default: stdout)."""
     stream = out or sys.stdout
-    console = log_format == "console" or (log_format == "auto" and stream.isatty())
+    console = is_console(log_format, stream)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -57,9 +57,21 @@ def set_up(
     sys.excepthook = _uncaught
 
 
+def is_console(log_format: str, out: TextIO | None = None) -> bool:
+    """Whether *log_format* means lines for people on *out* (default: stdout)."""
+    stream = out or sys.stdout
+    return log_format == "console" or (log_format == "auto" and stream.isatty())
+
+
 def get() -> Any:
     """The logger; values bound for the request are added by themselves."""
     return structlog.get_logger()
+
+
+def bind(request_id: str) -> None:
+    """From now on every line of this task bears *request_id*."""
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def finished(record: Record) -> dict[str, Any]:
@@ -92,6 +104,8 @@ def finished(record: Record) -> dict[str, Any]:
         "session": record.session,
         "key": record.key,
     }
+    if record.detail:
+        line["detail"] = record.detail
     if record.dropped:
         line["dropped"] = list(record.dropped)
     if record.estimated:

@@ -67,6 +67,10 @@ class Record:
     client: str = "other"
     session: str = ""
     dropped: tuple[str, ...] = ()
+    detail: str = ""  # of a failure, for the log alone
+    durable: bool = False  # the ledger has its last word
+    closed: bool = False  # every sink has it
+    drained: bool = False  # the client left; its answer is still read
     attempts: list[Attempt] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
 

@@ -34,11 +34,13 @@ class State(Enum):
 TRANSITIONS: dict[State, dict[Step, State]] = {
     State.WAITING: {
         Step.NEUTRAL: State.WAITING,
+        Step.HIDDEN: State.WAITING,
         Step.OUTPUT: State.STREAMING,
         Step.END: State.CLOSED,
         Step.FAIL: State.CLOSED,
     },
     State.STREAMING: {
+        Step.HIDDEN: State.STREAMING,
         Step.NEUTRAL: State.STREAMING,
         Step.OUTPUT: State.STREAMING,
         Step.END: State.CLOSED,
@@ -132,18 +134,19 @@ class Watch:
     def _look(self, data: bytes, *, only_terminal: bool = False) -> Batch:
         """Read the events of *data* one by one; all of a preamble, few later."""
         read, facts = self._wire.read, self.facts
-        passed = 0
+        passed: list[bytes] = []
         for event in events(data):
             step = read(event, facts)
             state = TRANSITIONS[self.state][step]
             if state is State.CLOSED:
                 ending = self._wire.ending(event, facts)
                 started, self.state = self._started, state
-                return Batch(data[:passed], started, event, ending)
+                return Batch(b"".join(passed), started, event, ending)
             if not only_terminal:
                 self.state = state
-            passed += len(event)
-        return Batch(data, self._started)
+            if step is not Step.HIDDEN:
+                passed.append(event)
+        return Batch(b"".join(passed), self._started)
 
     def _failed(self, code: str) -> Batch:
         started, self.state = self._started, State.CLOSED

@@ -41,6 +41,8 @@ SPOKEN_CODES = frozenset(
 
 def spoken_code(error: GatewayError) -> str:
     """The ``code`` that an OpenAI client reads."""
+    if error.spoken:
+        return error.spoken
     if error.code in SPOKEN_CODES:
         return error.code
     return TYPE_CODES.get(error.type, error.type)
@@ -87,6 +89,7 @@ class Step(Enum):
 
     NEUTRAL = "neutral"  # preamble, keepalives: nothing of the answer yet
     OUTPUT = "output"  # part of the answer
+    HIDDEN = "hidden"  # asked for by the gateway, not by the client: left out
     END = "end"  # the upstream's own terminal: the answer is whole
     FAIL = "fail"  # the upstream's own failure
 
@@ -119,6 +122,7 @@ class Facts:
         "failure",
         "failure_event",
         "has_output",
+        "hide_usage",
         "unfinished",
     )
 
@@ -134,6 +138,7 @@ class Facts:
         self.failure: UpstreamError | None = None
         self.failure_event: dict[str, Any] | None = None
         self.has_output = False  # Chat: something of an answer has come
+        self.hide_usage = False  # Chat: the client did not ask for the usage chunk
         self.unfinished: set[int] = set()  # Chat: choices without finish_reason
 
 

@@ -54,6 +54,8 @@ def read(event: bytes, facts: Facts) -> Step:
     _note(chunk, facts)
     step = Step.NEUTRAL
     choices = chunk.get("choices")
+    if facts.hide_usage and choices == [] and chunk.get("usage"):
+        return Step.HIDDEN
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             if choice.get("finish_reason") == "error":

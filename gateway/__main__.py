@@ -1,0 +1,201 @@
+"""The command line: ``gateway`` and ``python -m gateway``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway import __version__, log, systemd
+from gateway.auth import key_sha256, new_key
+from gateway.config import Config, User
+from gateway.config_file import ConfigError, is_loopback
+from gateway.load import default_path, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:
+        # Whoever read our output has had enough, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="A streaming gateway between developers' tools and "
+        "language-model accounts.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = _command(commands, "serve", _serve, "run the daemon in the foreground")
+    _config_option(serve)
+    check = _command(commands, "check", _check, "validate the config; print mistakes")
+    _config_option(check)
+
+    key = commands.add_parser("key", help="make keys for users")
+    keys = key.add_subparsers(required=True, metavar="COMMAND")
+    _command(keys, "new", _new_key, "print a new key, once, and its config line")
+
+    trace = _command(commands, "trace", _trace, "the timeline of one request")
+    trace.add_argument(
+        "id",
+        nargs="?",
+        metavar="ID",
+        help="request id, resp_ id, upstream id, or a client's session id; "
+        "without it requests are listed",
+    )
+    trace.add_argument("--since", metavar="DATE", help="list: not before this day")
+    trace.add_argument("--user", metavar="NAME", help="list: of this user")
+    trace.add_argument("--failed", action="store_true", help="list: failures only")
+    trace.add_argument("--json", action="store_true", help="for machines")
+    _config_option(trace)
+
+    usage = _command(commands, "usage", _usage, "tokens and cost from the ledger")
+    usage.add_argument("--user", metavar="NAME", help="of this user only")
+    usage.add_argument("--since", metavar="DATE", help="not before this day (UTC)")
+    usage.add_argument(
+        "--by",
+        metavar="KEYS",
+        default="user",
+        help="sums by any of user,model,account,day (default: user)",
+    )
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for machines")
+    form.add_argument("--csv", action="store_true", help="for a spreadsheet")
+    _config_option(usage)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: object,
+    text: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+def _config_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="default: ./config.toml, else /etc/gateway/config.toml",
+    )
+
+
+def _path(args: argparse.Namespace) -> Path:
+    path = args.config or default_path()
+    return Path(path).resolve()
+
+
+# --- commands ------------------------------------------------------------------------
+
+
+def _serve(args: argparse.Namespace) -> int:
+    path = _path(args)
+    log.set_up()
+    try:
+        passed = systemd.passed_sockets()
+        config = load(path)
+        log.set_up(config.server.log_level, config.server.log_format)
+        addresses = [sock.address for sock in passed] or list(config.server.listen)
+        config, key = _with_user(config, addresses)
+    except (ConfigError, ValueError) as error:
+        mistakes = getattr(error, "mistakes", None) or [str(error)]
+        log.get().error("config.rejected", path=str(path), mistakes=mistakes)
+        return 2
+    return _run(path, config, passed, key)
+
+
+def _run(path: Path, config: Config, passed: list[systemd.Passed], key: str) -> int:
+    # Not above: `check` and `key new` shall not wait for what only a daemon needs.
+    from gateway.ledger.database import LedgerError
+    from gateway.server import Server, StartError
+
+    server = Server(path, config, passed, key)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(server.run())
+    except (LedgerError, StartError) as error:
+        log.get().error("server.failed", detail=str(error))
+        return 1
+    return 0
+
+
+def _loop_factory() -> object:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _with_user(config: Config, addresses: Sequence[str]) -> tuple[Config, str]:
+    """
+    Without users, one with a throwaway key that nobody but this machine can use.
+
+    Raises:
+        ConfigError: others could reach it.
+    """
+    if config.user:
+        return config, ""
+    if not all(map(is_loopback, addresses)):
+        raise ConfigError(
+            [
+                "user: at least one [[user]] is needed, since server.listen can be "
+                "reached from other machines (see: gateway key new)"
+            ]
+        )
+    key = new_key()
+    user = User("trial", (key_sha256(key),))
+    return dataclasses.replace(config, user=(user,)), key
+
+
+def _check(args: argparse.Namespace) -> int:
+    path = _path(args)
+    try:
+        config = load(path)
+        _with_user(config, config.server.listen)
+    except ConfigError as error:
+        print(*error.mistakes, sep="\n")
+        return 2
+    print(
+        f"{path}: fine, {len(config.user)} users, {len(config.account)} accounts",
+    )
+    return 0
+
+
+def _new_key(args: argparse.Namespace) -> int:
+    key = new_key()
+    print(f"{key}\n\nThe key is shown only now. Its line for [[user]] in the config:")
+    print(f'key_sha256 = ["{key_sha256(key)}"]')
+    return 0
+
+
+def _trace(args: argparse.Namespace) -> int:
+    from gateway.ledger import show
+
+    return show.trace(args, _path(args))
+
+
+def _usage(args: argparse.Namespace) -> int:
+    from gateway.ledger import show
+
+    return show.usage(args, _path(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""
+All accounts as the relay sees them: one door to choice, health, affinity and budget.
+
+The pure parts decide; this file gives them the clock and the load, and writes what
+happens to accounts into the log.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gateway import log
+from gateway.accounts.affinity import Affinity
+from gateway.accounts.budget import RetryBudget
+from gateway.accounts.choice import Ask, Choice, Load, candidates
+from gateway.accounts.foreign import Foreign, pinned
+from gateway.accounts.health import Happening, Health
+from gateway.accounts.verdict import Verdict
+from gateway.config import Account
+from gateway.errors import ClientError, GatewayError, whole_retry_after
+from gateway.turn import Turn
+
+LoadOf = Callable[[], Mapping[str, Load]]
+STATE = "x-codex-turn-state"
+
+
+class Pool:
+    """
+    Args:
+        load: the accounts' slots at this moment.
+    """
+
+    def __init__(self, accounts: Iterable[Account], load: LoadOf) -> None:
+        self._accounts = {account.name: account for account in accounts}
+        self._load = load
+        self._health = Health(random.random)
+        self._affinity = Affinity()
+        self._foreign = Foreign()
+        self._budget = RetryBudget(time.monotonic())
+        self._log = log.get()
+
+    def replace(self, accounts: Iterable[Account]) -> None:
+        """Take up a changed config: what is new is well, what is gone is forgotten."""
+        fresh = {account.name: account for account in accounts}
+        for name, old in self._accounts.items():
+            new = fresh.get(name)
+            if new is None:
+                self._affinity.forget(name)
+            if new is None or (new.api_key, new.base_url) != (
+                old.api_key,
+                old.base_url,
+            ):
+                self._health.forget(name)
+        self._accounts = fresh
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """Every account by its name."""
+        return self._accounts
+
+    # --- choosing --------------------------------------------------------------------
+
+    def choose(self, turn: Turn, tried: Iterable[str], now: float) -> Choice:
+        """Where *turn* may go next."""
+        ask = Ask(
+            turn.ask.model,
+            turn.wire.name,
+            turn.session,
+            frozenset(tried),
+            self._owner(turn, now),
+        )
+        accounts = list(self._accounts.values())
+        return candidates(
+            accounts, ask, self._health, self._affinity, self._load(), now
+        )
+
+    def _owner(self, turn: Turn, now: float) -> str:
+        """
+        The only account that can answer *turn*: what made the previous response, or
+        the compaction that stands for the history.
+        """
+        document = turn.ask.document
+        ident = document.get("previous_response_id")
+        name = ""
+        if turn.wire.name == "responses" and isinstance(ident, str):
+            name = self._affinity.maker(turn.user.name, ident, now)
+        if not name and pinned(turn.wire.name, document):
+            name = self._affinity.latest(turn.session.key)
+        account = self._accounts.get(name)
+        return name if account and account.speaks("responses") == "responses" else ""
+
+    def refusal(self, turn: Turn, choice: Choice, now: float) -> GatewayError:
+        """Why nobody can be asked: no such model, or all who have it are out."""
+        model = turn.ask.model
+        if not choice.fitting:
+            return ClientError(
+                "model_not_found", f"No account serves the model '{model}'"
+            )
+        error = self._health.refusal(choice.fitting, model, now)
+        if error.code == "cooling_down":
+            error.message = f"Every account for model {model} is cooling down"
+        return error
+
+    def may_retry(self, turn: Turn, account: str, now: float, *, same: bool) -> bool:
+        """Whether the retry budget allows a further attempt, at *account*."""
+        proven = not same and self._health.proven(account, turn.ask.model, now)
+        return self._budget.take(account, now, proven=proven)
+
+    def start(self, turn: Turn, choice: Choice, account: str, now: float) -> bool:
+        """A request is about to go to *account*; False if its probe is taken."""
+        if not turn.record.attempts:
+            self._budget.request(now)
+        turn.attempt_at = now
+        return self._health.started(
+            account, turn.ask.model, now, last_resort=choice.last_resort
+        )
+
+    # --- what happened ---------------------------------------------------------------
+
+    def served(self, turn: Turn, account: str, response_id: str) -> None:
+        """*account* brought output: it is well, and it knows the session now."""
+        now = time.monotonic()
+        self._tell(
+            self._health.succeeded(account, turn.ask.model, turn.attempt_at, now)
+        )
+        self._affinity.bind(turn.session.key, account, now)
+        if response_id:
+            self._affinity.made(turn.user.name, response_id, account, now)
+
+    def failed(self, turn: Turn, account: str, verdict: Verdict) -> None:
+        """An attempt failed before its first output."""
+        self._tell(
+            self._health.failed(
+                account,
+                turn.ask.model,
+                verdict,
+                turn.attempt_at,
+                time.monotonic(),
+            )
+        )
+
+    def dropped(self, turn: Turn, account: str) -> None:
+        """An attempt ended without a word about *account*."""
+        self._health.dropped(account, turn.ask.model, turn.attempt_at)
+
+    def last_word(
+        self, turn: Turn, verdict: Verdict, fitting: list[str]
+    ) -> GatewayError:
+        """What the client gets of *verdict* when no account is left."""
+        return self._health.last_word(
+            verdict, fitting, turn.ask.model, time.monotonic()
+        )
+
+    def _tell(self, happenings: Iterable[Happening]) -> None:
+        for happening in happenings:
+            cooled = happening.event == "account.cooled"
+            write = self._log.warning if cooled else self._log.info
+            if happening.facts.get("reason") == "refused":
+                write = self._log.error  # a person must act
+            write(happening.event, **happening.facts)
+
+    # --- sessions --------------------------------------------------------------------
+
+    def document(
+        self, turn: Turn, account: str, document: dict[str, Any]
+    ) -> dict[str, Any]:
+        """*document* without the reasoning that another account encrypted."""
+        key = turn.session.key
+        latest = self._affinity.latest(key)
+        kept, count = self._foreign.leave_out(
+            key, latest, account, turn.wire.name, document
+        )
+        if count:
+            turn.mark("stripped", before=latest, pieces=count)
+        return kept
+
+    def readable(self, turn: Turn, document: dict[str, Any]) -> dict[str, Any]:
+        """*document* without any reasoning: an account could not read some of it."""
+        return self._foreign.refused(turn.session.key, turn.wire.name, document)[0]
+
+    def keep_state(self, account: str, state: str) -> None:
+        """*account* gave Codex the turn state *state*."""
+        self._foreign.state_came(state, account)
+
+    def knows_state(self, turn: Turn, account: str) -> bool:
+        """Whether *account* may be sent the turn state that Codex sends."""
+        state = turn.headers.get(STATE, "")
+        latest = self._affinity.latest(turn.session.key)
+        return self._foreign.state_fits(state, latest, account)
+
+    def maker(self, user: str, response_id: str) -> Account | None:
+        """The account that made the response *response_id* for *user*."""
+        name = self._affinity.maker(user, response_id, time.monotonic())
+        return self._accounts.get(name)
+
+    # --- state -----------------------------------------------------------------------
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Every account: whether it takes requests, else why not and until when."""
+        now = time.monotonic()
+        states: dict[str, dict[str, Any]] = {}
+        for name in self._accounts:
+            found = self._health.available(name, "", now)
+            states[name] = {"available": found.ok}
+            if found.reason:
+                states[name]["reason"] = found.reason
+            if found.until is not None and not found.ok:
+                states[name]["returns_in_s"] = whole_retry_after(found.until - now)
+        return states
+
+    def dump(self) -> list[dict[str, Any]]:
+        """The windows that still run, for the next start."""
+        return self._health.dump(time.monotonic(), time.time())
+
+    def load(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take up the windows of an earlier process."""
+        self._health.load(rows, time.monotonic(), time.time())

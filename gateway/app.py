@@ -1,0 +1,243 @@
+"""
+The plan of the house: every object made once, in order; routes; start and stop.
+
+Nothing is looked up later: who needs something is given it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import hdrs, web
+
+from gateway import log
+from gateway.accounts.choice import Load
+from gateway.accounts.pool import Pool
+from gateway.admission.registry import Registry
+from gateway.auth import Keys
+from gateway.books import Books
+from gateway.budgets import Budgets
+from gateway.config import Config
+from gateway.drains import Drains
+from gateway.errors import ClientError, Overloaded
+from gateway.handlers import Handler, Handlers, Visit
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.state import State
+from gateway.metrics import Metrics
+from gateway.prices import Prices
+from gateway.relay import Relay
+from gateway.side import SideHandlers
+from gateway.status import StatusHandlers
+from gateway.transport.routed import RoutedTransport
+from gateway.upstream import Upstream
+
+MODEL_PATHS = (
+    ("responses", "/responses"),
+    ("responses", "/responses/compact"),
+    ("chat", "/chat/completions"),
+    ("messages", "/messages"),
+)
+STATE_KEPT_EVERY_S = 30.0
+END_WAIT_S = 2.0  # for the endings of what was still open at the stop
+
+
+class House:
+    """
+    Everything that serves, made from one config.
+
+    Args:
+        base: the folder that relative paths of the config start from.
+    """
+
+    def __init__(
+        self, config: Config, ledger: Ledger, transport: RoutedTransport
+    ) -> None:
+        self._config = config
+        self.ledger = ledger
+        self.state = State(ledger)
+        self.registry = Registry()
+        self._set_limits(config)
+        self.pool = Pool(config.account, self._load)
+        self.metrics = Metrics(self.registry.counts, self.pool.states)
+        ledger.observe = self.metrics.commit_waited
+        upstream = Upstream(transport, config.upstream)
+        self.books = Books(self.pool.accounts, ledger, Prices(), [self.metrics.add])
+        self.budgets = Budgets(config.user, ledger)
+        self.drains = Drains(config.upstream.client_gone_drain_s)
+        relay = Relay(
+            self.pool,
+            self.registry,
+            upstream,
+            self.books,
+            self.drains,
+            self.budgets,
+            config.upstream,
+        )
+        self.handlers = Handlers(
+            config, Keys(config.user), self.registry, relay, self.books, ledger
+        )
+        self.side = SideHandlers(self.handlers, self.pool, upstream)
+        self.status = StatusHandlers(
+            self.handlers, self.pool, ledger, self.metrics, config.server.metrics_token
+        )
+
+    def _load(self) -> Mapping[str, Load]:
+        return {
+            count.name: Load(count.in_use, count.limit)
+            for count in self.registry.counts()
+            if count.scope == "account"
+        }
+
+    # --- live changes ------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Take up users, limits and accounts of *config*; nobody is dropped."""
+        old, self._config = self._config, config
+        for user in old.user:
+            if user.name not in {fresh.name for fresh in config.user}:
+                self.registry.remove_user(user.name)
+        for account in old.account:
+            if account.name not in {fresh.name for fresh in config.account}:
+                self.registry.remove_account(account.name)
+        self._set_limits(config)
+        self.pool.replace(config.account)
+        self.budgets.replace(config.user)
+        self.handlers.replace(config, Keys(config.user))
+
+    def _set_limits(self, config: Config) -> None:
+        for user in config.user:
+            limits = user.limits(config.limits)
+            self.registry.set_user(user.name, limits.max_concurrent, limits.max_queued)
+        for account in config.account:
+            self.registry.set_account(account.name, account.max_concurrent)
+
+    # --- the stop ----------------------------------------------------------------------
+
+    @property
+    def serving(self) -> int:
+        """Requests that are being served."""
+        return self.handlers.serving
+
+    def drain(self) -> None:
+        """Take nothing new; who waits for a slot is told so."""
+        self.handlers.drain()
+
+    async def end_open(self) -> None:
+        """Give what is still open its protocol's ending."""
+        self.drains.close()
+        self.handlers.end_open()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_WAIT_S):
+                while self.handlers.serving:
+                    await asyncio.sleep(0.01)
+        await self.drains.stop()
+
+    def tick(self, lag_s: float) -> None:
+        """Note how late the event loop was."""
+        self.metrics.lagged(lag_s)
+
+    async def keep_state(self) -> None:
+        """Write the accounts' windows down now and then, for the next start."""
+        kept: list[dict[str, object]] = []
+        while True:
+            await asyncio.sleep(STATE_KEPT_EVERY_S)
+            windows = self.pool.dump()
+            if windows or kept:
+                self.state.keep_accounts(windows)
+            kept = windows
+
+
+HOUSE = web.AppKey("house", House)
+
+
+def house_of(app: web.Application) -> House:
+    """The house behind *app*; there from its start on."""
+    return app[HOUSE]
+
+
+async def build_app(config: Config, base: Path) -> web.Application:
+    """
+    The application; the ledger is open when this returns.
+
+    Raises:
+        LedgerError: the ledger cannot be used.
+    """
+    ledger = await Ledger.open(config.ledger.url, base, config.ledger)
+    transport = RoutedTransport()
+    house = House(config, ledger, transport)
+    house.pool.load(await house.state.accounts())
+    await house.budgets.load()
+    app = web.Application(
+        middlewares=[_unrouted],
+        handler_args={"auto_decompress": False, "handler_cancellation": True},
+    )
+    app[HOUSE] = house
+    _add_routes(app.router, house)
+
+    async def background(_: web.Application) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(house.keep_state(), name="state-keeper")
+        yield
+        keeper.cancel()
+        house.drain()
+        await house.end_open()
+        house.state.keep_accounts(house.pool.dump())
+        await transport.stop()
+        await ledger.stop()
+
+    app.cleanup_ctx.append(background)
+    return app
+
+
+def _add_routes(router: web.UrlDispatcher, house: House) -> None:
+    handlers, side, status = house.handlers, house.side, house.status
+    for prefix in ("/v1", ""):
+        for protocol, path in MODEL_PATHS:
+            router.add_post(prefix + path, handlers.model_endpoint(protocol, path))
+        router.add_get(
+            prefix + "/responses", handlers.recorded("responses", _upgrade, kept=False)
+        )
+        for method, path, inner, protocol in (
+            ("POST", "/messages/count_tokens", side.count_tokens, "messages"),
+            ("GET", "/models", side.models, "responses"),
+            ("GET", "/models/{id}", side.model, "responses"),
+            ("GET", "/responses/{id}", side.response, "responses"),
+            ("DELETE", "/responses/{id}", side.response, "responses"),
+            ("POST", "/responses/{id}/cancel", side.response, "responses"),
+            ("GET", "/responses/{id}/input_items", side.response, "responses"),
+        ):
+            router.add_route(
+                method, prefix + path, handlers.recorded(protocol, inner, kept=False)
+            )
+    router.add_get("/healthz", status.health)
+    router.add_get("/readyz", status.ready)
+    router.add_get("/metrics", status.metrics)
+    router.add_head("/", status.hello)
+    router.add_head("/api/hello", status.hello)
+
+
+async def _upgrade(visit: Visit) -> web.StreamResponse:
+    """``GET /v1/responses``: Codex asks for a WebSocket, and goes on with HTTP."""
+    raise ClientError("websocket_unsupported")
+
+
+@web.middleware
+async def _unrouted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """An unknown path or method gets an answer in the protocol's form, too."""
+    match = request.match_info
+    if match.http_exception is None:
+        return await handler(request)
+    error = match.http_exception
+    code = "method_not_allowed" if error.status == 405 else "not_found"
+    protocol = "messages" if "/messages" in request.path else "responses"
+
+    async def refuse(visit: Visit) -> web.StreamResponse:
+        raise ClientError(code)
+
+    house = house_of(request.app)
+    answer = await house.handlers.recorded(protocol, refuse, kept=False)(request)
+    if allowed := error.headers.get(hdrs.ALLOW):
+        answer.headers[hdrs.ALLOW] = allowed
+    return answer

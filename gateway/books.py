@@ -1,0 +1,94 @@
+"""
+The last word on a request: what it cost, and to whom it is told.
+
+Rule 1: a record is told to every sink exactly once.
+Rule 2: an answer that the client is to take for whole is durable first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from gateway import log
+from gateway.config import Account
+from gateway.prices import Prices
+from gateway.protocols.estimate import estimate_tokens
+from gateway.record import Record
+from gateway.turn import Turn
+from gateway.usage import Usage
+
+BYTES_PER_TOKEN = 4  # of an answer whose usage was not told; see docs/behaviour.md
+
+
+class Ledger(Protocol):
+    """What the books want of the ledger."""
+
+    def begin(self, record: Record) -> None: ...
+    async def close(self, record: Record) -> None: ...
+    def add(self, record: Record) -> None: ...
+
+
+class Books:
+    """
+    Args:
+        sinks: called with each record when it is closed.
+    """
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        ledger: Ledger,
+        prices: Prices,
+        sinks: list[Callable[[Record], None]],
+    ) -> None:
+        self._accounts = accounts
+        self._ledger = ledger
+        self._prices = prices
+        self._sinks = sinks
+        self._log = log.get()
+
+    def begin(self, record: Record) -> None:
+        """The request is about to be sent upstream."""
+        self._ledger.begin(record)
+
+    async def durable(self, record: Record) -> None:
+        """
+        Return when *record* is kept for good.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        record.duration_ms = (time.monotonic() - record.received) * 1000
+        await self._ledger.close(record)
+        record.durable = True
+
+    def close(self, record: Record) -> None:
+        """Tell every sink; calling it again does nothing."""
+        if record.closed:
+            return
+        record.closed = True
+        if record.duration_ms is None or not record.durable:
+            record.duration_ms = (time.monotonic() - record.received) * 1000
+        if not record.durable:
+            self._ledger.add(record)
+        for sink in self._sinks:
+            sink(record)
+        self._log.info("request.finished", **log.finished(record))
+
+    def settle(self, turn: Turn, usage: Usage) -> None:
+        """Enter what an answer cost: as told, else as estimated; never silently 0."""
+        record = turn.record
+        record.usage = usage
+        if not usage.told and turn.received_bytes:
+            record.estimated = True
+            if usage.input_tokens is None:
+                usage.input_tokens = estimate_tokens(turn.ask.document)
+            if usage.output_tokens is None:
+                usage.output_tokens = max(1, turn.received_bytes // BYTES_PER_TOKEN)
+        account = self._accounts.get(record.account)
+        if account and usage.told:
+            record.cost_usd = self._prices.cost_usd(
+                account, record.upstream_model, usage, record.started_at
+            )

@@ -1,0 +1,248 @@
+"""
+One try at one account: send, hold back the preamble, pump, read the ending.
+
+    open ──▶ hold ──▶ pump ──▶ Batch with an ending
+       └───────┴─────────┴──▶ Refusal (an error status), UpstreamError
+
+Hold-back: nothing reaches the client before the first real output, so an account
+that fails inside a 200 stream has cost the client nothing, and another may answer.
+
+Whose fault a failure is, and what follows from it, is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from gateway.config import Account, UpstreamLimits
+from gateway.downstream import Downstream
+from gateway.errors import UpstreamError
+from gateway.headers import downwards, upstream_request_id
+from gateway.outgoing import Outgoing
+from gateway.protocols.grammar import Batch
+from gateway.protocols.wire import Ending, Facts, read_object
+from gateway.transport.reply import STOP, Reply, Stop
+from gateway.turn import Turn
+from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
+
+HOLD_BACK_BYTES = 1024 * 1024  # a longer preamble is let go
+LINGER_S = 1.0  # for the last chunk behind a terminal event
+
+
+class Course(Protocol):
+    """What becomes of an upstream's bytes: they pass (Watch) or are translated."""
+
+    facts: Facts
+
+    def feed(self, chunk: bytes) -> Batch: ...
+    def finish(self, *, clean: bool = True) -> Batch: ...
+
+
+class Refusal(Exception):
+    """The upstream answered with an error status."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Exchange:
+    """
+    Args:
+        outgoing: the request as this account gets it.
+
+    Attributes:
+        on_output: called once, when the first real output is there.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        account: Account,
+        outgoing: Outgoing,
+        upstream: Upstream,
+        limits: UpstreamLimits,
+    ) -> None:
+        self.account = account
+        self.reply: Reply | None = None
+        self._turn = turn
+        self._outgoing = outgoing
+        self._upstream = upstream
+        self._limits = limits
+        self.on_output: Callable[[], None] = lambda: None
+        self._last: Batch | None = None
+
+    # --- streams ------------------------------------------------------------------
+
+    async def stream(self, course: Course, down: Downstream) -> Batch:
+        """
+        Relay a stream up to its ending, which is handed back unwritten.
+
+        Raises:
+            Refusal: before anything of an answer.
+            UpstreamError: it broke, before or amid the answer (``down.state``).
+        """
+        try:
+            async with asyncio.timeout(self._limits.first_event_timeout_s) as timer:
+                reply = await self._open()
+                held, batch = await self._hold(reply, course, timer)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout") from None
+        if batch.ending and batch.ending.outcome == "failed" and not batch.started:
+            return batch._replace(data=held)
+        self.on_output()
+        down.head(self._headers_down(reply))
+        if batch.ending:
+            return batch._replace(data=held)
+        await down.send(held)
+        return await self._pump(reply, course, down)
+
+    async def _hold(
+        self, reply: Reply, course: Course, timer: asyncio.Timeout
+    ) -> tuple[bytes, Batch]:
+        """The preamble, up to the first output, an ending, or the bound."""
+        held: list[bytes] = []
+        size = 0
+        while True:
+            batch = await self._next(reply, course)
+            if batch.data and not size:
+                self._turn.mark("first_event")
+                timer.reschedule(None)
+                reply.idle_timeout_s = self._limits.idle_timeout_s
+            held.append(batch.data)
+            size += len(batch.data)
+            if batch.ending or batch.started or size > HOLD_BACK_BYTES:
+                self._turn.first_output()
+                return b"".join(held), batch
+
+    async def _next(self, reply: Reply, course: Course) -> Batch:
+        chunk = await reply.read()
+        self._turn.came(len(chunk))
+        return course.feed(chunk) if chunk else course.finish()
+
+    async def _pump(self, reply: Reply, course: Course, down: Downstream) -> Batch:
+        """Everything behind the preamble, as it arrives."""
+        self._last = None
+        came = self._turn.came
+
+        def feed(chunk: bytes) -> Awaitable[None] | Stop | None:
+            came(len(chunk))
+            batch = course.feed(chunk)
+            if batch.ending:
+                self._last = batch
+                return STOP
+            return down.push(batch.data) if batch.data else None
+
+        try:
+            await reply.pump(feed)
+        except UpstreamError:
+            batch = course.finish(clean=False)
+            if batch.ending and batch.ending.outcome == "failed":
+                raise
+            return batch
+        return self._last or course.finish()
+
+    async def drain(self, course: Course, limit_bytes: int) -> Batch | None:
+        """
+        Read on after the client has left; what is learnt is in the course's facts.
+
+        Returns the ending, None when *limit_bytes* came without one.
+        """
+        assert self.reply
+        while limit_bytes > 0:
+            chunk = await self.reply.read()
+            limit_bytes -= len(chunk)
+            batch = course.feed(chunk) if chunk else course.finish()
+            if batch.ending:
+                return batch
+        return None
+
+    # --- whole answers ---------------------------------------------------------------
+
+    async def whole(self) -> tuple[bytes, dict[str, Any]]:
+        """
+        A non-stream answer: its bytes, and the JSON object that they are.
+
+        Raises:
+            Refusal, UpstreamError: as ``stream``.
+        """
+        try:
+            async with asyncio.timeout(self._limits.first_event_timeout_s):
+                reply = await self._open()
+                data = await reply.body(MAX_BODY_BYTES)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout") from None
+        self._turn.mark("first_event")
+        self._turn.first_output()
+        self._turn.came(len(data))
+        document = read_object(data)
+        if not document:
+            raise UpstreamError("upstream_malformed", detail="a 200 that is no JSON")
+        return data, document
+
+    def headers_down(self) -> dict[str, str]:
+        """What the client gets of the upstream's head."""
+        return self._headers_down(self.reply) if self.reply else {}
+
+    # --- both ------------------------------------------------------------------------
+
+    async def _open(self) -> Reply:
+        turn, account, outgoing = self._turn, self.account, self._outgoing
+        turn.mark("connecting", account=account.name)
+        reply = await self._upstream.open(
+            account,
+            outgoing.protocol,
+            outgoing.path,
+            outgoing.headers,
+            outgoing.body,
+            query=turn.query if outgoing.same_protocol else "",
+        )
+        self.reply = reply
+        reply.idle_timeout_s = self._limits.first_event_timeout_s
+        turn.record.upstream_request_id = upstream_request_id(reply.headers)
+        turn.attempt.status = reply.status
+        turn.mark("head", status=reply.status)
+        if reply.status != 200:
+            body = await reply.body(MAX_ERROR_BYTES)
+            raise Refusal(reply.status, reply.headers, body)
+        kind = reply.headers.get("Content-Type", "").lower()
+        if turn.ask.stream and kind.startswith("application/json"):
+            await self._refuse_json(reply)
+        return reply
+
+    async def _refuse_json(self, reply: Reply) -> None:
+        """A 200 with a JSON body where a stream should be."""
+        body = await reply.body(MAX_ERROR_BYTES)
+        document = read_object(body)
+        if document.get("error"):
+            raise StatedFailure(
+                Ending("failed", UpstreamError("upstream_failed"), document)
+            )
+        raise UpstreamError("upstream_malformed", detail="JSON instead of a stream")
+
+    def _headers_down(self, reply: Reply) -> dict[str, str]:
+        headers = downwards(
+            reply.headers,
+            same_protocol=self._outgoing.same_protocol,
+            renamed=self._outgoing.renamed,
+        )
+        if ident := self._turn.record.upstream_request_id:
+            headers["x-upstream-request-id"] = ident
+        return headers
+
+    def close(self, *, answered: bool = False) -> None:
+        """Be done with the upstream; *answered*: the answer was whole."""
+        if self.reply:
+            self.reply.close(LINGER_S if answered else 0.0)
+
+
+class StatedFailure(Exception):
+    """The upstream said in a 200 answer that it failed, or gave no whole one."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__()
+        self.ending = ending

@@ -1,0 +1,329 @@
+"""
+HTTP in: who asks, what for, and the one record of it.
+
+Every model request walks the same way: request id, key, body, user slot, relay. The
+way back is an exception; here it becomes the client's HTTP status or its stream's
+ending, and the record is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway import body, clients, log
+from gateway.accounts.session import session_of
+from gateway.admission.registry import Holder, Registry
+from gateway.auth import Identity, Keys
+from gateway.books import Books
+from gateway.config import Config
+from gateway.downstream import Downstream
+from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
+from gateway.ledger.ledger import Ledger
+from gateway.protocols import PROTOCOLS
+from gateway.protocols.grammar import State
+from gateway.protocols.wire import Wire, response_id_of
+from gateway.record import Record
+from gateway.relay import Answer, Relay
+from gateway.turn import Turn
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+DRAIN_RETRY_S = 5.0  # a restart is over by then
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def request_id_of(request: web.BaseRequest) -> str:
+    """The client's own id where it is one, else a new UUID."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def id_headers(record: Record) -> dict[str, str]:
+    """The ids that every answer bears."""
+    headers = {"Server": "gateway", "x-request-id": record.request_id}
+    if record.protocol == "messages":
+        headers["request-id"] = record.request_id
+    if record.upstream_request_id:
+        headers["x-upstream-request-id"] = record.upstream_request_id
+    return headers
+
+
+def refusal(error: GatewayError, wire: Wire, record: Record) -> web.Response:
+    """*error* as a plain HTTP answer in the protocol's form."""
+    headers = id_headers(record)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401 or error.final:
+        headers["x-should-retry"] = "false"
+    text = wire.error_body(error, record.request_id)
+    if isinstance(error, PassedOn) and error.raw:
+        text = error.raw
+    record.status = error.status
+    return web.Response(
+        status=error.status,
+        headers=headers,
+        body=text,
+        content_type="application/json",
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One request at the door: its record, and its stream once there is one."""
+
+    request: web.Request
+    record: Record
+    wire: Wire
+    task: asyncio.Task[web.StreamResponse] | None = None
+    down: Downstream | None = None
+    turn: Turn | None = None
+    stop: GatewayError | None = None  # why it was stopped from outside
+
+
+Inner = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+class Handlers:
+    """
+    The model endpoints, and the frame that every other endpoint shares.
+
+    Attributes:
+        draining: nothing new is taken.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        keys: Keys,
+        registry: Registry,
+        relay: Relay,
+        books: Books,
+        ledger: Ledger,
+    ) -> None:
+        self.config = config
+        self.draining = False
+        self._keys = keys
+        self._visits: set[Visit] = set()
+        self._ledger = ledger
+        self._registry = registry
+        self._relay = relay
+        self._books = books
+        self._log = log.get()
+
+    def recorded(self, protocol: str, inner: Inner, *, kept: bool = True) -> Handler:
+        """
+        *inner* with a record, told once at its end, and failures in *protocol*'s form.
+
+        Args:
+            kept: whether the ledger keeps the record.
+        """
+        wire = PROTOCOLS[protocol]
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            visit = Visit(request, self._record(request, wire), wire)
+            visit.record.durable = not kept
+            visit.task = asyncio.current_task()
+            self._visits.add(visit)
+            try:
+                return await inner(visit)
+            except GatewayError as error:
+                return await self._failed(error, visit)
+            except asyncio.CancelledError:
+                if visit.stop is None or visit.task is None:
+                    raise  # the client has left
+                visit.task.uncancel()
+                return await self._failed(visit.stop, visit)
+            except Exception as error:
+                self._log.exception("request.crashed")
+                crash = GatewayError("internal_error", detail=repr(error))
+                return await self._failed(crash, visit)
+            finally:
+                self._visits.discard(visit)
+                if visit.down:
+                    visit.down.stop_pinging()
+                if not visit.record.drained:
+                    self._books.close(visit.record)
+
+        return handle
+
+    def model_endpoint(self, protocol: str, path: str) -> Handler:
+        """The handler of ``POST /v1`` + *path*."""
+
+        async def answer(visit: Visit) -> web.StreamResponse:
+            turn = visit.turn = await self.turn(visit, path)
+            if turn.ask.stream and path == visit.wire.path:
+                visit.down = self._downstream(visit.request, turn)
+                visit.down.start_pinging()
+                await self._admitted(turn, visit.down)
+                return visit.down.response
+            return self._answer(visit.record, await self._admitted(turn, None))
+
+        return self.recorded(protocol, answer)
+
+    # --- changes and the stop ----------------------------------------------------------
+
+    def replace(self, config: Config, keys: Keys) -> None:
+        """Take up a changed config."""
+        self.config, self._keys = config, keys
+
+    @property
+    def serving(self) -> int:
+        """How many requests are being served."""
+        return len(self._visits)
+
+    def drain(self) -> None:
+        """Take nothing new, and send away who waits for a slot."""
+        self.draining = True
+        for visit in list(self._visits):
+            if visit.turn and visit.turn.holder.state.startswith("queued"):
+                self._stop(visit, _draining())
+
+    def end_open(self) -> None:
+        """End what is still being served."""
+        for visit in list(self._visits):
+            self._stop(visit, GatewayError("gateway_shutdown"))
+
+    def _stop(self, visit: Visit, error: GatewayError) -> None:
+        if visit.stop is None and visit.task:
+            visit.stop = error
+            visit.task.cancel()
+
+    # --- the way in -------------------------------------------------------------------
+
+    def _record(self, request: web.Request, wire: Wire) -> Record:
+        record = Record(
+            request_id=request_id_of(request),
+            started_at=time.time(),
+            received=time.monotonic(),
+            protocol=wire.name,
+            client=clients.recognise(request.headers).name,
+        )
+        record.response_id = response_id_of(record.request_id)
+        log.bind(record.request_id)
+        return record
+
+    async def turn(self, visit: Visit, path: str) -> Turn:
+        """The request of *visit*, read and understood."""
+        request, record = visit.request, visit.record
+        identity = self.identify(request, record)
+        if self.draining:
+            raise _draining()
+        if not self._ledger.healthy:
+            raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
+        data = await body.read(request, self.config.server.max_body_bytes)
+        ask = body.parse(data)
+        record.model, record.stream = ask.model, ask.stream
+        limits = identity.user.limits(self.config.limits)
+        now = time.monotonic()
+        session = session_of(
+            {name.lower(): value for name, value in request.headers.items()},
+            ask.document,
+            identity.user.name,
+        )
+        record.session = session.value
+        return Turn(
+            ask=ask,
+            record=record,
+            wire=visit.wire,
+            path=path,
+            query=request.rel_url.raw_query_string,
+            headers=request.headers,
+            user=identity.user,
+            limits=limits,
+            client=clients.recognise(request.headers),
+            session=session,
+            holder=Holder(record.request_id, identity.user.name),
+            deadline=now + limits.queue_timeout_s,
+        )
+
+    def identify(self, request: web.BaseRequest, record: Record) -> Identity:
+        """Who asks; noted in *record*."""
+        identity = self._keys.identify(request.headers)
+        record.user, record.key = identity.user.name, identity.key
+        record.mark(time.monotonic(), "authenticated", user=record.user)
+        return identity
+
+    def _downstream(self, request: web.Request, turn: Turn) -> Downstream:
+        down = Downstream(
+            request,
+            turn.record,
+            turn.wire,
+            turn.client,
+            turn.limits.ping_interval_s,
+        )
+        down.head(id_headers(turn.record))
+        down.waiting = lambda: self._wait(turn)
+        return down
+
+    def _wait(self, turn: Turn) -> clients.Wait | None:
+        place = self._registry.place(turn.holder)
+        if place is None:
+            return None
+        waited_s = time.monotonic() - turn.record.received
+        return clients.Wait(place.position, place.expected_s, waited_s)
+
+    # --- the way through ----------------------------------------------------------------
+
+    async def _admitted(self, turn: Turn, down: Downstream | None) -> Answer | None:
+        """Wait for the user's slot, then relay."""
+        self._relay.check(turn)
+        slot = await self._registry.user_slot(
+            turn.user.name, turn.holder, turn.deadline, session=turn.session.value
+        )
+        with slot:
+            self._relay.check(turn)
+            return await self._relay.run(turn, down)
+
+    def _answer(self, record: Record, answer: Answer | None) -> web.Response:
+        assert answer is not None
+        record.status = answer.status
+        return web.Response(
+            status=answer.status,
+            headers={**answer.headers, **id_headers(record)},
+            body=answer.body,
+            content_type="application/json",
+        )
+
+    # --- the way back -------------------------------------------------------------------
+
+    async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
+        """Tell the client of *error* in the form that is still open."""
+        record, down = visit.record, visit.down
+        if error.code == "client_gone":
+            return down.response if down else web.Response(status=error.status)
+        refused = not record.attempts and error.origin != "upstream"
+        record.ended("refused" if refused else "failed", error.origin, error.code)
+        record.detail = error.detail
+        if down is None or not down.opened:
+            return refusal(error, visit.wire, record)
+        if down.state is not State.CLOSED:
+            if down.facts.response_id:
+                record.response_id = down.facts.response_id
+            self._log.warning(
+                "stream.failed",
+                response_id=record.response_id,
+                error_code=error.code,
+                origin=error.origin,
+                detail=error.detail,
+            )
+            await _end(down, error)
+        return down.response
+
+
+def _draining() -> Overloaded:
+    return Overloaded("draining", retry_after_s=DRAIN_RETRY_S)
+
+
+async def _end(down: Downstream, error: GatewayError) -> None:
+    try:
+        await down.fail(error)
+    except ClientError:
+        pass  # it left before it could be told

@@ -1,0 +1,131 @@
+"""
+The request as an account gets it.
+
+Same protocol: the client's bytes, changed only where they must be (the model's name
+when it is renamed; Chat's ``include_usage``, without which nobody could know what an
+answer cost). Other protocol: through the neutral model.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from multidict import CIMultiDict
+
+from gateway.config import Account
+from gateway.headers import upwards
+from gateway.protocols import PROTOCOLS
+from gateway.protocols.convert import Converted, convert_request
+from gateway.turn import Turn
+
+COMPACT_PATH = "/responses/compact"
+_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """
+    Attributes:
+        hide_usage: the client did not ask for Chat's usage chunk; the gateway did.
+        converted: what the way back needs to know; None for the same protocol.
+    """
+
+    protocol: str
+    path: str
+    headers: CIMultiDict[str]
+    body: bytes
+    same_protocol: bool
+    renamed: bool
+    hide_usage: bool = False
+    converted: Converted | None = None
+
+
+def write(turn: Turn, account: Account, document: dict[str, Any]) -> Outgoing:
+    """
+    The request of *turn* for *account*.
+
+    Args:
+        document: the client's body; another object than ``turn.ask.document`` when
+            something had to be left out of it.
+
+    Raises:
+        ClientError: it asks for what the account's protocol cannot say.
+    """
+    protocol = account.speaks(turn.wire.name)
+    same = protocol == turn.wire.name
+    model = account.upstream_model(turn.ask.model)
+    outgoing = Outgoing(
+        protocol=protocol,
+        path=turn.path if same else PROTOCOLS[protocol].path,
+        headers=upwards(
+            turn.headers, account, turn.record.request_id, same_protocol=same
+        ),
+        body=turn.ask.data,
+        same_protocol=same,
+        renamed=model != turn.ask.model,
+    )
+    if not same:
+        _convert(outgoing, turn, account, document, model)
+        return outgoing
+    if document is not turn.ask.document:
+        outgoing.body = orjson.dumps(document)
+    if outgoing.renamed:
+        outgoing.body = replace_model(outgoing.body, model)
+    if protocol == "chat" and turn.ask.stream and not _asks_for_usage(document):
+        outgoing.hide_usage = True
+        outgoing.body = ask_for_usage(outgoing.body, document)
+    return outgoing
+
+
+def _convert(
+    outgoing: Outgoing,
+    turn: Turn,
+    account: Account,
+    document: dict[str, Any],
+    model: str,
+) -> None:
+    converted = convert_request(
+        turn.wire.name,
+        outgoing.protocol,
+        document,
+        model=turn.ask.model,
+        upstream_model=model,
+        options=account.options,
+        compact=turn.path == COMPACT_PATH,
+    )
+    outgoing.converted = converted
+    outgoing.body = converted.encoded()
+    turn.record.dropped = converted.dropped
+
+
+def replace_model(body: bytes, model: str) -> bytes:
+    """*body* with another ``model``; every other byte stays."""
+    old = orjson.loads(body)
+    wanted = {**old, "model": model}
+    name = orjson.dumps(model)
+    for found in _MODEL.finditer(body):
+        changed = body[: found.start(1)] + name + body[found.end(1) :]
+        if orjson.loads(changed) == wanted:
+            return changed
+    return orjson.dumps(wanted)  # the key is written with escapes
+
+
+def _asks_for_usage(document: dict[str, Any]) -> bool:
+    options = document.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def ask_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
+    """*body* with Chat's ``stream_options.include_usage``; other bytes stay."""
+    if "stream_options" not in document:
+        start = body.index(b"{") + 1
+        wish = b'"stream_options":{"include_usage":true},'
+        return body[:start] + wish + body[start:]
+    options = document["stream_options"]
+    options = options if isinstance(options, dict) else {}
+    changed = orjson.loads(body)
+    changed["stream_options"] = {**options, "include_usage": True}
+    return orjson.dumps(changed)

@@ -1,0 +1,400 @@
+"""
+The attempt loop: choose an account, hold its slot, try it; the next one or the end.
+
+    WAITING     nothing, or keepalives, are out: another account may answer
+    STREAMING   output is out: this account or none
+    CLOSED      the client has its terminal: whatever comes is nobody's failure
+
+A client's own mistake is passed on and tried nowhere else. What the gateway tells a
+client of an upstream's failure is decided by the verdict, never by the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import orjson
+
+from gateway import log, outgoing
+from gateway.accounts.choice import Choice
+from gateway.accounts.pool import STATE, Pool
+from gateway.accounts.verdict import (
+    SAME_PAUSE_S,
+    Verdict,
+    judge_event,
+    judge_status,
+    judge_transport,
+)
+from gateway.admission.registry import Registry, Slot
+from gateway.books import Books
+from gateway.budgets import Budgets
+from gateway.config import Account, UpstreamLimits
+from gateway.downstream import Downstream
+from gateway.drains import Drains
+from gateway.errors import ClientError, GatewayError, UpstreamError
+from gateway.exchange import Course, Exchange, Refusal, StatedFailure
+from gateway.outgoing import Outgoing
+from gateway.protocols.convert import Converted
+from gateway.protocols.grammar import Batch, State, Watch
+from gateway.protocols.translate import Translation
+from gateway.protocols.wire import Facts
+from gateway.record import Attempt
+from gateway.turn import Turn
+from gateway.upstream import Upstream
+
+
+class Answer(NamedTuple):
+    """A whole answer for the client."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Way:
+    """How far the attempts of one request have come."""
+
+    document: dict[str, Any]
+    tried: set[str] = field(default_factory=set)
+    paused: bool = False  # the one pause on the same account is spent
+    stripped: bool = False  # foreign reasoning has been left out
+    fitting: list[str] = field(default_factory=list)
+    verdict: Verdict | None = None  # of the last attempt
+
+
+class Relay:
+    """
+    Args:
+        pool: the accounts, their health and affinity.
+        drains: reads on for clients that have left.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        registry: Registry,
+        upstream: Upstream,
+        books: Books,
+        drains: Drains,
+        budgets: Budgets,
+        limits: UpstreamLimits,
+    ) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._upstream = upstream
+        self._books = books
+        self._drains = drains
+        self._budgets = budgets
+        self._limits = limits
+        self._log = log.get()
+
+    def check(self, turn: Turn) -> None:
+        """
+        Refuse what the user's budget does not allow, or nobody could ever serve.
+
+        Raises:
+            GatewayError: "budget_exceeded", "model_not_found", "cooling_down".
+        """
+        self._budgets.check(turn)
+        now = time.monotonic()
+        choice = self._pool.choose(turn, (), now)
+        if not choice.tiers:
+            raise self._pool.refusal(turn, choice, now)
+
+    async def run(self, turn: Turn, down: Downstream | None) -> Answer | None:
+        """
+        Answer *turn*: into *down*, or, without it, as a whole.
+
+        Raises:
+            GatewayError: no account could answer; ``down.state`` says how far it was.
+        """
+        way = Way(turn.ask.document)
+        while True:
+            slot = await self._slot(turn, way)
+            account = self._pool.accounts[slot.name]
+            way.tried.add(account.name)
+            try:
+                return await self._attempt(turn, way, account, slot, down)
+            except (Refusal, StatedFailure, UpstreamError) as failure:
+                verdict = self._verdict(turn, failure)
+            way.verdict = verdict
+            streaming = down is not None and down.state is not State.WAITING
+            self._note(turn, account, verdict, streaming)
+            if streaming:
+                raise verdict.error
+            if self._strip(turn, way, verdict):
+                way.tried.discard(account.name)
+            elif not verdict.switch or len(way.tried) > self._limits.max_switches:
+                raise self._last_word(turn, way)
+            else:
+                await self._pause(turn, way, account, verdict)
+
+    # --- choosing ------------------------------------------------------------------------
+
+    async def _slot(self, turn: Turn, way: Way) -> Slot:
+        """A slot of the account that is to be tried next."""
+        while True:
+            now = time.monotonic()
+            choice = self._pool.choose(turn, way.tried, now)
+            way.fitting = choice.fitting
+            turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
+            if not choice.tiers:
+                raise self._last_word(turn, way, choice)
+            slot = await self._registry.account_slot(
+                choice.tiers,
+                turn.holder,
+                turn.deadline,
+                prefer=choice.prefer,
+                prefer_until=now + self._limits.sticky_wait_s,
+            )
+            try:
+                if self._may_start(turn, way, choice, slot.name):
+                    return slot
+            except BaseException:
+                slot.release()
+                raise
+            slot.release()
+
+    def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
+        """Whether the account may still be asked, now that its slot is there."""
+        now = time.monotonic()
+        if way.verdict is not None:
+            same = account == turn.record.account
+            if not self._pool.may_retry(turn, account, now, same=same):
+                raise self._last_word(turn, way)
+        if turn.record.queue_ms is None:
+            turn.record.queue_ms = (now - turn.record.received) * 1000
+        turn.mark("granted", account=account)
+        return self._pool.start(turn, choice, account, now)
+
+    async def _pause(
+        self, turn: Turn, way: Way, account: Account, verdict: Verdict
+    ) -> None:
+        """
+        Most accounts serve again seconds after a 429 that gives no time: ask the same
+        one again, once, when nobody else is free.
+        """
+        if way.paused or not verdict.retry_same:
+            return
+        if self._pool.choose(turn, way.tried, time.monotonic()).tiers:
+            return
+        way.paused = True
+        way.tried.discard(account.name)
+        await asyncio.sleep(random.uniform(*SAME_PAUSE_S))
+
+    # --- one attempt -----------------------------------------------------------------
+
+    async def _attempt(
+        self,
+        turn: Turn,
+        way: Way,
+        account: Account,
+        slot: Slot,
+        down: Downstream | None,
+    ) -> Answer | None:
+        """Try *account*; the slot is given back when its upstream is done with."""
+        exchange: Exchange | None = None
+        course: Course | None = None
+        answered = kept = False
+        try:
+            request = outgoing.write(
+                turn, account, self._pool.document(turn, account.name, way.document)
+            )
+            if not self._pool.knows_state(turn, account.name):
+                request.headers.popall(STATE, None)
+            self._begin(turn, account, request.protocol)
+            exchange = Exchange(turn, account, request, self._upstream, self._limits)
+            if down is None:
+                answer = await self._whole(turn, account, exchange, request)
+                answered = True
+                return answer
+            down.facts = Facts()
+            course = self._course(turn, request, down.facts)
+            exchange.on_output = partial(self._served, turn, exchange, down.facts)
+            batch = await exchange.stream(course, down)
+            answered = await self._conclude(turn, account, exchange, batch, down)
+            return None
+        except BaseException as error:
+            if course and exchange and _has_left(error):
+                kept = self._drains.adopt(turn, exchange, course, slot, self._drained)
+            raise
+        finally:
+            if not kept:
+                if exchange:
+                    exchange.close(answered=answered)
+                slot.release()
+            if turn.record.attempts:
+                turn.attempt.ended_at = time.time()
+
+    def _begin(self, turn: Turn, account: Account, protocol: str) -> None:
+        record = turn.record
+        record.account = account.name
+        record.upstream_protocol = protocol
+        record.upstream_model = account.upstream_model(turn.ask.model)
+        record.upstream_request_id = ""
+        number = len(record.attempts) + 1
+        record.attempts.append(Attempt(number, account.name, time.time()))
+        turn.received_bytes = 0
+        turn.holder.state = "running"
+        if number == 1:
+            self._books.begin(record)
+
+    def _served(self, turn: Turn, exchange: Exchange, facts: Facts) -> None:
+        """The first real output is there: the account is well and knows the session."""
+        name = exchange.account.name
+        self._pool.served(turn, name, facts.response_id)
+        if exchange.reply and (state := exchange.reply.headers.get(STATE)):
+            self._pool.keep_state(name, state)
+
+    def _course(self, turn: Turn, request: Outgoing, facts: Facts) -> Course:
+        if request.converted is None:
+            facts.hide_usage = request.hide_usage
+            return Watch(turn.wire, facts)
+        return self._translation(turn, request, request.converted, facts)
+
+    def _translation(
+        self, turn: Turn, request: Outgoing, converted: Converted, facts: Facts
+    ) -> Translation:
+        return Translation(
+            request.protocol,
+            turn.wire.name,
+            facts,
+            converted,
+            turn.record.request_id,
+            turn.ask.model,
+            int(turn.record.started_at),
+        )
+
+    async def _conclude(
+        self,
+        turn: Turn,
+        account: Account,
+        exchange: Exchange,
+        batch: Batch,
+        down: Downstream,
+    ) -> bool:
+        """Write the ending that *batch* brought; a failure that is not the client's
+        own is raised instead."""
+        ending = batch.ending
+        assert ending
+        if ending.outcome == "failed":
+            verdict = self._verdict(turn, StatedFailure(ending))
+            if verdict.scope != "client" or verdict.strip or not batch.terminal:
+                raise StatedFailure(ending)
+            turn.record.ended("failed", "client", verdict.error.code)
+            turn.record.detail = verdict.error.detail
+        else:
+            turn.record.ended(ending.outcome)
+        self._learn(turn, down.facts)
+        if batch.data:
+            await down.send(batch.data)
+        await self._books.durable(turn.record)
+        turn.mark("committed", keepalives=down.keepalives)
+        await down.finish(batch.terminal)
+        return ending.outcome != "failed"
+
+    async def _whole(
+        self, turn: Turn, account: Account, exchange: Exchange, request: Outgoing
+    ) -> Answer:
+        """A non-stream answer, durable before it is handed out."""
+        data, document = await exchange.whole()
+        facts = Facts()
+        if request.converted is None:
+            ending = turn.wire.read_body(document, facts)
+        else:
+            translation = self._translation(turn, request, request.converted, facts)
+            document, ending = translation.body(document)
+            data = orjson.dumps(document)
+        if ending.outcome == "failed":
+            failure = StatedFailure(ending)
+            verdict = self._verdict(turn, failure)
+            if verdict.scope != "client" or request.converted:
+                raise failure
+            turn.record.ended("failed", "client", verdict.error.code)
+        else:
+            turn.record.ended(ending.outcome)
+        self._served(turn, exchange, facts)
+        self._learn(turn, facts)
+        turn.record.status = 200
+        await self._books.durable(turn.record)
+        return Answer(200, exchange.headers_down(), data)
+
+    def _learn(self, turn: Turn, facts: Facts) -> None:
+        """A whole answer: its id, and what it cost."""
+        if facts.response_id:
+            turn.record.response_id = facts.response_id
+        self._books.settle(turn, facts.usage)
+
+    def _drained(self, turn: Turn, facts: Facts, how: str) -> None:
+        """The answer of a client that left has been read on; see ``Drains``."""
+        turn.mark("drained", how=how)
+        self._books.settle(turn, facts.usage)
+        self._books.close(turn.record)
+
+    # --- failures ----------------------------------------------------------------------
+
+    def _verdict(
+        self, turn: Turn, failure: Refusal | StatedFailure | UpstreamError
+    ) -> Verdict:
+        model = turn.record.upstream_model
+        if isinstance(failure, Refusal):
+            return judge_status(
+                failure.status, failure.headers, failure.body, time.time(), model
+            )
+        if isinstance(failure, StatedFailure):
+            if failure.ending.failure is None:
+                error = failure.ending.error
+                assert isinstance(error, UpstreamError)
+                return judge_transport(error)
+            return judge_event(failure.ending.failure, time.time(), model)
+        return judge_transport(failure)
+
+    def _note(
+        self, turn: Turn, account: Account, verdict: Verdict, streaming: bool
+    ) -> None:
+        """Log the attempt and let the account's health know."""
+        error = verdict.error
+        code = "passed_on" if verdict.pass_on else error.code
+        turn.attempt.error_code = code
+        turn.mark("attempt_failed", account=account.name, code=code)
+        self._log.warning(
+            "attempt.failed",
+            account=account.name,
+            attempt=turn.attempt.n,
+            error_code=code,
+            detail=error.detail,
+        )
+        if streaming:
+            self._pool.dropped(turn, account.name)
+        else:
+            self._pool.failed(turn, account.name, verdict)
+
+    def _strip(self, turn: Turn, way: Way, verdict: Verdict) -> bool:
+        """Leave foreign reasoning out of the request, once; whether that was new."""
+        if not verdict.strip or way.stripped:
+            return False
+        way.stripped = True
+        way.document = self._pool.readable(turn, way.document)
+        return True
+
+    def _last_word(
+        self, turn: Turn, way: Way, choice: Choice | None = None
+    ) -> GatewayError:
+        """What the client gets when nobody is left to ask."""
+        if way.verdict is not None:
+            return self._pool.last_word(turn, way.verdict, way.fitting)
+        assert choice
+        return self._pool.refusal(turn, choice, time.monotonic())
+
+
+def _has_left(error: BaseException) -> bool:
+    """Whether *error* says that the client is gone."""
+    if isinstance(error, asyncio.CancelledError):
+        return True
+    return isinstance(error, ClientError) and error.code == "client_gone"

@@ -1,0 +1,68 @@
+"""One model request on its way through the gateway: what every room needs of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from multidict import CIMultiDictProxy
+
+from gateway.accounts.session import Session
+from gateway.admission.registry import Holder
+from gateway.body import Ask
+from gateway.clients import Client
+from gateway.config import Limits, User
+from gateway.protocols.wire import Wire
+from gateway.record import Attempt, Record
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    Attributes:
+        path: the endpoint behind ``/v1``.
+        query: the query string of the client's URL.
+        session: the conversation, for affinity.
+        deadline: monotonic seconds until which the request may wait for slots.
+    """
+
+    ask: Ask
+    record: Record
+    wire: Wire
+    path: str
+    query: str
+    headers: CIMultiDictProxy[str]
+    user: User
+    limits: Limits
+    client: Client
+    session: Session
+    holder: Holder
+    deadline: float
+    attempt_at: float = 0.0  # monotonic; names the attempt towards health
+    received_bytes: int = 0
+    longest_gap_s: float = 0.0
+    last_came: float = 0.0
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt that is under way."""
+        return self.record.attempts[-1]
+
+    def mark(self, event: str, **facts: Any) -> None:
+        """Note a moment in the timeline."""
+        self.record.mark(time.monotonic(), event, **facts)
+
+    def first_output(self) -> None:
+        """The first real output is there."""
+        record = self.record
+        record.first_event_ms = (time.monotonic() - record.received) * 1000
+        self.last_came = time.monotonic()
+
+    def came(self, size: int) -> None:
+        """*size* bytes have come from the upstream."""
+        self.received_bytes += size
+        now = time.monotonic()
+        if self.last_came and now - self.last_came > self.longest_gap_s:
+            self.longest_gap_s = now - self.last_came
+        self.last_came = now
