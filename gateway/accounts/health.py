@@ -275,7 +275,10 @@ class Health:
             return
         usual = usual_s(mark.reason)
         known = self._recovery.setdefault(account, Recovery(usual, now))
-        known.learn(min(now, mark.until) - mark.since, usual, now)
+        # It came back somewhere between the last failure and now; a success long
+        # after the window says only that nobody asked.
+        between = (mark.struck_at + min(now, mark.until)) / 2
+        known.learn(between - mark.since, usual, now)
 
 
 def _cooled(key: tuple[str, str], mark: Mark, now: float) -> Happening:

@@ -269,7 +269,10 @@ class _Case(NamedTuple):
         if row.reason in ("rate_limited", "overloaded") and self.model:
             if self.model.lower() in said.lower():
                 return "model"
-        one_model = self.told.code in ("server_is_overloaded", "model_overloaded")
+        one_model = {"server_is_overloaded", "model_overloaded"} & {
+            self.told.code,
+            self.told.type,
+        }
         if row.reason == "overloaded" and (one_model or "model" in said.lower()):
             return "model"
         return "account"
