@@ -23,6 +23,7 @@ from gateway.trial import Trial, answer
 from gateway.trial.example import WORDS, example
 
 ECHO = f"echo {WORDS}"
+FREE_TEXT = f'"{WORDS}"'
 PATHS = {
     "responses": "/responses",
     "chat": "/chat/completions",
@@ -481,7 +482,7 @@ def test_a_custom_tool_gets_free_text() -> None:
     item = got[-1]["response"]["output"][1]
 
     assert "custom_tool_call" == item["type"]
-    assert WORDS == item["input"] == deltas
+    assert FREE_TEXT == item["input"] == deltas
 
 
 def test_a_custom_tool_of_chat_gets_free_text() -> None:
@@ -489,7 +490,7 @@ def test_a_custom_tool_of_chat_gets_free_text() -> None:
     body = request("chat", "call the tool", tools=[patch])
     call = orjson.loads(ask("chat", body).body)["choices"][0]["message"]["tool_calls"]
 
-    assert {"name": "apply_patch", "input": WORDS} == call[0]["custom"]
+    assert {"name": "apply_patch", "input": FREE_TEXT} == call[0]["custom"]
 
 
 def test_a_tool_of_a_namespace_keeps_it() -> None:

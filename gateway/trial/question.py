@@ -156,7 +156,8 @@ def _tool(question: Question, said: str) -> Tool | None:
 
 def _arguments(tool: Tool) -> str:
     if tool.kind == "custom":
-        return WORDS
+        # A string literal is a program in most languages that such a tool may take.
+        return f'"{WORDS}"'
     value = example(tool.schema) if tool.schema else {}
     return orjson.dumps(value if isinstance(value, dict) else {}).decode()
 
