@@ -75,7 +75,7 @@ class Downstream:
         self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._loop = asyncio.get_running_loop()
         self._last_write = self._last_data = self._loop.time()
-        self._blocked = False
+        self._blocked = self._ending = False
         self._timer: asyncio.TimerHandle | None = None
 
     # --- the answer ---------------------------------------------------------------
@@ -103,10 +103,13 @@ class Downstream:
 
     async def finish(self, terminal: bytes) -> None:
         """Write the terminal and close the body."""
-        self.stop_pinging()
-        await self.send(terminal)
-        self.state = State.CLOSED
+        self._ending = True
+        rest = self.push(terminal)
+        self.state = State.CLOSED  # now, not when it is taken: no second one
+        if rest:
+            await rest
         await self._end()
+        self.stop_pinging()
 
     async def fail(self, error: GatewayError) -> None:
         """Close a stream that has begun with the protocol's own failure."""
@@ -160,12 +163,11 @@ class Downstream:
         due_s = self._interval_s - silent_s
         if due_s <= 0.001:
             due_s = self._interval_s
-            if not self._blocked:
+            if not (self._blocked or self._ending):
                 self._ping()
             elif silent_s > STALL_S and self._request.transport:
                 self._request.transport.abort()
-        if self.state is not State.CLOSED:
-            self._timer = self._loop.call_later(due_s, self._tick)
+        self._timer = self._loop.call_later(due_s, self._tick)
 
     def _ping(self) -> None:
         """One keepalive; a client that is gone is noticed by who serves it."""

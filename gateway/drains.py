@@ -9,19 +9,17 @@ up at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from gateway.admission.registry import Slot
 from gateway.errors import UpstreamError
-from gateway.exchange import Course, Exchange
-from gateway.protocols.wire import Facts
-from gateway.turn import Turn
+from gateway.exchange import Exchange, Refusal, StatedFailure
 
 MAX_DRAINS = 200
-MAX_DRAIN_BYTES = 64 * 1024 * 1024
 
-Done = Callable[[Turn, Facts, str], None]
-"""Called once with how the drain ended: "whole", "given_up", "failed"."""
+Reading = Callable[[], Coroutine[Any, Any, bool]]
+"""Reads an answer to its end; whether it was whole."""
 
 
 class Drains:
@@ -35,44 +33,50 @@ class Drains:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def open(self) -> bool:
+        """Whether one more may be adopted."""
+        return not self._closed and 0 < self._limit_s and len(self._tasks) < MAX_DRAINS
+
     def adopt(
-        self, turn: Turn, exchange: Exchange, course: Course, slot: Slot, done: Done
-    ) -> bool:
-        """Take over *exchange* and *slot* from a handler that is ending, if possible."""
-        if (
-            self._closed
-            or not self._limit_s
-            or len(self._tasks) >= MAX_DRAINS
-            or not exchange.reply
-        ):
-            return False
-        turn.record.drained = True
+        self,
+        exchange: Exchange,
+        slot: Slot,
+        read: Reading,
+        done: Callable[[str], None],
+    ) -> None:
+        """
+        Take over *exchange* and *slot* from a handler that is ending.
+
+        Args:
+            done: called once with how it ended: "whole", "failed" or "given_up".
+        """
         task = asyncio.get_running_loop().create_task(
-            self._drain(turn, exchange, course, slot, done),
-            name=f"drain {turn.record.request_id}",
+            self._drain(exchange, slot, read, done), name="drain"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         slot.drain(task.cancel)
-        return True
 
     async def _drain(
-        self, turn: Turn, exchange: Exchange, course: Course, slot: Slot, done: Done
+        self,
+        exchange: Exchange,
+        slot: Slot,
+        read: Reading,
+        done: Callable[[str], None],
     ) -> None:
         how = "given_up"
         try:
             async with asyncio.timeout(self._limit_s):
-                batch = await exchange.drain(course, MAX_DRAIN_BYTES)
-            whole = batch and batch.ending and batch.ending.outcome != "failed"
-            how = "whole" if whole else "failed"
-        except UpstreamError:
+                how = "whole" if await read() else "failed"
+        except (UpstreamError, Refusal, StatedFailure):
             how = "failed"
         except (TimeoutError, asyncio.CancelledError):
             pass  # nobody awaits this task: being cancelled is being given up
         finally:
             exchange.close(answered=how == "whole")
             slot.release()
-            done(turn, course.facts, how)
+            done(how)
 
     def close(self) -> None:
         """Adopt nothing any more."""

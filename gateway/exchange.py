@@ -28,7 +28,12 @@ from gateway.turn import Turn
 from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
 
 HOLD_BACK_BYTES = 1024 * 1024  # a longer preamble is let go
+MAX_DRAIN_BYTES = 64 * 1024 * 1024  # that are read on for a client that has left
 LINGER_S = 1.0  # for the last chunk behind a terminal event
+
+
+Whole = tuple[bytes, dict[str, Any]]
+"""A non-stream answer: its bytes, and the JSON object that they are."""
 
 
 class Course(Protocol):
@@ -146,24 +151,26 @@ class Exchange:
             return batch
         return self._last or course.finish()
 
-    async def drain(self, course: Course, limit_bytes: int) -> Batch | None:
+    async def drain(self, course: Course) -> bool:
         """
         Read on after the client has left; what is learnt is in the course's facts.
 
-        Returns the ending, None when *limit_bytes* came without one.
+        Returns whether the answer was whole; MAX_DRAIN_BYTES end it, too.
         """
         assert self.reply
-        while limit_bytes > 0:
+        left = MAX_DRAIN_BYTES
+        while left > 0:
             chunk = await self.reply.read()
-            limit_bytes -= len(chunk)
+            left -= len(chunk)
+            self._turn.came(len(chunk))
             batch = course.feed(chunk) if chunk else course.finish()
             if batch.ending:
-                return batch
-        return None
+                return batch.ending.outcome != "failed"
+        return False
 
     # --- whole answers ---------------------------------------------------------------
 
-    async def whole(self) -> tuple[bytes, dict[str, Any]]:
+    async def whole(self) -> Whole:
         """
         A non-stream answer: its bytes, and the JSON object that they are.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from gateway.protocols.convert import Converted, convert_request
 from gateway.turn import Turn
 
 COMPACT_PATH = "/responses/compact"
+MAX_LOOKS = 8  # at places where the body may name its model; each costs a parse
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
@@ -106,11 +108,11 @@ def replace_model(body: bytes, model: str) -> bytes:
     old = orjson.loads(body)
     wanted = {**old, "model": model}
     name = orjson.dumps(model)
-    for found in _MODEL.finditer(body):
+    for found in islice(_MODEL.finditer(body), MAX_LOOKS):
         changed = body[: found.start(1)] + name + body[found.end(1) :]
         if orjson.loads(changed) == wanted:
             return changed
-    return orjson.dumps(wanted)  # the key is written with escapes
+    return orjson.dumps(wanted)
 
 
 def _asks_for_usage(document: dict[str, Any]) -> bool:

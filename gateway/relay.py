@@ -35,14 +35,15 @@ from gateway.books import Books
 from gateway.budgets import Budgets
 from gateway.config import Account, UpstreamLimits
 from gateway.downstream import Downstream
-from gateway.drains import Drains
+from gateway.drains import Drains, Reading
 from gateway.errors import ClientError, GatewayError, UpstreamError
-from gateway.exchange import Course, Exchange, Refusal, StatedFailure
+from gateway.exchange import Course, Exchange, Refusal, StatedFailure, Whole
 from gateway.outgoing import Outgoing
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.convert import Converted
 from gateway.protocols.grammar import Batch, State, Watch
 from gateway.protocols.translate import Translation
-from gateway.protocols.wire import Facts
+from gateway.protocols.wire import Ending, Facts
 from gateway.record import Attempt
 from gateway.turn import Turn
 from gateway.upstream import Upstream
@@ -99,13 +100,10 @@ class Relay:
         Refuse what the user's budget does not allow, or nobody could ever serve.
 
         Raises:
-            GatewayError: "budget_exceeded", "model_not_found", "cooling_down".
+            GatewayError: "budget_exceeded", "model_not_found".
         """
         self._budgets.check(turn)
-        now = time.monotonic()
-        choice = self._pool.choose(turn, (), now)
-        if not choice.tiers:
-            raise self._pool.refusal(turn, choice, now)
+        self._pool.check(turn)
 
     async def run(self, turn: Turn, down: Downstream | None) -> Answer | None:
         """
@@ -126,8 +124,11 @@ class Relay:
             way.verdict = verdict
             streaming = down is not None and down.state is not State.WAITING
             self._note(turn, account, verdict, streaming)
-            if streaming:
+            if down and streaming:
+                self._learn(turn, down.facts)
                 raise verdict.error
+            # Only waiting counts against the queue's deadline.
+            turn.deadline += time.monotonic() - turn.attempt_at
             if self._strip(turn, way, verdict):
                 way.tried.discard(account.name)
             elif not verdict.switch or len(way.tried) > self._limits.max_switches:
@@ -200,29 +201,28 @@ class Relay:
     ) -> Answer | None:
         """Try *account*; the slot is given back when its upstream is done with."""
         exchange: Exchange | None = None
-        course: Course | None = None
+        read: Reading | None = None
+        facts = Facts()
         answered = kept = False
         try:
-            request = outgoing.write(
-                turn, account, self._pool.document(turn, account.name, way.document)
-            )
-            if not self._pool.knows_state(turn, account.name):
-                request.headers.popall(STATE, None)
-            self._begin(turn, account, request.protocol)
+            request = self._write(turn, way, account)
             exchange = Exchange(turn, account, request, self._upstream, self._limits)
+            exchange.on_output = partial(self._served, turn, exchange, facts)
             if down is None:
-                answer = await self._whole(turn, account, exchange, request)
+                whole = asyncio.ensure_future(exchange.whole())
+                read = partial(self._read_whole, turn, whole, facts)
+                answer = await self._whole(turn, exchange, request, whole, facts)
                 answered = True
                 return answer
-            down.facts = Facts()
-            course = self._course(turn, request, down.facts)
-            exchange.on_output = partial(self._served, turn, exchange, down.facts)
+            down.facts = facts
+            course = self._course(turn, request, facts)
+            read = partial(exchange.drain, course)
             batch = await exchange.stream(course, down)
-            answered = await self._conclude(turn, account, exchange, batch, down)
+            answered = await self._conclude(turn, batch, down)
             return None
         except BaseException as error:
-            if course and exchange and _has_left(error):
-                kept = self._drains.adopt(turn, exchange, course, slot, self._drained)
+            if exchange and exchange.reply and read and _has_left(error):
+                kept = self._drain(turn, exchange, slot, read, facts)
             raise
         finally:
             if not kept:
@@ -231,6 +231,37 @@ class Relay:
                 slot.release()
             if turn.record.attempts:
                 turn.attempt.ended_at = time.time()
+
+    def _write(self, turn: Turn, way: Way, account: Account) -> Outgoing:
+        """The request for *account*, and the attempt in the record."""
+        document = self._pool.document(turn, account.name, way.document)
+        request = outgoing.write(turn, account, document)
+        if not self._pool.knows_state(turn, account.name):
+            request.headers.popall(STATE, None)
+        self._begin(turn, account, request.protocol)
+        return request
+
+    def _drain(
+        self,
+        turn: Turn,
+        exchange: Exchange,
+        slot: Slot,
+        read: Reading,
+        facts: Facts,
+    ) -> bool:
+        """The client has left: read on for the usage, where that is allowed."""
+        if not self._drains.open:
+            self._books.settle(turn, facts.usage)
+            return False
+        turn.record.drained = True
+
+        def done(how: str) -> None:
+            turn.mark("drained", how=how)
+            self._books.settle(turn, facts.usage)
+            self._books.close(turn.record)
+
+        self._drains.adopt(exchange, slot, read, done)
+        return True
 
     def _begin(self, turn: Turn, account: Account, protocol: str) -> None:
         record = turn.record
@@ -271,71 +302,75 @@ class Relay:
             int(turn.record.started_at),
         )
 
-    async def _conclude(
-        self,
-        turn: Turn,
-        account: Account,
-        exchange: Exchange,
-        batch: Batch,
-        down: Downstream,
-    ) -> bool:
-        """Write the ending that *batch* brought; a failure that is not the client's
-        own is raised instead."""
+    async def _conclude(self, turn: Turn, batch: Batch, down: Downstream) -> bool:
+        """
+        Write the ending that *batch* brought, durable first; whether it was good.
+
+        A failure that is not the client's own is raised instead.
+        """
         ending = batch.ending
         assert ending
-        if ending.outcome == "failed":
-            verdict = self._verdict(turn, StatedFailure(ending))
-            if verdict.scope != "client" or verdict.strip or not batch.terminal:
-                raise StatedFailure(ending)
-            turn.record.ended("failed", "client", verdict.error.code)
-            turn.record.detail = verdict.error.detail
-        else:
-            turn.record.ended(ending.outcome)
-        self._learn(turn, down.facts)
+        self._enter(turn, ending, passes=bool(batch.terminal))
         if batch.data:
             await down.send(batch.data)
+        self._learn(turn, down.facts)
+        turn.mark("terminal", outcome=ending.outcome, keepalives=down.keepalives)
         await self._books.durable(turn.record)
-        turn.mark("committed", keepalives=down.keepalives)
         await down.finish(batch.terminal)
         return ending.outcome != "failed"
 
+    def _enter(self, turn: Turn, ending: Ending, *, passes: bool) -> None:
+        """
+        Enter the outcome into the record.
+
+        Args:
+            passes: the upstream's own words may reach the client.
+        """
+        if ending.outcome != "failed":
+            turn.record.ended(ending.outcome)
+            return
+        verdict = self._verdict(turn, StatedFailure(ending))
+        if verdict.scope != "client" or verdict.strip or not passes:
+            raise StatedFailure(ending)
+        turn.record.ended("failed", "client", verdict.error.code)
+        turn.record.detail = verdict.error.detail
+
     async def _whole(
-        self, turn: Turn, account: Account, exchange: Exchange, request: Outgoing
+        self,
+        turn: Turn,
+        exchange: Exchange,
+        request: Outgoing,
+        whole: asyncio.Future[Whole],
+        facts: Facts,
     ) -> Answer:
         """A non-stream answer, durable before it is handed out."""
-        data, document = await exchange.whole()
-        facts = Facts()
+        data, document = await asyncio.shield(whole)
         if request.converted is None:
             ending = turn.wire.read_body(document, facts)
         else:
             translation = self._translation(turn, request, request.converted, facts)
             document, ending = translation.body(document)
             data = orjson.dumps(document)
-        if ending.outcome == "failed":
-            failure = StatedFailure(ending)
-            verdict = self._verdict(turn, failure)
-            if verdict.scope != "client" or request.converted:
-                raise failure
-            turn.record.ended("failed", "client", verdict.error.code)
-        else:
-            turn.record.ended(ending.outcome)
-        self._served(turn, exchange, facts)
+        self._enter(turn, ending, passes=request.converted is None)
+        exchange.on_output()
         self._learn(turn, facts)
         turn.record.status = 200
         await self._books.durable(turn.record)
         return Answer(200, exchange.headers_down(), data)
+
+    async def _read_whole(
+        self, turn: Turn, whole: asyncio.Future[Whole], facts: Facts
+    ) -> bool:
+        """The same for a client that has left: only what it cost."""
+        _, document = await whole
+        upstream = PROTOCOLS[turn.record.upstream_protocol]
+        return upstream.read_body(document, facts).outcome != "failed"
 
     def _learn(self, turn: Turn, facts: Facts) -> None:
         """A whole answer: its id, and what it cost."""
         if facts.response_id:
             turn.record.response_id = facts.response_id
         self._books.settle(turn, facts.usage)
-
-    def _drained(self, turn: Turn, facts: Facts, how: str) -> None:
-        """The answer of a client that left has been read on; see ``Drains``."""
-        turn.mark("drained", how=how)
-        self._books.settle(turn, facts.usage)
-        self._books.close(turn.record)
 
     # --- failures ----------------------------------------------------------------------
 

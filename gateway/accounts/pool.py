@@ -15,7 +15,7 @@ from typing import Any
 from gateway import log
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.budget import RetryBudget
-from gateway.accounts.choice import Ask, Choice, Load, candidates
+from gateway.accounts.choice import Ask, Choice, Load, candidates, serves
 from gateway.accounts.foreign import Foreign, pinned
 from gateway.accounts.health import Happening, Health
 from gateway.accounts.verdict import Verdict
@@ -92,13 +92,22 @@ class Pool:
         account = self._accounts.get(name)
         return name if account and account.speaks("responses") == "responses" else ""
 
+    def check(self, turn: Turn) -> None:
+        """
+        Refuse a model that no account serves, before anything is waited for.
+
+        Raises:
+            ClientError: "model_not_found".
+        """
+        model = turn.ask.model
+        if not any(serves(account, model) for account in self._accounts.values()):
+            raise _no_model(model)
+
     def refusal(self, turn: Turn, choice: Choice, now: float) -> GatewayError:
         """Why nobody can be asked: no such model, or all who have it are out."""
         model = turn.ask.model
         if not choice.fitting:
-            return ClientError(
-                "model_not_found", f"No account serves the model '{model}'"
-            )
+            return _no_model(model)
         error = self._health.refusal(choice.fitting, model, now)
         if error.code == "cooling_down":
             error.message = f"Every account for model {model} is cooling down"
@@ -218,3 +227,7 @@ class Pool:
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take up the windows of an earlier process."""
         self._health.load(rows, time.monotonic(), time.time())
+
+
+def _no_model(model: str) -> ClientError:
+    return ClientError("model_not_found", f"No account serves the model '{model}'")
