@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
+from tests.kit.asking import read_reply
 from tests.kit.scripted import ScriptedUpstream
 
 PIECE = 64 * 1024
@@ -101,3 +102,27 @@ async def test_a_slow_reader_gets_everything(
     upstream_bytes = upstream.requests[0].sent_bytes
     hidden = 400 if protocol == "chat" else 0  # the usage that nobody asked for
     assert upstream_bytes - hidden <= len(body) <= upstream_bytes
+
+
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_a_stop_while_the_terminal_is_on_its_way(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    """A reader that stalls before a large terminal still gets one ending, not two."""
+    gateway = await serve(daemon=True, server={"drain_timeout_s": 0.2})
+    text = "x" * 12_000_000
+    upstream.next(plays.ok(Answer(pieces=(text,))))
+    async with gateway.client().open(protocol, f"{protocol}-x") as response:
+        await upstream.wait_for(1)
+        await settled(lambda: upstream.requests[0].sent_bytes)
+        gateway.daemon.terminate()
+        await gateway.log.wait_for(
+            lambda: gateway.log.events("server.draining"), "it did not drain"
+        )
+        await asyncio.sleep(0.4)
+        reply = await read_reply(response, 0.0)
+
+    kinds = [event.kind for event in reply.events if event.kind in endings.TERMINALS]
+    assert reply.broken or 1 == len(kinds)
+    assert len(kinds) <= 1
+    assert 0 == await gateway.daemon.exited()

@@ -17,6 +17,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.kit import seen
+
 PATHS = {
     "responses": "/v1/responses",
     "chat": "/v1/chat/completions",
@@ -160,9 +162,13 @@ class Client:
 
     async def ask(self, protocol: str, model: str, **options: Any) -> Reply:
         """The whole reply, broken or not."""
+        headers = {"x-request-id": str(uuid.uuid4()), **(options.pop("headers", {}))}
         asked_at = time.monotonic()
-        async with self.open(protocol, model, **options) as response:
-            return await read_reply(response, asked_at)
+        with seen.expected(headers["x-request-id"]):
+            async with self.open(
+                protocol, model, headers=headers, **options
+            ) as response:
+                return await read_reply(response, asked_at)
 
     async def send(
         self,
@@ -189,9 +195,11 @@ async def read_reply(response: aiohttp.ClientResponse, asked_at: float) -> Reply
     """Read *response* to its end, however that looks."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     reply = Reply(response.status, headers, asked_at)
+    request_id = response.request_info.headers.get("x-request-id", "")
     try:
         while part := await response.content.readany():
             reply.body += part
+            seen.noticed(request_id, part)
     except aiohttp.ClientError:
         reply.broken = True
     reply.ended_at = time.monotonic()

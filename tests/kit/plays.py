@@ -12,7 +12,7 @@ import asyncio
 import json
 from typing import Any
 
-from tests.kit import answers
+from tests.kit import answers, seen
 from tests.kit.answer import Answer, event
 from tests.kit.scripted import Exchange, Play
 
@@ -28,6 +28,14 @@ async def begin(
     if deltas >= 0:
         stream = answers.stream(request.protocol, answer or Answer(), request.json)
         await exchange.send(b"".join(stream.begun(deltas)))
+
+
+async def begun(exchange: Exchange, deltas: int | None) -> None:
+    """As ``begin``; what there is of output has reached the client."""
+    await begin(exchange, deltas)
+    request = exchange.request
+    if deltas and deltas > 0 and request.json.get("stream"):
+        await seen.output(request.headers.get("x-request-id", ""))
 
 
 def ok(
@@ -159,7 +167,7 @@ def failed(
     """200, then the upstream's own failure."""
 
     async def play(exchange: Exchange) -> None:
-        await begin(exchange, deltas)
+        await begun(exchange, deltas)
         name = exchange.request.protocol
         await exchange.send(failure(name, code, message, form))
         await exchange.end()
@@ -171,7 +179,7 @@ def eof(deltas: int | None) -> Play:
     """The body ends too early, in good form (None: no head, only FIN)."""
 
     async def play(exchange: Exchange) -> None:
-        await begin(exchange, deltas)
+        await begun(exchange, deltas)
         if deltas is None:
             exchange.close()
         else:
@@ -184,7 +192,7 @@ def cut(deltas: int | None) -> Play:
     """FIN without the last chunk."""
 
     async def play(exchange: Exchange) -> None:
-        await begin(exchange, deltas)
+        await begun(exchange, deltas)
         exchange.close()
 
     return play
@@ -194,7 +202,7 @@ def reset(deltas: int | None) -> Play:
     """RST, once what was written has left."""
 
     async def play(exchange: Exchange) -> None:
-        await begin(exchange, deltas)
+        await begun(exchange, deltas)
         await asyncio.sleep(0.05)  # RST would overtake what the peer has not read
         exchange.reset()
 
@@ -205,7 +213,7 @@ def half_event(deltas: int, *, broken: bool = False) -> Play:
     """Half of the next event, then the end of the body (*broken*: FIN)."""
 
     async def play(exchange: Exchange) -> None:
-        await begin(exchange, deltas)
+        await begun(exchange, deltas)
         request = exchange.request
         stream = answers.stream(request.protocol, Answer(), request.json)
         upcoming = (stream.whole())[len(stream.preamble) + max(deltas, 0)]
