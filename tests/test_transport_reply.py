@@ -9,6 +9,7 @@ import pytest
 from yarl import URL
 
 from gateway.errors import UpstreamError
+from gateway.transport.dialing import tls_context
 from gateway.transport.reply import STOP, Reply, Stop
 from tests.transport_peer import (
     CHUNKED,
@@ -16,7 +17,6 @@ from tests.transport_peer import (
     AnyTransport,
     Peer,
     chunk,
-    client_tls,
     closes_after,
     make_transport,
     post,
@@ -177,12 +177,12 @@ class TestRequest:
             seen.append(await peer.answer(sized(b"")))
 
         async with upstream(script) as server:
-            url = server.url.with_query("a=1&b=%2F")
+            url = server.url.update_query(a="1", b="ö")
             reply = await post(transport, url, b'{"a": 1}', headers)
             reply.close()
             lines = seen[0].head.decode().split("\r\n")
 
-        assert "POST /v1/x?a=1&b=/ HTTP/1.1" == lines[0]
+        assert "POST /v1/x?a=1&b=%C3%B6 HTTP/1.1" == lines[0]
         assert [
             f"Host: 127.0.0.1:{server.url.port}",
             "Accept-Encoding: identity",
@@ -311,35 +311,9 @@ class TestFailures:
 
         assert expected == got
 
-    async def test_bad_chunk_is_malformed(self, transport: AnyTransport) -> None:
+    async def test_reset_inside_the_body(self, transport: AnyTransport) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(CHUNKED + chunk(b"abc"))
-            await read.wait()
-            await peer.send(b"zz\r\nabc\r\n")
-            await peer.gone()
-
-        read = asyncio.Event()
-        async with upstream(script) as server:
-            reply = await post(transport, server.url)
-            first = await reply.read()
-            read.set()
-            got = await failure(reply)
-
-        assert b"abc" == first
-        assert (b"", "upstream_malformed") == got
-
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            pytest.param(CHUNKED + chunk(b"abc"), id="chunked"),
-            pytest.param(UNTIL_CLOSE + b"abc", id="until-close"),
-        ],
-    )
-    async def test_reset_inside_the_body(
-        self, transport: AnyTransport, answer: bytes
-    ) -> None:
-        async def script(peer: Peer) -> None:
-            await peer.answer(answer)
             await read.wait()
             peer.reset()
 
@@ -605,7 +579,9 @@ class TestPump:
 
 
 class TestBackPressure:
-    async def sent_before_it_blocks(self, reply_wants: str, transport: AnyTransport):
+    async def sent_before_it_blocks(
+        self, reply_wants: str, transport: AnyTransport
+    ) -> int:
         """How much an upstream gets rid of while nobody takes it."""
         sent = 0
 
@@ -691,7 +667,6 @@ class TestClose:
                 b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n1", id="http-1.0"
             ),
             pytest.param(sized(b"1") + b"HTTP/1.1 200 OK\r\n\r\n", id="another-answer"),
-            pytest.param(sized(b"1") + b"HT", id="garbage"),
         ],
     )
     async def test_connection_that_must_not_serve_again(
@@ -890,14 +865,12 @@ class TestTls:
         assert "upstream_connect" == caught.value.code
 
     async def test_unknown_authority_is_refused(self, transport: AnyTransport) -> None:
-        other = client_tls()
-        stranger = type(transport)(__import__("ssl").create_default_context())
+        stranger = type(transport)(tls_context())
         async with upstream(replays(), tls=server_tls("127.0.0.1")) as server:
             with pytest.raises(UpstreamError) as caught:
                 await post(stranger, server.url)
         await stranger.stop()
 
-        assert other is not None
         assert "upstream_connect" == caught.value.code
 
     async def test_no_tls_where_tls_was_expected(self, transport: AnyTransport) -> None:
@@ -924,7 +897,7 @@ class TestTls:
     ) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(CHUNKED)
-            for _ in range(400):
+            for _ in range(100):
                 await peer.send(chunk(bytes(65536)))
 
         got = 0
@@ -938,7 +911,6 @@ class TestTls:
             reply = await post(transport, server.url)
             await reply.pump(feed)
             reply.close()
-            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await server.played()
+            await asyncio.gather(*server.scripts, return_exceptions=True)
 
-        assert got < 20_000_000
+        assert 1_000_000 < got < 6_500_000

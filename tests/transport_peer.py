@@ -118,7 +118,7 @@ async def upstream(
         try:
             await script(peer)
             done.set_result(None)
-        except (OSError, asyncio.IncompleteReadError) as exc:
+        except Exception as exc:
             done.set_exception(exc)
             done.exception()  # not every test cares
         finally:

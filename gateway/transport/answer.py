@@ -12,7 +12,7 @@ import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
 HEAD_LIMIT_BYTES = 65536
-"""The most that names and values of a head, or of a trailer, may hold together."""
+"""The most that the fields of a head, and of a trailer, may take together."""
 
 _SWITCHING = 101
 _FIRST_FINAL = 200
@@ -60,7 +60,7 @@ class Answer:
             self.may_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._field_bytes += len(name) + len(value)
+        self._field_bytes += len(name) + len(value) + len(": \r\n")
         if self._field_bytes > HEAD_LIMIT_BYTES:
             raise Malformed(f"the head has more than {HEAD_LIMIT_BYTES} bytes")
         if not self.has_head:
