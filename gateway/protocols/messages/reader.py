@@ -1,0 +1,388 @@
+"""
+Messages, read: stream or body into the events of ``protocols.events``.
+
+A block is closed late, when the next one begins or the stop reason is known: only then
+can it be told whether a limit cut it.
+
+Source: the Anthropic API reference (streaming messages).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import orjson
+
+from gateway.errors import UpstreamError
+from gateway.protocols.events import (
+    Annotation,
+    ArgsDelta,
+    CallOpen,
+    Event,
+    Fail,
+    Finish,
+    ItemClose,
+    ItemOpen,
+    Reason,
+    ReasoningDelta,
+    RefusalDelta,
+    SearchFound,
+    SearchOpen,
+    Signature,
+    Start,
+    TextDelta,
+)
+from gateway.protocols.frames import dump, parse, string
+from gateway.protocols.messages.wire import read_usage
+from gateway.protocols.wire import sub
+from gateway.usage import Usage
+
+_REASONS: dict[str, Reason] = {
+    "end_turn": "end",
+    "tool_use": "end",
+    "stop_sequence": "sequence",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "context",
+    "refusal": "filter",
+    "pause_turn": "pause",
+}
+_TIERS = {"standard": "default", "priority": "priority", "batch": "flex"}
+
+
+class _Block:
+    """One content block."""
+
+    __slots__ = (
+        "key",
+        "index",
+        "type",
+        "opened",
+        "stopped",
+        "pieces",
+        "cited",
+        "given",
+        "id",
+    )
+
+    def __init__(self, key: int, index: object, type: str) -> None:
+        self.key = key
+        self.index = index
+        self.type = type
+        self.opened = False  # its events have begun
+        self.stopped = False
+        self.pieces: list[str] = []  # text or arguments
+        self.cited: list[dict[str, Any]] = []
+        self.given: dict[str, Any] = {}  # input that came whole with the start
+        self.id = ""  # of a web search, by which its result names it
+
+
+class Reader:
+    """
+    One answer of a Messages upstream.
+
+    Args:
+        usage: filled as the upstream tells it.
+    """
+
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+        self._blocks: dict[object, _Block] = {}
+        self._keys = 0
+        self._started = False
+        self._over = False
+        self._stop: dict[str, Any] = {}
+        self._tier = ""
+        self._read: dict[str, Callable[[dict[str, Any]], list[Event]]] = {
+            "content_block_delta": self._delta,
+            "content_block_start": self._block_start,
+            "content_block_stop": self._block_stop,
+            "message_start": self._message_start,
+            "message_delta": self._message_delta,
+            "message_stop": self._message_stop,
+            "error": self._error,
+        }
+        self._read_delta: dict[str, Callable[[_Block, dict[str, Any]], list[Event]]] = {
+            "text_delta": self._text,
+            "thinking_delta": self._thinking,
+            "input_json_delta": self._input,
+            "signature_delta": self._signature,
+            "citations_delta": self._citation,
+        }
+
+    def handle(self, frame: bytes) -> list[Event]:
+        """The events of one whole *frame*."""
+        data = parse(frame)
+        if data is None or self._over:
+            return []
+        kind = data.get("type")
+        read = self._read.get(kind) if isinstance(kind, str) else None
+        if read is not None:
+            return read(data)
+        return self._error(data) if kind is None and data.get("error") else []
+
+    def finish(self) -> list[Event]:
+        """The upstream's body is at its end."""
+        if self._over:
+            return []
+        if self._stop:
+            return self._message_stop({})
+        code = "upstream_cut" if self._started else "upstream_empty"
+        return self._end(Fail(UpstreamError(code)))
+
+    def read_body(self, body: dict[str, Any]) -> list[Event]:
+        """The events of a whole non-stream answer."""
+        if body.get("type") == "error" or body.get("error"):
+            return self._error(body)
+        content = body.get("content")
+        if not isinstance(content, list):
+            detail = "no content"
+            return self._end(Fail(UpstreamError("upstream_malformed", detail=detail)))
+        out = self._message_start({"message": body})
+        for index, block in enumerate(content):
+            if isinstance(block, dict):
+                start = {"index": index, "content_block": block}
+                out += self._block_start(start)
+                out += self._whole(index, block)
+                out += self._block_stop(start)
+        out += self._message_delta({"delta": body})
+        return [*out, *self._message_stop({})]
+
+    def _whole(self, index: int, block: dict[str, Any]) -> list[Event]:
+        """What a stream tells by deltas only."""
+        out: list[Event] = []
+        if isinstance(cited := block.get("citations"), list):
+            for citation in cited:
+                delta = {"type": "citations_delta", "citation": citation}
+                out += self._delta({"index": index, "delta": delta})
+        return out
+
+    # ------------------------------------------------------------ the message
+
+    def _message_start(self, data: dict[str, Any]) -> list[Event]:
+        message = sub(data, "message")
+        self._note_usage(message)
+        return self._start(string(message, "id"), string(message, "model"))
+
+    def _start(self, id: str = "", model: str = "") -> list[Event]:
+        if self._started:
+            return []
+        self._started = True
+        return [Start(id, model)]
+
+    def _note_usage(self, data: dict[str, Any]) -> None:
+        told = sub(data, "usage")
+        read_usage(told, self._usage)
+        if tier := _TIERS.get(string(told, "service_tier")):
+            self._tier = tier
+
+    def _message_delta(self, data: dict[str, Any]) -> list[Event]:
+        self._note_usage(data)
+        delta = sub(data, "delta")
+        if not string(delta, "stop_reason"):
+            return []
+        self._stop = delta
+        out = self._start()
+        cut = _REASONS.get(delta["stop_reason"]) in ("length", "context", "filter")
+        blocks = list(self._blocks.values())
+        for block in blocks:
+            out += self._close(block, cut=cut and block is blocks[-1])
+        explanation = string(sub(delta, "stop_details"), "explanation")
+        if delta["stop_reason"] == "refusal" and explanation:
+            out += self._refuse(explanation)
+        return out
+
+    def _message_stop(self, data: dict[str, Any]) -> list[Event]:
+        out = self._start()
+        for block in list(self._blocks.values()):
+            out += self._close(block, last=True)
+        details = sub(self._stop, "stop_details")
+        finish = Finish(
+            _REASONS.get(string(self._stop, "stop_reason"), "end"),
+            self._usage,
+            sequence=string(self._stop, "stop_sequence"),
+            category=string(details, "category"),
+            tier=self._tier,
+        )
+        return [*out, *self._end(finish)]
+
+    def _error(self, data: dict[str, Any]) -> list[Event]:
+        error = sub(data, "error")
+        detail = f"{error.get('type')}: {error.get('message')}"[:500]
+        return self._end(Fail(UpstreamError("upstream_failed", detail=detail), data))
+
+    def _end(self, event: Event) -> list[Event]:
+        self._over = True
+        return [event]
+
+    # ------------------------------------------------------------ blocks
+
+    def _new_block(self, index: object, type: str) -> _Block:
+        self._keys += 1
+        index = index if isinstance(index, int) else None
+        block = _Block(self._keys, index, type)
+        self._blocks[index] = block
+        return block
+
+    def _block_start(self, data: dict[str, Any]) -> list[Event]:
+        given = sub(data, "content_block")
+        out = self._start()
+        for known in list(self._blocks.values()):
+            again = known.index == data.get("index")
+            if known.stopped or again:
+                out += self._close(known, last=again)
+        kind = string(given, "type")
+        block = self._new_block(data.get("index"), kind)
+        if kind == "text":
+            out += self._text(block, given)
+        elif kind == "thinking":
+            block.opened = True
+            out.append(ItemOpen(block.key, "reasoning"))
+            out += self._thinking(block, given)
+            out += self._signature(block, given)
+        elif kind == "redacted_thinking":
+            block.opened = True
+            out.append(ItemOpen(block.key, "reasoning"))
+            out.append(Signature(block.key, "redacted", string(given, "data")))
+        elif kind == "tool_use" and (name := string(given, "name")):
+            block.opened = True
+            block.given = sub(given, "input")
+            out.append(CallOpen(block.key, string(given, "id"), name))
+        elif kind == "server_tool_use" and given.get("name") == "web_search":
+            block.opened = True
+            block.id = string(given, "id")
+            block.given = sub(given, "input")
+            out.append(SearchOpen(block.key))
+        elif kind == "web_search_tool_result":
+            out += self._found(given)
+        return out
+
+    def _block_stop(self, data: dict[str, Any]) -> list[Event]:
+        if block := self._block(data):
+            block.stopped = True
+            if block.type == "tool_use" and block.given and not block.pieces:
+                return self._input(block, {"partial_json": dump(block.given).decode()})
+        return []
+
+    def _close(
+        self, block: _Block, *, cut: bool = False, last: bool = False
+    ) -> list[Event]:
+        """The end of *block*; *cut* if it is the last of an answer cut short."""
+        if block.type == "server_tool_use" and not last:
+            return []  # its result is still to come
+        self._blocks.pop(block.index, None)
+        if not block.opened:
+            return []
+        block.opened = False
+        if block.type == "server_tool_use":
+            return [SearchFound(block.key, _query(block), (), "failed")]
+        out: list[Event] = self._cited(block) if block.type == "text" else []
+        if block.type == "tool_use" and cut:
+            cut = not _whole(block.pieces)
+        return [*out, ItemClose(block.key, "incomplete" if cut else "completed")]
+
+    def _block(self, data: dict[str, Any]) -> _Block | None:
+        index = data.get("index")
+        return self._blocks.get(index if isinstance(index, int) else None)
+
+    # ------------------------------------------------------------ deltas
+
+    def _delta(self, data: dict[str, Any]) -> list[Event]:
+        delta = data.get("delta")
+        if not isinstance(delta, dict):
+            return []
+        block = self._block(data)
+        kind = delta.get("type")
+        if block is None:
+            if kind != "text_delta":
+                return []
+            block = self._new_block(data.get("index"), "text")
+        read = self._read_delta.get(kind) if isinstance(kind, str) else None
+        return read(block, delta) if read else []
+
+    def _text(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+        text = delta.get("text")
+        if not isinstance(text, str) or not text or block.type != "text":
+            return []
+        block.pieces.append(text)
+        if block.opened:
+            return [TextDelta(block.key, text)]
+        block.opened = True
+        return [ItemOpen(block.key, "text"), TextDelta(block.key, text)]
+
+    def _thinking(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+        text = string(delta, "thinking")
+        thinks = block.type == "thinking"
+        return [ReasoningDelta(block.key, text)] if text and thinks else []
+
+    def _signature(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+        value = string(delta, "signature")
+        if not value or block.type != "thinking":
+            return []
+        return [Signature(block.key, "signature", value)]
+
+    def _input(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+        text = string(delta, "partial_json")
+        if not text:
+            return []
+        block.pieces.append(text)
+        called = block.type == "tool_use" and block.opened
+        return [ArgsDelta(block.key, text)] if called else []
+
+    def _citation(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+        if citation := sub(delta, "citation"):
+            block.cited.append(citation)
+        return []
+
+    def _cited(self, block: _Block) -> list[Event]:
+        """Web pages cited for the whole of a text block; documents are not told."""
+        length = sum(map(len, block.pieces))
+        return [
+            Annotation(block.key, url, string(citation, "title"), 0, length)
+            for citation in block.cited
+            if (url := string(citation, "url"))
+        ]
+
+    def _found(self, given: dict[str, Any]) -> list[Event]:
+        """The result of a web search, which ends its call."""
+        content = given.get("content")
+        pages = content if isinstance(content, list) else []
+        found = tuple(
+            (url, string(page, "title"))
+            for page in pages
+            if isinstance(page, dict) and (url := string(page, "url"))
+        )
+        for block in self._blocks.values():
+            if block.opened and block.id and block.id == given.get("tool_use_id"):
+                block.opened = False
+                self._blocks.pop(block.index)
+                status: Literal["completed", "failed"] = (
+                    "completed" if isinstance(content, list) else "failed"
+                )
+                return [SearchFound(block.key, _query(block), found, status)]
+        return []
+
+    def _refuse(self, text: str) -> list[Event]:
+        self._keys += 1
+        key = self._keys
+        return [ItemOpen(key, "refusal"), RefusalDelta(key, text), ItemClose(key)]
+
+
+def _whole(pieces: list[str]) -> bool:
+    if not pieces:
+        return False
+    try:
+        orjson.loads("".join(pieces))
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _query(block: _Block) -> str:
+    given = block.given
+    if block.pieces:
+        try:
+            given = orjson.loads("".join(block.pieces))
+        except orjson.JSONDecodeError:
+            return ""
+    return string(given, "query") if isinstance(given, dict) else ""

@@ -1,0 +1,440 @@
+"""
+Responses, written: the events of ``protocols.events`` as a stream or as a body.
+
+Rule 1: ``sequence_number`` counts every event from 0, without holes.
+Rule 2: ``output_item.done`` and the terminal hold the items whole; Codex reads nothing
+        else.
+Rule 3: neighbouring texts and refusals are parts of one message item, which is closed
+        when something else begins.
+
+    created in_progress (added body done)* completed|incomplete [DONE]
+
+Source: the OpenAI API reference; Open Responses 2026-04-24 (the final ``[DONE]``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.protocols.carrier import RAW_KEY, as_object, call_item
+from gateway.protocols.compaction import compact_answer, compaction_item
+from gateway.protocols.events import (
+    Annotation,
+    ArgsDelta,
+    CallOpen,
+    Compaction,
+    Event,
+    Finish,
+    ItemClose,
+    ItemOpen,
+    ReasoningDelta,
+    RefusalDelta,
+    SearchFound,
+    SearchOpen,
+    Signature,
+    TextDelta,
+)
+from gateway.protocols.frames import dump, joined, quote
+from gateway.protocols.model import TAG_REDACTED, TAG_THINKING
+from gateway.protocols.reply import Reply
+from gateway.protocols.responses.response import (
+    base,
+    citation,
+    ended,
+    message_item,
+    part,
+    search_item,
+    usage_object,
+)
+from gateway.protocols.wire import response_id_of
+
+_DONE = b"data: [DONE]\n\n"
+_TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": ""}
+_FIELDS = {"function": "arguments", "custom": "input"}
+
+
+class _Message:
+    """An open message item."""
+
+    __slots__ = ("index", "id", "content", "open_parts", "left", "status")
+
+    def __init__(self, index: int, id: str) -> None:
+        self.index = index
+        self.id = id
+        self.content: list[dict[str, Any]] = []
+        self.open_parts = 0
+        self.left = False  # something else has begun: closed with its last part
+        self.status = "completed"
+
+
+class _Open:
+    """
+    A part of the answer that is open.
+
+    Attributes:
+        head: a delta event up to its sequence number.
+        mid: from there to its JSON string.
+        where: the members that say which item or part is meant.
+    """
+
+    __slots__ = ("kind", "index", "id", "pieces", "head", "mid", "where", "more")
+
+    def __init__(self, kind: str, index: int, id: str) -> None:
+        self.kind = kind
+        self.index = index
+        self.id = id
+        self.pieces: list[str] = []
+        self.head = b""
+        self.mid = b""
+        self.where: dict[str, Any] = {"item_id": id, "output_index": index}
+        self.more: Any = None  # a message, a call, or a proof: by kind
+
+    def deltas(self, event: str, **where: int) -> None:
+        """Prepare the bytes of the deltas called *event*."""
+        self.where |= where
+        name = event.encode()
+        self.head = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
+        self.mid = b"," + dump(self.where)[1:-1] + b',"delta":'
+
+
+class Writer:
+    """One answer for a Responses client."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.response_id = response_id_of(reply.request_id)
+        self.terminal = b""
+        self._reply = reply
+        self._base = base(reply, self.response_id)
+        self._ended: dict[str, Any] = {}
+        self._number = -1
+        self._output: list[dict[str, Any] | None] = []
+        self._message: _Message | None = None
+        self._open: dict[int, _Open] = {}
+        self._summary = ""
+        self._write: dict[type, Callable[[Any], bytes]] = {
+            TextDelta: self._text,
+            RefusalDelta: self._delta,
+            ReasoningDelta: self._reasoning,
+            ArgsDelta: self._args,
+            ItemOpen: self._item,
+            CallOpen: self._call,
+            SearchOpen: self._search,
+            Signature: self._signature,
+            Annotation: self._annotation,
+            SearchFound: self._found,
+            ItemClose: self._close,
+            Compaction: self._compaction,
+            Finish: self._finish,
+        }
+
+    def write(self, event: Event) -> bytes:
+        """See ``reply.Writer``."""
+        write = self._write.get(type(event))
+        if self._number >= 0:
+            return write(event) if write else b""
+        begun = self._event("response.created", response=self._base)
+        begun += self._event("response.in_progress", response=self._base)
+        return begun + write(event) if write else begun
+
+    def _event(self, name: str, /, **members: Any) -> bytes:
+        self._number += 1
+        data = {"type": name, "sequence_number": self._number, **members}
+        return b"event: %b\ndata: %b\n\n" % (name.encode(), dump(data))
+
+    # ------------------------------------------------------------ deltas
+
+    def _text(self, event: TextDelta) -> bytes:
+        opened = self._open[event.key]
+        opened.pieces.append(event.text)
+        self._number += 1
+        return b'%b%d%b%b,"logprobs":[]}\n\n' % (
+            opened.head,
+            self._number,
+            opened.mid,
+            quote(event.text),
+        )
+
+    def _delta(self, event: RefusalDelta | ReasoningDelta | ArgsDelta) -> bytes:
+        opened = self._open[event.key]
+        opened.pieces.append(event.text)
+        self._number += 1
+        return b"%b%d%b%b}\n\n" % (
+            opened.head,
+            self._number,
+            opened.mid,
+            quote(event.text),
+        )
+
+    def _reasoning(self, event: ReasoningDelta) -> bytes:
+        opened = self._open[event.key]
+        if opened.pieces:
+            return self._delta(event)
+        empty = {"type": "summary_text", "text": ""}
+        begun = self._event(
+            "response.reasoning_summary_part.added", **opened.where, part=empty
+        )
+        return begun + self._delta(event)
+
+    def _args(self, event: ArgsDelta) -> bytes:
+        opened = self._open[event.key]
+        if opened.kind in _FIELDS:
+            return self._delta(event)
+        opened.pieces.append(event.text)  # a built-in tool's action comes whole
+        return b""
+
+    def _signature(self, event: Signature) -> bytes:
+        self._open[event.key].more = _TAGS[event.form] + event.value
+        return b""
+
+    def _annotation(self, event: Annotation) -> bytes:
+        opened = self._open[event.key]
+        message, cited = opened.more, citation(event)
+        cites = message.content[opened.where["content_index"]]["annotations"]
+        cites.append(cited)
+        return self._event(
+            "response.output_text.annotation.added",
+            **opened.where,
+            annotation_index=len(cites) - 1,
+            annotation=cited,
+        )
+
+    # ------------------------------------------------------------ openings
+
+    def _new(self, kind: str, prefix: str, key: int) -> _Open:
+        """A part with an output index of its own."""
+        index = len(self._output)
+        self._output.append(None)
+        opened = _Open(kind, index, f"{prefix}_{self._reply.seed}{index:02x}")
+        self._open[key] = opened
+        return opened
+
+    def _added(self, index: int, item: dict[str, Any]) -> bytes:
+        return self._event("response.output_item.added", output_index=index, item=item)
+
+    def _done(self, index: int, item: dict[str, Any]) -> bytes:
+        self._output[index] = item
+        return self._event("response.output_item.done", output_index=index, item=item)
+
+    def _item(self, event: ItemOpen) -> bytes:
+        if event.kind != "reasoning":
+            return self._part(event)
+        out = self._leave_message()
+        opened = self._new("reasoning", "rs", event.key)
+        opened.deltas("response.reasoning_summary_text.delta", summary_index=0)
+        item = _reasoning_item(opened, "in_progress")
+        return out + self._added(opened.index, item)
+
+    def _part(self, event: ItemOpen) -> bytes:
+        """A text or a refusal: a part of the open message, or of a new one."""
+        out, message = b"", self._message
+        if message is None:
+            index = len(self._output)
+            self._output.append(None)
+            message = _Message(index, f"msg_{self._reply.seed}{index:02x}")
+            self._message = message
+            out = self._added(index, message_item(message.id, "in_progress", []))
+        opened = _Open(event.kind, message.index, message.id)
+        self._open[event.key] = opened
+        opened.more = message
+        name = "output_text" if event.kind == "text" else "refusal"
+        opened.deltas(f"response.{name}.delta", content_index=len(message.content))
+        empty = part(event.kind, "", [])
+        message.content.append(empty)
+        message.open_parts += 1
+        return out + self._event(
+            "response.content_part.added", **opened.where, part=empty
+        )
+
+    def _call(self, event: CallOpen) -> bytes:
+        out = self._leave_message()
+        if event.kind not in _FIELDS:
+            opened = _Open(event.kind, -1, "")
+            opened.more = event
+            self._open[event.key] = opened
+            return out
+        return out + self._open_call(event)
+
+    def _open_call(self, event: CallOpen) -> bytes:
+        custom = event.kind == "custom"
+        opened = self._new(event.kind, "ctc" if custom else "fc", event.key)
+        opened.more = event
+        name = "custom_tool_call_input" if custom else "function_call_arguments"
+        opened.deltas(f"response.{name}.delta")
+        return self._added(opened.index, _call_item(opened, "in_progress", ""))
+
+    def _search(self, event: SearchOpen) -> bytes:
+        out = self._leave_message()
+        opened = self._new("search", "ws", event.key)
+        item = search_item(opened.id, "in_progress", None)
+        out += self._added(opened.index, item)
+        for state in ("in_progress", "searching"):
+            out += self._event(f"response.web_search_call.{state}", **opened.where)
+        return out
+
+    # ------------------------------------------------------------ closings
+
+    def _close(self, event: ItemClose) -> bytes:
+        opened = self._open.pop(event.key)
+        if opened.kind in ("text", "refusal"):
+            return self._close_part(opened, event.status)
+        if opened.kind == "reasoning":
+            return self._close_reasoning(opened, event.status)
+        return self._close_call(event, opened)
+
+    def _close_part(self, opened: _Open, status: str) -> bytes:
+        message: _Message = opened.more
+        at, text = opened.where["content_index"], joined(opened.pieces)
+        annotations = message.content[at].get("annotations", [])
+        whole = message.content[at] = part(opened.kind, text, annotations)
+        if opened.kind == "text":
+            out = self._event(
+                "response.output_text.done", **opened.where, text=text, logprobs=[]
+            )
+        else:
+            out = self._event("response.refusal.done", **opened.where, refusal=text)
+        out += self._event("response.content_part.done", **opened.where, part=whole)
+        message.open_parts -= 1
+        message.status = status
+        if message.left and not message.open_parts:
+            out += self._close_message(message)
+        return out
+
+    def _leave_message(self) -> bytes:
+        """Something else begins: the open message is at its end."""
+        message, self._message = self._message, None
+        if message is None:
+            return b""
+        message.left = True
+        return b"" if message.open_parts else self._close_message(message)
+
+    def _close_message(self, message: _Message) -> bytes:
+        item = message_item(message.id, message.status, message.content)
+        return self._done(message.index, item)
+
+    def _close_reasoning(self, opened: _Open, status: str) -> bytes:
+        out = b""
+        if opened.pieces:
+            text = joined(opened.pieces)
+            out = self._event(
+                "response.reasoning_summary_text.done", **opened.where, text=text
+            )
+            whole = {"type": "summary_text", "text": text}
+            out += self._event(
+                "response.reasoning_summary_part.done", **opened.where, part=whole
+            )
+        return out + self._done(opened.index, _reasoning_item(opened, status))
+
+    def _close_call(self, event: ItemClose, opened: _Open) -> bytes:
+        if opened.kind not in _FIELDS:
+            return self._close_built_in(event, opened)
+        out, field = b"", _FIELDS[opened.kind]
+        if event.status == "completed":
+            if not opened.pieces and field == "arguments":
+                self._open[event.key] = opened
+                out = self._delta(ArgsDelta(event.key, "{}"))
+                del self._open[event.key]
+            text = joined(opened.pieces)
+            if field == "arguments":
+                out += self._event(
+                    "response.function_call_arguments.done",
+                    **opened.where,
+                    arguments=text,
+                    name=opened.more.name,
+                )
+            else:
+                out += self._event(
+                    "response.custom_tool_call_input.done", **opened.where, input=text
+                )
+        item = _call_item(opened, event.status, joined(opened.pieces))
+        return out + self._done(opened.index, item)
+
+    def _close_built_in(self, event: ItemClose, opened: _Open) -> bytes:
+        """
+        A call of a tool that Responses itself knows.
+
+        Arguments that are no action stay a function call, which the client answers
+        by an error that the model can read.
+        """
+        call: CallOpen = opened.more
+        text = joined(opened.pieces)
+        if event.status == "incomplete" or RAW_KEY in as_object(text):
+            out = self._open_call(call._replace(kind="function"))
+            if text:
+                out += self._delta(ArgsDelta(event.key, text))
+            return out + self._close(event)
+        index = len(self._output)
+        self._output.append(None)
+        id = f"{call.kind[:2]}c_{self._reply.seed}{index:02x}"
+        item = {"id": id, **call_item(call.tool, call.call_id, text)}
+        out = self._added(index, {**item, "status": "in_progress"})
+        return out + self._done(index, {**item, "status": "completed"})
+
+    def _found(self, event: SearchFound) -> bytes:
+        opened = self._open.pop(event.key)
+        out = self._event("response.web_search_call.completed", **opened.where)
+        item = search_item(opened.id, event.status, event)
+        return out + self._done(opened.index, item)
+
+    def _compaction(self, event: Compaction) -> bytes:
+        self._summary = event.text
+        index = len(self._output)
+        self._output.append(None)
+        item = compaction_item(event.text, f"cmp_{self._reply.seed}{index:02x}")
+        return self._added(index, item) + self._done(index, item)
+
+    # ------------------------------------------------------------ the end
+
+    def _finish(self, event: Finish) -> bytes:
+        out = self._leave_message()
+        now = int(self._reply.now())
+        self._ended = ended(self._base, event, self._output, now)
+        name = f"response.{self._ended['status']}"
+        self.terminal = self._event(name, response=self._ended) + _DONE
+        return out
+
+    def body(self, events: list[Event]) -> dict[str, Any]:
+        """See ``reply.Writer``."""
+        for event in events:
+            self.write(event)
+        if self._reply.asked.compaction != "endpoint":
+            return self._ended
+        finish = events[-1]
+        return compact_answer(
+            self._reply.client_body,
+            self._summary,
+            response_id=self.response_id,
+            item_id=f"cmp_{self._reply.seed}00",
+            created_at=self._reply.created_at,
+            usage=usage_object(finish.usage) if isinstance(finish, Finish) else None,
+        )
+
+
+def _reasoning_item(opened: _Open, status: str) -> dict[str, Any]:
+    summary = []
+    if opened.pieces:
+        summary = [{"type": "summary_text", "text": joined(opened.pieces)}]
+    item = {
+        "id": opened.id,
+        "type": "reasoning",
+        "status": status,
+        "summary": summary,
+    }
+    if opened.more:
+        item["encrypted_content"] = opened.more
+    return item
+
+
+def _call_item(opened: _Open, status: str, text: str) -> dict[str, Any]:
+    call: CallOpen = opened.more
+    item = {
+        "id": opened.id,
+        "type": "custom_tool_call" if opened.kind == "custom" else "function_call",
+        "status": status,
+        _FIELDS[opened.kind]: text,
+        "call_id": call.call_id,
+        "name": call.name,
+    }
+    if call.namespace:
+        item["namespace"] = call.namespace
+    return item

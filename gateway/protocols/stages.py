@@ -1,0 +1,200 @@
+"""
+What happens to an answer's events between the reader and the writer.
+
+A stage takes one event and gives those that go on in its place. ``Binding`` is always
+there; ``StopCut`` only when the upstream does not know the client's stop sequences;
+``Compacting`` only when the answer is to stand for the conversation.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.errors import UpstreamError
+from gateway.protocols.arguments import InputText
+from gateway.protocols.events import (
+    ArgsDelta,
+    CallOpen,
+    Compaction,
+    Event,
+    Fail,
+    Finish,
+    ItemClose,
+    Start,
+    TextDelta,
+)
+from gateway.protocols.frames import joined, quote
+from gateway.protocols.model import Tools, safe_id
+from gateway.usage import Usage
+
+DRAINED_EVENTS = 200
+"""Events read for the usage alone after a stop sequence was met; then it ends."""
+
+
+class Stage(Protocol):
+    """One step between reader and writer."""
+
+    def take(self, event: Event) -> list[Event]:
+        """What goes on in place of *event*."""
+        ...
+
+
+class Binding:
+    """
+    Say each call by the client's own tool: name, kind, namespace, a legal id.
+
+    Args:
+        tools: the names that the request was written with.
+        free_form: whether the client's protocol has calls of free text.
+        seed: hex digits of this request, for calls that came without an id.
+    """
+
+    BOUND = frozenset((CallOpen, ArgsDelta, ItemClose))
+
+    def __init__(self, tools: Tools, free_form: bool, seed: str) -> None:
+        self._tools = tools
+        self._free_form = free_form
+        self._seed = seed
+        self._unwrapped: dict[int, InputText] = {}
+        self._wrapped: set[int] = set()
+        self._ids: set[str] = set()
+
+    def take(self, event: Event) -> list[Event]:
+        """See ``Stage.take``."""
+        if isinstance(event, CallOpen):
+            return self._open(event)
+        if isinstance(event, ArgsDelta):
+            if event.key in self._unwrapped:
+                text = self._unwrapped[event.key].feed(event.text)
+                return [ArgsDelta(event.key, text)] if text else []
+            if event.key in self._wrapped:
+                return [ArgsDelta(event.key, quote(event.text).decode()[1:-1])]
+        if isinstance(event, ItemClose):
+            return self._close(event)
+        return [event]
+
+    def _open(self, event: CallOpen) -> list[Event]:
+        key, tool = event.key, self._tools.resolve(event.name)
+        kind = event.kind
+        if kind == "function" and self._tools.wrapped(event.name):
+            kind = tool.kind
+            if kind == "custom":
+                self._unwrapped[key] = InputText()
+        opened = CallOpen(
+            key, self._id(event), tool.name, kind, tool.namespace or event.namespace
+        )
+        if kind != "custom" or self._free_form:
+            return [opened]
+        self._wrapped.add(key)
+        return [opened._replace(kind="function"), ArgsDelta(key, '{"input":"')]
+
+    def _id(self, event: CallOpen) -> str:
+        """A legal id; some servers give none, or the same one twice."""
+        call_id = safe_id(event.call_id) if event.call_id else ""
+        if not call_id or call_id in self._ids:
+            call_id = f"call_{self._seed}{event.key:04x}"
+        self._ids.add(call_id)
+        return call_id
+
+    def _close(self, event: ItemClose) -> list[Event]:
+        if event.key in self._wrapped:
+            return [ArgsDelta(event.key, '"}'), event]
+        text = self._unwrapped.pop(event.key, None)
+        if text is None or event.status == "incomplete":
+            return [event]
+        rest = text.close()
+        return [ArgsDelta(event.key, rest), event] if rest else [event]
+
+
+class StopCut:
+    """
+    End the text before the first of the client's stop sequences.
+
+    What could be the beginning of one is held back. After the cut the rest of the
+    answer is read for its usage, but not for long.
+    """
+
+    def __init__(self, sequences: tuple[str, ...], usage: Usage) -> None:
+        self._sequences = tuple(sequence for sequence in sequences if sequence)
+        self._usage = usage
+        self._held: dict[int, str] = {}
+        self._open: set[int] = set()
+        self._met = ""
+        self._drained = 0
+        self._over = False
+
+    def take(self, event: Event) -> list[Event]:
+        """See ``Stage.take``."""
+        if self._met:
+            return self._after(event)
+        if isinstance(event, TextDelta):
+            return self._text(event)
+        if isinstance(event, ItemClose):
+            self._open.discard(event.key)
+            rest = self._held.pop(event.key, "")
+            return [TextDelta(event.key, rest), event] if rest else [event]
+        if isinstance(event, CallOpen):
+            self._open.add(event.key)
+        return [event]
+
+    def _text(self, event: TextDelta) -> list[Event]:
+        key = event.key
+        text = self._held.pop(key, "") + event.text
+        hits = [(at, s) for s in self._sequences if (at := text.find(s)) >= 0]
+        if hits:
+            at, self._met = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
+            cut: list[Event] = [TextDelta(key, text[:at])] if at else []
+            return [*cut, ItemClose(key)]
+        if held := self._beginning(text):
+            self._held[key] = text[-held:]
+            text = text[:-held]
+        return [TextDelta(key, text)] if text else []
+
+    def _beginning(self, text: str) -> int:
+        """How many of the last characters may begin a stop sequence."""
+        longest = max((len(sequence) for sequence in self._sequences), default=0)
+        for size in range(min(longest - 1, len(text)), 0, -1):
+            end = text[-size:]
+            if any(sequence.startswith(end) for sequence in self._sequences):
+                return size
+        return 0
+
+    def _after(self, event: Event) -> list[Event]:
+        """Calls that were open go on; all else is over."""
+        self._drained += 1
+        if isinstance(event, ItemClose) and event.key in self._open:
+            self._open.discard(event.key)
+            return [event]
+        if isinstance(event, ArgsDelta) and event.key in self._open:
+            return [event]
+        last = isinstance(event, Finish | Fail) or self._drained >= DRAINED_EVENTS
+        if self._over or not last:
+            return []
+        self._over = True
+        closed: list[Event] = [ItemClose(key, "incomplete") for key in self._open]
+        tier = event.tier if isinstance(event, Finish) else ""
+        finish = Finish("sequence", self._usage, sequence=self._met, tier=tier)
+        return [*closed, finish]
+
+
+class Compacting:
+    """Turn an answer's text into the one item that stands for the conversation."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+
+    def take(self, event: Event) -> list[Event]:
+        """See ``Stage.take``."""
+        if isinstance(event, TextDelta):
+            self._pieces.append(event.text)
+            return []
+        if isinstance(event, Start | Fail):
+            return [event]
+        if not isinstance(event, Finish):
+            return []
+        text = joined(self._pieces).strip()
+        if not text or event.cut_short:
+            # Half a summary would lose the other half for good.
+            detail = f"no whole summary: {event.reason}"
+            return [Fail(UpstreamError("upstream_failed", detail=detail))]
+        return [Compaction(text), event]

@@ -1,0 +1,218 @@
+"""
+An upstream's answer in the client's protocol: a reader of one, a writer of the other.
+
+``Translation`` follows a stream as ``grammar.Watch`` follows one that passes unchanged,
+and gives the same batches.
+
+    chunk ─▶ EventScanner ─▶ Reader ─▶ stages ─▶ Writer ─▶ Batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from gateway.errors import UpstreamError
+from gateway.protocols.chat.reader import Reader as ChatReader
+from gateway.protocols.chat.writer import Writer as ChatWriter
+from gateway.protocols.convert import Converted
+from gateway.protocols.events import PREAMBLE, Event, Fail, Finish
+from gateway.protocols.frames import Garbled
+from gateway.protocols.grammar import Batch, State
+from gateway.protocols.messages.reader import Reader as MessagesReader
+from gateway.protocols.messages.refusal import RefusalText
+from gateway.protocols.messages.writer import Writer as MessagesWriter
+from gateway.protocols.reply import Reader, Reply, Writer
+from gateway.protocols.responses.reader import Reader as ResponsesReader
+from gateway.protocols.responses.writer import Writer as ResponsesWriter
+from gateway.protocols.sse import EventScanner, EventTooLarge, events
+from gateway.protocols.stages import Binding, Compacting, Stage, StopCut
+from gateway.protocols.wire import Ending, Facts
+from gateway.usage import Usage
+
+READERS: dict[str, Callable[[Usage], Reader]] = {
+    "responses": ResponsesReader,
+    "chat": ChatReader,
+    "messages": MessagesReader,
+}
+WRITERS: dict[str, Callable[[Reply], Writer]] = {
+    "responses": ResponsesWriter,
+    "chat": ChatWriter,
+    "messages": MessagesWriter,
+}
+_FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
+_LAST = frozenset((Finish, Fail))
+_BOM = b"\xef\xbb\xbf"
+
+
+class Translation:
+    """
+    One answer on its way from an upstream to a client of another protocol.
+
+    Args:
+        source: the upstream's protocol.
+        target: the client's.
+        facts: filled: usage as the upstream tells it, id and model as the client
+            sees them.
+        converted: the request, and what the client asked for.
+        model: the client's name of the model.
+        created_at: Unix seconds.
+        now: gives Unix seconds, for the time at which the answer was whole.
+        client_body: the client's request; needed for ``/responses/compact`` alone.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        facts: Facts,
+        converted: Converted,
+        request_id: str,
+        model: str,
+        created_at: int,
+        *,
+        now: Callable[[], float] | None = None,
+        client_body: dict[str, Any] | None = None,
+    ) -> None:
+        reply = Reply(converted.asked, request_id, model, created_at, now)
+        reply.client_body = client_body or {}
+        self.facts = facts
+        self.state = State.WAITING
+        self._reader = READERS[source](facts.usage)
+        self._writer = WRITERS[target](reply)
+        self._binding = Binding(converted.tools, target in _FREE_FORM, reply.seed)
+        self._asked = converted.asked
+        self._doubts_refusals = source == "messages"
+        self._stages = self._other_stages(patient=False)
+        self._scanner = EventScanner()
+        self._begun = False
+        facts.response_id = self._writer.response_id
+        facts.model = model
+        facts.created_at = created_at
+
+    def _other_stages(self, *, patient: bool) -> list[Stage]:
+        stages: list[Stage] = []
+        if self._doubts_refusals:
+            stages.append(RefusalText(patient=patient))
+        if self._asked.cut:
+            stages.append(StopCut(self._asked.cut, self.facts.usage))
+        if self._asked.compaction:
+            stages.append(Compacting())
+        return stages
+
+    # ------------------------------------------------------------ stream
+
+    def feed(self, chunk: bytes) -> Batch:
+        """Take the next piece of the stream, wherever it was broken."""
+        if self.state is State.CLOSED:
+            return Batch(b"", True)
+        if not self._begun:
+            chunk = chunk.removeprefix(_BOM)
+            if chunk.strip():
+                self._begun = True
+                if chunk.lstrip()[:1] in b"<{[":
+                    return self._failed("upstream_malformed")
+        try:
+            data = self._scanner.feed(chunk)
+        except EventTooLarge:
+            return self._failed("upstream_too_large")
+        if not data:
+            return Batch(b"", self._started)
+        return self._read(data.split(b"\n\n") if b"\r" not in data else events(data))
+
+    def finish(self, *, clean: bool = True) -> Batch:
+        """
+        The upstream is at its end without a terminal so far.
+
+        A terminal event that lacks only its blank line at a *clean* end counts, and
+        so does an answer of which only the protocol's last word is missing.
+        """
+        if self.state is State.CLOSED:
+            return Batch(b"", True)
+        started, rest = self._started, self._scanner.rest()
+        found: list[Event] = []
+        if clean and rest.strip():
+            with suppress(Garbled):
+                found = self._reader.handle(rest)
+        if not (found and type(found[-1]) in _LAST):
+            found += self._reader.finish()
+        batch = self._write(found)
+        if batch.ending and batch.ending.outcome == "failed":
+            return Batch(b"", started, b"", batch.ending)
+        return batch
+
+    @property
+    def _started(self) -> bool:
+        return self.state is not State.WAITING
+
+    def _read(self, frames: Iterable[bytes]) -> Batch:
+        """Read whole events and write what they mean."""
+        handle = self._reader.handle
+        found: list[Event] = []
+        try:
+            for frame in frames:
+                if frame:
+                    found += handle(frame)
+        except Garbled:
+            found.append(Fail(UpstreamError("upstream_malformed")))
+        return self._write(found)
+
+    def _write(self, found: list[Event]) -> Batch:
+        write = self._writer.write
+        out: list[bytes] = []
+        started = self._started
+        for event in self._staged(found):
+            if type(event) in _LAST:
+                return self._last(event, out, started)
+            out.append(write(event))
+            started = started or type(event) not in PREAMBLE
+        if started:
+            self.state = State.STREAMING
+        return Batch(b"".join(out), started)
+
+    def _last(self, event: Event, out: list[bytes], started: bool) -> Batch:
+        """The answer is whole, or has failed; what came before is the client's."""
+        self.state = State.CLOSED
+        if isinstance(event, Fail):
+            ending = Ending("failed", event.error, event.failure)
+            return Batch(b"".join(out), started, b"", ending)
+        out.append(self._writer.write(event))
+        return Batch(b"".join(out), True, self._writer.terminal, _ending(event))
+
+    def _staged(self, found: list[Event]) -> list[Event]:
+        """*found*, as the stages let it pass."""
+        for stage in self._stages:
+            found = [passed for event in found for passed in stage.take(event)]
+        bound, bind = Binding.BOUND, self._binding.take
+        out: list[Event] = []
+        for event in found:
+            if type(event) in bound:
+                out += bind(event)
+            else:
+                out.append(event)
+        return out
+
+    def _failed(self, code: str) -> Batch:
+        return self._last(Fail(UpstreamError(code)), [], self._started)
+
+    # ------------------------------------------------------------ non-stream
+
+    def body(self, upstream_body: dict[str, Any]) -> tuple[dict[str, Any], Ending]:
+        """
+        A non-stream answer for the client, and how it ended.
+
+        The answer is empty if it is a failure.
+        """
+        self.state = State.CLOSED
+        self._stages = self._other_stages(patient=True)
+        found = self._staged(self._reader.read_body(upstream_body))
+        last = found[-1] if found else Fail(UpstreamError("upstream_malformed"))
+        if isinstance(last, Fail):
+            return {}, Ending("failed", last.error, last.failure)
+        return self._writer.body(found), _ending(last)
+
+
+def _ending(event: Event) -> Ending:
+    cut = isinstance(event, Finish) and event.cut_short
+    return Ending("incomplete" if cut else "ok")
