@@ -83,9 +83,10 @@ class Layer:
         if gate is None:
             return []
         gate.removed = True
-        self._forget(gate)
         orphans = []
         for waiting in self.line.at(name):
+            if not waiting.in_line:  # served by a slot that came back meanwhile
+                continue
             turn = self.line.remove(waiting)
             # it may have waited for its session's own alone
             waiting.fits = (waiting.fits - {name}) or self.known(waiting.tiers)
@@ -96,6 +97,7 @@ class Layer:
             self.line.add(waiting, turn)
             if slot := self.enter(waiting.tiers, waiting.holder, waiting.fits):
                 self._grant(waiting, slot)
+        self._forget(gate)
         return orphans
 
     def known(self, tiers: Tiers) -> frozenset[str]:
@@ -152,6 +154,8 @@ class Layer:
         self._roll.untie(slot.holder)
         self._forget(gate)
         self._hand_on(gate)
+        if slot.evict:  # it may have been promised to one who still waits elsewhere
+            self._preempt([n for n, other in self.gates.items() if other.draining])
 
     def _drain(self, slot: Slot) -> None:
         gate = self.gates[slot.name]
@@ -190,22 +194,25 @@ class Layer:
 
     def _preempt(self, names: Iterable[str]) -> None:
         """Tell the oldest draining holder at *names* to go, if its slot is needed."""
-        gates = [
-            gate
+        slots = [
+            next(iter(gate.draining))
             for name in names
-            if (gate := self.gates.get(name))
-            and gate.draining
-            and self.line.waiting((name,)) > gate.evicted
+            if (gate := self.gates.get(name)) and gate.draining and self._needed(name)
         ]
-        if not gates:
+        if not slots:
             return
-        slots = [next(iter(gate.draining)) for gate in gates]
         oldest = min(slots, key=lambda slot: slot.holder.since)
         gate = self.gates[oldest.name]
         del gate.draining[oldest]
         gate.evicted += 1
         assert oldest.evict
         asyncio.get_running_loop().call_soon(oldest.evict)
+
+    def _needed(self, name: str) -> bool:
+        """Whether more wait at *name* than were promised an evicted slot."""
+        reach = self.line.reach(name)
+        promised = sum(self.gates[other].evicted for other in reach)
+        return self.line.waiting(reach) > promised
 
     # --- the line --------------------------------------------------------------------
 

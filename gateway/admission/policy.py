@@ -195,6 +195,10 @@ class Line(Generic[W]):
         """How many wait for at least one of *names*."""
         return sum(group.size for group in self._touching(names))
 
+    def reach(self, name: str) -> set[str]:
+        """Every name that fits somebody whom *name* fits."""
+        return {other for group in self._at.get(name, ()) for other in group.fits}
+
     def at(self, name: str) -> list[W]:
         """Everybody whom *name* fits, in no order."""
         return [

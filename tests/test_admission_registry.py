@@ -1,0 +1,955 @@
+"""Slots are granted in order, handed over at once, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from gateway.admission.registry import Count, Holder, Place, Registry, Slot
+from gateway.errors import GatewayError
+from tests.kit import virtual_time
+from tests.kit.virtual_time import now
+
+Test = Callable[[], Coroutine[Any, Any, None]]
+
+
+def in_virtual_time(test: Test) -> Callable[[], None]:
+    """Run the test in a loop whose time leaps."""
+
+    def run() -> None:
+        virtual_time.run(test())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+class House:
+    """A registry and what was granted by it."""
+
+    def __init__(self, **accounts: int) -> None:
+        self.registry = Registry(clock=asyncio.get_running_loop().time)
+        self.granted: list[str] = []
+        self._number = 0
+        for name, limit in accounts.items():
+            self.registry.set_account(name, limit)
+
+    def user(
+        self, *names: str, max_concurrent: int = 0, max_queued: int = 1000
+    ) -> House:
+        for name in names:
+            self.registry.set_user(name, max_concurrent, max_queued)
+        return self
+
+    def holder(self, user: str) -> Holder:
+        self._number += 1
+        return Holder(f"{user}{self._number}", user)
+
+    def ask_user(
+        self, user: str, wait_s: float = 60.0, session: str = ""
+    ) -> asyncio.Task[Slot]:
+        holder = self.holder(user)
+        return self._task(
+            holder,
+            self.registry.user_slot(user, holder, now() + wait_s, session=session),
+        )
+
+    def ask(
+        self,
+        user: str,
+        *tiers: str,
+        wait_s: float = 60.0,
+        prefer: str = "",
+        alone_s: float = 0.0,
+    ) -> asyncio.Task[Slot]:
+        """Ask for an account of *tiers*, each a string of one-letter names."""
+        holder = self.holder(user)
+        return self._task(
+            holder,
+            self.registry.account_slot(
+                tiers or ("A",),
+                holder,
+                now() + wait_s,
+                prefer=prefer,
+                prefer_until=now() + alone_s if alone_s else 0.0,
+            ),
+        )
+
+    def _task(self, holder: Holder, slot: Awaitable[Slot]) -> asyncio.Task[Slot]:
+        async def wait() -> Slot:
+            granted = await slot
+            self.granted.append(holder.request_id)
+            return granted
+
+        return asyncio.create_task(wait(), name=holder.request_id)
+
+    def counts(self, name: str) -> tuple[int, int]:
+        """In use and waiting."""
+        count = next(c for c in self.registry.counts() if c.name == name)
+        return count.in_use, count.waiting
+
+    def find(self, request_id: str) -> Holder:
+        return next(h for h in self.registry.holders() if h.request_id == request_id)
+
+    def place(self, request_id: str) -> Place:
+        place = self.registry.place(self.find(request_id))
+        assert place
+        return place
+
+
+async def turn() -> None:
+    """Let everything that is ready run."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def refusal(task: asyncio.Task[Slot]) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        await task
+    return caught.value
+
+
+# --- order ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_ten_of_one_user_are_served_in_the_order_of_arrival() -> None:
+    house = House().user("u", max_concurrent=1)
+    tasks = [house.ask_user("u") for _ in range(11)]
+    await turn()
+    for task in tasks:
+        (await task).release()
+        await turn()
+
+    assert [f"u{n}" for n in range(1, 12)] == house.granted
+
+
+@in_virtual_time
+async def test_a_newcomer_does_not_overtake_between_release_and_resumption() -> None:
+    house = House(A=1).user("u", "v")
+    slot = await house.ask("u")
+    waiting = house.ask("u")
+    await turn()
+    slot.release()
+    newcomer = house.ask("v")
+    await turn()
+
+    assert waiting.done()
+    assert not newcomer.done()
+    newcomer.cancel()
+
+
+@in_virtual_time
+async def test_the_next_has_the_slot_in_the_turn_of_the_release() -> None:
+    house = House(A=1).user("u", "v")
+    slot = await house.ask("u")
+    waiting = house.ask("v")
+    await turn()
+    slot.release()
+
+    assert "running" == house.find("v2").state
+    assert (1, 0) == house.counts("A")
+    await waiting
+
+
+@in_virtual_time
+async def test_users_take_turns_at_an_account() -> None:
+    house = House(A=1).user("u", "v")
+    tasks = [house.ask("u") for _ in range(5)] + [house.ask("v"), house.ask("v")]
+    await turn()
+    for _ in tasks:
+        next(t for t in tasks if t.done() and t.result().release() is None)
+        await turn()
+        tasks = [t for t in tasks if not t.done() or _held(t.result(), house)]
+
+    assert ["u1", "u2", "v6", "u3", "v7", "u4", "u5"] == house.granted
+
+
+def _held(slot: Slot, house: House) -> bool:
+    return slot.holder in house.registry.holders()
+
+
+@in_virtual_time
+async def test_the_better_tier_first_and_the_emptier_account_inside_it() -> None:
+    house = House(A=2, B=2, C=0).user("u")
+    slots = [await house.ask("u", "AB", "C") for _ in range(5)]
+
+    assert "ABABC" == "".join(slot.account for slot in slots)
+
+
+@in_virtual_time
+async def test_a_waiter_takes_any_account_that_fits() -> None:
+    house = House(A=1, B=1, C=1).user("u")
+    a, b = await house.ask("u", "A"), await house.ask("u", "B")
+    waiting = house.ask("u", "A", "B")
+    await turn()
+    b.release()
+
+    assert "B" == (await waiting).account
+    a.release()
+
+
+# --- the session's own account --------------------------------------------------------
+
+
+@in_virtual_time
+async def test_the_sessions_own_account_is_taken_first() -> None:
+    house = House(A=2, B=2).user("u")
+
+    assert "B" == (await house.ask("u", "A", "B", prefer="B")).account
+
+
+@in_virtual_time
+async def test_it_is_waited_for_alone_for_a_moment() -> None:
+    house = House(A=1, B=1).user("u")
+    b = await house.ask("u", "B")
+    waiting = house.ask("u", "A", "B", prefer="B", alone_s=3)
+    await asyncio.sleep(2)
+    b.release()
+
+    assert "B" == (await waiting).account
+
+
+@in_virtual_time
+async def test_then_any_account_will_do() -> None:
+    house = House(A=1, B=1).user("u")
+    await house.ask("u", "B")
+    began = now()
+    slot = await house.ask("u", "A", "B", prefer="B", alone_s=3)
+
+    assert "A" == slot.account
+    assert 3 == pytest.approx(now() - began)
+
+
+@in_virtual_time
+async def test_a_widened_waiter_stands_where_it_came() -> None:
+    house = House(A=1, B=1).user("u", "v")
+    a, _ = await house.ask("u", "A"), await house.ask("u", "B")
+    first = house.ask("u", "A", "B", prefer="B", alone_s=3)
+    await asyncio.sleep(1)
+    second = house.ask("u", "A", "B")
+    await asyncio.sleep(3)
+    a.release()
+    await turn()
+
+    assert first.done()
+    assert not second.done()
+    second.cancel()
+
+
+@in_virtual_time
+async def test_a_preferred_account_that_is_gone_is_not_waited_for() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u", "A", prefer="Z", alone_s=3)
+
+    assert "A" == slot.account
+
+
+# --- caps, deadlines, sentences -------------------------------------------------------
+
+
+@in_virtual_time
+async def test_one_more_than_may_wait_is_refused_at_once() -> None:
+    house = House().user("u", max_concurrent=3, max_queued=2)
+    tasks = [house.ask_user("u") for _ in range(5)]
+    await turn()
+    error = await refusal(house.ask_user("u"))
+
+    assert ("queue_full", 429) == (error.code, error.status)
+    assert (
+        "Concurrency limit exceeded for user (3 of 3 running, 2 waiting), "
+        f"please try again in {error.retry_after_s}s (request id: x)"
+    ) == error.sentence("x")
+    assert 5 == len(house.registry.holders())
+    for task in tasks:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_the_cap_counts_both_layers() -> None:
+    house = House(A=1).user("u", max_queued=2)
+    house.ask("u")
+    waiting = [house.ask("u"), house.ask("u")]
+    await turn()
+    error = await refusal(house.ask("u"))
+
+    assert "queue_full" == error.code
+    assert (
+        "Concurrency limit exceeded for account (1 of 1 running, 2 waiting)"
+        == error.message
+    )
+    for task in waiting:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_whoever_has_waited_or_run_is_not_refused_for_a_full_queue() -> None:
+    house = House(A=1).user("u", max_queued=1)
+    runner = house.holder("u")
+    slot = await house.registry.account_slot([["A"]], runner, now() + 60)
+    other = house.ask("u")
+    await turn()
+    slot.release()
+    await turn()
+    third = house.ask("u")
+    await turn()
+    again = asyncio.create_task(
+        house.registry.account_slot([["A"]], runner, now() + 60)
+    )
+    await turn()
+    (await other).release()
+    await turn()
+
+    assert again.done(), "and it goes before those who came later"
+    assert not third.done()
+    third.cancel()
+
+
+@in_virtual_time
+async def test_nobody_waits_where_none_may() -> None:
+    house = House().user("u", max_concurrent=1, max_queued=0)
+    await house.ask_user("u")
+
+    assert "queue_full" == (await refusal(house.ask_user("u"))).code
+
+
+@in_virtual_time
+async def test_one_deadline_covers_both_layers() -> None:
+    house = House(A=1).user("u", max_concurrent=1)
+    house.user("v")
+    await house.ask("v")
+    first = await house.ask_user("u")
+    holder, began = house.holder("u"), now()
+    deadline = began + 30
+    waiting = asyncio.create_task(house.registry.user_slot("u", holder, deadline))
+    await asyncio.sleep(20)
+    first.release()
+    await waiting
+    with pytest.raises(GatewayError) as caught:
+        await house.registry.account_slot([["A"]], holder, deadline)
+
+    assert 30 == pytest.approx(now() - began)
+    assert "queue_timeout" == caught.value.code
+    assert (
+        "Concurrency limit exceeded for account (1 of 1 running, 0 waiting)"
+        == caught.value.message
+    )
+
+
+@pytest.mark.parametrize("wait_s", [-5.0, 0.0, float("-inf")])
+def test_a_deadline_that_has_passed_refuses_only_who_must_wait(wait_s: float) -> None:
+    async def scenario() -> None:
+        house = House().user("u", max_concurrent=1)
+        await house.ask_user("u", wait_s)
+
+        assert "queue_timeout" == (await refusal(house.ask_user("u", wait_s))).code
+
+    virtual_time.run(scenario())
+
+
+@in_virtual_time
+async def test_a_deadline_may_be_never() -> None:
+    house = House().user("u", max_concurrent=1)
+    slot = await house.ask_user("u")
+    waiting = house.ask_user("u", float("inf"))
+    await asyncio.sleep(10_000)
+    slot.release()
+
+    assert "u" == (await waiting).name
+
+
+@in_virtual_time
+async def test_when_to_come_back_is_measured() -> None:
+    """Requests of 8 s on one slot; the running one is 3 s old, two wait before."""
+    house = House().user("u", max_concurrent=1, max_queued=2)
+    for _ in range(3):
+        with await house.ask_user("u"):
+            await asyncio.sleep(8)
+    await house.ask_user("u")
+    waiting = [house.ask_user("u"), house.ask_user("u")]
+    await asyncio.sleep(3)
+
+    assert 5 + 8 + 8 == (await refusal(house.ask_user("u"))).retry_after_s
+    for task in waiting:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_limits_of_several_accounts_are_summed() -> None:
+    house = House(A=1, B=2).user("u")
+    for tier in "ABB":
+        await house.ask("u", tier)
+    error = await refusal(house.ask("u", "AB", wait_s=1))
+
+    assert (
+        "Concurrency limit exceeded for account (3 of 3 running, 0 waiting)"
+        == error.message
+    )
+
+
+@in_virtual_time
+async def test_the_place_tells_position_wait_and_load() -> None:
+    house = House(A=1).user("u", "v")
+    with await house.ask("u"):
+        await asyncio.sleep(10)
+    await house.ask("u")
+    tasks = [house.ask("u"), house.ask("u"), house.ask("v")]
+    await asyncio.sleep(4)
+
+    assert Place(1, 6.0, "account", 1, 1, 3) == house.place("u3")
+    assert Place(2, 16.0, "account", 1, 1, 3) == house.place("v5")
+    assert Place(3, 26.0, "account", 1, 1, 3) == house.place("u4")
+    for task in tasks:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_the_wait_for_a_user_counts_the_wait_for_an_account() -> None:
+    """Each request runs 10 s after it waited 5 s for its account."""
+    house = House(A=1).user("u", max_concurrent=1)
+    house.user("v")
+    for _ in range(2):
+        a = await house.ask("v")
+        holder = house.holder("u")
+        with await house.registry.user_slot("u", holder, now() + 99):
+            asyncio.get_running_loop().call_later(5, a.release)
+            with await house.registry.account_slot("A", holder, now() + 99):
+                await asyncio.sleep(10)
+    await house.ask_user("u")
+    waiting = house.ask_user("u")
+    await turn()
+
+    assert 15 + 5 == house.place(waiting.get_name()).expected_s
+    waiting.cancel()
+
+
+# --- cancellation ---------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_leaving_the_line_frees_the_place_at_once() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    first, second = house.ask("u"), house.ask("u")
+    await turn()
+    first.cancel()
+    await turn()
+
+    assert (1, 1) == house.counts("A")
+    slot.release()
+    await turn()
+    assert second.done()
+
+
+@pytest.mark.parametrize("layer", ["user", "account"])
+@pytest.mark.parametrize("cancel_first", [True, False], ids=["before", "after"])
+def test_cancel_and_grant_in_the_same_turn(layer: str, cancel_first: bool) -> None:
+    """Whoever wins, the slot goes on to the next and is not lost or doubled."""
+
+    async def scenario() -> None:
+        house = House(A=1).user("u", max_concurrent=1 if layer == "user" else 0)
+        ask = house.ask_user if layer == "user" else house.ask
+        slot = await ask("u")
+        first, second = ask("u"), ask("u")
+        await turn()
+        if cancel_first:
+            first.cancel()
+            slot.release()
+        else:
+            slot.release()
+            first.cancel()
+        await turn()
+
+        assert first.cancelled()
+        assert second.done()
+        second.result().release()
+        assert [] == house.registry.holders()
+        assert (0, 0) == house.counts("u" if layer == "user" else "A")
+
+    virtual_time.run(scenario())
+
+
+@in_virtual_time
+async def test_deadline_and_grant_in_the_same_turn() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    asyncio.get_running_loop().call_at(now() + 5, slot.release)
+    waiting = house.ask("u", wait_s=5)
+    with suppress(GatewayError):
+        (await waiting).release()
+
+    assert (0, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_a_caller_that_raises_gives_the_slot_back() -> None:
+    house = House(A=1).user("u")
+    with pytest.raises(ZeroDivisionError):
+        with await house.ask("u") as slot:
+            raise ZeroDivisionError
+
+    assert (0, 0) == house.counts("A")
+    slot.release()
+    assert (0, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_a_slot_goes_back_once() -> None:
+    house = House(A=1).user("u")
+    first = await house.ask("u")
+    first.release()
+    second = await house.ask("u")
+    first.release()
+
+    assert (1, 0) == house.counts("A")
+    assert "account" == second.scope
+
+
+@in_virtual_time
+async def test_a_waiter_that_is_thrown_away_leaves_nothing() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    waiting = house.registry.account_slot(["A"], house.holder("u"), now() + 9)
+    waiting.send(None)
+    waiting.close()
+    slot.release()
+
+    assert (0, 0) == house.counts("A")
+
+
+# --- changing limits ------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_larger_limit_lets_waiters_in_at_once() -> None:
+    house = House(A=1).user("u")
+    tasks = [house.ask("u") for _ in range(5)]
+    await turn()
+    house.registry.set_account("A", 3)
+    await turn()
+
+    assert ["u1", "u2", "u3"] == house.granted
+    house.registry.set_account("A", 0)
+    await turn()
+    assert all(task.done() for task in tasks)
+
+
+@in_virtual_time
+async def test_a_smaller_limit_drops_nobody_and_holds_from_then_on() -> None:
+    house = House(A=3).user("u")
+    slots = [await house.ask("u") for _ in range(3)]
+    waiting = house.ask("u")
+    await turn()
+    house.registry.set_account("A", 1)
+    slots[0].release()
+    slots[1].release()
+    await turn()
+
+    assert not waiting.done()
+    slots[2].release()
+    await turn()
+    assert waiting.done()
+    assert (1, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_a_limit_may_be_none_and_come_back() -> None:
+    house = House(A=0).user("u")
+    slots = [await house.ask("u") for _ in range(4)]
+    house.registry.set_account("A", 2)
+    waiting = house.ask("u")
+    for slot in slots[:2]:
+        slot.release()
+    await turn()
+
+    assert not waiting.done()
+    slots[2].release()
+    await turn()
+    assert waiting.done()
+
+
+@in_virtual_time
+async def test_a_negative_limit_is_none() -> None:
+    house = House(A=-1).user("u", max_concurrent=-3)
+    await house.ask_user("u")
+
+    assert "A" == (await house.ask("u")).account
+
+
+@in_virtual_time
+async def test_a_removed_users_waiters_are_refused_and_its_runners_finish() -> None:
+    house = House(A=1).user("u", max_concurrent=2)
+    runner = await house.ask_user("u")
+    slot = await house.ask("u")
+    at_account = house.ask("u")
+    await house.ask_user("u")
+    at_user = house.ask_user("u")
+    await turn()
+    house.registry.remove_user("u")
+
+    for task in (at_account, at_user, house.ask_user("u"), house.ask("u")):
+        error = await refusal(task)
+        assert ("unknown_key", "client") == (error.code, error.origin)
+    assert 2 == house.counts("u")[0]
+    runner.release()
+    slot.release()
+    assert (0, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_a_user_that_comes_back_finds_its_slots_counted() -> None:
+    house = House().user("u", max_concurrent=2)
+    slots = [await house.ask_user("u") for _ in range(2)]
+    house.registry.remove_user("u")
+    house.user("u", max_concurrent=2)
+    waiting = house.ask_user("u")
+    await turn()
+
+    assert not waiting.done()
+    slots[0].release()
+    await turn()
+    assert waiting.done()
+
+
+@in_virtual_time
+async def test_a_removed_account_is_left_by_its_waiters() -> None:
+    house = House(A=1, B=1, C=1).user("u")
+    a, b = await house.ask("u", "A"), await house.ask("u", "B")
+    only_a, either = house.ask("u", "A"), house.ask("u", "AB")
+    sticky = house.ask("u", "A", "C", prefer="A", alone_s=30)
+    await turn()
+    house.registry.remove_account("A")
+
+    error = await refusal(only_a)
+    assert ("model_not_found", "gateway") == (error.code, error.origin)
+    assert "C" == (await sticky).account
+    assert not either.done()
+    b.release()
+    assert "B" == (await either).account
+    a.release()
+    assert ["B", "C", "u"] == sorted(c.name for c in house.registry.counts())
+    assert "model_not_found" == (await refusal(house.ask("u", "A"))).code
+
+
+@in_virtual_time
+async def test_removing_what_is_not_there_is_nothing() -> None:
+    house = House()
+    house.registry.remove_account("A")
+    house.registry.remove_user("u")
+
+    assert [] == house.registry.counts()
+
+
+# --- draining -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_draining_slot_counts_until_somebody_needs_it() -> None:
+    house = House(A=1).user("u")
+    evicted: list[str] = []
+    slot = await house.ask("u")
+    slot.drain(lambda: (evicted.append("A"), slot.release()))
+    await turn()
+
+    assert [] == evicted
+    assert (1, 0) == house.counts("A")
+    assert "draining" == house.find("u1").state
+    assert "A" == (await house.ask("u")).account
+    assert ["A"] == evicted
+
+
+@in_virtual_time
+async def test_the_oldest_draining_slot_goes_first_and_one_for_each_waiter() -> None:
+    house = House(A=2, B=1).user("u")
+    evicted: list[int] = []
+    slots = [await house.ask("u", tier) for tier in "AAB"]
+    for n in (1, 2, 0):
+        await asyncio.sleep(1)
+        slots[n].drain(lambda n=n: evicted.append(n))  # type: ignore[misc]
+    waiting = [house.ask("u", "AB")]
+    await turn()
+
+    assert [1] == evicted
+    waiting.append(house.ask("u", "AB"))
+    await turn()
+    assert [1, 2] == evicted
+    slots[1].release()
+    slots[2].release()
+    await turn()
+    assert all(task.done() for task in waiting)
+    assert [1, 2] == evicted
+
+
+@in_virtual_time
+async def test_a_slot_that_starts_to_drain_before_a_waiter_is_evicted() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    waiting = house.ask("u")
+    await turn()
+    slot.drain(slot.release)
+    await turn()
+
+    assert waiting.done()
+    assert (1, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_a_widened_waiter_evicts_too() -> None:
+    house = House(A=1, B=1).user("u")
+    a, _ = await house.ask("u", "A"), await house.ask("u", "B")
+    a.drain(a.release)
+    slot = await house.ask("u", "A", "B", prefer="B", alone_s=3)
+
+    assert "A" == slot.account
+
+
+@in_virtual_time
+async def test_draining_is_no_service_time() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    await asyncio.sleep(2)
+    slot.drain(slot.release)
+    await asyncio.sleep(500)
+    slot.release()
+    await house.ask("u")
+    waiting = house.ask("u")
+    await turn()
+
+    assert 2 == pytest.approx(house.place("u3").expected_s)
+    waiting.cancel()
+
+
+@in_virtual_time
+async def test_a_released_slot_cannot_drain() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    slot.release()
+    slot.drain(slot.release)
+
+    assert (0, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_an_evict_that_raises_hurts_nobody_else() -> None:
+    house = House(A=1).user("u")
+    heard: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+    slot = await house.ask("u")
+    slot.drain(lambda: 1 / 0)
+    waiting = house.ask("u")
+    await turn()
+    slot.release()
+
+    assert "A" == (await waiting).account
+    assert [ZeroDivisionError] == [type(error) for error in heard]
+
+
+# --- the kept place -------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_repeat_after_a_timeout_gets_its_place_back() -> None:
+    house = House().user("u", max_concurrent=1)
+    slot = await house.ask_user("u")
+    early = house.ask_user("u", wait_s=10, session="s")
+    await turn()
+    late = house.ask_user("u")
+    assert "queue_timeout" == (await refusal(early)).code
+    await asyncio.sleep(1)
+    repeat = house.ask_user("u", session="s")
+    await turn()
+    slot.release()
+    await turn()
+
+    assert repeat.done()
+    assert not late.done()
+    late.cancel()
+
+
+@pytest.mark.parametrize(
+    ("session", "pause_s"),
+    [
+        pytest.param("other", 1.0, id="another-session"),
+        pytest.param("", 1.0, id="no-session"),
+        pytest.param("s", 6.0, id="too-late"),
+    ],
+)
+def test_a_place_is_kept_for_its_session_and_not_for_long(
+    session: str, pause_s: float
+) -> None:
+    async def scenario() -> None:
+        house = House().user("u", max_concurrent=1)
+        slot = await house.ask_user("u")
+        early = house.ask_user("u", wait_s=10, session="s")
+        await turn()
+        late = house.ask_user("u")
+        await refusal(early)
+        await asyncio.sleep(pause_s)
+        repeat = house.ask_user("u", session=session)
+        await turn()
+        slot.release()
+        await turn()
+
+        assert late.done()
+        assert not repeat.done()
+        repeat.cancel()
+
+    virtual_time.run(scenario())
+
+
+@in_virtual_time
+async def test_the_place_between_users_is_kept_too() -> None:
+    house = House(A=1).user("u", "v", max_queued=1)
+
+    async def both(user: str, wait_s: float) -> Slot:
+        holder, deadline = house.holder(user), now() + wait_s
+        await house.registry.user_slot(user, holder, deadline, session="s")
+        return await house.registry.account_slot(["A"], holder, deadline)
+
+    slot = await house.ask("w") if house.user("w") else None
+    early = asyncio.create_task(both("u", 10))
+    await turn()
+    other = asyncio.create_task(both("v", 60))
+    await refusal(early)
+    repeat = asyncio.create_task(both("u", 60))
+    await turn()
+    assert slot
+    slot.release()
+    await turn()
+
+    assert repeat.done()
+    assert not other.done()
+    other.cancel()
+
+
+# --- what can be seen -----------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_every_holder_is_listed_with_its_state() -> None:
+    house = House(A=1).user("u", max_concurrent=1)
+    house.user("v")
+    user_slot = await house.ask_user("u")
+    queued = house.ask_user("u")
+    slot = await house.ask("v")
+    at_account = house.ask("v")
+    await asyncio.sleep(5)
+    listed = {
+        h.request_id: (h.user, h.state, h.account, now() - h.since)
+        for h in house.registry.holders()
+    }
+
+    assert {
+        "u1": ("u", "running", "", 5),
+        "u2": ("u", "queued_user", "", 5),
+        "v3": ("v", "running", "A", 5),
+        "v4": ("v", "queued_account", "", 5),
+    } == listed
+    assert house.registry.place(house.find("v3")) is None
+    for task in (queued, at_account):
+        task.cancel()
+    await turn()
+    user_slot.release()
+    slot.release()
+    assert [] == house.registry.holders()
+
+
+@in_virtual_time
+async def test_counts_of_users_and_accounts() -> None:
+    house = House(A=1, B=0).user("u", max_concurrent=1)
+    await house.ask_user("u")
+    await house.ask("u")
+    tasks = [house.ask_user("u"), house.ask("u")]
+    await turn()
+
+    assert [
+        Count("user", "u", 1, 1, 1),
+        Count("account", "A", 1, 1, 1),
+        Count("account", "B", 0, 0, 0),
+    ] == house.registry.counts()
+    for task in tasks:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_without_limits_nothing_waits_and_no_future_is_made() -> None:
+    house = House(A=0).user("u")
+    loop = asyncio.get_running_loop()
+    monkeypatch = pytest.MonkeyPatch()
+    made: list[int] = []
+    monkeypatch.setattr(loop, "create_future", lambda: made.append(1))
+    for _ in range(100):
+        holder = house.holder("u")
+        await house.registry.user_slot("u", holder, now())
+        await house.registry.account_slot(["A"], holder, now())
+
+    monkeypatch.undo()
+
+    assert [] == made
+    assert (100, 0) == house.counts("A")
+
+
+def test_a_clock_that_jumps_does_no_harm() -> None:
+    async def scenario() -> None:
+        clock = [1000.0]
+        registry = Registry(clock=lambda: clock[0])
+        registry.set_user("u", 1, 10)
+        holders = [Holder(f"r{n}", "u") for n in range(4)]
+        slot = await registry.user_slot("u", holders[0], 1060.0, session="s")
+        tasks = [
+            asyncio.create_task(registry.user_slot("u", h, 1060.0, session="s"))
+            for h in holders[1:]
+        ]
+        await turn()
+        for leap in (-990.0, 1e8, -1e7):
+            clock[0] += leap
+            place = registry.place(holders[3])
+            assert place is None or place.expected_s >= 0
+            slot.release()
+            await turn()
+            slot = await tasks.pop(0)
+        slot.release()
+
+        assert [] == registry.holders()
+
+    virtual_time.run(scenario())
+
+
+@in_virtual_time
+async def test_five_thousand_waiters_come_and_go() -> None:
+    house = House(A=4, B=4).user(
+        *(f"u{n}" for n in range(50)), max_concurrent=0, max_queued=200
+    )
+    tasks = [house.ask(f"u{n % 50}", "AB", wait_s=9e9) for n in range(5008)]
+    await turn()
+
+    assert (4, 5000) == house.counts("A")
+    holders = house.registry.holders()
+    places = [p.position for h in holders if (p := house.registry.place(h))]
+    assert list(range(1, 5001)) == sorted(places)
+    for task in tasks:
+        (await task).release()
+    assert [] == house.registry.holders()
+    assert (0, 0) == house.counts("A") == house.counts("B")
+
+
+@in_virtual_time
+async def test_a_mass_of_cancellations_leaves_nothing() -> None:
+    house = House(A=1).user("u", max_queued=5000)
+    slot = await house.ask("u")
+    tasks = [house.ask("u") for _ in range(1000)]
+    await turn()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    slot.release()
+    del tasks, slot
+    gc.collect()
+
+    assert (0, 0) == house.counts("A")
+    assert not any(isinstance(o, Slot) for o in gc.get_objects())
