@@ -17,7 +17,16 @@ from gateway.protocols.chat import request as chat
 from gateway.protocols.compaction import summarising, triggered
 from gateway.protocols.estimate import estimate_tokens
 from gateway.protocols.messages import request as messages
-from gateway.protocols.model import Asked, Options, Request, Tools, Written
+from gateway.protocols.model import (
+    Asked,
+    Image,
+    Message,
+    Options,
+    Request,
+    ToolResult,
+    Tools,
+    Written,
+)
 from gateway.protocols.reading import Unsupported, encoded
 from gateway.protocols.responses import request as responses
 
@@ -91,13 +100,16 @@ def convert_request(
         compaction = "trigger"
     read_body = summarising(body) if compaction else body
     reader, writer = FORMS[source], FORMS[target]
+    options = options or Options()
     try:
         request = reader.read(read_body)
         asked = reader.asked(body, request, model)
         request.model = upstream_model
         if stream is not None:
             request.stream = stream
-        written = writer.write(request, options or Options())
+        if not options.images:
+            _refuse_images(request, model)
+        written = writer.write(request, options)
     except Unsupported as problem:
         raise unsupported(problem.path, model, target) from None
     asked.compaction = compaction
@@ -107,6 +119,22 @@ def convert_request(
     if source == "messages":
         asked.input_tokens = estimate_tokens(body)
     return Converted(written.body, written.dropped, written.tools, asked)
+
+
+def _refuse_images(request: Request, model: str) -> None:
+    """
+    Raises:
+        ClientError: the request shows an image to a model that reads text only.
+    """
+    for item in request.items:
+        parts = item.parts if isinstance(item, (Message, ToolResult)) else ()
+        for part in parts:
+            if isinstance(part, Image):
+                raise ClientError(
+                    "unsupported_parameter",
+                    f"'{part.path}' is an image, but model '{model}' reads text only",
+                    param=part.path,
+                )
 
 
 def unsupported(path: str, model: str, protocol: str) -> ClientError:

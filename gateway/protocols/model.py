@@ -423,11 +423,12 @@ class Options:
             moved up to ``system``.
         cache: Messages: mark the end of the prompt for caching; "auto": when the
             client named a cache key and set no marks of its own.
+        responses_cache_marks: Responses: write cache marks as breakpoints on parts.
         chat_max_tokens_field: the name older servers know is ``max_tokens``.
         chat_extras: whether OpenAI's own Chat fields are known (service_tier,
             prompt_cache_key, verbosity, safety_identifier, efforts above high).
         chat_reasoning: send earlier reasoning back as ``reasoning_content``.
-        chat_cache_marks: write cache marks as OpenAI's breakpoints on parts.
+        chat_cache_marks: Chat: the same.
         chat_system_role: what instructions and developer turns are written as.
         json_schema: whether the server can force a JSON schema.
         images: whether the models see images.
@@ -439,6 +440,7 @@ class Options:
     sampling: Literal["auto", "keep", "drop"] = "auto"
     system_messages: Literal["auto", "keep", "hoist"] = "auto"
     cache: Literal["auto", "always", "never"] = "auto"
+    responses_cache_marks: bool = True
     chat_max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = (
         "max_completion_tokens"
     )

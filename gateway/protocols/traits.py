@@ -25,8 +25,6 @@ _LIMITS = (
     (re.compile(r"claude-opus-4(?:-1)?(?:-\d{8})?$"), 32000),
 )
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-
 
 def claude_version(model: str) -> tuple[int, int] | None:
     """``(4, 5)`` of "claude-haiku-4-5-20251001"; None for other names."""
@@ -90,6 +88,19 @@ def openai_effort(model: str, effort: str) -> str:
     if effort == "none" and _NO_EFFORT_NONE.search(model):
         return "minimal"
     return effort
+
+
+def chat_effort(model: str, effort: str, options: Options) -> str:
+    """
+    A neutral *effort* as a Chat model knows it; "" to leave it out. Servers that
+    only follow OpenAI know three words, and refuse others.
+    """
+    effort = openai_effort(model, effort)
+    if options.chat_extras and _OPENAI_REASONS.search(model):
+        return effort
+    if effort == "none":
+        return ""
+    return "high" if effort in ("xhigh", "max") else effort
 
 
 def output_limit(model: str) -> int | None:

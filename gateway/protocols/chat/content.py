@@ -89,8 +89,6 @@ def _write_part(part: Part, request: Request, options: Options) -> dict[str, Any
         case Text(text=text) | Refusal(text=text):
             form = {"type": "text", "text": text}
         case Image():
-            if not options.images:
-                raise Unsupported(part.path)
             form = {"type": "image_url", "image_url": {"url": image_url(part)}}
             if part.detail:
                 form["image_url"]["detail"] = part.detail

@@ -28,7 +28,7 @@ from gateway.protocols.model import (
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.responses.request import short_user
 from gateway.protocols.toolset import align
-from gateway.protocols.traits import openai_effort, openai_takes_sampling
+from gateway.protocols.traits import chat_effort, openai_takes_sampling
 
 STOP_MAX = 4
 
@@ -236,9 +236,7 @@ def _write_messages(
 def _write_sampling(body: dict[str, Any], request: Request, options: Options) -> None:
     effort = ""
     if request.thinking is not None and request.thinking.effort:
-        effort = openai_effort(request.model, request.thinking.effort)
-        if effort in ("xhigh", "max") and not options.chat_extras:
-            effort = "high"
+        effort = chat_effort(request.model, request.thinking.effort, options)
         if effort:
             body["reasoning_effort"] = effort
         else:

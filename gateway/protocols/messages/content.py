@@ -127,9 +127,7 @@ def _read_search_result(node: Node) -> list[Part]:
     return [Text(text, read_mark(node), node.path)]
 
 
-def write_blocks(
-    parts: list[Part], request: Request, *, images: bool = True
-) -> list[dict[str, Any]]:
+def write_blocks(parts: list[Part], request: Request) -> list[dict[str, Any]]:
     """
     *parts* as blocks; empty texts, which Messages refuses, are left out.
 
@@ -139,17 +137,15 @@ def write_blocks(
     return [
         write_mark(block, getattr(part, "cache", None))
         for part in parts
-        if (block := _write_block(part, request, images)) is not None
+        if (block := _write_block(part, request)) is not None
     ]
 
 
-def _write_block(part: Part, request: Request, images: bool) -> dict[str, Any] | None:
+def _write_block(part: Part, request: Request) -> dict[str, Any] | None:
     match part:
         case Text(text=text) | Refusal(text=text):
             return {"type": "text", "text": text} if text else None
         case Image():
-            if not images:
-                raise Unsupported(part.path)
             if part.detail not in ("", "auto"):
                 request.drop(f"{part.path}.detail")
             return {"type": "image", "source": _image_source(part)}

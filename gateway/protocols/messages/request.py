@@ -235,7 +235,7 @@ def write_request(request: Request, options: Options) -> Written:
         turns.add(item)
     turns.finish()
     if not turns.messages:
-        refuse(request.path("items") or "input", "holds nothing for the model")
+        refuse(request.path("items"), "holds nothing for the model")
     if request.format is not None and request.format.type == "json_object":
         turns.system.append({"type": "text", "text": JSON_RULE})
     if turns.system:

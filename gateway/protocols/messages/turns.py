@@ -164,7 +164,6 @@ class Turns:
         self.system: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self._request = request
-        self._images = options.images
         self._names = names
         self._system_turns = takes_system_turns(request.model, options)
 
@@ -204,7 +203,7 @@ class Turns:
             block["text"] = block["text"].rstrip() or block["text"]
 
     def _blocks(self, parts: list[Part]) -> list[dict[str, Any]]:
-        return write_blocks(parts, self._request, images=self._images)
+        return write_blocks(parts, self._request)
 
     def _only_text(self, message: Message) -> None:
         if message.phase:

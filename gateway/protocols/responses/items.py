@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from gateway.protocols.carrier import local_shell_fields
@@ -9,6 +10,7 @@ from gateway.protocols.compaction import SUMMARY_MARK, compacted_text
 from gateway.protocols.model import (
     TAG_REDACTED,
     TAG_THINKING,
+    Audio,
     CacheTtl,
     Item,
     Kind,
@@ -239,7 +241,7 @@ def write_input(
                 parts = write_parts(item.parts, request)
                 done.append({"type": "message", "role": item.role, "content": parts})
             case Reasoning():
-                if item.blob and item.id:
+                if item.blob:
                     done.append(_write_reasoning(item))
                 else:
                     request.drop(item.path)
@@ -249,6 +251,15 @@ def write_input(
             case ToolResult():
                 done.append(_write_result(item, request))
     return done
+
+
+def unmark(request: Request) -> None:
+    """Leave out the cache marks of every part, for servers that refuse them."""
+    for item in request.items:
+        for part in item.parts if isinstance(item, (Message, ToolResult)) else ():
+            if not isinstance(part, (Refusal, Audio)) and part.cache is not None:
+                part.cache = None
+                request.drop(request.path("cache"))
 
 
 def _drop_mark(request: Request, cache: CacheTtl | None) -> None:
@@ -265,7 +276,10 @@ def _write_assistant(message: Message, request: Request) -> list[dict[str, Any]]
             case Text():
                 _drop_mark(request, part.cache)
                 item["content"] = part.text
-            case Refusal():
+            case Refusal():  # has only the long form, which wants an id
+                known = hashlib.sha256(part.text.encode("utf-8", "replace"))
+                item["id"] = f"msg_{known.hexdigest()[:32]}"
+                item["status"] = "completed"
                 item["content"] = [{"type": "refusal", "refusal": part.text}]
             case _:
                 raise Unsupported(part.path or message.path)
@@ -277,12 +291,10 @@ def _write_assistant(message: Message, request: Request) -> list[dict[str, Any]]
 
 def _write_reasoning(item: Reasoning) -> dict[str, Any]:
     texts = [{"type": "summary_text", "text": text} for text in item.texts if text]
-    return {
-        "type": "reasoning",
-        "id": item.id,
-        "summary": texts,
-        "encrypted_content": item.blob,
-    }
+    form: dict[str, Any] = {"type": "reasoning", "summary": texts}
+    if item.id:
+        form["id"] = item.id
+    return {**form, "encrypted_content": item.blob}
 
 
 def _write_call(call: ToolCall, names: Tools) -> dict[str, Any]:

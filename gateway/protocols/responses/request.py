@@ -22,7 +22,7 @@ from gateway.protocols.model import (
     Written,
 )
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
-from gateway.protocols.responses.items import read_input, write_input
+from gateway.protocols.responses.items import read_input, unmark, write_input
 from gateway.protocols.responses.tools import (
     read_choice,
     read_tools,
@@ -107,7 +107,10 @@ def read_request(body: dict[str, Any]) -> Request:
     if node.has("previous_response_id"):
         _refuse_previous(node)
     request = Request(node.text("model"))
-    request.paths = {"cache": "input[].content[].prompt_cache_breakpoint"}
+    request.paths = {
+        "items": "input",
+        "cache": "input[].content[].prompt_cache_breakpoint",
+    }
     if node.has("instructions"):
         instructions = node.text("instructions")
         if instructions:
@@ -258,6 +261,8 @@ def write_request(request: Request, options: Options) -> Written:
     if tools:
         body["tools"] = tools
     _write_calling(body, request, names, bool(tools))
+    if not options.responses_cache_marks:
+        unmark(request)
     items = settled(request.items, fill_missing=options.fill_missing_results)
     body["input"] = write_input(request, items, names)
     if not body["input"]:
@@ -278,6 +283,9 @@ def _write_calling(
         body["tool_choice"] = choice
     if request.parallel is not None and tools:
         body["parallel_tool_calls"] = request.parallel
+    for tool in request.tools:
+        if tool.kind == "web_search" and "max_uses" in tool.settings:
+            body["max_tool_calls"] = tool.settings["max_uses"]
 
 
 def _write_limits(body: dict[str, Any], request: Request, options: Options) -> None:

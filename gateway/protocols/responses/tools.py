@@ -179,7 +179,7 @@ def _write_web_search(tool: Tool, request: Request) -> dict[str, Any]:
             form.setdefault("filters", {})[key] = value
         elif key in ("user_location", "search_context_size"):
             form[key] = value
-        else:
+        elif key != "max_uses":  # stands beside the tools, as max_tool_calls
             request.drop(f"{tool.path}.{key}")
     return form
 
