@@ -236,6 +236,7 @@ class Layer:
 
     def _left_line(self, waiting: Waiting) -> None:
         waiting.in_line = False
+        waiting.holder.becomes("running", self._clock())
         waiting.holder.waiting = None
         self._roll.queue(waiting.holder, -1)
         self._roll.untie(waiting.holder)
