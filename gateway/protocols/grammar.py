@@ -104,19 +104,23 @@ class Watch:
         A terminal event that lacks only its blank line at a *clean* end counts, and
         so does an answer of which only the protocol's last word is missing.
         """
-        rest = self._scanner.rest()
+        rest, began = self._scanner.rest(), self._started
+        finished, data = self.facts.finished, b""
         if clean and rest.strip():
-            batch = self._look(rest.rstrip(b"\r\n") + b"\n\n", only_terminal=True)
+            batch = self._look(_with_blank_line(rest))
             if batch.ending:
                 return batch
+            # Only the event that finished the answer is known to be whole.
+            data = b"" if finished else batch.data
         if self.facts.finished:
             self.state = State.CLOSED
-            return Batch(b"", True, self._wire.last_word, Ending(self.facts.finished))
+            ending = Ending(self.facts.finished)
+            return Batch(data, True, self._wire.last_word, ending)
         if error := self.facts.failure:
             started, self.state = self._started, State.CLOSED
             ending = Ending("failed", error, self.facts.failure_event)
             return Batch(b"", started, b"", ending)
-        empty = self.state is State.WAITING and not rest
+        empty = not began and not rest
         return self._failed("upstream_empty" if empty else "upstream_cut")
 
     @property
@@ -131,7 +135,7 @@ class Watch:
         self._begun = True
         return self._failed("upstream_malformed") if first in b"<{[" else None
 
-    def _look(self, data: bytes, *, only_terminal: bool = False) -> Batch:
+    def _look(self, data: bytes) -> Batch:
         """Read the events of *data* one by one; all of a preamble, few later."""
         read, facts = self._wire.read, self.facts
         passed: list[bytes] = []
@@ -142,8 +146,7 @@ class Watch:
                 ending = self._wire.ending(event, facts)
                 started, self.state = self._started, state
                 return Batch(b"".join(passed), started, event, ending)
-            if not only_terminal:
-                self.state = state
+            self.state = state
             if step is not Step.HIDDEN:
                 passed.append(event)
         return Batch(b"".join(passed), self._started)
@@ -151,3 +154,9 @@ class Watch:
     def _failed(self, code: str) -> Batch:
         started, self.state = self._started, State.CLOSED
         return Batch(b"", started, b"", Ending("failed", UpstreamError(code)))
+
+
+def _with_blank_line(event: bytes) -> bytes:
+    """*event* with the blank line that it lacks, in its own line ends."""
+    end = b"\r\n" if b"\r\n" in event else b"\n"
+    return event.rstrip(b"\r\n") + end + end
