@@ -12,6 +12,7 @@ import uvloop
 from yarl import URL
 
 from gateway.errors import UpstreamError
+from gateway.transport.connection import Connection, Keeper
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.direct import DirectTransport
 from gateway.transport.pool import Pool
@@ -157,6 +158,31 @@ class TestKeeping:
         assert b"1" == got
         assert not transport.pool.live
 
+    @pytest.mark.parametrize("more", [b"HT", b""])
+    async def test_bytes_or_closing_between_the_end_and_the_close(
+        self, transport: DirectTransport, more: bytes
+    ) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.answer(sized(b"1"))
+            await read.wait()
+            await peer.send(more)
+            if not more:
+                peer.close()
+            await peer.gone()
+
+        read = asyncio.Event()
+        async with upstream(script) as server:
+            reply = await post(transport, server.url)
+            got = await reply.body(10)
+            read.set()
+            await asyncio.sleep(0.02)
+            again = await reply.read()
+            reply.close()
+            await server.played()
+
+        assert (b"1", b"") == (got, again)
+        assert not transport.pool.live
+
     async def test_bytes_on_a_kept_connection_end_it(
         self, transport: DirectTransport
     ) -> None:
@@ -259,6 +285,63 @@ class TestKeeping:
             async with asyncio.timeout(1):
                 await server.played()
 
+        assert not transport.pool.live
+
+
+class Late(Dialer):
+    """Gives a connection away only when told."""
+
+    def __init__(self) -> None:
+        super().__init__(client_tls())
+        self.dialled = asyncio.Event()
+        self.given = asyncio.Event()
+
+    async def dial(
+        self, origin: Origin, keeper: Keeper, timeout_s: float
+    ) -> Connection:
+        connection = await super().dial(origin, keeper, timeout_s)
+        self.dialled.set()
+        await self.given.wait()
+        return connection
+
+
+class TestFresh:
+    @pytest.mark.parametrize("rudely", [False, True])
+    async def test_closed_as_soon_as_it_was_open(self, rudely: bool) -> None:
+        async def script(peer: Peer) -> None:
+            if rudely:
+                peer.reset()
+            else:
+                await peer.send(b"SSH-2.0-x\r\n")
+                peer.close()
+
+        dialer = Late()
+        transport = DirectTransport(client_tls(), Pool(dialer))
+        async with upstream(script) as server:
+            task = asyncio.ensure_future(post(transport, server.url))
+            await dialer.dialled.wait()
+            await asyncio.sleep(0.02)
+            dialer.given.set()
+            with pytest.raises(UpstreamError) as caught:
+                await task
+            await transport.stop()
+
+        assert "upstream_connect" == caught.value.code
+        assert not transport.pool.live
+
+    async def test_opened_while_the_transport_stops(self) -> None:
+        dialer = Late()
+        transport = DirectTransport(client_tls(), Pool(dialer))
+        async with upstream(replays()) as server:
+            task = asyncio.ensure_future(post(transport, server.url))
+            await dialer.dialled.wait()
+            await transport.stop()
+            dialer.given.set()
+            with pytest.raises(UpstreamError) as caught:
+                await task
+            await server.played()
+
+        assert "upstream_connect" == caught.value.code
         assert not transport.pool.live
 
 

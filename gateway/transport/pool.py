@@ -67,15 +67,14 @@ class Pool:
         Raises:
             UpstreamError: "upstream_connect".
         """
-        connection = None
         if not self._stopped:
             connection = await self._dialer.dial(origin, self, timeout_s)
-        if connection is None or self._stopped:
-            if connection is not None:
-                connection.abort()
-            raise UpstreamError("upstream_connect", detail="the transport has stopped")
-        self.live.add(connection)
-        return connection
+            if connection.usable and not self._stopped:
+                self.live.add(connection)
+                return connection
+            connection.abort()
+        detail = "stopped" if self._stopped else "closed as soon as it was open"
+        raise UpstreamError("upstream_connect", detail=f"{origin.host}: {detail}")
 
     async def stop(self) -> None:
         """Close every connection; returns when the loop has let go of them all."""
