@@ -16,7 +16,7 @@ from gateway.accounts.mark import (
     TOLD_PROBE_S,
 )
 from gateway.accounts.pace import EARLY_S, PACES, Recovery, jittered, window_s
-from gateway.accounts.verdict import Reason, Verdict, judge_status
+from gateway.accounts.verdict import Reason, Scope, Verdict, judge_status
 from gateway.errors import UpstreamError
 
 A, B, M = "a", "b", "gpt-x"
@@ -25,10 +25,10 @@ A, B, M = "a", "b", "gpt-x"
 def blame(
     reason: Reason = "failed",
     until_s: float | None = None,
-    scope: str = "account",
+    scope: Scope = "account",
 ) -> Verdict:
     error = UpstreamError("upstream_status")
-    return Verdict(scope, error, reason, True, until_s=until_s)  # type: ignore[arg-type]
+    return Verdict(scope, error, reason, True, until_s=until_s)
 
 
 def steady() -> Health:
@@ -253,7 +253,7 @@ def test_a_refused_credential_is_probed_rarely() -> None:
     assert (300.0, 600.0) == (until, again - until)
 
 
-# -- when nothing else is left ----------------------------------------------------------
+# -- when nothing else is left ---
 
 
 @pytest.mark.parametrize("reason", [r for r in PACES if r != "no_model"])
@@ -315,7 +315,7 @@ def test_different_brief_failures_are_the_same_outage() -> None:
     """An account that alternates resets and 500s is as dead as any other."""
     health, now = steady(), 0.0
     for reason in ("network", "failed", "overloaded"):
-        health.failed(A, M, blame(reason), now, now)  # type: ignore[arg-type]
+        health.failed(A, M, blame(reason), now, now)
         now += 1
     assert not health.last_resort(A, M, now - 0.5).ok
 
@@ -379,7 +379,7 @@ def test_the_last_word_says_when_to_come_back(
     assert (verdict.error, expected) == (error, error.retry_after_s)
 
 
-# -- learning -------------------------------------------------------------------------
+# -- learning ---
 
 
 def outage(health: Health, start: float, lasts_s: float) -> float:
@@ -433,7 +433,7 @@ def test_jitter_stays_within_a_tenth(chance: float, window: float) -> None:
     assert 0.89 * window <= jittered(window, chance) <= 1.11 * window
 
 
-# -- memory -----------------------------------------------------------------------------
+# -- memory ---
 
 
 def test_proven_is_who_served_lately_and_has_no_mark() -> None:
@@ -521,7 +521,9 @@ STEPS = st.lists(
 )
 
 
-def times(steps: list[tuple[str, str, float, float]]) -> Iterator[tuple[object, ...]]:
+def times(
+    steps: list[tuple[str, Reason, float, float]],
+) -> Iterator[tuple[str, Reason, float, float]]:
     now = 0.0
     for what, reason, wait_s, took_s in steps:
         now += wait_s
@@ -530,20 +532,20 @@ def times(steps: list[tuple[str, str, float, float]]) -> Iterator[tuple[object, 
 
 @given(STEPS)
 def test_whatever_happens_an_account_comes_back(
-    steps: list[tuple[str, str, float, float]],
+    steps: list[tuple[str, Reason, float, float]],
 ) -> None:
     health, now = Health(lambda: 0.7), 0.0
     for what, reason, at, started_at in times(steps):
-        now = at  # type: ignore[assignment]
+        now = at
         if what in ("failed", "told"):
-            verdict = blame(reason, 20.0 if what == "told" else None)  # type: ignore[arg-type]
-            health.failed(A, M, verdict, started_at, now)  # type: ignore[arg-type]
+            verdict = blame(reason, 20.0 if what == "told" else None)
+            health.failed(A, M, verdict, started_at, now)
         elif what == "started":
             health.started(A, M, now)
         elif what == "succeeded":
-            health.succeeded(A, M, started_at, now)  # type: ignore[arg-type]
+            health.succeeded(A, M, started_at, now)
         else:
-            health.dropped(A, M, started_at)  # type: ignore[arg-type]
+            health.dropped(A, M, started_at)
     later = now + 2 * 3600.0
     assert health.started(A, M, later)
     health.succeeded(A, M, later, later)
