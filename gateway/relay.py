@@ -300,6 +300,8 @@ class Relay:
             turn.record.request_id,
             turn.ask.model,
             int(turn.record.started_at),
+            now=time.time,
+            client_body=turn.ask.document,
         )
 
     async def _conclude(self, turn: Turn, batch: Batch, down: Downstream) -> bool:

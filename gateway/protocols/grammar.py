@@ -145,7 +145,8 @@ class Watch:
             if state is State.CLOSED:
                 ending = self._wire.ending(event, facts)
                 started, self.state = self._started, state
-                return Batch(b"".join(passed), started, event, ending)
+                terminal = facts.held + event if step is Step.FAIL else event
+                return Batch(b"".join(passed), started, terminal, ending)
             self.state = state
             if step is not Step.HIDDEN:
                 passed.append(event)

@@ -89,7 +89,7 @@ class Step(Enum):
 
     NEUTRAL = "neutral"  # preamble, keepalives: nothing of the answer yet
     OUTPUT = "output"  # part of the answer
-    HIDDEN = "hidden"  # asked for by the gateway, not by the client: left out
+    HIDDEN = "hidden"  # left out of what the client gets
     END = "end"  # the upstream's own terminal: the answer is whole
     FAIL = "fail"  # the upstream's own failure
 
@@ -121,6 +121,7 @@ class Facts:
         "finished",
         "failure",
         "failure_event",
+        "held",
         "has_output",
         "hide_usage",
         "unfinished",
@@ -137,6 +138,7 @@ class Facts:
         # An error event that a failure event should follow (Responses).
         self.failure: UpstreamError | None = None
         self.failure_event: dict[str, Any] | None = None
+        self.held = b""  # that error event, until its failure event comes
         self.has_output = False  # Chat: something of an answer has come
         self.hide_usage = False  # Chat: the client did not ask for the usage chunk
         self.unfinished: set[int] = set()  # Chat: choices without finish_reason

@@ -54,7 +54,9 @@ def read(event: bytes, facts: Facts) -> Step:
     data = read_object(payload(event))
     kind = data.get("type")
     if not isinstance(kind, str):
-        return _read_untyped(data, facts)
+        if data.get("error"):
+            return _read_error(event, data, facts)
+        return Step.NEUTRAL
     if kind in _TERMINALS:
         _note(sub(data, "response"), facts)
         return Step.FAIL if _TERMINALS[kind] == "failed" else Step.END
@@ -62,7 +64,7 @@ def read(event: bytes, facts: Facts) -> Step:
         _note(sub(data, "response"), facts)
         return Step.NEUTRAL
     if kind == "error":
-        return _read_error(data, facts)
+        return _read_error(event, data, facts)
     if kind in _OPENERS:
         return Step.NEUTRAL
     if kind == "response.output_item.added":
@@ -71,19 +73,16 @@ def read(event: bytes, facts: Facts) -> Step:
     return Step.OUTPUT if kind.startswith("response.") else Step.NEUTRAL
 
 
-def _read_untyped(data: dict[str, Any], facts: Facts) -> Step:
-    return _read_error(data, facts) if data.get("error") else Step.NEUTRAL
-
-
-def _read_error(data: dict[str, Any], facts: Facts) -> Step:
+def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
     """
-    Note an ``error`` event.
+    Hold an ``error`` event back.
 
-    A ``response.failed`` should follow; the last word is its, if it comes.
+    A ``response.failed`` should follow; only the two together are an ending.
     """
     facts.failure = UpstreamError("upstream_failed", detail=_told(data))
     facts.failure_event = data
-    return Step.NEUTRAL
+    facts.held += event
+    return Step.HIDDEN
 
 
 def ending(event: bytes, facts: Facts) -> Ending:
