@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission.gate import Gate
 from gateway.admission.registry import Count, Holder, Place, Registry, Slot
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
@@ -636,6 +637,45 @@ async def test_a_removed_account_is_left_by_its_waiters() -> None:
 
 
 @in_virtual_time
+async def test_who_left_just_before_a_removal_is_not_offered_another() -> None:
+    house = House(A=1, B=1).user("u")
+    await house.ask("u", "A")
+    leaver = house.ask("u", "AB", prefer="A", alone_s=30)
+    await turn()
+    leaver.cancel()
+    house.registry.remove_account("A")
+    await turn()
+
+    assert leaver.cancelled()
+    assert (0, 0) == house.counts("B")
+
+
+@in_virtual_time
+async def test_who_left_just_before_it_was_widened_takes_nothing() -> None:
+    house = House(A=1, B=1).user("u")
+    await house.ask("u", "A")
+    loop, came = asyncio.get_running_loop(), now()
+    leaver = house.ask("u", "AB", prefer="A", alone_s=3)
+    loop.call_at(came + 3, leaver.cancel)
+    await asyncio.sleep(4)
+
+    assert leaver.cancelled()
+    assert (0, 0) == house.counts("B")
+
+
+@in_virtual_time
+async def test_a_full_gate_is_not_taken() -> None:
+    gate = Gate("A")
+    gate.resize(1)
+    holder = Holder("x", "u")
+    slots = [Slot("A", "account", holder, 0.0, print, print) for _ in range(2)]
+    gate.take(slots[0])
+
+    with pytest.raises(RuntimeError):
+        gate.take(slots[1])
+
+
+@in_virtual_time
 async def test_removing_what_is_not_there_is_nothing() -> None:
     house = House()
     house.registry.remove_account("A")
@@ -705,6 +745,28 @@ async def test_a_widened_waiter_evicts_too() -> None:
     slot = await house.ask("u", "A", "B", prefer="B", alone_s=3)
 
     assert "A" == slot.account
+
+
+@in_virtual_time
+async def test_nobody_stays_behind_a_ghost_after_a_promise_went_elsewhere() -> None:
+    """Two slots were evicted at B for waiters that left; one at A needs its own."""
+    house = House(A=1, B=2).user("u")
+    slots = [await house.ask("u", tier) for tier in "ABB"]
+    for slot in slots[1:]:
+        slot.drain(lambda: None)
+    left = [house.ask("u", "B"), house.ask("u", "B")]
+    await turn()
+    for task in left:
+        task.cancel()
+    await turn()
+    slots[0].drain(slots[0].release)
+    either, only_a = house.ask("u", "AB"), house.ask("u", "A")
+    await turn()
+    slots[1].release()
+    slots[2].release()
+    await turn()
+
+    assert {"A", "B"} == {either.result().account, only_a.result().account}
 
 
 @in_virtual_time
@@ -800,6 +862,21 @@ def test_a_place_is_kept_for_its_session_and_not_for_long(
         repeat.cancel()
 
     virtual_time.run(scenario())
+
+
+@in_virtual_time
+async def test_a_repeat_is_not_refused_because_its_place_was_taken() -> None:
+    house = House().user("u", max_concurrent=1, max_queued=1)
+    slot = await house.ask_user("u")
+    assert await refusal(house.ask_user("u", wait_s=10, session="s"))
+    late = house.ask_user("u")
+    await turn()
+    repeat = house.ask_user("u", session="s")
+    await turn()
+    slot.release()
+
+    assert "u" == (await repeat).name
+    late.cancel()
 
 
 @in_virtual_time

@@ -85,7 +85,8 @@ class Layer:
         gate.removed = True
         orphans = []
         for waiting in self.line.at(name):
-            if not waiting.in_line:  # served by a slot that came back meanwhile
+            if waiting.done.done():  # cancelled, but its task has not run since
+                self.part(waiting)
                 continue
             turn = self.line.remove(waiting)
             # it may have waited for its session's own alone
@@ -187,10 +188,7 @@ class Layer:
     def _grant(self, waiting: Waiting, slot: Slot) -> None:
         """Take *waiting* out of the line and let it have *slot*."""
         self.part(waiting)
-        if waiting.done.done():
-            slot.release()
-        else:
-            waiting.done.set_result(slot)
+        waiting.done.set_result(slot)
 
     def _preempt(self, names: Iterable[str]) -> None:
         """Tell the oldest draining holder at *names* to go, if its slot is needed."""
