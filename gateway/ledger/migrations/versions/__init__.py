@@ -1,0 +1,1 @@
+"""One file a version; a version that was released is never changed again."""

@@ -1,0 +1,161 @@
+"""
+The ledger's tables, the same on SQLite and PostgreSQL.
+
+Rule 1: ``request`` and ``attempt`` have the words of the canonical log line; a number
+        that is not known is NULL, a text that is not known is empty.
+Rule 2: a request is its id *and* its start: clients choose ids, and one that sends
+        the same id twice has made two requests, both of which cost money.
+Rule 3: what is changed here needs a migration; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+
+class Utc(TypeDecorator[datetime]):
+    """
+    A moment: an aware datetime in UTC or Unix seconds go in, a datetime comes out.
+
+    SQLite keeps it as readable text in UTC without an offset, so it also sorts.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime | float | None, dialect: Dialect
+    ) -> datetime | None:
+        if value is None:
+            return None
+        if not isinstance(value, datetime):
+            value = datetime.fromtimestamp(value, UTC)
+        naive = dialect.name == "sqlite"
+        return value.astimezone(UTC).replace(tzinfo=None) if naive else value
+
+    def process_result_value(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+metadata = MetaData()
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _tokens(name: str) -> Column[int | None]:
+    return Column(name, BigInteger)
+
+
+request = Table(
+    "request",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("started_at", Utc, primary_key=True),
+    _text("response_id"),
+    _text("user"),
+    _text("key"),
+    _text("account"),
+    _text("protocol"),
+    _text("upstream_protocol"),
+    _text("model"),
+    _text("upstream_model"),
+    Column("stream", Boolean, nullable=False),
+    _text("outcome"),  # "open" until it is closed
+    _text("origin"),
+    _text("error_code"),
+    Column("status", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("queue_ms", Float),
+    Column("first_event_ms", Float),
+    Column("duration_ms", Float),
+    _tokens("input_tokens"),
+    _tokens("cached_tokens"),
+    _tokens("cache_write_tokens"),
+    _tokens("cache_write_1h_tokens"),
+    _tokens("output_tokens"),
+    _tokens("reasoning_tokens"),
+    Column("estimated", Boolean, nullable=False),
+    Column("cost_usd", Float(53)),
+    _text("upstream_request_id"),
+    _text("client"),
+    _text("session"),
+    _text("dropped"),  # what a conversion left out, joined by commas
+    _text("plain_id"),  # the request id without dashes, as people paste it
+    Index("request_started_at", "started_at"),
+    Index("request_plain_id", "plain_id"),
+    Index("request_response_id", "response_id"),
+    Index("request_upstream_request_id", "upstream_request_id"),
+    Index("request_session", "session"),
+    Index(
+        "request_open",
+        "outcome",
+        sqlite_where=text("outcome = 'open'"),
+        postgresql_where=text("outcome = 'open'"),
+    ),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("request_started_at", Utc, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    _text("account"),
+    Column("started_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("status", Integer, nullable=False),
+    _text("error_code"),
+    Index("attempt_request_started_at", "request_started_at"),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("started_at", Utc, primary_key=True),
+    Column("marks", Text, nullable=False),  # JSON: [[at_s, event, {fact: value}], …]
+    Index("timeline_started_at", "started_at"),
+)
+
+account_state = Table(
+    "account_state",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # JSON
+    Column("updated_at", Utc, nullable=False),
+)
+
+response = Table(
+    "response",
+    metadata,
+    Column("response_id", Text, primary_key=True),
+    Column("user", Text, primary_key=True),
+    _text("account"),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("response_expires_at", "expires_at"),
+)
