@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
@@ -29,6 +29,7 @@ from tests.transport_peer import (
     replays,
     server_tls,
     sized,
+    until,
     upstream,
 )
 
@@ -48,13 +49,6 @@ async def transport() -> AsyncIterator[DirectTransport]:
 
     assert not transport.pool.live
     assert 0 == transport.pool.idle_count
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until *condition* holds."""
-    async with asyncio.timeout(2):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def code_of(reply: Reply) -> str:
@@ -392,13 +386,16 @@ class TestCancel:
 
         async def script(peer: Peer) -> None:
             await peer.answer(CHUNKED)
-            await asyncio.sleep(0.02)
+            await pumping.wait()
             await peer.send(chunk(b"one"))
             await peer.gone()
 
+        pumping = asyncio.Event()
         async with upstream(script) as server:
             reply = await post(transport, server.url)
             task = asyncio.ensure_future(reply.pump(feed))  # type: ignore[arg-type]
+            await asyncio.sleep(0)  # the pump runs until it waits
+            pumping.set()
             await asyncio.wait([task])
             reply.close()
 

@@ -10,6 +10,7 @@ from yarl import URL
 
 from gateway.errors import UpstreamError
 from gateway.transport.dialing import tls_context
+from gateway.transport.direct import DirectTransport
 from gateway.transport.reply import STOP, Reply, Stop
 from tests.transport_peer import (
     CHUNKED,
@@ -23,6 +24,7 @@ from tests.transport_peer import (
     replays,
     server_tls,
     sized,
+    until,
     upstream,
 )
 
@@ -32,6 +34,15 @@ async def transport(request: pytest.FixtureRequest) -> AsyncIterator[AnyTranspor
     transport = make_transport(request.param)
     yield transport
     await transport.stop()
+
+
+def kept(transport: AnyTransport) -> int:
+    """How many connections wait for another request."""
+    if isinstance(transport, DirectTransport):
+        return transport.pool.idle_count
+    session = transport._session
+    assert session is not None and session.connector is not None
+    return sum(map(len, session.connector._conns.values()))
 
 
 async def failure(reply: Reply) -> tuple[bytes, str]:
@@ -628,7 +639,7 @@ class TestBackPressure:
             await peer.gone()
 
         async def drain() -> None:
-            await asyncio.sleep(0.08)
+            await asyncio.sleep(0.4)
             held.set()
 
         held = asyncio.Event()
@@ -639,7 +650,7 @@ class TestBackPressure:
             return None if held.is_set() else drain()
 
         async with upstream(script) as server:
-            reply = await post(transport, server.url, idle_timeout_s=0.04)
+            reply = await post(transport, server.url, idle_timeout_s=0.25)
             await reply.pump(feed)  # type: ignore[arg-type]
             reply.close()
 
@@ -691,7 +702,7 @@ class TestClose:
             await reply.read()
             reply.close()
             reply.close()
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(5):  # kept, it would stay for 55 s
                 await server.played()
 
     async def test_lingering_ends_at_the_bodys_end(
@@ -711,7 +722,7 @@ class TestClose:
             reply.close(linger_s=5)
             reply.close()
             closed.set()
-            await asyncio.sleep(0.05)
+            await until(lambda: kept(transport) == 1)
             reply = await post(transport, server.url)
             got = await reply.body(10)
             reply.close()

@@ -137,6 +137,13 @@ async def upstream(
         await asyncio.sleep(0)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until *condition* holds."""
+    async with asyncio.timeout(2):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def replays(*answers: bytes) -> Script:
     """Answer one request after another, then wait for the other side to leave."""
 
