@@ -73,8 +73,16 @@ def parse(text: str, secrets: Secrets) -> Config:
     mistakes += _check(config)
     config = _resolve(config, secrets, mistakes)
     if mistakes:
-        raise ConfigError(list(dict.fromkeys(mistakes)))
+        raise ConfigError(_first_of_each_path(mistakes))
     return config
+
+
+def _first_of_each_path(mistakes: list[str]) -> list[str]:
+    """What is missing or mistyped breaks further rules; those are no news."""
+    found: dict[str, str] = {}
+    for mistake in mistakes:
+        found.setdefault(mistake.partition(":")[0], mistake)
+    return list(found.values())
 
 
 # --- structure -----------------------------------------------------------------

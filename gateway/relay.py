@@ -126,12 +126,12 @@ class Relay:
             self._note(turn, account, verdict, streaming)
             if down and streaming:
                 self._learn(turn, down.facts)
-                raise verdict.error
+                raise self._broken(turn, way, verdict)
             # Only waiting counts against the queue's deadline.
             turn.deadline += time.monotonic() - turn.attempt_at
             if self._strip(turn, way, verdict):
                 way.tried.discard(account.name)
-            elif not verdict.switch or len(way.tried) > self._limits.max_switches:
+            elif not self._may_switch(turn, way, account, verdict):
                 raise self._last_word(turn, way)
             else:
                 await self._pause(turn, way, account, verdict)
@@ -165,14 +165,27 @@ class Relay:
     def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
         now = time.monotonic()
-        if way.verdict is not None:
+        if way.verdict is not None or choice.last_resort:
             same = account == turn.record.account
             if not self._pool.may_retry(turn, account, now, same=same):
-                raise self._last_word(turn, way)
+                raise self._last_word(turn, way, choice)
         if turn.record.queue_ms is None:
             turn.record.queue_ms = (now - turn.record.received) * 1000
         turn.mark("granted", account=account)
         return self._pool.start(turn, choice, account, now)
+
+    def _may_switch(
+        self, turn: Turn, way: Way, account: Account, verdict: Verdict
+    ) -> bool:
+        """Whether another account is worth asking."""
+        if not verdict.switch or len(way.tried) > self._limits.max_switches:
+            return False
+        if verdict.reason != "no_model" or account.upstream_model(turn.ask.model) != (
+            turn.ask.model
+        ):
+            return True
+        # Else it is the client's own mistake, unless another is known to have it.
+        return self._pool.elsewhere(turn, way.fitting, way.tried)
 
     async def _pause(
         self, turn: Turn, way: Way, account: Account, verdict: Verdict
@@ -419,6 +432,15 @@ class Relay:
         way.stripped = True
         way.document = self._pool.readable(turn, way.document)
         return True
+
+    def _broken(self, turn: Turn, way: Way, verdict: Verdict) -> GatewayError:
+        """What the client gets of a failure amid its stream."""
+        error = verdict.error
+        if error.status == 429 and error.retry_after_s is None:
+            # Without a time it would be final for Codex.
+            told = self._pool.last_word(turn, verdict, way.fitting)
+            error.retry_after_s = told.retry_after_s or 1
+        return error
 
     def _last_word(
         self, turn: Turn, way: Way, choice: Choice | None = None

@@ -291,3 +291,34 @@ def test_the_own_ending_has_the_form_that_clients_read(
     frame = PROTOCOLS[name].failure_frame(error, REQUEST_ID, Facts(), "m")
 
     assert [] == wirecheck.failure_ending(name, frame)
+
+
+OVERLOAD = "Selected model is at capacity. Please try a different model."
+
+
+def chat_text(*deltas: str, tool: bool = False) -> bytes:
+    choices = [{"index": 0, "delta": {"content": delta}} for delta in deltas]
+    if tool:
+        call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+        choices.append({"index": 0, "delta": {"tool_calls": [call]}})
+    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    frames = [b"data: " + json.dumps({"choices": [c]}).encode() for c in choices]
+    return b"\n\n".join([*frames, b"data: [DONE]", b""])
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [
+        pytest.param(chat_text(OVERLOAD), "upstream_overloaded", id="in-one"),
+        pytest.param(chat_text(*OVERLOAD), "upstream_overloaded", id="by-letters"),
+        pytest.param(chat_text(OVERLOAD, tool=True), "", id="and-a-call"),
+        pytest.param(chat_text(OVERLOAD, " Or wait."), "", id="and-more"),
+        pytest.param(chat_text("Selected", " files are here"), "", id="only-begins-so"),
+    ],
+)
+def test_an_overload_told_as_the_answer_is_no_answer(stream: bytes, code: str) -> None:
+    got, last = relayed("chat", [stream])
+
+    assert last.ending
+    assert code == (last.ending.error.code if last.ending.error else "")
+    assert code or stream == got

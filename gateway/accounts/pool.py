@@ -118,6 +118,11 @@ class Pool:
         proven = not same and self._health.proven(account, turn.ask.model, now)
         return self._budget.take(account, now, proven=proven)
 
+    def elsewhere(self, turn: Turn, way: Iterable[str], tried: Iterable[str]) -> bool:
+        """Whether an account of *way* that was not tried is known to have the model."""
+        left = set(way) - set(tried)
+        return any(self._health.has_served(name, turn.ask.model) for name in left)
+
     def start(self, turn: Turn, choice: Choice, account: str, now: float) -> bool:
         """A request is about to go to *account*; False if its probe is taken."""
         if not turn.record.attempts:
@@ -135,7 +140,8 @@ class Pool:
         self._tell(
             self._health.succeeded(account, turn.ask.model, turn.attempt_at, now)
         )
-        self._affinity.bind(turn.session.key, account, now)
+        if turn.session.told:
+            self._affinity.bind(turn.session.key, account, now)
         if response_id:
             self._affinity.made(turn.user.name, response_id, account, now)
 

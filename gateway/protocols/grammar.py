@@ -19,6 +19,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from gateway.errors import UpstreamError
+from gateway.protocols.overload import answer_so_far
 from gateway.protocols.sse import EventScanner, EventTooLarge, events
 from gateway.protocols.wire import Ending, Facts, Step, Wire
 
@@ -141,8 +142,13 @@ class Watch:
         passed: list[bytes] = []
         for event in events(data):
             step = read(event, facts)
+            waits = self.state is State.WAITING
+            if waits and step is Step.OUTPUT and not self._is_answer():
+                step = Step.NEUTRAL
             state = TRANSITIONS[self.state][step]
             if state is State.CLOSED:
+                if waits and step is Step.END and _told_overload(facts):
+                    return self._failed("upstream_overloaded")
                 ending = self._wire.ending(event, facts)
                 started, self.state = self._started, state
                 terminal = facts.held + event if step is Step.FAIL else event
@@ -151,6 +157,13 @@ class Watch:
             if step is not Step.HIDDEN:
                 passed.append(event)
         return Batch(b"".join(passed), self._started)
+
+    def _is_answer(self) -> bool:
+        """Whether what has come is not the beginning of an overload told as text."""
+        facts = self.facts
+        if facts.certain or not facts.opening:
+            return True
+        return answer_so_far(facts.opening) == "no"
 
     def _failed(self, code: str) -> Batch:
         started, self.state = self._started, State.CLOSED
@@ -161,3 +174,8 @@ def _with_blank_line(event: bytes) -> bytes:
     """*event* with the blank line that it lacks, in its own line ends."""
     end = b"\r\n" if b"\r\n" in event else b"\n"
     return event.rstrip(b"\r\n") + end + end
+
+
+def _told_overload(facts: Facts) -> bool:
+    """Whether the whole answer is a sentence about overload."""
+    return not facts.certain and answer_so_far(facts.opening) == "yes"

@@ -122,6 +122,8 @@ class Facts:
         "failure",
         "failure_event",
         "held",
+        "opening",
+        "certain",
         "has_output",
         "hide_usage",
         "unfinished",
@@ -140,6 +142,10 @@ class Facts:
         self.failure_event: dict[str, Any] | None = None
         self.held = b""  # that error event, until its failure event comes
         self.has_output = False  # Chat: something of an answer has come
+        # The text that the answer begins with, read until there is more than text:
+        # an overload may be told as the answer itself.
+        self.opening = ""
+        self.certain = False
         self.hide_usage = False  # Chat: the client did not ask for the usage chunk
         self.unfinished: set[int] = set()  # Chat: choices without finish_reason
 

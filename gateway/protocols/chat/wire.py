@@ -38,7 +38,7 @@ needles: tuple[bytes, ...] = (
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
 
-_CONTENT = ("content", "refusal", "reasoning_content", "reasoning", "function_call")
+_MORE = ("refusal", "reasoning_content", "reasoning", "function_call")
 _CUT_SHORT = ("length", "content_filter", "max_tokens")
 
 
@@ -79,11 +79,12 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
         facts.unfinished.add(index)
         facts.finished = ""
     delta = sub(choice, "delta")
-    return bool(
-        reason
-        or delta.get("tool_calls")
-        or any(delta.get(member) for member in _CONTENT)
-    )
+    text = delta.get("content")
+    if isinstance(text, str):
+        facts.opening += text
+    more = delta.get("tool_calls") or any(delta.get(name) for name in _MORE)
+    facts.certain = facts.certain or bool(more)
+    return bool(reason or text or more)
 
 
 def ending(event: bytes, facts: Facts) -> Ending:

@@ -40,10 +40,18 @@ def read(event: bytes, facts: Facts) -> Step:
     if kind == "message_stop":
         return Step.END
     if kind == "content_block_start":
-        empty = sub(data, "content_block").get("type") in _EMPTY_BLOCKS
-        return Step.NEUTRAL if empty else Step.OUTPUT
-    known = isinstance(kind, str) and kind.startswith("content_block")
-    return Step.OUTPUT if known else Step.NEUTRAL
+        if sub(data, "content_block").get("type") in _EMPTY_BLOCKS:
+            return Step.NEUTRAL
+        facts.certain = True
+        return Step.OUTPUT
+    if kind == "content_block_delta":
+        delta = sub(data, "delta")
+        if delta.get("type") == "text_delta":
+            facts.opening += str(delta.get("text") or "")
+        else:
+            facts.certain = True
+        return Step.OUTPUT
+    return Step.OUTPUT if kind == "content_block_stop" else Step.NEUTRAL
 
 
 def ending(event: bytes, facts: Facts) -> Ending:

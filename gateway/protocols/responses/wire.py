@@ -46,6 +46,7 @@ _TERMINALS = {
 _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
 # They open something that has no content yet: nothing is lost by holding them.
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
+_TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
 
 
@@ -68,9 +69,15 @@ def read(event: bytes, facts: Facts) -> Step:
     if kind in _OPENERS:
         return Step.NEUTRAL
     if kind == "response.output_item.added":
-        empty = sub(data, "item").get("type") in _EMPTY_ITEMS
-        return Step.NEUTRAL if empty else Step.OUTPUT
-    return Step.OUTPUT if kind.startswith("response.") else Step.NEUTRAL
+        if sub(data, "item").get("type") in _EMPTY_ITEMS:
+            return Step.NEUTRAL
+    if not kind.startswith("response."):
+        return Step.NEUTRAL
+    if kind == "response.output_text.delta":
+        facts.opening += str(data.get("delta") or "")
+    elif not (kind in _TEXT_ENDS or sub(data, "item").get("type") == "message"):
+        facts.certain = True
+    return Step.OUTPUT
 
 
 def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
