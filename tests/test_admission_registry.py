@@ -904,6 +904,32 @@ async def test_the_place_between_users_is_kept_too() -> None:
     other.cancel()
 
 
+@in_virtual_time
+async def test_a_kept_place_is_good_for_one_wait() -> None:
+    """After its turn, a request that fails over waits behind the other users."""
+    house = House(A=1).user("u", "v", "w", "x")
+    slot = await house.ask("w")
+    early = house.holder("u")
+    await house.registry.user_slot("u", early, now() + 10, session="s")
+    with pytest.raises(GatewayError):
+        await house.registry.account_slot("A", early, now() + 10)
+    first, second = house.ask("v"), house.ask("x")
+    repeat, deadline = house.holder("u"), now() + 60
+    await house.registry.user_slot("u", repeat, deadline, session="s")
+    granted = asyncio.create_task(house.registry.account_slot("A", repeat, deadline))
+    await turn()
+    slot.release()
+    (await granted).release()
+    again = asyncio.create_task(house.registry.account_slot("A", repeat, deadline))
+    await turn()
+    (await first).release()
+    await turn()
+
+    assert second.done()
+    assert not again.done()
+    again.cancel()
+
+
 # --- what can be seen -----------------------------------------------------------------
 
 

@@ -171,7 +171,10 @@ class Registry:
     ) -> Slot:
         loop = asyncio.get_running_loop()
         waiting = Waiting(holder, fits, tiers, loop.create_future())
-        layer.join(waiting, holder.turn if layer is self._accounts else None)
+        turn = None
+        if layer is self._accounts:  # a kept turn is good for one wait
+            turn, holder.turn = holder.turn, None
+        layer.join(waiting, turn)
         self._check_room(layer, waiting)
         left_s = min(max(0.0, deadline - self._clock()), MAX_TIMER_S)
         timers = [loop.call_later(left_s, self._expire, layer, waiting)]

@@ -37,9 +37,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run *main* in virtual time; everything left over is cancelled."""
+    """Run *main* in virtual time; what is left over is cancelled, and a callback that
+    raised fails the test."""
+    raised: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
+        loop = runner.get_loop()
+        loop.set_exception_handler(lambda _, context: raised.append(context))
+        result = runner.run(main)
+    assert [] == raised
+    return result
 
 
 def now() -> float:
