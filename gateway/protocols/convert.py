@@ -113,12 +113,17 @@ def convert_request(
     except Unsupported as problem:
         raise unsupported(problem.path, model, target) from None
     asked.compaction = compaction
+    if source == "messages":
+        asked.input_tokens = estimate_tokens(body)
+    _complete(asked, request, written)
+    return Converted(written.body, written.dropped, written.tools, asked)
+
+
+def _complete(asked: Asked, request: Request, written: Written) -> None:
+    """Say what only reading and writing together have shown."""
     asked.stop = tuple(request.stop)
     asked.cut = written.cut
     asked.web_search = any(tool.kind == "web_search" for tool in request.tools)
-    if source == "messages":
-        asked.input_tokens = estimate_tokens(body)
-    return Converted(written.body, written.dropped, written.tools, asked)
 
 
 def _refuse_images(request: Request, model: str) -> None:

@@ -226,21 +226,7 @@ def write_request(request: Request, options: Options) -> Written:
     if request.stream:
         body["stream"] = True
     tools = write_tools(request, names)
-    turns = Turns(request, options, names)
-    if request.instructions:
-        turns.system += [
-            {"type": "text", "text": text.text} for text in request.instructions
-        ]
-    for item in settled(request.items, fill_missing=options.fill_missing_results):
-        turns.add(item)
-    turns.finish()
-    if not turns.messages:
-        refuse(request.path("items"), "holds nothing for the model")
-    if request.format is not None and request.format.type == "json_object":
-        turns.system.append({"type": "text", "text": JSON_RULE})
-    if turns.system:
-        body["system"] = turns.system
-    body["messages"] = turns.messages
+    _write_conversation(body, request, options, names)
     if tools:
         body["tools"] = tools
     choice = write_choice(request, names, tools=bool(tools))
@@ -252,6 +238,25 @@ def write_request(request: Request, options: Options) -> Written:
     _write_names(body, request)
     _write_marks(body, request, options)
     return Written(body, tuple(request.dropped), names, cut)
+
+
+def _write_conversation(
+    body: dict[str, Any], request: Request, options: Options, names: Tools
+) -> None:
+    turns = Turns(request, options, names)
+    turns.system += [
+        {"type": "text", "text": text.text} for text in request.instructions
+    ]
+    for item in settled(request.items, fill_missing=options.fill_missing_results):
+        turns.add(item)
+    turns.finish()
+    if not turns.messages:
+        refuse(request.path("items"), "holds nothing for the model")
+    if request.format is not None and request.format.type == "json_object":
+        turns.system.append({"type": "text", "text": JSON_RULE})
+    if turns.system:
+        body["system"] = turns.system
+    body["messages"] = turns.messages
 
 
 def _max_tokens(request: Request, options: Options) -> int:

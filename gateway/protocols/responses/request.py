@@ -7,7 +7,7 @@ The conversation is in ``items``, its parts in ``content``, the tools in ``tools
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NoReturn
+from typing import Any
 
 from gateway.errors import ClientError
 from gateway.protocols.history import settled
@@ -101,11 +101,7 @@ def read_request(body: dict[str, Any]) -> Request:
         Unsupported: what no other protocol can do.
     """
     node = Node(body)
-    for key in _REFUSED:
-        if node.has(key) and node.get(key) is not False:
-            raise Unsupported(key)
-    if node.has("previous_response_id"):
-        _refuse_previous(node)
+    _refuse_state(node)
     request = Request(node.text("model"))
     request.paths = {
         "items": "input",
@@ -146,13 +142,18 @@ def with_earlier(body: dict[str, Any], earlier: list[Any]) -> dict[str, Any]:
     return whole
 
 
-def _refuse_previous(node: Node) -> NoReturn:
+def _refuse_state(node: Node) -> None:
+    """Refuse what only the vendor's own store of conversations could give."""
+    for key in _REFUSED:
+        if node.has(key) and node.get(key) is not False:
+            raise Unsupported(key)
     known = node.text("previous_response_id")
-    raise ClientError(
-        "previous_response_not_found",
-        f"Previous response with id '{known}' not found",
-        param="previous_response_id",
-    )
+    if known:
+        raise ClientError(
+            "previous_response_not_found",
+            f"Previous response with id '{known}' not found",
+            param="previous_response_id",
+        )
 
 
 def _read_limits(request: Request, node: Node) -> None:
