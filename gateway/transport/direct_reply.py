@@ -27,8 +27,7 @@ BUFFER_BYTES = 65536
 """How much of a body may wait to be read, before its socket is not read any more."""
 
 OVERHEAD_LIMIT_BYTES = 65536
-"""The most that may come without a piece of the body: the head, framing, and what
-an answer that was given back early still sends."""
+"""The most that may come without a body: head, framing, the rest while lingering."""
 
 
 class DirectReply:
