@@ -131,6 +131,14 @@ def test_config_toml_sets_what_the_defaults_say() -> None:
     assert config.Config(account=given.account) == given
 
 
+def test_config_toml_shows_the_defaults_of_what_it_does_not_set() -> None:
+    full = parse(uncommented(), lambda reference: "secret")
+    [openai] = [one for one in full.account if one.name == "openai-1"]
+
+    assert config.Account("", "").options == openai.options
+    assert config.Budget() == full.user[0].budget
+
+
 def test_config_toml_starts_with_the_trial_account_alone() -> None:
     given = parse(shipped(), lambda reference: "secret")
 
@@ -390,8 +398,10 @@ def test_what_is_declared_is_needed() -> None:
 def test_what_the_tests_import_is_declared() -> None:
     # what the SDKs and aiohttp cannot be without
     inherited = {"httpx2", "multidict", "pydantic", "yarl"}
+    later = {"compression"}
+    beside = {"wirecheck"}  # skipped where it is absent
 
-    assert foreign(TESTS) - inherited <= declared("test")
+    assert foreign(TESTS) - inherited - later - beside <= declared("test")
 
 
 def test_the_console_script_is_there() -> None:
