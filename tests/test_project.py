@@ -65,7 +65,7 @@ SHELLS = {
 }
 
 # Background tasks: each is kept, named and awaited at its owner's stop.
-TASK_OWNERS = {"gateway/app.py", "gateway/drains.py", "gateway/server.py"}
+TASK_OWNERS = {f"gateway/{name}.py" for name in ("app", "drains", "relay", "server")}
 
 
 def relative(path: Path) -> str:
