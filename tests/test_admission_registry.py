@@ -975,6 +975,7 @@ async def test_counts_of_users_and_accounts() -> None:
         Count("account", "A", 1, 1, 1),
         Count("account", "B", 0, 0, 0),
     ] == house.registry.counts()
+    assert ["A", "B"] == [c.name for c in house.registry.counts("account")]
     for task in tasks:
         task.cancel()
 

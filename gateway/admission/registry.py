@@ -239,8 +239,9 @@ class Registry:
         """Everybody who waits or runs: "who has the slots?\" """
         return list(self._roll.holders)
 
-    def counts(self) -> list[Count]:
-        """Slots in use and waiting requests of every user and account."""
+    def counts(self, scope: str = "") -> list[Count]:
+        """Slots in use and waiting requests of every user and account, or of one
+        *scope* alone."""
         return [
             Count(
                 layer.scope,
@@ -250,6 +251,7 @@ class Registry:
                 gate.limit,
             )
             for layer in (self._users, self._accounts)
+            if scope in ("", layer.scope)
             for name, gate in layer.gates.items()
         ]
 
