@@ -17,9 +17,9 @@ from gateway import log
 from gateway.accounts.choice import Load
 from gateway.accounts.pool import Pool
 from gateway.admission.registry import Registry
+from gateway.allowance import Allowance
 from gateway.auth import Keys
 from gateway.books import Books
-from gateway.budgets import Budgets
 from gateway.config import Config
 from gateway.drains import Drains
 from gateway.errors import ClientError, Overloaded
@@ -64,8 +64,9 @@ class House:
         self.metrics = Metrics(self.registry.counts, self.pool.states)
         ledger.observe = self.metrics.commit_waited
         upstream = Upstream(transport, config.upstream)
-        self.books = Books(self.pool.accounts, ledger, Prices(), [self.metrics.add])
-        self.budgets = Budgets(config.user, ledger)
+        self.allowance = Allowance(config.user)
+        sinks = [self.metrics.add, self.allowance.add]
+        self.books = Books(self.pool, ledger, Prices(_no_price), sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
         relay = Relay(
             self.pool,
@@ -73,11 +74,17 @@ class House:
             upstream,
             self.books,
             self.drains,
-            self.budgets,
             config.upstream,
         )
         self.handlers = Handlers(
-            config, Keys(config.user), self.registry, relay, self.books, ledger
+            config,
+            Keys(config.user),
+            self.registry,
+            relay,
+            self.books,
+            ledger,
+            self.pool,
+            self.allowance,
         )
         self.side = SideHandlers(self.handlers, self.pool, upstream)
         self.status = StatusHandlers(
@@ -87,8 +94,7 @@ class House:
     def _load(self) -> Mapping[str, Load]:
         return {
             count.name: Load(count.in_use, count.limit)
-            for count in self.registry.counts()
-            if count.scope == "account"
+            for count in self.registry.counts("account")
         }
 
     # --- live changes ------------------------------------------------------------------
@@ -104,7 +110,7 @@ class House:
                 self.registry.remove_account(account.name)
         self._set_limits(config)
         self.pool.replace(config.account)
-        self.budgets.replace(config.user)
+        self.allowance.replace(config.user)
         self.handlers.replace(config, Keys(config.user))
 
     def _set_limits(self, config: Config) -> None:
@@ -150,6 +156,10 @@ class House:
             kept = windows
 
 
+def _no_price(account: str, model: str) -> None:
+    log.get().warning("price.unknown", account=account, model=model)
+
+
 HOUSE = web.AppKey("house", House)
 
 
@@ -169,7 +179,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     transport = RoutedTransport()
     house = House(config, ledger, transport)
     house.pool.load(await house.state.accounts())
-    await house.budgets.load()
+    house.allowance.load(await house.state.day_sums())
     app = web.Application(
         middlewares=[_unrouted],
         handler_args={"auto_decompress": False, "handler_cancellation": True},

@@ -174,11 +174,13 @@ class _Zstd:
     def pieces(self, raw: bytes) -> list[bytes]:
         found = []
         try:
-            if self._decoder.eof and raw:
-                raise _NotEncoded("bytes behind the frame")
             found.append(self._decoder.decompress(raw, _PIECE_BYTES))
             while not (self._decoder.eof or self._decoder.needs_input):
                 found.append(self._decoder.decompress(b"", _PIECE_BYTES))
+            if self._decoder.unused_data:
+                raise _NotEncoded("bytes behind the frame")
+        except EOFError:
+            raise _NotEncoded("bytes behind the frame") from None
         except zstd.ZstdError as error:
             raise _NotEncoded(str(error)) from None
         return found

@@ -8,18 +8,21 @@ Rule 2: an answer that the client is to take for whole is durable first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 from gateway import log
-from gateway.config import Account
+from gateway.accounts.pool import Pool
 from gateway.prices import Prices
 from gateway.protocols.estimate import estimate_tokens
 from gateway.record import Record
 from gateway.turn import Turn
 from gateway.usage import Usage
 
-BYTES_PER_TOKEN = 4  # of an answer whose usage was not told; see docs/behaviour.md
+# Of an answer whose usage was not told; an event of a stream is mostly its frame.
+BYTES_PER_TOKEN = 4
+STREAM_BYTES_PER_TOKEN = 160
 
 
 class Ledger(Protocol):
@@ -38,12 +41,12 @@ class Books:
 
     def __init__(
         self,
-        accounts: Mapping[str, Account],
+        pool: Pool,
         ledger: Ledger,
         prices: Prices,
         sinks: list[Callable[[Record], None]],
     ) -> None:
-        self._accounts = accounts
+        self._pool = pool
         self._ledger = ledger
         self._prices = prices
         self._sinks = sinks
@@ -86,9 +89,11 @@ class Books:
             if usage.input_tokens is None:
                 usage.input_tokens = estimate_tokens(turn.ask.document)
             if usage.output_tokens is None:
-                usage.output_tokens = max(1, turn.received_bytes // BYTES_PER_TOKEN)
-        account = self._accounts.get(record.account)
+                each = STREAM_BYTES_PER_TOKEN if record.stream else BYTES_PER_TOKEN
+                usage.output_tokens = max(1, turn.received_bytes // each)
+        account = self._pool.accounts.get(record.account)
         if account and usage.told:
+            when = datetime.fromtimestamp(record.started_at, UTC)
             record.cost_usd = self._prices.cost_usd(
-                account, record.upstream_model, usage, record.started_at
+                account, record.upstream_model, usage, when
             )

@@ -108,7 +108,7 @@ class Account:
     rename: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     price: Price = field(default_factory=Price)
-    options: Options = field(default_factory=Options)
+    convert: Options = field(default_factory=Options)
 
     @property
     def embedded(self) -> bool:

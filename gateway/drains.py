@@ -51,32 +51,31 @@ class Drains:
         Args:
             done: called once with how it ended: "whole", "failed" or "given_up".
         """
+        how = ["given_up"]
         task = asyncio.get_running_loop().create_task(
-            self._drain(exchange, slot, read, done), name="drain"
+            self._drain(exchange, read, how), name="drain"
         )
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def over(task: asyncio.Task[None]) -> None:
+            # Also for a task that was cancelled before its first step.
+            self._tasks.discard(task)
+            exchange.close()
+            slot.release()
+            done(how[0])
+
+        task.add_done_callback(over)
         slot.drain(task.cancel)
 
-    async def _drain(
-        self,
-        exchange: Exchange,
-        slot: Slot,
-        read: Reading,
-        done: Callable[[str], None],
-    ) -> None:
-        how = "given_up"
+    async def _drain(self, exchange: Exchange, read: Reading, how: list[str]) -> None:
         try:
             async with asyncio.timeout(self._limit_s):
-                how = "whole" if await read() else "failed"
+                how[0] = "whole" if await read() else "failed"
         except (UpstreamError, Refusal, StatedFailure):
-            how = "failed"
-        except (TimeoutError, asyncio.CancelledError):
-            pass  # nobody awaits this task: being cancelled is being given up
-        finally:
-            exchange.close(answered=how == "whole")
-            slot.release()
-            done(how)
+            how[0] = "failed"
+        except TimeoutError:
+            pass
+        exchange.close(answered=how[0] == "whole")
 
     def close(self) -> None:
         """Adopt nothing any more."""

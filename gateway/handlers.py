@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway import body, clients, log
+from gateway.accounts.pool import Pool
 from gateway.accounts.session import session_of
 from gateway.admission.registry import Holder, Registry
+from gateway.allowance import Allowance
 from gateway.auth import Identity, Keys
 from gateway.books import Books
 from gateway.config import Config
@@ -107,12 +109,16 @@ class Handlers:
         relay: Relay,
         books: Books,
         ledger: Ledger,
+        pool: Pool,
+        allowance: Allowance,
     ) -> None:
         self.config = config
         self.draining = False
         self._keys = keys
         self._visits: set[Visit] = set()
         self._ledger = ledger
+        self._pool = pool
+        self._allowance = allowance
         self._registry = registry
         self._relay = relay
         self._books = books
@@ -259,7 +265,7 @@ class Handlers:
             turn.client,
             turn.limits.ping_interval_s,
         )
-        down.head(id_headers(turn.record))
+        down.head(id_headers(turn.record) | self._allowance.meter(turn))
         down.waiting = lambda: self._wait(turn)
         return down
 
@@ -273,13 +279,14 @@ class Handlers:
     # --- the way through ----------------------------------------------------------------
 
     async def _admitted(self, turn: Turn, down: Downstream | None) -> Answer | None:
-        """Wait for the user's slot, then relay."""
-        self._relay.check(turn)
+        """Wait for the user's slot, then relay; refuse early what never can be."""
+        self._allowance.admit(turn)
+        self._pool.check(turn)
         slot = await self._registry.user_slot(
             turn.user.name, turn.holder, turn.deadline, session=turn.session.value
         )
         with slot:
-            self._relay.check(turn)
+            self._allowance.check(turn)
             return await self._relay.run(turn, down)
 
     def _answer(self, record: Record, answer: Answer | None) -> web.Response:

@@ -95,7 +95,7 @@ def _convert(
         document,
         model=turn.ask.model,
         upstream_model=model,
-        options=account.options,
+        options=account.convert,
         compact=turn.path == COMPACT_PATH,
     )
     outgoing.converted = converted

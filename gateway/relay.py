@@ -32,7 +32,6 @@ from gateway.accounts.verdict import (
 )
 from gateway.admission.registry import Registry, Slot
 from gateway.books import Books
-from gateway.budgets import Budgets
 from gateway.config import Account, UpstreamLimits
 from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
@@ -83,7 +82,6 @@ class Relay:
         upstream: Upstream,
         books: Books,
         drains: Drains,
-        budgets: Budgets,
         limits: UpstreamLimits,
     ) -> None:
         self._pool = pool
@@ -91,19 +89,8 @@ class Relay:
         self._upstream = upstream
         self._books = books
         self._drains = drains
-        self._budgets = budgets
         self._limits = limits
         self._log = log.get()
-
-    def check(self, turn: Turn) -> None:
-        """
-        Refuse what the user's budget does not allow, or nobody could ever serve.
-
-        Raises:
-            GatewayError: "budget_exceeded", "model_not_found".
-        """
-        self._budgets.check(turn)
-        self._pool.check(turn)
 
     async def run(self, turn: Turn, down: Downstream | None) -> Answer | None:
         """

@@ -1,0 +1,85 @@
+"""
+What a user's budget still allows, in the form that the client obeys.
+
+A budget by the minute is told as a wait. One by the day or month is final: Codex gets
+``usage_limit_reached`` with the time of the reset, everybody else is asked not to try
+again; amid a stream Codex takes only ``invalid_prompt`` for final.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from gateway.budget import Budgets, DaySum, Refusal
+from gateway.config import User
+from gateway.errors import GatewayError
+from gateway.record import Record
+from gateway.turn import Turn
+
+
+class Exhausted(GatewayError):
+    """A budget is used up until a day that no client waits for."""
+
+    final = True
+
+
+class Allowance:
+    """Every user's budget and what is used of it."""
+
+    def __init__(self, users: Iterable[User]) -> None:
+        self._budgets = Budgets({user.name: user.budget for user in users})
+
+    def load(self, sums: Iterable[DaySum]) -> None:
+        """Begin with what the ledger holds."""
+        self._budgets.load(sums)
+
+    def replace(self, users: Iterable[User]) -> None:
+        """Take up changed budgets; what was used stays used."""
+        self._budgets.replace({user.name: user.budget for user in users})
+
+    def admit(self, turn: Turn) -> None:
+        """
+        Count a request that has come.
+
+        Raises:
+            GatewayError: "budget_exceeded".
+        """
+        now, unix = time.monotonic(), time.time()
+        if refusal := self._budgets.admit(turn.user.name, now, unix):
+            raise _told(refusal, turn)
+
+    def check(self, turn: Turn) -> None:
+        """Look again after the wait; see ``admit``."""
+        if refusal := self._budgets.check(turn.user.name, time.time()):
+            raise _told(refusal, turn)
+
+    def add(self, record: Record) -> None:
+        """Count what a request used."""
+        usage = record.usage
+        tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
+        if record.user and (tokens or record.cost_usd):
+            self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
+
+    def meter(self, turn: Turn) -> dict[str, str]:
+        """The headers of Codex's usage meter; none for a user without a budget."""
+        if turn.client.name != "codex":
+            return {}
+        return self._budgets.meter(turn.user.name, time.time())
+
+
+def _told(refusal: Refusal, turn: Turn) -> GatewayError:
+    standing = refusal.standing
+    if standing.window_minutes <= 1:
+        return GatewayError(
+            "budget_exceeded", refusal.message, retry_after_s=refusal.retry_after_s
+        )
+    error = Exhausted(
+        "budget_exceeded",
+        refusal.message,
+        facts={"resets_at": int(standing.resets_at)},
+    )
+    if turn.client.name == "codex":
+        error.type = "usage_limit_reached"
+        error.spoken = "invalid_prompt"
+    return error
