@@ -17,6 +17,8 @@ from gateway.errors import GatewayError
 from gateway.record import Record
 from gateway.turn import Turn
 
+METERS = ("primary", "secondary")  # Codex shows two; the fuller one first
+
 
 class Exhausted(GatewayError):
     """A budget is used up until a day that no client waits for."""
@@ -65,7 +67,15 @@ class Allowance:
         """The headers of Codex's usage meter; none for a user without a budget."""
         if turn.client.name != "codex":
             return {}
-        return self._budgets.meter(turn.user.name, time.time())
+        standings = self._budgets.standings(turn.user.name, time.time())
+        fullest = sorted(standings, key=lambda standing: -standing.used_percent)
+        headers: dict[str, str] = {}
+        for meter, standing in zip(METERS, fullest):
+            start = f"x-codex-{meter}-"
+            headers[start + "used-percent"] = f"{standing.used_percent:.1f}"
+            headers[start + "window-minutes"] = str(standing.window_minutes)
+            headers[start + "reset-at"] = str(int(standing.resets_at))
+        return headers
 
 
 def _told(refusal: Refusal, turn: Turn) -> GatewayError:

@@ -57,7 +57,7 @@ class House:
     ) -> None:
         self._config = config
         self.ledger = ledger
-        self.state = State(ledger)
+        self.state = State(ledger, config.ledger.response_retention_days)
         self.registry = Registry()
         self._set_limits(config)
         self.pool = Pool(config.account, self._load)
