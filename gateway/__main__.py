@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__, log, systemd
@@ -135,7 +135,7 @@ def _run(path: Path, config: Config, passed: list[systemd.Passed], key: str) -> 
     return 0
 
 
-def _loop_factory() -> object:
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:

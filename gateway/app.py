@@ -21,6 +21,7 @@ from gateway.allowance import Allowance
 from gateway.auth import Keys
 from gateway.books import Books
 from gateway.config import Config
+from gateway.conversation import Conversations
 from gateway.drains import Drains
 from gateway.errors import ClientError, Overloaded
 from gateway.handlers import Handler, Handlers, Visit
@@ -57,7 +58,7 @@ class House:
     ) -> None:
         self._config = config
         self.ledger = ledger
-        self.state = State(ledger, config.ledger.response_retention_days)
+        self.state = State(ledger)
         self.registry = Registry()
         self._set_limits(config)
         self.pool = Pool(config.account, self._load)
@@ -68,12 +69,14 @@ class House:
         sinks = [self.metrics.add, self.allowance.add]
         self.books = Books(self.pool, ledger, Prices(_no_price), sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
+        conversations = Conversations(self.state, self.pool)
         relay = Relay(
             self.pool,
             self.registry,
             upstream,
             self.books,
             self.drains,
+            conversations,
             config.upstream,
         )
         self.handlers = Handlers(
@@ -86,7 +89,7 @@ class House:
             self.pool,
             self.allowance,
         )
-        self.side = SideHandlers(self.handlers, self.pool, upstream)
+        self.side = SideHandlers(self.handlers, self.pool, upstream, conversations)
         self.status = StatusHandlers(
             self.handlers, self.pool, ledger, self.metrics, config.server.metrics_token
         )

@@ -8,7 +8,7 @@ Rule 2: an answer that the client is to take for whole is durable first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -44,7 +44,7 @@ class Books:
         pool: Pool,
         ledger: Ledger,
         prices: Prices,
-        sinks: list[Callable[[Record], None]],
+        sinks: Sequence[Callable[[Record], None]],
     ) -> None:
         self._pool = pool
         self._ledger = ledger

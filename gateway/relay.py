@@ -33,6 +33,7 @@ from gateway.accounts.verdict import (
 from gateway.admission.registry import Registry, Slot
 from gateway.books import Books
 from gateway.config import Account, UpstreamLimits
+from gateway.conversation import Conversations, response_in
 from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
 from gateway.errors import ClientError, GatewayError, UpstreamError
@@ -82,6 +83,7 @@ class Relay:
         upstream: Upstream,
         books: Books,
         drains: Drains,
+        conversations: Conversations,
         limits: UpstreamLimits,
     ) -> None:
         self._pool = pool
@@ -89,6 +91,7 @@ class Relay:
         self._upstream = upstream
         self._books = books
         self._drains = drains
+        self._conversations = conversations
         self._limits = limits
         self._log = log.get()
 
@@ -99,7 +102,7 @@ class Relay:
         Raises:
             GatewayError: no account could answer; ``down.state`` says how far it was.
         """
-        way = Way(turn.ask.document)
+        way = Way(await self._conversations.document(turn))
         while True:
             slot = await self._slot(turn, way)
             account = self._pool.accounts[slot.name]
@@ -211,14 +214,19 @@ class Relay:
             if down is None:
                 whole = asyncio.ensure_future(exchange.whole())
                 read = partial(self._read_whole, turn, whole, facts)
-                answer = await self._whole(turn, exchange, request, whole, facts)
+                answer = await self._whole(
+                    turn, exchange, request, whole, way.document, facts
+                )
                 answered = True
                 return answer
             down.facts = facts
             course = self._course(turn, request, facts)
             read = partial(exchange.drain, course)
             batch = await exchange.stream(course, down)
-            answered = await self._conclude(turn, batch, down)
+            kept_turn = request.converted and turn.wire.name == "responses"
+            answered = await self._conclude(
+                turn, batch, down, way.document if kept_turn else None
+            )
             return None
         except BaseException as error:
             if exchange and exchange.reply and read and _has_left(error):
@@ -304,11 +312,20 @@ class Relay:
             client_body=turn.ask.document,
         )
 
-    async def _conclude(self, turn: Turn, batch: Batch, down: Downstream) -> bool:
+    async def _conclude(
+        self,
+        turn: Turn,
+        batch: Batch,
+        down: Downstream,
+        converted: dict[str, Any] | None,
+    ) -> bool:
         """
         Write the ending that *batch* brought, durable first; whether it was good.
 
         A failure that is not the client's own is raised instead.
+
+        Args:
+            converted: the body of a request that no upstream will remember.
         """
         ending = batch.ending
         assert ending
@@ -317,6 +334,9 @@ class Relay:
             await down.send(batch.data)
         self._learn(turn, down.facts)
         turn.mark("terminal", outcome=ending.outcome, keepalives=down.keepalives)
+        if converted is not None:
+            response = response_in(batch.terminal)
+            await self._conversations.keep(turn, converted, response)
         await self._books.durable(turn.record)
         await down.finish(batch.terminal)
         return ending.outcome != "failed"
@@ -343,6 +363,7 @@ class Relay:
         exchange: Exchange,
         request: Outgoing,
         whole: asyncio.Future[Whole],
+        asked: dict[str, Any],
         facts: Facts,
     ) -> Answer:
         """A non-stream answer, durable before it is handed out."""
@@ -353,6 +374,8 @@ class Relay:
             translation = self._translation(turn, request, request.converted, facts)
             document, ending = translation.body(document)
             data = orjson.dumps(document)
+            if turn.path == PROTOCOLS["responses"].path:
+                await self._conversations.keep(turn, asked, document)
         self._enter(turn, ending, passes=request.converted is None)
         exchange.on_output()
         self._learn(turn, facts)

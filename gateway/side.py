@@ -18,6 +18,7 @@ from gateway.accounts.choice import serves
 from gateway.accounts.pool import Pool
 from gateway.accounts.verdict import judge_status, judge_transport
 from gateway.config import Account
+from gateway.conversation import Conversations
 from gateway.errors import ClientError, GatewayError, UpstreamError
 from gateway.handlers import Handlers, Visit, id_headers
 from gateway.headers import downwards, upstream_request_id, upwards
@@ -38,7 +39,14 @@ class SideHandlers:
         handlers: the frame that every recorded endpoint shares.
     """
 
-    def __init__(self, handlers: Handlers, pool: Pool, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        pool: Pool,
+        upstream: Upstream,
+        conversations: Conversations,
+    ) -> None:
+        self._conversations = conversations
         self._handlers = handlers
         self._pool = pool
         self._upstream = upstream
@@ -130,7 +138,10 @@ class SideHandlers:
         """``/v1/responses/{id}`` and below: to the account that made the response."""
         identity = self._handlers.identify(visit.request, visit.record)
         ident = visit.request.match_info["id"]
-        account = self._pool.maker(identity.user.name, ident)
+        user = identity.user.name
+        if kept := await self._conversations.kept(user, ident):
+            return await self._kept_response(visit, user, ident, kept)
+        account = self._pool.maker(user, ident)
         if account is None or account.embedded or account.protocol != "responses":
             raise ClientError("not_found", f"Response with id '{ident}' not found")
         request = visit.request
@@ -145,6 +156,24 @@ class SideHandlers:
             request.rel_url.raw_query_string,
             SIDE_TIMEOUT_S,
         )
+
+    async def _kept_response(
+        self, visit: Visit, user: str, ident: str, kept: dict[str, Any]
+    ) -> web.Response:
+        """What the gateway itself keeps, since no account does."""
+        request = visit.request
+        if request.method == "POST":
+            raise ClientError(
+                "invalid_request", "Only a background response can be cancelled"
+            )
+        told = kept.get("response")
+        if request.method == "DELETE":
+            await self._conversations.forget(user, ident)
+            told = {"id": ident, "object": "response", "deleted": True}
+        elif request.path.endswith("/input_items"):
+            told = {"object": "list", "data": kept.get("items"), "has_more": False}
+        visit.record.ended("ok")
+        return _answer(visit, 200, orjson.dumps(told))
 
     # --- all of them -----------------------------------------------------------------------
 

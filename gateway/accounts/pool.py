@@ -211,6 +211,18 @@ class Pool:
         name = self._affinity.maker(user, response_id, time.monotonic())
         return self._accounts.get(name)
 
+    def is_native(self, account: Account | None) -> bool:
+        """Whether *account* keeps responses itself."""
+        return account is not None and account.protocol == "responses"
+
+    def has_native(self, turn: Turn) -> bool:
+        """Whether an account that keeps responses itself fits *turn*."""
+        return any(
+            account.speaks("responses") == "responses"
+            and serves(account, turn.ask.model)
+            for account in self._accounts.values()
+        )
+
     # --- state -----------------------------------------------------------------------
 
     def states(self) -> dict[str, dict[str, Any]]:
