@@ -3,7 +3,8 @@ What Prometheus reads: counted from records as they end, looked up when it asks.
 
 Rule 1: the names are the contract's; a test compares them.
 Rule 2: a label has a bounded number of values. What a client writes (a model's name)
-        becomes ``other`` when there are too many, or when the answer was no success.
+        counts only once an upstream has answered to it, and is ``other`` when there
+        are too many.
 Rule 3: nothing is computed for a gauge before somebody asks.
 """
 
@@ -31,6 +32,12 @@ WAIT_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 FIRST_EVENT_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
 LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 COMMIT_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+NO_FAILURE = ("", "passed_on")  # the latter: the client's own mistake
+ENDINGS = {
+    "ok": "completed",
+    "incomplete": "incomplete",
+    "client_gone": "client_gone",
+}
 TOKENS = ("input", "cached", "cache_write", "output", "reasoning")
 
 
@@ -78,7 +85,7 @@ class Metrics:
         if record.first_event_ms is not None:
             self._first_event.observe(record.first_event_ms / 1000)
         for attempt in record.attempts:
-            if attempt.error_code:
+            if attempt.error_code not in NO_FAILURE:
                 self._failures.labels(attempt.account, attempt.error_code).inc()
         self._count_tokens(record)
 
@@ -213,4 +220,4 @@ class _Now(Collector):
 
 def _ending(record: Record) -> str:
     """The word for the ending that a client saw, the same in every protocol."""
-    return "completed" if record.outcome == "ok" else record.outcome
+    return ENDINGS.get(record.outcome, "failed")

@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from gateway.ledger.statement import Upsert
+from gateway.ledger.statement import Plain, Upsert, plain_upsert
 
 BUSY_TIMEOUT_S = 5.0  # how long another process may keep SQLite's write lock
 POSTGRESQL = {
@@ -96,6 +96,10 @@ class Database:
     def upsert(self, table: Table) -> Upsert:
         """How rows of *table* are written here."""
         return Upsert(table, self._writer.dialect)
+
+    def plain_upsert(self, table: Table) -> Plain:
+        """The same for a table with binary values."""
+        return plain_upsert(table, self._writer.dialect)
 
     def prepare(self) -> None:
         """

@@ -47,11 +47,13 @@ class Ledger:
     One record a request, durable.
 
     Attributes:
+        rules: how long what is kept.
         observe: called with the seconds that every closing waited; for the metrics.
     """
 
     def __init__(self, database: Database, rules: config.Ledger) -> None:
         self.observe: Callable[[float], None] = lambda seconds: None
+        self.rules = rules
         self._database = database
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(database, Retention(rules).purge, self._from_thread)

@@ -32,7 +32,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.dml import Insert, UpdateBase
 
 from gateway.ledger.tables import Utc
 
@@ -58,16 +58,11 @@ class Upsert:
     __slots__ = ("_sql",)
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
-        kind: Any = sqlite if dialect.name == "sqlite" else postgresql
         rows = (
             _sqlite_rows(table) if dialect.name == "sqlite" else _postgresql_rows(table)
         )
-        insert = kind.insert(table).from_select([c.name for c in table.columns], rows)
-        keys = [c.name for c in table.primary_key]
-        changed = {
-            c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key
-        }
-        statement = insert.on_conflict_do_update(index_elements=keys, set_=changed)
+        names = [c.name for c in table.columns]
+        statement = _replacing(table, _insert(table, dialect).from_select(names, rows))
         self._sql = str(statement.compile(dialect=dialect))
 
     def run(self, connection: Connection, rows: Collection[dict[str, Any]]) -> None:
@@ -89,10 +84,30 @@ class Plain:
         connection.execute(self._statement, list(rows))
 
 
+def plain_upsert(table: Table, dialect: Dialect) -> Plain:
+    """As ``Upsert``, for a table with binary values; its rows are Python values."""
+    return Plain(_replacing(table, _insert(table, dialect)))
+
+
 def moment(unix_s: float) -> str:
     """A time as ``Upsert`` takes it: UTC, to the microsecond."""
     when = datetime.fromtimestamp(min(max(unix_s, 0.0), MAX_UNIX_S), UTC)
     return when.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _insert(table: Table, dialect: Dialect) -> Any:
+    # Core has no ON CONFLICT of its own; both dialects have the same.
+    kind = sqlite if dialect.name == "sqlite" else postgresql
+    return kind.insert(table)
+
+
+def _replacing(table: Table, insert: Any) -> Insert:
+    changed = {
+        c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key
+    }
+    keys = [c.name for c in table.primary_key]
+    statement: Insert = insert.on_conflict_do_update(index_elements=keys, set_=changed)
+    return statement
 
 
 def _sqlite_rows(table: Table) -> Select[Any]:
