@@ -43,11 +43,33 @@ def parse(frame: bytes) -> dict[str, Any] | None:
 def _parse_slowly(data: bytes) -> Any:
     """Data of several lines, behind other fields, or with half a surrogate pair."""
     try:
-        return json.loads(data.decode("utf-8", "replace"))
+        value = json.loads(data.decode("utf-8", "replace"))
+        return _mended(value) if b"\\u" in data else value
     except (ValueError, RecursionError):
         if data.lstrip()[:1] == b"{":
             raise Garbled from None
         return None
+
+
+# Pieces of a text: the other half of a character may come with the next.
+_PIECES = frozenset(
+    (
+        *("delta", "text", "thinking", "partial_json"),
+        *("content", "refusal", "reasoning_content", "reasoning"),
+        *("arguments", "input"),
+    )
+)
+
+
+def _mended(value: Any, key: str = "") -> Any:
+    """*value* without half characters, but for those at the end of a piece."""
+    if isinstance(value, str):
+        return value if key in _PIECES else joined([value])
+    if isinstance(value, dict):
+        return {joined([k]): _mended(inner, k) for k, inner in value.items()}
+    if isinstance(value, list):
+        return [_mended(inner) for inner in value]
+    return value
 
 
 def is_done(frame: bytes) -> bool:

@@ -2,8 +2,9 @@
 What happens to an answer's events between the reader and the writer.
 
 A stage takes one event and gives those that go on in its place. ``Binding`` is always
-there; ``StopCut`` only when the upstream does not know the client's stop sequences;
-``Compacting`` only when the answer is to stand for the conversation.
+there; ``Halves`` when characters come as escapes; ``StopCut`` when the upstream does
+not know the client's stop sequences; ``Compacting`` when the answer is to stand for
+the conversation.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from gateway.protocols.events import (
     Fail,
     Finish,
     ItemClose,
+    ReasoningDelta,
+    RefusalDelta,
     Start,
     TextDelta,
 )
@@ -37,6 +40,25 @@ class Stage(Protocol):
     def take(self, event: Event) -> list[Event]:
         """What goes on in place of *event*."""
         ...
+
+
+class Halves:
+    """Join a character that the upstream cut between two deltas."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, str] = {}
+
+    def take(self, event: Event) -> list[Event]:
+        """See ``Stage.take``."""
+        if isinstance(event, TextDelta | RefusalDelta | ReasoningDelta | ArgsDelta):
+            text = self._held.pop(event.key, "") + event.text
+            if "\ud800" <= text[-1] <= "\udbff":
+                self._held[event.key] = text[-1]
+                text = text[:-1]
+            return [event._replace(text=joined([text]))] if text else []
+        if isinstance(event, ItemClose):
+            self._held.pop(event.key, None)  # half a character is none
+        return [event]
 
 
 class Binding:
@@ -77,7 +99,7 @@ class Binding:
         key, tool = event.key, self._tools.resolve(event.name)
         kind = event.kind
         if kind == "function" and self._tools.wrapped(event.name):
-            kind = tool.kind
+            kind = tool.kind if self._free_form or tool.kind != "custom" else kind
             if kind == "custom":
                 self._unwrapped[key] = InputText()
         opened = CallOpen(

@@ -27,7 +27,7 @@ from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
 from gateway.protocols.responses.writer import Writer as ResponsesWriter
 from gateway.protocols.sse import EventScanner, EventTooLarge, events
-from gateway.protocols.stages import Binding, Compacting, Stage, StopCut
+from gateway.protocols.stages import Binding, Compacting, Halves, Stage, StopCut
 from gateway.protocols.wire import Ending, Facts
 from gateway.usage import Usage
 
@@ -87,6 +87,7 @@ class Translation:
         self._stages = self._other_stages(patient=False)
         self._scanner = EventScanner()
         self._begun = False
+        self._escaped = False  # surrogate pairs come as escapes
         facts.response_id = self._writer.response_id
         facts.model = model
         facts.created_at = created_at
@@ -119,6 +120,9 @@ class Translation:
             return self._failed("upstream_too_large")
         if not data:
             return Batch(b"", self._started)
+        if not self._escaped and (b"\\ud" in data or b"\\uD" in data):
+            self._escaped = True
+            self._stages.insert(0, Halves())
         return self._read(data.split(b"\n\n") if b"\r" not in data else events(data))
 
     def finish(self, *, clean: bool = True) -> Batch:

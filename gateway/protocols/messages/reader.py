@@ -65,7 +65,7 @@ class _Block:
         "id",
     )
 
-    def __init__(self, key: int, index: object, type: str) -> None:
+    def __init__(self, key: int, index: int, type: str) -> None:
         self.key = key
         self.index = index
         self.type = type
@@ -87,7 +87,7 @@ class Reader:
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
-        self._blocks: dict[object, _Block] = {}
+        self._blocks: dict[int, _Block] = {}
         self._keys = 0
         self._started = False
         self._over = False
@@ -217,9 +217,8 @@ class Reader:
 
     # ------------------------------------------------------------ blocks
 
-    def _new_block(self, index: object, type: str) -> _Block:
+    def _new_block(self, index: int, type: str) -> _Block:
         self._keys += 1
-        index = index if isinstance(index, int) else None
         block = _Block(self._keys, index, type)
         self._blocks[index] = block
         return block
@@ -228,11 +227,11 @@ class Reader:
         given = sub(data, "content_block")
         out = self._start()
         for known in list(self._blocks.values()):
-            again = known.index == data.get("index")
+            again = known.index == _index(data)
             if known.stopped or again:
                 out += self._close(known, last=again)
         kind = string(given, "type")
-        block = self._new_block(data.get("index"), kind)
+        block = self._new_block(_index(data), kind)
         if kind == "text":
             out += self._text(block, given)
         elif kind == "thinking":
@@ -282,8 +281,7 @@ class Reader:
         return [*out, ItemClose(block.key, "incomplete" if cut else "completed")]
 
     def _block(self, data: dict[str, Any]) -> _Block | None:
-        index = data.get("index")
-        return self._blocks.get(index if isinstance(index, int) else None)
+        return self._blocks.get(_index(data))
 
     # ------------------------------------------------------------ deltas
 
@@ -296,7 +294,7 @@ class Reader:
         if block is None:
             if kind != "text_delta":
                 return []
-            block = self._new_block(data.get("index"), "text")
+            block = self._new_block(_index(data), "text")
         read = self._read_delta.get(kind) if isinstance(kind, str) else None
         return read(block, delta) if read else []
 
@@ -365,7 +363,13 @@ class Reader:
     def _refuse(self, text: str) -> list[Event]:
         self._keys += 1
         key = self._keys
-        return [ItemOpen(key, "refusal"), RefusalDelta(key, text), ItemClose(key)]
+        close = ItemClose(key, "incomplete")
+        return [ItemOpen(key, "refusal"), RefusalDelta(key, text), close]
+
+
+def _index(data: dict[str, Any]) -> int:
+    index = data.get("index")
+    return index if isinstance(index, int) else -1
 
 
 def _whole(pieces: list[str]) -> bool:

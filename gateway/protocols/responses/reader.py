@@ -41,8 +41,9 @@ from gateway.usage import Usage, count
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _INCOMPLETE: dict[str, Reason] = {
-    "max_output_tokens": "length",
     "content_filter": "filter",
+    "max_messages": "end",
+    "steered": "end",
 }
 
 
@@ -84,7 +85,7 @@ class Reader:
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
         self._items: dict[int, _Item] = {}
-        self._parts: dict[tuple[Any, Any], _Part] = {}
+        self._parts: dict[tuple[int, int], _Part] = {}
         self._keys = 0
         self._started = False
         self._over = False
@@ -167,7 +168,7 @@ class Reader:
         if isinstance(usage := response.get("usage"), dict):
             read_usage(usage, self._usage)
         why = string(sub(response, "incomplete_details"), "reason")
-        reason = _INCOMPLETE.get(why, "end") if cut else "end"
+        reason = _INCOMPLETE.get(why, "length") if cut else "end"
         tier = string(response, "service_tier")
         return [*out, *self._end(Finish(reason, self._usage, tier=tier))]
 
@@ -197,8 +198,8 @@ class Reader:
         self, data: dict[str, Any], given: dict[str, Any], out: list[Event]
     ) -> _Item | None:
         """The item that an event is about; opened if it is new."""
-        index = data.get("output_index")
-        if not isinstance(index, int):
+        index = _number(data, "output_index")
+        if index < 0:
             return None
         if (known := self._items.get(index)) is not None:
             return known
@@ -266,7 +267,7 @@ class Reader:
 
     def _args(self, data: dict[str, Any]) -> list[Event]:
         delta = string(data, "delta")
-        item = self._items.get(data.get("output_index", -1))
+        item = self._items.get(_number(data, "output_index"))
         if item is None or item.closed or item.type not in _CALLS or not delta:
             return []
         item.length += len(delta)
@@ -276,7 +277,7 @@ class Reader:
 
     def _text(self, data: dict[str, Any]) -> list[Event]:
         delta = data.get("delta")
-        part = self._parts.get((data.get("output_index"), data.get("content_index")))
+        part = self._parts.get(_place(data))
         if part is None or part.closed or part.kind != "text":
             return self._first(data, "text")
         if not isinstance(delta, str) or not delta:
@@ -295,19 +296,16 @@ class Reader:
         item = self._item(data, {"type": "message"}, out)
         if not delta or item is None or item.closed or item.type != "message":
             return out
-        at = data["output_index"], data.get("content_index")
-        self._tell(at, kind, delta, out)
+        self._tell(_place(data), kind, delta, out)
         return out
 
     def _tell(
         self,
-        at: tuple[Any, Any],
+        at: tuple[int, int],
         kind: Literal["text", "refusal"],
         text: str,
         out: list[Event],
     ) -> None:
-        if not isinstance(at[1], int | None):
-            return
         part = self._parts.get(at)
         if part is None:
             self._keys += 1
@@ -323,12 +321,11 @@ class Reader:
         out: list[Event] = []
         item = self._item(data, {"type": "message"}, out)
         if item and item.type == "message" and not item.closed:
-            at = data["output_index"], data.get("content_index")
-            self._whole_part(at, sub(data, "part"), out)
+            self._whole_part(_place(data), sub(data, "part"), out)
         return out
 
     def _whole_part(
-        self, at: tuple[Any, Any], given: dict[str, Any], out: list[Event]
+        self, at: tuple[int, int], given: dict[str, Any], out: list[Event]
     ) -> None:
         """A part is whole: tell what has not been told, and close it."""
         refusal = given.get("type") == "refusal"
@@ -348,7 +345,7 @@ class Reader:
         out.append(ItemClose(part.key))
 
     def _annotation(self, data: dict[str, Any]) -> list[Event]:
-        part = self._parts.get((data.get("output_index"), data.get("content_index")))
+        part = self._parts.get(_place(data))
         if part is None or part.closed:
             return []
         part.noted = True
@@ -387,6 +384,16 @@ class Reader:
                 out.append(ReasoningDelta(item.key, text))
         if blob := string(given, "encrypted_content"):
             out.append(Signature(item.key, "blob", blob, string(given, "id")))
+
+
+def _number(data: dict[str, Any], key: str) -> int:
+    value = data.get(key)
+    return value if isinstance(value, int) else -1
+
+
+def _place(data: dict[str, Any]) -> tuple[int, int]:
+    """Which part an event is about; servers with one part leave its index out."""
+    return _number(data, "output_index"), _number(data, "content_index")
 
 
 def _failure(error: dict[str, Any], data: dict[str, Any]) -> Fail:
