@@ -209,7 +209,7 @@ async def test_a_body_that_lies_about_its_encoding(
     told = endings.before(protocol, reply)
     assert reply.status in (400, 415)
     assert "invalid_request_error" == told.type
-    assert "encoding" in told.message.lower()
+    assert "encoding" in told.message or name in told.message
     assert [] == upstream.received()
     await strict.explained(reply)
 
@@ -319,22 +319,22 @@ async def test_an_unknown_key_is_a_final_401(
 
 
 @each_protocol
+@pytest.mark.parametrize("name", ["key", "api_key", "access_token"])
 async def test_a_key_in_the_query_string_is_no_key(
-    strict: Gateway, upstream: ScriptedUpstream, protocol: str
+    strict: Gateway, upstream: ScriptedUpstream, protocol: str, name: str
 ) -> None:
-    """It is neither taken nor logged nor sent on."""
-    query = f"?key={key_of('alice')}&api_key={key_of('alice')}"
-    client = strict.client()
-    refused = await client.send(
-        PATHS[protocol] + query, wrong(protocol), headers={"authorization": ""}
-    )
-    served = await client.send(PATHS[protocol] + query, wrong(protocol))
+    """Refused with its name, since such a key is in every log on its way here."""
+    path = f"{PATHS[protocol]}?{name}={key_of('alice')}"
+    for headers in ({"authorization": ""}, {}):
+        reply = await strict.client().send(path, wrong(protocol), headers=headers)
 
-    assert 401 == refused.status
-    assert served.status in (200, 400)
+        assert reply.status in (400, 401)
+        if not headers:
+            assert name in endings.before(protocol, reply).message
+        await strict.explained(reply)
+
     assert [] == strict.log.grep(key_of("alice"))
-    for request in upstream.requests:
-        assert key_of("alice") not in request.query
+    assert [] == upstream.received()
 
 
 @each_protocol
@@ -373,7 +373,7 @@ async def test_an_id_that_is_none_is_not_taken_over(
     answer = await asyncio.wait_for(reader.read(), 5)
     writer.close()
 
-    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
+    assert answer.split(b" ")[1] in (b"200", b"400")
     assert given.encode() not in answer
 
 

@@ -36,7 +36,7 @@ async def impatient(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """A gateway that waits for nothing longer than half a second."""
-    monkeypatch.setattr("gateway.relay.PAUSE_S", (0.01, 0.02))
+    monkeypatch.setattr("gateway.relay.SAME_PAUSE_S", (0.01, 0.02))
     yield await serve(upstream=LIMITS)
 
 

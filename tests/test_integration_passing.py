@@ -297,7 +297,10 @@ async def test_count_tokens_takes_no_slot(
     async def count(exchange: Exchange) -> None:
         await exchange.reply(200, b'{"input_tokens":42}')
 
-    gateway = await serve(users=[user("alice", max_concurrent=1, max_queued=0)])
+    gateway = await serve(
+        users=[user("alice", max_concurrent=1, max_queued=0)],
+        upstream={"client_gone_drain_s": 0.0},
+    )
     client = gateway.client()
     upstream.next(plays.silence(1))
     async with client.open("messages", "messages-x") as running:

@@ -200,6 +200,7 @@ async def test_a_non_stream_request_waits_silently(
     client = gateway.client()
     async with holding(client, upstream) as gate:
         task = asyncio.create_task(client.ask("messages", "messages-x", stream=False))
+        await gateway.inside.waiting("alice", 1)
         async with client.open("chat", "chat-x") as behind:
             assert 2 == await queued(behind)
             gate.set()
@@ -251,6 +252,7 @@ async def test_who_leaves_the_queue_frees_the_place_and_reaches_no_account(
         leaver = asyncio.create_task(
             client.ask(protocol, f"{protocol}-leaver", stream=stream)
         )
+        await gateway.inside.waiting("alice", 1)
         async with client.open("chat", "chat-behind") as behind:
             while await queued(behind) != 2:
                 pass

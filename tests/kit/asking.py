@@ -98,7 +98,7 @@ class Event:
 def read_event(frame: bytes) -> Event:
     """Read one frame: its name and its data lines."""
     name, data = "", []
-    for line in frame.decode().splitlines():
+    for line in frame.decode().split("\n"):
         if line.startswith("event:"):
             name = line[6:].strip()
         elif line.startswith("data:"):

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway import log as gateway_log
-from gateway.app import build_app
+from gateway.app import build_app, house_of
 from gateway.config_file import parse
 from tests.kit import settings
 from tests.kit.logs import Log
@@ -32,6 +32,18 @@ class InProcess:
         self.app = app
         self.base_url = base_url
         self.log = log
+
+    async def waiting(self, user: str, number: int) -> None:
+        """Return once *number* requests of *user* wait for a slot."""
+
+        def reached() -> bool:
+            counts = house_of(self.app).registry.counts()
+            return any(
+                (one.scope, one.name, one.waiting) == ("user", user, number)
+                for one in counts
+            )
+
+        await self.log.wait_for(reached, f"{user} has not {number} waiting")
 
 
 @asynccontextmanager

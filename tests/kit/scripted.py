@@ -5,7 +5,8 @@ Rule 1: an account is the first part of the path: ``base_url("a")`` and
         ``base_url("b")`` are two accounts of one server.
 Rule 2: what is played is looked up in the order *next* (once each), then *always*;
         first for this account and model, then the account, the model, everybody.
-        Told nothing, it answers well.
+        Told nothing, it answers well. Other paths than the three are a 404, unless
+        a play is queued.
 Rule 3: it writes HTTP by hand, so that every wrong thing can be said too.
 """
 
@@ -77,6 +78,11 @@ class Exchange:
 
 
 Play = Callable[[Exchange], Awaitable[None]]
+
+
+async def nothing_here(exchange: Exchange) -> None:
+    """What is asked at any other path."""
+    await exchange.reply(404, b'{"error":{"message":"nothing here"}}')
 
 
 class ScriptedUpstream:
@@ -168,9 +174,9 @@ class ScriptedUpstream:
             if self._next.get(key):
                 return self._next[key].popleft()
         for key in keys:
-            if key in self._always:
+            if key in self._always and request.protocol:
                 return self._always[key]
-        return self._default
+        return self._default if request.protocol else nothing_here
 
     async def play(self, wire: _Wire, request: Received) -> None:
         """Run one request from its arrival to its end."""
