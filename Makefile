@@ -30,7 +30,7 @@ lint:
 	.venv/bin/mypy
 
 bench:
-	@.ci/setup test
+	@.ci/setup bench
 	.venv/bin/python -m benchmarks
 
 clean:

@@ -135,7 +135,7 @@ def test_config_toml_shows_the_defaults_of_what_it_does_not_set() -> None:
     full = parse(uncommented(), lambda reference: "secret")
     [openai] = [one for one in full.account if one.name == "openai-1"]
 
-    assert config.Account("", "").options == openai.options
+    assert config.Account("", "").convert == openai.convert
     assert config.Budget() == full.user[0].budget
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -231,6 +233,76 @@ def test_a_process_serves_on_the_descriptor_that_it_was_given() -> None:
 
         assert 0 == child.wait(20)
         assert address_text(listener) == heard
+
+
+DAEMON = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+command = [sys.executable, "-m", "gateway", "serve", "--config", sys.argv[2]]
+os.execv(command[0], command)
+"""
+CONFIG = """
+[ledger]
+url = "sqlite:///gateway.db"
+[[account]]
+name = "trial"
+base_url = "embedded:"
+models = ["trial"]
+"""
+
+
+def told_until(heard: socket.socket, state: str) -> list[str]:
+    """The first line of each message, up to *state*."""
+    told: list[str] = []
+    while state not in told:
+        told.append(heard.recv(4096).decode().partition("\n")[0])
+    return told
+
+
+def test_the_daemon_lives_as_its_unit_wants(
+    manager: socket.socket, tmp_path: Path
+) -> None:
+    """On a passed socket: ready, alive, reloading, stopping, gone with status 0."""
+    manager.settimeout(30)
+    (tmp_path / "config.toml").write_text(CONFIG)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        arguments = [str(listener.fileno()), str(tmp_path / "config.toml")]
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", DAEMON, *arguments],
+            pass_fds=[listener.fileno()],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "NOTIFY_SOCKET": str(tmp_path / "notify"),
+                "WATCHDOG_USEC": "1000000",
+            },
+            stdout=subprocess.PIPE,
+        )
+    try:
+        told = told_until(manager, "READY=1")
+        told += told_until(manager, "WATCHDOG=1")
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        client.request("GET", "/readyz")
+        status = client.getresponse().status
+        client.close()
+        daemon.send_signal(signal.SIGHUP)
+        told += told_until(manager, "RELOADING=1")
+        told += told_until(manager, "READY=1")
+        daemon.terminate()
+        told += told_until(manager, "STOPPING=1")
+        output, _ = daemon.communicate(timeout=30)
+    finally:
+        daemon.kill()
+        daemon.communicate()
+
+    assert 200 == status
+    assert ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"] == [
+        state for state in told if state != "WATCHDOG=1"
+    ]
+    assert f'"listen":["127.0.0.1:{port}"]'.encode() in output
+    assert 0 == daemon.returncode
 
 
 # --- the shipped units ------------------------------------------------------------
