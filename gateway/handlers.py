@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -37,6 +38,9 @@ from gateway.turn import Turn
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
+KEY_PARAMETERS = frozenset(
+    ("key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token")
+)
 DRAIN_RETRY_S = 5.0  # a restart is over by then
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -220,6 +224,7 @@ class Handlers:
         """The request of *visit*, read and understood."""
         request, record = visit.request, visit.record
         identity = self.identify(request, record)
+        _refuse_keys_in(request)
         if self.draining:
             raise _draining()
         if not self._ledger.healthy:
@@ -304,33 +309,38 @@ class Handlers:
     async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""
         record, down = visit.record, visit.down
-        if error.code == "client_gone":
+        if error.code == "client_gone" or (down and down.state is State.CLOSED):
+            # It left, or has its terminal: the record says already how it ended.
             return down.response if down else web.Response(status=error.status)
         refused = not record.attempts and error.origin != "upstream"
         record.ended("refused" if refused else "failed", error.origin, error.code)
         record.detail = error.detail
         if down is None or not down.opened:
             return refusal(error, visit.wire, record)
-        if down.state is not State.CLOSED:
-            if down.facts.response_id:
-                record.response_id = down.facts.response_id
-            self._log.warning(
-                "stream.failed",
-                response_id=record.response_id,
-                error_code=error.code,
-                origin=error.origin,
-                detail=error.detail,
-            )
-            await _end(down, error)
+        if down.facts.response_id:
+            record.response_id = down.facts.response_id
+        self._log.warning(
+            "stream.failed",
+            response_id=record.response_id,
+            error_code=error.code,
+            origin=error.origin,
+            detail=error.detail,
+        )
+        with suppress(ClientError):  # it left before it could be told
+            await down.fail(error)
         return down.response
+
+
+def _refuse_keys_in(request: web.BaseRequest) -> None:
+    """A key in the URL ends up in logs on the way, here and upstream."""
+    for name in request.query:
+        if name.lower() in KEY_PARAMETERS:
+            raise ClientError(
+                "invalid_request",
+                f"'{name}' must not be in the URL: send the key as a bearer token",
+                param=name,
+            )
 
 
 def _draining() -> Overloaded:
     return Overloaded("draining", retry_after_s=DRAIN_RETRY_S)
-
-
-async def _end(down: Downstream, error: GatewayError) -> None:
-    try:
-        await down.fail(error)
-    except ClientError:
-        pass  # it left before it could be told

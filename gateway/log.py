@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import orjson
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor
 
 from gateway.record import Record
@@ -133,6 +134,12 @@ class _Stdlib(logging.Handler):
     """A library's own line as one of ours: ``library.logged``."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            # Somebody who does not speak HTTP; aiohttp has answered 400.
+            reason = " ".join(error.message.split())[:200]
+            get().info("connection.malformed", detail=reason)
+            return
         method = "error" if record.levelno >= logging.ERROR else "warning"
         facts: dict[str, Any] = {"logger": record.name}
         if record.exc_info and record.exc_info[0]:
