@@ -76,11 +76,7 @@ class Ledger:
             LedgerError: it cannot be used; the text is for the operator.
         """
         database = Database(url, base)
-        await asyncio.to_thread(database.prepare)
-        try:
-            crashed = await asyncio.to_thread(_close_crashed, database)
-        except SQLAlchemyError as exc:
-            raise LedgerError(f"ledger {database}: {reason(exc)}") from exc
+        crashed = await asyncio.to_thread(_make_ready, database)
         ledger = cls(database, rules)
         ledger._writer.start()
         if crashed:
@@ -238,6 +234,19 @@ class Ledger:
                 written=entries,
                 waiting=self._waiting,
             )
+
+
+def _make_ready(database: Database) -> int:
+    """Bring the schema up to date; how many requests a crash had left open."""
+    try:
+        database.prepare()
+        return _close_crashed(database)
+    except SQLAlchemyError as exc:
+        database.dispose()
+        raise LedgerError(f"ledger {database}: {reason(exc)}") from exc
+    except LedgerError:
+        database.dispose()
+        raise
 
 
 def _close_crashed(database: Database) -> int:

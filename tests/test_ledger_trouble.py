@@ -1,0 +1,387 @@
+"""A ledger that cannot be written, is slow, is gone, or belongs to somebody newer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+from structlog.testing import capture_logs
+
+from gateway.errors import GatewayError
+from gateway.ledger import database as database_module
+from gateway.ledger import ledger as ledger_module
+from gateway.ledger import writer as writer_module
+from gateway.ledger.database import Database, LedgerError
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.tables import response
+from gateway.ledger.writer import Write
+from gateway.record import Attempt
+from tests.ledger_places import (  # noqa: F401
+    NOON,
+    OpenLedger,
+    Place,
+    Postgres,
+    open_ledger_fixture,
+    place_fixture,
+    postgres_fixture,
+    postgres_place_fixture,
+    record_of,
+    sqlite_place_fixture,
+    written,
+)
+
+FULL = "database or disk is full"
+READ_ONLY = "attempt to write a readonly database"
+BY_ID = "SELECT request_id, outcome, error_code FROM request ORDER BY request_id"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that waits for trouble to pass waits less."""
+    monkeypatch.setattr(ledger_module, "CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr(writer_module, "RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr(writer_module, "RETRY_MAX_S", 0.05)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
+
+
+@contextmanager
+def sabotage(pragma: str) -> Iterator[None]:
+    """Every connection that is made from now on runs *pragma*, as a sick disk would."""
+
+    def spoil(connection: Any, _record: Any) -> None:
+        connection.execute(pragma)
+
+    event.listen(Engine, "connect", spoil)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", spoil)
+
+
+@asynccontextmanager
+async def broken(ledger: Ledger, pragma: str) -> AsyncIterator[None]:
+    """While inside, the ledger's connection is lost, and new ones are spoilt."""
+    with sabotage(pragma):
+        ledger.database.reset()
+        yield
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def healed(ledger: Ledger) -> None:
+    await until(lambda: ledger.healthy and not ledger.waiting)
+
+
+# --- while it runs ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pragma", "said"),
+    [
+        pytest.param("PRAGMA max_page_count = 1", FULL, id="disk-full"),
+        pytest.param("PRAGMA query_only = ON", READ_ONLY, id="read-only"),
+    ],
+)
+async def test_what_cannot_be_made_durable_is_never_a_success(
+    sqlite_place: Place, open_ledger: OpenLedger, pragma: str, said: str
+) -> None:
+    ledger = await open_ledger(sqlite_place)
+    await ledger.close(record_of("a-good"))
+
+    with capture_logs() as logs:
+        async with broken(ledger, pragma):
+            big = record_of("b-bad", marks=record_of().marks * 5000, session="s" * 500)
+            with pytest.raises(GatewayError) as raised:
+                await ledger.close(big)
+            assert ("ledger_unavailable", 503) == (
+                raised.value.code,
+                raised.value.status,
+            )
+            assert not ledger.healthy
+            assert said in ledger.reason
+        await healed(ledger)
+        await ledger.close(record_of("c-good"))
+
+    assert [
+        ("a-good", "ok", ""),
+        ("b-bad", "failed", "ledger_unavailable"),
+        ("c-good", "ok", ""),
+    ] == sqlite_place.rows(BY_ID)
+    assert ["ledger.failed", "ledger.healed"] == [line["event"] for line in logs]
+    assert said in logs[0]["detail"]
+
+
+async def test_a_lock_that_is_let_go_in_time_costs_nobody_his_success(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "CLOSE_WAIT_S", 10.0)
+    ledger = await open_ledger(sqlite_place)
+    other = sqlite3.connect(sqlite_place.base / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    closing = asyncio.ensure_future(ledger.close(record_of("a")))
+    await until(lambda: not ledger.healthy)
+    assert "locked" in ledger.reason
+    other.execute("ROLLBACK")
+    await closing
+
+    other.close()
+    assert [("a", "ok", "")] == sqlite_place.rows(BY_ID)
+    assert ledger.healthy
+
+
+async def test_a_file_that_was_removed_is_made_anew(
+    sqlite_place: Place, open_ledger: OpenLedger
+) -> None:
+    ledger = await open_ledger(sqlite_place)
+    await ledger.close(record_of("before"))
+    for path in sqlite_place.base.glob("ledger.db*"):
+        path.unlink()
+
+    await ledger.close(record_of("after"))
+
+    assert [("after", "ok", "")] == sqlite_place.rows(BY_ID)
+
+
+async def test_a_folder_that_vanished_and_returned_heals(
+    tmp_path: Path, open_ledger: OpenLedger
+) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    place = Place("sqlite:///disk/ledger.db", tmp_path)
+    ledger = await open_ledger(place)
+    folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(GatewayError):
+        await ledger.close(record_of("a"))
+    assert not ledger.healthy
+    (tmp_path / "elsewhere").rename(folder)
+    await healed(ledger)
+
+    assert [("a", "failed", "ledger_unavailable")] == place.rows(BY_ID)
+
+
+async def test_one_row_that_can_never_be_written_harms_no_other(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    ledger = await open_ledger(place)
+    poison = Write(
+        ledger.database.plain_upsert(response),
+        "poison",
+        {"response_id": "r", "user": "u", "account": "a", "body": None}
+        | {"created_at": NOON, "expires_at": NOON},
+    )
+
+    with capture_logs() as logs:
+        closings = [ledger.close(record_of()) for _ in range(5)]
+        *good, bad = await asyncio.gather(
+            *closings, ledger.write(poison), return_exceptions=True
+        )
+
+    assert [None] * 5 == good
+    assert isinstance(bad, GatewayError)
+    assert ["ledger.rejected"] == [line["event"] for line in logs]
+    assert ledger.healthy
+    assert [(5,)] == place.rows("SELECT count(*) FROM request")
+
+
+async def test_a_slow_ledger_is_logged_with_figures(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "LAG_WARN_S", 0.0)
+    ledger = await open_ledger(sqlite_place)
+
+    with capture_logs() as logs:
+        await ledger.close(record_of())
+        await ledger.close(record_of())
+
+    [line] = logs  # the second so soon after the first says nothing new
+    assert ("ledger.lagging", "warning") == (line["event"], line["log_level"])
+    assert {"waited_s", "written", "waiting"} <= set(line)
+
+
+async def test_a_writer_that_hangs_is_noticed(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(ledger_module, "STALL_S", 0.05)
+    ledger = await open_ledger(sqlite_place)
+    ledger.database.reset()
+    other = sqlite3.connect(sqlite_place.base / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    ledger.add(record_of())
+    await until(lambda: not ledger.healthy)
+    assert "the writer does not come forward" == ledger.reason
+    other.execute("ROLLBACK")
+    other.close()
+    await healed(ledger)
+
+
+async def test_refusals_do_not_pile_up_but_what_cost_money_is_kept(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_WAITING", 10)
+    ledger = await open_ledger(sqlite_place)
+
+    with capture_logs() as logs:
+        async with broken(ledger, "PRAGMA query_only = ON"):
+            for _ in range(30):
+                ledger.add(record_of(attempts=[]))
+            assert 10 == ledger.waiting
+            for _ in range(30):
+                ledger.add(record_of(attempts=[Attempt(1, "a", NOON, NOON)]))
+            await until(lambda: not ledger.healthy)
+        await healed(ledger)
+
+    assert [(10, 30)] == sqlite_place.rows(
+        "SELECT sum(attempts = 0), sum(attempts = 1) FROM request"
+    )
+    assert [20] == [line["dropped"] for line in logs if "dropped" in line]
+
+
+async def test_stopping_says_what_could_not_be_written(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await sqlite_place.open()
+
+    with capture_logs() as logs:
+        async with broken(ledger, "PRAGMA query_only = ON"):
+            ledger.add(record_of())
+            await until(lambda: not ledger.healthy)
+            await ledger.stop()
+
+    assert [("ledger.lost", 1)] == [
+        (line["event"], line["entries"]) for line in logs if "entries" in line
+    ]
+
+
+async def test_a_restart_of_postgresql_amid_the_load_loses_and_doubles_nothing(
+    postgres: Postgres,
+    postgres_place: Place,
+    open_ledger: OpenLedger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger_module, "CLOSE_WAIT_S", 20.0)
+    ledger = await open_ledger(postgres_place)
+    told: list[str] = []
+    running = True
+
+    async def load(name: str) -> None:
+        number = 0
+        while running:
+            record = record_of(f"{name}-{number}", started_at=NOON + number)
+            number += 1
+            ledger.begin(record)
+            await asyncio.sleep(0.001)
+            await ledger.close(record)
+            told.append(record.request_id)
+
+    async with asyncio.TaskGroup() as group:
+        for name in ("a", "b", "c", "d"):
+            group.create_task(load(name))
+        await until(lambda: len(told) > 40)
+        await asyncio.to_thread(postgres.stop)
+        await until(lambda: not ledger.healthy)
+        await asyncio.to_thread(postgres.start)
+        await healed_by_more(ledger, told)
+        running = False
+    await written(ledger)
+
+    rows = postgres_place.rows("SELECT request_id, outcome FROM request")
+    assert len(rows) == len(set(rows))
+    assert {(name, "ok") for name in told} == set(rows)
+
+
+async def healed_by_more(ledger: Ledger, told: list[str]) -> None:
+    before = len(told)
+    await until(lambda: ledger.healthy and len(told) > before + 40)
+
+
+# --- at the start -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        pytest.param("sqlite:///none/such/ledger.db", "No such file", id="no-folder"),
+        pytest.param("sqlite:///folder", "Is a directory", id="a-folder"),
+        pytest.param("sqlite:///text.db", "file is not a database", id="no-database"),
+        pytest.param("sqlite:///:memory:", "needs a file", id="memory"),
+        pytest.param("mysql://root@localhost/x", "must begin with", id="other-kind"),
+        pytest.param("ledger.db", "is not a database URL", id="no-url"),
+        pytest.param(
+            "postgresql://gateway:hidden@127.0.0.1:1/x", "refused", id="no-server"
+        ),
+    ],
+)
+async def test_a_ledger_that_cannot_be_used_is_told_at_the_start(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.db").write_text("to whom it may concern\n" * 100)
+
+    with pytest.raises(LedgerError) as raised:
+        await Place(url, tmp_path).open()
+
+    assert said in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+async def test_a_read_only_ledger_is_told_at_the_start(sqlite_place: Place) -> None:
+    await (await sqlite_place.open()).stop()
+    sqlite_place.execute("UPDATE request SET status = 1")
+
+    with sabotage("PRAGMA query_only = ON"):
+        with pytest.raises(LedgerError) as raised:
+            await sqlite_place.open()
+
+    assert READ_ONLY in str(raised.value)
+
+
+async def test_a_newer_schema_is_left_alone(place: Place) -> None:
+    place.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(LedgerError, match=r"\(9999\) is newer than this program"):
+        await place.open()
+
+    with pytest.raises(LedgerError, match=r"\(9999\) is newer than this program"):
+        with Database(place.url, place.base).inspect():
+            raise AssertionError("a newer ledger was read")
+    assert [("9999",)] == place.rows("SELECT version_num FROM alembic_version")
+
+
+async def test_the_file_is_for_its_owner_alone(sqlite_place: Place) -> None:
+    ledger = await sqlite_place.open()
+    await ledger.close(record_of())
+
+    modes = {
+        path.name: path.stat().st_mode & 0o777
+        for path in sqlite_place.base.glob("ledger.db*")
+    }
+    await ledger.stop()
+
+    assert {0o600} == set(modes.values())
+    assert "ledger.db" in modes
+
+
+async def test_a_relative_path_starts_at_the_config_file(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    await (await sqlite_place.open()).stop()
+
+    assert ["elsewhere", "ledger.db"] == sorted(os.listdir(tmp_path))
