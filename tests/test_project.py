@@ -390,7 +390,7 @@ def test_what_the_daemon_imports_is_declared() -> None:
 
 
 def test_what_is_declared_is_needed() -> None:
-    by_url = {"aiosqlite", "asyncpg"}  # SQLAlchemy loads them by the ledger's URL
+    by_url = {"psycopg"}  # SQLAlchemy loads it by the ledger's URL
 
     assert declared() - by_url <= foreign(SOURCES)
 
