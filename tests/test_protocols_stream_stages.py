@@ -1,0 +1,260 @@
+"""What happens to an answer between reader and writer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.errors import UpstreamError
+from gateway.protocols.events import (
+    ArgsDelta,
+    CallOpen,
+    Event,
+    Fail,
+    Finish,
+    ItemClose,
+    ItemOpen,
+    RefusalDelta,
+    Start,
+    TextDelta,
+)
+from gateway.protocols.messages.refusal import HELD_CHARACTERS, RefusalText
+from gateway.protocols.model import ToolName, Tools
+from gateway.protocols.stages import DRAINED_EVENTS, Binding, Halves, Stage, StopCut
+from gateway.usage import Usage
+from tests.protocols_answers import chunk, converted, relayed, sse, translation
+
+USAGE = Usage(input_tokens=3, output_tokens=4)
+END = Finish("end", USAGE)
+
+
+def taken(stage: Stage, *events: Event) -> list[Event]:
+    return [passed for event in events for passed in stage.take(event)]
+
+
+def text(*pieces: str) -> list[Event]:
+    opened: list[Event] = [ItemOpen(1, "text")]
+    return [*opened, *(TextDelta(1, piece) for piece in pieces)]
+
+
+# --- stop sequences ------------------------------------------------------------------
+
+CUTS = [
+    pytest.param(["a", "b"], ["END"], "ab", "", id="none"),
+    pytest.param(["a END b"], ["END"], "a ", "END", id="in-one-piece"),
+    pytest.param(["a E", "N", "D b"], ["END"], "a ", "END", id="over-pieces"),
+    pytest.param(["a EN", "E END"], ["END"], "a ENE ", "END", id="a-false-start"),
+    pytest.param(["a EN"], ["END"], "a EN", "", id="a-beginning-at-the-end"),
+    pytest.param(["x##y"], ["###", "##", "y"], "x", "##", id="the-first-counts"),
+    pytest.param(["x###y"], ["##", "###"], "x", "###", id="the-longest-at-one-place"),
+    pytest.param(["END"], ["END"], "", "END", id="at-once"),
+    pytest.param(["aab"], ["ab", ""], "a", "ab", id="overlap"),
+]
+
+
+@pytest.mark.parametrize("pieces, sequences, kept, met", CUTS)
+def test_stop_sequence(
+    pieces: list[str], sequences: list[str], kept: str, met: str
+) -> None:
+    stage = StopCut(tuple(sequences), USAGE)
+
+    told = taken(stage, *text(*pieces), ItemClose(1), END)
+
+    said = "".join(event.text for event in told if isinstance(event, TextDelta))
+    finish = told[-1]
+    assert isinstance(finish, Finish)
+    assert (kept, met) == (said, finish.sequence)
+    assert ("sequence" if met else "end") == finish.reason
+    assert 1 == sum(isinstance(event, ItemClose) for event in told)
+
+
+def test_after_the_cut_only_calls_that_were_open_go_on() -> None:
+    stage = StopCut(("END",), USAGE)
+    before: list[Event] = [CallOpen(9, "c", "f"), *text("aENDb")]
+    late: list[Event] = [ArgsDelta(9, "{}"), TextDelta(1, "c"), ItemOpen(2, "text")]
+
+    told = taken(stage, *before, *late, ItemClose(9), ItemClose(1), END)
+
+    assert [CallOpen, ItemOpen, TextDelta, ItemClose, ArgsDelta, ItemClose, Finish] == [
+        type(event) for event in told
+    ]
+
+
+def test_a_failure_behind_the_cut_does_no_harm() -> None:
+    stage = StopCut(("END",), USAGE)
+    failure = Fail(UpstreamError("upstream_cut"))
+
+    told = taken(stage, CallOpen(9, "c", "f"), *text("aEND"), failure)
+
+    assert [ItemClose(9, "incomplete"), Finish("sequence", USAGE, "END")] == told[-2:]
+
+
+def test_what_follows_the_cut_is_read_for_its_usage_but_not_for_long() -> None:
+    stage = StopCut(("END",), USAGE)
+    taken(stage, *text("END"))
+
+    told = [stage.take(TextDelta(1, "x")) for _ in range(2 * DRAINED_EVENTS)]
+
+    assert [[Finish("sequence", USAGE, "END")]] == [events for events in told if events]
+    assert told[DRAINED_EVENTS - 1]
+
+
+# --- refusals ------------------------------------------------------------------------
+
+
+def refused(*pieces: str, patient: bool = False, **finish: Any) -> list[Event]:
+    stage = RefusalText(patient=patient)
+    last = Finish("filter", USAGE, **finish)
+    return taken(stage, Start("", ""), *text(*pieces), ItemClose(1, "incomplete"), last)
+
+
+def test_words_like_a_refusal_become_one_when_it_was_one() -> None:
+    expected = [
+        Start("", ""),
+        ItemOpen(1, "refusal"),
+        RefusalDelta(1, "I can\u2019t do that."),
+        ItemClose(1),
+        END,
+    ]
+    assert expected == refused("I can", "\u2019t do", " that.")
+
+
+PASSED = [
+    pytest.param(("The answer",), {}, id="other-words"),
+    pytest.param(("I can't ", "x" * HELD_CHARACTERS), {}, id="too-long"),
+    pytest.param(("I can't.",), {"category": "bio"}, id="the-vendor-says-why"),
+]
+
+
+@pytest.mark.parametrize("pieces, finish", PASSED)
+def test_other_texts_stay_texts(pieces: tuple[str, ...], finish: Any) -> None:
+    told = refused(*pieces, **finish)
+
+    assert "".join(pieces) == "".join(e.text for e in told if isinstance(e, TextDelta))
+    assert isinstance(told[-1], Finish) and "filter" == told[-1].reason
+
+
+def test_ordinary_text_passes_at_once() -> None:
+    stage = RefusalText()
+
+    told = [len(stage.take(event)) for event in text("I", " can", " do it", " now")]
+
+    assert [0, 0, 0, 4, 1] == told
+
+
+def test_an_answer_that_comes_whole_need_not_sound_like_a_refusal() -> None:
+    told = refused("Not a chance.", patient=True)
+
+    assert RefusalDelta(1, "Not a chance.") in told and END == told[-1]
+
+
+# --- calls ---------------------------------------------------------------------------
+
+
+def bound(*events: Event, free_form: bool = True, native: bool = False) -> list[Event]:
+    tools = Tools()
+    for tool in (
+        ToolName("custom", "apply_patch"),
+        ToolName("function", "read", "mcp__fs"),
+        ToolName("local_shell", "local_shell"),
+    ):
+        tools.wire_name(tool)
+    if native:
+        tools.native.add("apply_patch")
+    return taken(Binding(tools, free_form, "5eed"), *events)
+
+
+def test_a_call_bears_the_clients_name() -> None:
+    told = bound(CallOpen(1, "c1", "mcp__fs__read"), CallOpen(2, "c2", "local_shell"))
+
+    assert [
+        CallOpen(1, "c1", "read", "function", "mcp__fs"),
+        CallOpen(2, "c2", "local_shell", "local_shell"),
+    ] == told
+
+
+def test_a_free_form_call_that_was_cut_keeps_what_it_told() -> None:
+    told = bound(
+        CallOpen(1, "c1", "apply_patch"),
+        ArgsDelta(1, '{"input": "half\\'),
+        ItemClose(1, "incomplete"),
+    )
+
+    assert [ArgsDelta(1, "half"), ItemClose(1, "incomplete")] == told[1:]
+
+
+def test_the_upstreams_own_free_form_call_passes() -> None:
+    call = CallOpen(1, "c1", "apply_patch", "custom")
+
+    assert [call, ArgsDelta(1, "a\n")] == bound(call, ArgsDelta(1, "a\n"), native=True)
+
+
+def test_a_free_form_call_is_wrapped_for_a_protocol_without() -> None:
+    call = CallOpen(1, "c1", "unheard", "custom")
+
+    told = bound(call, ArgsDelta(1, 'a"\n'), ItemClose(1), free_form=False)
+
+    arguments = "".join(event.text for event in told if isinstance(event, ArgsDelta))
+    assert call._replace(kind="function") == told[0]
+    assert {"input": 'a"\n'} == json.loads(arguments)
+
+
+def test_calls_get_legal_ids_and_each_its_own() -> None:
+    told = bound(*(CallOpen(k, i, "f") for k, i in enumerate(["", "a:1", "b", "b"])))
+
+    ids = [event.call_id for event in told if isinstance(event, CallOpen)]
+    assert ["call_5eed0000", "a_1", "b", "call_5eed0003"] == ids
+
+
+def test_half_a_character_waits_for_the_other() -> None:
+    told = taken(Halves(), *text("a\ud83d", "\ude00", "\ud83d"), ItemClose(1))
+
+    assert [*text("a", "😀"), ItemClose(1)] == told
+
+
+# --- compaction ----------------------------------------------------------------------
+
+SUMMARY = [chunk(role="assistant", reasoning="Hm."), chunk(content=" All of it. ")]
+
+
+def test_a_compaction_trigger_is_answered_by_one_item() -> None:
+    request = converted(compaction="trigger")
+    stream = sse(*SUMMARY, chunk("stop"), "[DONE]")
+
+    out, ending = relayed(translation("chat", "responses", request), stream)
+
+    last = json.loads(out.split(b"data: ")[-2].split(b"\n")[0])["response"]
+    assert ("ok", "completed") == (ending.outcome, last["status"])
+    (item,) = last["output"]
+    assert ("compaction", "gw1.compact.QWxsIG9mIGl0Lg") == (
+        item["type"],
+        item["encrypted_content"],
+    )
+    assert 2 == out.count(b'"output_index":0')
+
+
+def test_the_compact_endpoint_repeats_the_users_words() -> None:
+    request = converted(compaction="endpoint")
+    client = {"input": [{"type": "message", "role": "user", "content": "do it"}]}
+    following = translation("chat", "responses", request, client_body=client)
+    message = {"role": "assistant", "content": "All of it."}
+
+    body, ending = following.body(
+        {"choices": [{"finish_reason": "stop", "message": message}]}
+    )
+
+    assert "ok" == ending.outcome
+    assert ["message", "compaction"] == [item["type"] for item in body["output"]]
+    assert ("response.compaction", None) == (body["object"], body["usage"])
+
+
+@pytest.mark.parametrize("finish, events", [("length", SUMMARY), ("stop", SUMMARY[:1])])
+def test_half_a_summary_is_none(finish: str, events: list[dict[str, Any]]) -> None:
+    request = converted(compaction="trigger")
+    stream = sse(*events, chunk(finish), "[DONE]")
+
+    _, ending = relayed(translation("chat", "responses", request), stream)
+
+    assert "failed" == ending.outcome
