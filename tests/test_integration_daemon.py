@@ -28,7 +28,7 @@ async def refused(gateway: Gateway) -> bool:
     """Whether nobody listens any more."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.daemon.port)
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset while the listener closes
         return True
     writer.close()
     return False
@@ -251,19 +251,17 @@ async def test_it_listens_on_a_unix_path_too(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     path = tmp_path / "gateway.sock"
-    daemon = Daemon(tmp_path, settings.accounts(upstream))
-    daemon.configure(listen=[f"127.0.0.1:{free_port()}", f"unix:{path}"])
-    await daemon.start()
-    try:
-        async with aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(path))
-        ) as session:
-            async with session.get("http://gateway/healthz") as response:
-                assert 200 == response.status
-    finally:
-        assert 0 == await daemon.stop()
-
-    assert not path.exists()
+    for _ in range(2):  # what the first leaves behind does not trouble the second
+        daemon = Daemon(tmp_path, settings.accounts(upstream))
+        daemon.configure(listen=[f"127.0.0.1:{free_port()}", f"unix:{path}"])
+        await daemon.start()
+        connector = aiohttp.UnixConnector(str(path))
+        try:
+            async with aiohttp.ClientSession(connector=connector) as session:
+                async with session.get("http://gateway/healthz") as response:
+                    assert 200 == response.status
+        finally:
+            assert 0 == await daemon.stop()
 
 
 async def test_without_users_it_prints_a_key_that_works(

@@ -122,7 +122,8 @@ async def test_a_stop_while_the_terminal_is_on_its_way(
         await asyncio.sleep(0.4)
         reply = await read_reply(response, 0.0)
 
+    if reply.broken:  # the process did not wait for it; half an event is no ending
+        reply.body = reply.body[: reply.body.rfind(b"\n\n") + 2]
     kinds = [event.kind for event in reply.events if event.kind in endings.TERMINALS]
-    assert reply.broken or 1 == len(kinds)
-    assert len(kinds) <= 1
+    assert len(kinds) == (0 if reply.broken else 1)
     assert 0 == await gateway.daemon.exited()

@@ -113,10 +113,13 @@ def status(
     code: int,
     body: dict[str, Any] | str | None = None,
     headers: dict[str, str] | None = None,
+    *,
+    after_s: float = 0.0,
 ) -> Play:
     """An HTTP error; without *body* the usual one of the protocol."""
 
     async def play(exchange: Exchange) -> None:
+        await asyncio.sleep(after_s)
         said = error_body(exchange.request.protocol, code) if body is None else body
         data = said if isinstance(said, str) else json.dumps(said)
         kind = "text/html" if isinstance(said, str) else "application/json"
