@@ -205,6 +205,7 @@ class Relay:
         """Try *account*; the slot is given back when its upstream is done with."""
         exchange: Exchange | None = None
         read: Reading | None = None
+        whole: asyncio.Future[Whole] | None = None
         facts = Facts()
         answered = kept = False
         try:
@@ -213,6 +214,7 @@ class Relay:
             exchange.on_output = partial(self._served, turn, exchange, facts)
             if down is None:
                 whole = asyncio.ensure_future(exchange.whole())
+                whole.add_done_callback(_looked_at)
                 read = partial(self._read_whole, turn, whole, facts)
                 answer = await self._whole(
                     turn, exchange, request, whole, way.document, facts
@@ -234,6 +236,8 @@ class Relay:
             raise
         finally:
             if not kept:
+                if whole:
+                    whole.cancel()
                 if exchange:
                     exchange.close(answered=answered)
                 slot.release()
@@ -460,6 +464,12 @@ class Relay:
             return self._pool.last_word(turn, way.verdict, way.fitting)
         assert choice
         return self._pool.refusal(turn, choice, time.monotonic())
+
+
+def _looked_at(future: asyncio.Future[Whole]) -> None:
+    """Its failure is no news to whoever has left meanwhile."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _has_left(error: BaseException) -> bool:
