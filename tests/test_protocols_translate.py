@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from gateway.protocols import sse as sse_file
 from gateway.protocols.grammar import Batch
+from gateway.protocols.overload import ANSWERS
 from gateway.protocols.wire import Facts
 from tests.protocols_answers import (
     MODEL,
@@ -543,6 +544,24 @@ def test_a_preamble_is_no_output(source: str, target: str) -> None:
 
     assert not any(batch.started for batch in batches)
     assert batches[0].data
+    assert following.feed(BEGUN[source]).started
+
+
+@pytest.mark.parametrize("source, target", PAIRS)
+def test_an_overload_told_as_a_text_is_a_failure(source: str, target: str) -> None:
+    overloaded = next(iter(ANSWERS)).encode()
+    begun = BEGUN[source].replace(b"Half", overloaded)
+    following = translation(source, target)
+
+    assert not following.feed(begun).started
+    batch = following.feed(TERMINALS[source])
+
+    assert (b"", False, b"") == (batch.data, batch.started, batch.terminal)
+    assert batch.ending and batch.ending.error
+    assert "upstream_overloaded" == batch.ending.error.code
+
+    following = translation(source, target)
+    following.feed(begun)
     assert following.feed(BEGUN[source]).started
 
 

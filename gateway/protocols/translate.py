@@ -17,12 +17,13 @@ from gateway.errors import UpstreamError
 from gateway.protocols.chat.reader import Reader as ChatReader
 from gateway.protocols.chat.writer import Writer as ChatWriter
 from gateway.protocols.convert import Converted
-from gateway.protocols.events import PREAMBLE, Event, Fail, Finish
+from gateway.protocols.events import PREAMBLE, Event, Fail, Finish, ItemClose, TextDelta
 from gateway.protocols.frames import Garbled
 from gateway.protocols.grammar import Batch, State
 from gateway.protocols.messages.reader import Reader as MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
 from gateway.protocols.messages.writer import Writer as MessagesWriter
+from gateway.protocols.overload import answer_so_far
 from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
 from gateway.protocols.responses.writer import Writer as ResponsesWriter
@@ -43,6 +44,7 @@ WRITERS: dict[str, Callable[[Reply], Writer]] = {
 }
 _FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
 _LAST = frozenset((Finish, Fail))
+_NO_ANSWER = PREAMBLE | {ItemClose}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -87,6 +89,7 @@ class Translation:
         self._stages = self._other_stages(patient=False)
         self._scanner = EventScanner()
         self._begun = False
+        self._opening = ""  # the text so far, while it may be an overload
         self._escaped = False  # surrogate pairs come as escapes
         facts.response_id = self._writer.response_id
         facts.model = model
@@ -170,14 +173,23 @@ class Translation:
             if type(event) in _LAST:
                 return self._last(event, out, started)
             out.append(write(event))
-            started = started or type(event) not in PREAMBLE
+            started = started or self._is_answer(event)
         if started:
             self.state = State.STREAMING
         return Batch(b"".join(out), started)
 
+    def _is_answer(self, event: Event) -> bool:
+        """Whether *event* is output, and not an overload told as a text."""
+        if isinstance(event, TextDelta):
+            self._opening += event.text
+            return answer_so_far(self._opening) == "no"
+        return type(event) not in _NO_ANSWER
+
     def _last(self, event: Event, out: list[bytes], started: bool) -> Batch:
         """The answer is whole, or has failed; what came before is the client's."""
         self.state = State.CLOSED
+        if not started and answer_so_far(self._opening) == "yes":
+            event, out = Fail(UpstreamError("upstream_overloaded")), []
         if isinstance(event, Fail):
             ending = Ending("failed", event.error, event.failure)
             return Batch(b"".join(out), started, b"", ending)
