@@ -23,7 +23,7 @@ from gateway.books import Books
 from gateway.config import Config
 from gateway.conversation import Conversations
 from gateway.drains import Drains
-from gateway.errors import ClientError, Overloaded
+from gateway.errors import ClientError
 from gateway.handlers import Handler, Handlers, Visit
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
@@ -100,7 +100,7 @@ class House:
             for count in self.registry.counts("account")
         }
 
-    # --- live changes ------------------------------------------------------------------
+    # --- live changes -----------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
         """Take up users, limits and accounts of *config*; nobody is dropped."""
@@ -123,7 +123,7 @@ class House:
         for account in config.account:
             self.registry.set_account(account.name, account.max_concurrent)
 
-    # --- the stop ----------------------------------------------------------------------
+    # --- the stop ---------------------------------------------------------------------
 
     @property
     def serving(self) -> int:

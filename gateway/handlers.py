@@ -178,7 +178,7 @@ class Handlers:
 
         return self.recorded(protocol, answer)
 
-    # --- changes and the stop ----------------------------------------------------------
+    # --- changes and the stop ---------------------------------------------------------
 
     def replace(self, config: Config, keys: Keys) -> None:
         """Take up a changed config."""
@@ -281,7 +281,7 @@ class Handlers:
         waited_s = time.monotonic() - turn.record.received
         return clients.Wait(place.position, place.expected_s, waited_s)
 
-    # --- the way through ----------------------------------------------------------------
+    # --- the way through --------------------------------------------------------------
 
     async def _admitted(self, turn: Turn, down: Downstream | None) -> Answer | None:
         """Wait for the user's slot, then relay; refuse early what never can be."""
@@ -304,7 +304,7 @@ class Handlers:
             content_type="application/json",
         )
 
-    # --- the way back -------------------------------------------------------------------
+    # --- the way back -----------------------------------------------------------------
 
     async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""

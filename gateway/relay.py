@@ -126,7 +126,7 @@ class Relay:
             else:
                 await self._pause(turn, way, account, verdict)
 
-    # --- choosing ------------------------------------------------------------------------
+    # --- choosing ---------------------------------------------------------------------
 
     async def _slot(self, turn: Turn, way: Way) -> Slot:
         """A slot of the account that is to be tried next."""
@@ -401,7 +401,7 @@ class Relay:
             turn.record.response_id = facts.response_id
         self._books.settle(turn, facts.usage)
 
-    # --- failures ----------------------------------------------------------------------
+    # --- failures ---------------------------------------------------------------------
 
     def _verdict(
         self, turn: Turn, failure: Refusal | StatedFailure | UpstreamError

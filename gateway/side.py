@@ -52,7 +52,7 @@ class SideHandlers:
         self._upstream = upstream
         self._listed: dict[str, tuple[float, list[dict[str, Any]]]] = {}
 
-    # --- models ------------------------------------------------------------------------
+    # --- models -----------------------------------------------------------------------
 
     async def models(self, visit: Visit) -> web.Response:
         """``GET /v1/models``: what all accounts together serve."""
@@ -101,7 +101,7 @@ class SideHandlers:
         self._listed[account.name] = (time.monotonic(), found)
         return found
 
-    # --- token counts --------------------------------------------------------------------
+    # --- token counts -----------------------------------------------------------------
 
     async def count_tokens(self, visit: Visit) -> web.Response:
         """``POST /v1/messages/count_tokens``; estimated where nobody can count."""
@@ -132,7 +132,7 @@ class SideHandlers:
             COUNT_TIMEOUT_S,
         )
 
-    # --- kept responses -------------------------------------------------------------------
+    # --- kept responses ---------------------------------------------------------------
 
     async def response(self, visit: Visit) -> web.Response:
         """``/v1/responses/{id}`` and below: to the account that made the response."""
@@ -175,7 +175,7 @@ class SideHandlers:
         visit.record.ended("ok")
         return _answer(visit, 200, orjson.dumps(told))
 
-    # --- all of them -----------------------------------------------------------------------
+    # --- all of them ------------------------------------------------------------------
 
     async def _pass(
         self,
