@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from structlog.testing import capture_logs
 
 from gateway.errors import GatewayError
@@ -53,24 +52,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def sabotage(pragma: str) -> Iterator[None]:
-    """Every connection that is made from now on runs *pragma*, as a sick disk would."""
+    """While inside, every transaction meets *pragma*, as it would meet a sick disk."""
 
-    def spoil(connection: Any, _record: Any) -> None:
-        connection.execute(pragma)
+    def spoil(connection: Connection) -> None:
+        connection.exec_driver_sql(pragma)
 
-    event.listen(Engine, "connect", spoil)
+    event.listen(Engine, "begin", spoil)
     try:
         yield
     finally:
-        event.remove(Engine, "connect", spoil)
-
-
-@asynccontextmanager
-async def broken(ledger: Ledger, pragma: str) -> AsyncIterator[None]:
-    """While inside, the ledger's connection is lost, and new ones are spoilt."""
-    with sabotage(pragma):
-        ledger.database.reset()
-        yield
+        event.remove(Engine, "begin", spoil)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -99,7 +90,7 @@ async def test_what_cannot_be_made_durable_is_never_a_success(
     await ledger.close(record_of("a-good"))
 
     with capture_logs() as logs:
-        async with broken(ledger, pragma):
+        with sabotage(pragma):
             big = record_of("b-bad", marks=record_of().marks * 5000, session="s" * 500)
             with pytest.raises(GatewayError) as raised:
                 await ledger.close(big)
@@ -216,7 +207,6 @@ async def test_a_writer_that_hangs_is_noticed(
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 30.0)
     monkeypatch.setattr(ledger_module, "STALL_S", 0.05)
     ledger = await open_ledger(sqlite_place)
-    ledger.database.reset()
     other = sqlite3.connect(sqlite_place.base / "ledger.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
@@ -235,7 +225,7 @@ async def test_refusals_do_not_pile_up_but_what_cost_money_is_kept(
     ledger = await open_ledger(sqlite_place)
 
     with capture_logs() as logs:
-        async with broken(ledger, "PRAGMA query_only = ON"):
+        with sabotage("PRAGMA query_only = ON"):
             for _ in range(30):
                 ledger.add(record_of(attempts=[]))
             assert 10 == ledger.waiting
@@ -256,7 +246,7 @@ async def test_stopping_says_what_could_not_be_written(
     ledger = await sqlite_place.open()
 
     with capture_logs() as logs:
-        async with broken(ledger, "PRAGMA query_only = ON"):
+        with sabotage("PRAGMA query_only = ON"):
             ledger.add(record_of())
             await until(lambda: not ledger.healthy)
             await ledger.stop()
@@ -355,9 +345,11 @@ async def test_a_newer_schema_is_left_alone(place: Place) -> None:
     with pytest.raises(LedgerError, match=r"\(9999\) is newer than this program"):
         await place.open()
 
+    database = Database(place.url, place.base)
     with pytest.raises(LedgerError, match=r"\(9999\) is newer than this program"):
-        with Database(place.url, place.base).inspect():
+        with database.inspect():
             raise AssertionError("a newer ledger was read")
+    database.dispose()
     assert [("9999",)] == place.rows("SELECT version_num FROM alembic_version")
 
 

@@ -5,7 +5,8 @@ Rule 1: SQLite and PostgreSQL run the same statements through the same synchrono
         engine; whoever lives in an event loop calls this from a thread.
 Rule 2: "written" means it survives the loss of power: WAL with ``synchronous=FULL``,
         and PostgreSQL's own default.
-Rule 3: reading never changes anything, least of all the schema.
+Rule 3: one thread writes; ``write`` and ``reset`` belong to it alone.
+Rule 4: reading never changes anything, least of all the schema.
 """
 
 from __future__ import annotations

@@ -162,7 +162,6 @@ class Ledger:
         lost = await asyncio.to_thread(self._writer.finish, STOP_WAIT_S)
         if lost:
             log.error("ledger.lost", entries=lost, detail=self._trouble)
-        await asyncio.to_thread(self._database.dispose)
 
     def _entry(self, rows: Rows) -> Entry:
         key = rows.request["request_id"], rows.request["started_at"]

@@ -107,6 +107,9 @@ class Writer:
         """Write what is left, end the thread; how many entries could not be written."""
         self._queue.put(None)
         self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            # Not before: a driver does not survive two threads on one connection.
+            self._database.dispose()
         return len(self._batch) + self._queue.qsize()
 
     def _run(self) -> None:
@@ -116,7 +119,6 @@ class Writer:
                 self._flush()
             else:
                 self._keep_tidy()
-        self._database.reset()
 
     def _collect(self) -> None:
         """Wait for something to write, and take all of it."""
