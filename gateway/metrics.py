@@ -18,6 +18,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily
@@ -39,6 +40,9 @@ ENDINGS = {
     "client_gone": "client_gone",
 }
 TOKENS = ("input", "cached", "cache_write", "output", "reasoning")
+
+# One more series for each one, with the moment it was made: nobody asks for it.
+disable_created_metrics()
 
 
 class SlotCount(Protocol):
