@@ -1,0 +1,99 @@
+"""A record as rows: bounded, and what anybody wrote fits into a database."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.ledger import rows
+from gateway.ledger.rows import marks_json, plain, read_marks, rows_of
+from gateway.ledger.statement import moment
+from gateway.record import Attempt, Mark
+from tests.ledger_places import NOON, record_of
+
+
+def test_an_undone_closing_keeps_what_was_used() -> None:
+    undone = rows_of(record_of()).as_undone().request
+
+    assert ("failed", "gateway", "ledger_unavailable") == (
+        undone["outcome"],
+        undone["origin"],
+        undone["error_code"],
+    )
+    assert (100, 50, 0.25) == (
+        undone["input_tokens"],
+        undone["output_tokens"],
+        undone["cost_usd"],
+    )
+
+
+def test_rows_do_not_change_when_the_record_does() -> None:
+    record = record_of(attempts=[Attempt(1, "a", NOON)])
+    taken = rows_of(record, "open")
+    record.ended("failed", "upstream", "upstream_cut")
+    record.attempts[0].status = 500
+    record.mark(200.0, "later")
+
+    assert ("open", 0) == (taken.request["outcome"], taken.attempts[0]["status"])
+    assert "later" not in taken.timeline["marks"]
+
+
+def test_a_long_timeline_keeps_its_beginning_and_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows, "MAX_MARKS", 4)
+    marks = [Mark(float(n), f"event-{n}", {}) for n in range(10)]
+
+    kept = read_marks(marks_json(marks))
+
+    events = ["event-0", "event-1", "…", "event-8", "event-9"]
+    assert events == [mark.event for mark in kept]
+    assert {"left_out": 6} == kept[2].facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param({"n": 1, "list": [["a", "b"]]}, None, id="plain"),
+        pytest.param({"tuple": ("a", 1)}, {"tuple": ["a", 1]}, id="tuple"),
+        pytest.param({"error": ValueError("no")}, {"error": "no"}, id="any-object"),
+        pytest.param({"half": "\ud800"}, None, id="half-a-surrogate-pair"),
+        pytest.param({"huge": 10**40}, None, id="more-than-64-bits"),
+        pytest.param({3: "number as key"}, {"3": "number as key"}, id="odd-key"),
+    ],
+)
+def test_any_fact_can_be_kept(
+    facts: dict[object, object], expected: dict[str, object] | None
+) -> None:
+    marks = [Mark(0.25, "chosen", facts)]  # type: ignore[arg-type]
+
+    [kept] = read_marks(marks_json(marks))
+
+    assert (0.25, "chosen", expected or facts) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("gpt-5", "gpt-5", id="as-it-is"),
+        pytest.param("a\0b", "ab", id="nul"),
+        pytest.param("a\ud800b", "a?b", id="half-a-surrogate-pair"),
+        pytest.param("ключ🗝", "ключ🗝", id="not-ascii"),
+        pytest.param("x" * 600, "x" * 512, id="too-long"),
+    ],
+)
+def test_a_text_fits(text: str, expected: str) -> None:
+    assert expected == plain(text)
+
+
+@pytest.mark.parametrize(
+    ("unix_s", "expected"),
+    [
+        pytest.param(NOON + 0.25, "2026-11-24 12:00:00.250000", id="now"),
+        pytest.param(-5.0, "1970-01-01 00:00:00.000000", id="before-all-clocks"),
+        pytest.param(1e15, "2096-10-02 07:06:40.000000", id="after-all-clocks"),
+    ],
+)
+def test_a_moment_is_in_the_years_that_a_database_knows(
+    unix_s: float, expected: str
+) -> None:
+    assert expected == moment(unix_s)
