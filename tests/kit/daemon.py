@@ -102,6 +102,28 @@ class Daemon:
         while data := await self.process.stderr.read(1 << 16):
             self.stderr += data.decode()
 
+    async def command(self, *words: str) -> tuple[int, str]:
+        """``gateway WORDS --config …`` beside it: the exit status and stdout."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            *words,
+            "--config",
+            str(self.config_file),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, _ = await asyncio.wait_for(process.communicate(), 20)
+        return process.returncode or 0, stdout.decode()
+
+    async def kill(self) -> None:
+        """SIGKILL: as a crash leaves it."""
+        self.process.kill()
+        await self.exited()
+
     def terminate(self) -> None:
         """SIGTERM: finish what is open and go."""
         self.process.send_signal(signal.SIGTERM)

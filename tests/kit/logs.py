@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ class Log(io.TextIOBase):
     def __init__(self) -> None:
         self.text: list[str] = []
         self._begun = ""
+        self._read: list[Line] = []
 
     def writable(self) -> bool:
         return True
@@ -29,9 +31,11 @@ class Log(io.TextIOBase):
     @property
     def lines(self) -> list[Line]:
         """Every line so far; what is no JSON object fails the test here."""
-        lines = [json.loads(text) for text in self.text]
-        assert all(isinstance(line, dict) for line in lines)
-        return lines
+        for text in self.text[len(self._read) :]:
+            line = json.loads(text)
+            assert isinstance(line, dict), text
+            self._read.append(line)
+        return self._read
 
     def events(self, event: str, **facts: Any) -> list[Line]:
         """The lines of this *event* that say all of *facts*."""
@@ -73,10 +77,13 @@ class Log(io.TextIOBase):
 
     async def each_finished_once(self, request_ids: Iterable[str]) -> None:
         """Each of these requests, and whoever else asked, has one canonical line."""
-        for request_id in request_ids:
-            await self.wait_finished(request_id)
-        finished = [line["request_id"] for line in self.events("request.finished")]
-        assert len(finished) == len(set(finished))
+        wanted = set(request_ids)
+        await self.wait_for(lambda: wanted <= set(self._finished()), "not all finished")
+        counts = Counter(self._finished())
+        assert [] == [one for one, count in counts.items() if count > 1]
+
+    def _finished(self) -> list[str]:
+        return [line["request_id"] for line in self.events("request.finished")]
 
     def explains(self, *ids: str) -> None:
         """Each id that a client saw leads to a line that says what went wrong."""
