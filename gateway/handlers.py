@@ -160,7 +160,7 @@ class Handlers:
                 if visit.down:
                     visit.down.stop_pinging()
                 if not visit.record.drained:
-                    self._books.close(visit.record)
+                    self._close(visit)
 
         return handle
 
@@ -177,6 +177,14 @@ class Handlers:
             return self._answer(visit.record, await self._admitted(turn, None))
 
         return self.recorded(protocol, answer)
+
+    def _close(self, visit: Visit) -> None:
+        record = visit.record
+        if record.outcome == "client_gone":
+            record.mark(time.monotonic(), "client_left")
+        elif record.outcome in ("failed", "refused"):
+            record.mark(time.monotonic(), record.outcome, code=record.error_code)
+        self._books.close(record)
 
     # --- changes and the stop ---------------------------------------------------------
 
@@ -217,6 +225,7 @@ class Handlers:
             client=clients.recognise(request.headers).name,
         )
         record.response_id = response_id_of(record.request_id)
+        record.mark(record.received, "received", path=request.path)
         log.bind(record.request_id)
         return record
 
@@ -287,12 +296,22 @@ class Handlers:
         """Wait for the user's slot, then relay; refuse early what never can be."""
         self._allowance.admit(turn)
         self._pool.check(turn)
+        asyncio.get_running_loop().call_soon(self._note_wait, turn)
         slot = await self._registry.user_slot(
             turn.user.name, turn.holder, turn.deadline, session=turn.session.value
         )
         with slot:
             self._allowance.check(turn)
             return await self._relay.run(turn, down)
+
+    def _note_wait(self, turn: Turn) -> None:
+        if place := self._registry.place(turn.holder):
+            turn.mark(
+                "queued",
+                scope=place.scope,
+                position=place.position,
+                expected_s=round(place.expected_s, 1),
+            )
 
     def _answer(self, record: Record, answer: Answer | None) -> web.Response:
         assert answer is not None

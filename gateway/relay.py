@@ -137,6 +137,7 @@ class Relay:
             turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
                 raise self._last_word(turn, way, choice)
+            asyncio.get_running_loop().call_soon(self._note_wait, turn)
             slot = await self._registry.account_slot(
                 choice.tiers,
                 turn.holder,
@@ -151,6 +152,10 @@ class Relay:
                 slot.release()
                 raise
             slot.release()
+
+    def _note_wait(self, turn: Turn) -> None:
+        if place := self._registry.place(turn.holder):
+            turn.mark("queued", scope=place.scope, position=place.position)
 
     def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
@@ -266,9 +271,10 @@ class Relay:
             self._books.settle(turn, facts.usage)
             return False
         turn.record.drained = True
+        turn.mark("client_left", drain=True)
 
         def done(how: str) -> None:
-            turn.mark("drained", how=how)
+            turn.mark_ending(how)
             self._books.settle(turn, facts.usage)
             self._books.close(turn.record)
 
@@ -337,7 +343,7 @@ class Relay:
         if batch.data:
             await down.send(batch.data)
         self._learn(turn, down.facts)
-        turn.mark("terminal", outcome=ending.outcome, keepalives=down.keepalives)
+        turn.mark_ending(ending.outcome, keepalives=down.keepalives)
         if converted is not None:
             response = response_in(batch.terminal)
             await self._conversations.keep(turn, converted, response)
@@ -383,6 +389,7 @@ class Relay:
         self._enter(turn, ending, passes=request.converted is None)
         exchange.on_output()
         self._learn(turn, facts)
+        turn.mark_ending(ending.outcome)
         turn.record.status = 200
         await self._books.durable(turn.record)
         return Answer(200, exchange.headers_down(), data)
@@ -426,7 +433,9 @@ class Relay:
         error = verdict.error
         code = "passed_on" if verdict.pass_on else error.code
         turn.attempt.error_code = code
-        turn.mark("attempt_failed", account=account.name, code=code)
+        turn.mark(
+            "attempt_failed", account=account.name, code=code, detail=error.detail
+        )
         self._log.warning(
             "attempt.failed",
             account=account.name,

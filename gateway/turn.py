@@ -53,11 +53,22 @@ class Turn:
         """Note a moment in the timeline."""
         self.record.mark(time.monotonic(), event, **facts)
 
+    def mark_ending(self, outcome: str, **facts: Any) -> None:
+        """Note how the answer ended, and what it was like on the way."""
+        self.mark(
+            "terminal",
+            outcome=outcome,
+            bytes=self.received_bytes,
+            longest_gap_ms=round(self.longest_gap_s * 1000, 1),
+            **facts,
+        )
+
     def first_output(self) -> None:
         """The first real output is there."""
-        record = self.record
-        record.first_event_ms = (time.monotonic() - record.received) * 1000
-        self.last_came = time.monotonic()
+        now, record = time.monotonic(), self.record
+        record.first_event_ms = (now - record.received) * 1000
+        record.mark(now, "first_output")
+        self.last_came = now
 
     def came(self, size: int) -> None:
         """*size* bytes have come from the upstream."""

@@ -2,9 +2,10 @@
 What every protocol's ``wire`` module says about its bytes.
 
 The relay knows protocols only through this interface. A protocol is a package with
-three modules: ``wire`` (this interface), ``request`` (request ⇄ neutral model) and
-``stream`` (events ⇄ neutral events). Adding one touches its package and the table
-``PROTOCOLS`` in ``gateway.protocols``.
+four modules: ``wire`` (this interface), ``request`` (request ⇄ neutral model),
+``reader`` and ``writer`` (events ⇄ neutral events). Adding one touches its package and
+three tables: ``PROTOCOLS`` in ``gateway.protocols``, ``FORMS`` in ``convert``, and
+``READERS`` with ``WRITERS`` in ``translate``.
 """
 
 from __future__ import annotations
