@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import aiohttp
 import pytest
 
-from tests.kit import plays, settings
+from tests.kit import endings, plays, settings
 from tests.kit.scripted import ScriptedUpstream
 
 if TYPE_CHECKING:
@@ -76,3 +76,15 @@ async def serve(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Ser
 async def gateway(serve: Serve) -> Gateway:
     """A gateway with an account for each protocol, in this process."""
     return await serve()
+
+
+@pytest.fixture
+async def strict(serve: Serve, upstream: ScriptedUpstream) -> AsyncIterator[Gateway]:
+    """A gateway that must serve well after whatever the test did to it."""
+    from tests.kit import badly
+
+    gateway = await serve(server={"max_body_bytes": badly.MAX_BODY_BYTES})
+    yield gateway
+    upstream.requests.clear()
+    endings.whole("chat", await gateway.client("bob").ask("chat", "chat-after"))
+    assert 1 == len(upstream.received())

@@ -150,3 +150,26 @@ async def test_an_unknown_key_is_told_at_once(
     assert run.result["is_error"]
     assert "This API key is not known" in run.answer
     assert 0 == run.retries
+
+
+async def test_twenty_tool_calls_stay_on_one_account(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Four equal accounts, one conversation: one of them is asked."""
+    rows = [account(upstream, f"messages-{n}", **SERVED) for n in range(4)]
+    gateway = await serve(daemon=True, accounts=rows)
+    calls = [
+        Answer(
+            tool=Tool(
+                "Bash", {"command": f"echo {n}", "description": "e"}, f"toolu_{n}"
+            )
+        )
+        for n in range(19)
+    ]
+    upstream.next(*map(plays.ok, calls), plays.ok())
+
+    run = await ask(gateway, tmp_path, tools="Bash")
+
+    assert (0, "All is well.") == (run.status, run.answer)
+    assert 20 == len(upstream.received())
+    assert 1 == len({request.account for request in upstream.received()})

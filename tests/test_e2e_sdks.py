@@ -1,5 +1,5 @@
 """
-The vendors' SDKs, for Python and for Node, in front of the real daemon.
+The vendors' SDKs for Python in front of the gateway.
 
 Every way to read an answer, raw and by helper: a turn, and each kind of failure with
 its true reason. Partial text and then a cut must never pass for an answer.
@@ -17,10 +17,10 @@ import openai
 import pytest
 
 from tests.conftest import Serve
-from tests.kit import answers, clients, plays
+from tests.kit import answers, plays
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import ScriptedUpstream
-from tests.kit.settings import account, key_of, user
+from tests.kit.settings import key_of, user
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,7 +29,7 @@ Read = Callable[[Any, str, list[str]], Awaitable[bool]]
 """Reads one answer into the list; whether it came to its proper end."""
 
 
-# --- the ways to read, in Python ---
+# --- the ways to read ---
 
 
 async def responses_raw(sdk: Any, model: str, text: list[str]) -> bool:
@@ -282,51 +282,3 @@ async def test_a_dead_upstream_is_a_typed_exception(
     raised: Any = error.value
     assert 502 == raised.status_code
     assert "The upstream broke the connection" in str(raised)
-
-
-# --- Node ---
-
-NODE = ["responses", "responsesHelper", "chat", "messages", "messagesHelper"]
-
-
-@clients.needs_node_sdks
-@pytest.mark.parametrize("client", NODE)
-async def test_node_reads_turns_and_raises_true_reasons(
-    serve: Serve, upstream: ScriptedUpstream, client: str
-) -> None:
-    """On the real daemon: a turn, each kind of cut, a dead upstream, no such model."""
-    protocol = client.removesuffix("Helper")
-    rows = [account(upstream, name) for name in answers.PROTOCOLS]
-    gateway = await serve(daemon=True, accounts=rows)
-    broken = {
-        "cut": plays.cut(2),
-        "reset": plays.reset(2),
-        "eof": plays.eof(2),
-        "half": plays.half_event(2),
-    }
-    for name, play in broken.items():
-        upstream.always(play, model=f"{protocol}-{name}")
-    upstream.always(plays.cut(None), model=f"{protocol}-z-dead")
-    models = ["good", *broken, "z-dead"]
-    url = gateway.base_url + ("" if protocol == "messages" else "/v1")
-
-    told = await clients.node(
-        client,
-        url,
-        key_of("alice"),
-        *[f"{protocol}-{name}" for name in models],
-        "no-such-model",
-    )
-
-    good = told[f"{protocol}-good"]
-    assert ("All is well.", None) == (good["text"], good["error"])
-    assert good["terminal"]
-    for name in broken:
-        row = told[f"{protocol}-{name}"]
-        assert "The upstream " in row["error"]["message"], row
-        assert "request id: " in row["error"]["message"]
-        assert row["text"] in ("", "All is ") and not row["terminal"]
-    dead = told[f"{protocol}-z-dead"]["error"]
-    assert 502 == dead["status"] and "The upstream broke" in dead["message"]
-    unknown = told["no-such-model"]["error"]
-    assert 404 == unknown["status"] and "No account serves" in unknown["message"]

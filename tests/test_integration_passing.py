@@ -17,7 +17,7 @@ from tests.kit.answer import Answer, Tool
 from tests.kit.asking import PATHS, question
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Exchange, ScriptedUpstream
-from tests.kit.settings import TRIAL, account, key_of, user
+from tests.kit.settings import account, key_of
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 
@@ -261,82 +261,3 @@ async def test_the_path_works_without_v1_and_with_a_query(
         endings.whole(protocol, await gateway.client().send(path, body))
 
     assert "beta=true" == upstream.received()[1].query
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-async def test_health_needs_no_key(gateway: Gateway, path: str) -> None:
-    reply = await gateway.client().send(
-        path, method="GET", headers={"authorization": ""}
-    )
-
-    assert 200 == reply.status
-
-
-@pytest.mark.parametrize("path", ["/", "/api/hello"])
-async def test_head_probes_need_no_key(gateway: Gateway, path: str) -> None:
-    reply = await gateway.client().send(
-        path, method="HEAD", headers={"authorization": ""}
-    )
-
-    assert 200 == reply.status
-
-
-@pytest.mark.parametrize("path", ["/v1/models", "/models"])
-async def test_models_serve_both_kinds_of_client(gateway: Gateway, path: str) -> None:
-    reply = await gateway.client().send(path, method="GET")
-
-    assert 200 == reply.status
-    assert {"object", "data", "models"} <= set(reply.json)
-    assert "list" == reply.json["object"]
-    assert "trial" in [model["id"] for model in reply.json["data"]]
-
-
-async def test_count_tokens_takes_no_slot(
-    serve: Serve, upstream: ScriptedUpstream
-) -> None:
-    async def count(exchange: Exchange) -> None:
-        await exchange.reply(200, b'{"input_tokens":42}')
-
-    gateway = await serve(
-        users=[user("alice", max_concurrent=1, max_queued=0)],
-        upstream={"client_gone_drain_s": 0.0},
-    )
-    client = gateway.client()
-    upstream.next(plays.silence(1))
-    async with client.open("messages", "messages-x") as running:
-        await running.content.readany()
-        upstream.next(count)
-        body = json.dumps(question("messages", "messages-x", stream=False)).encode()
-        reply = await client.send("/v1/messages/count_tokens?beta=true", body)
-        running.close()
-
-    assert (200, {"input_tokens": 42}) == (reply.status, reply.json)
-    assert "/messages/count_tokens" == upstream.requests[-1].path
-
-
-@each_protocol
-async def test_the_trial_account_streams_a_whole_answer(
-    serve: Serve, protocol: str
-) -> None:
-    gateway = await serve(accounts=[TRIAL])
-
-    reply = await gateway.client().ask(protocol, "trial")
-
-    endings.whole(protocol, reply, reply.text)
-    assert "something" in reply.text
-    line = await gateway.finished(reply)
-    assert ("ok", "trial") == (line["outcome"], line["account"])
-    assert line["output_tokens"]
-
-
-@each_protocol
-async def test_the_trial_account_answers_as_a_whole(
-    serve: Serve, protocol: str
-) -> None:
-    gateway = await serve(accounts=[TRIAL])
-
-    reply = await gateway.client().ask(protocol, "trial", stream=False)
-
-    assert 200 == reply.status
-    assert b"something" in reply.body
-    assert "ok" == (await gateway.finished(reply))["outcome"]
