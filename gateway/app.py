@@ -142,6 +142,7 @@ class House:
             async with asyncio.timeout(END_WAIT_S):
                 while self.handlers.serving:
                     await asyncio.sleep(0.01)
+        self.handlers.abort_open()
         await self.drains.stop()
 
     def tick(self, lag_s: float) -> None:

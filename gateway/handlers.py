@@ -207,7 +207,14 @@ class Handlers:
     def end_open(self) -> None:
         """End what is still being served."""
         for visit in list(self._visits):
-            self._stop(visit, GatewayError("gateway_shutdown"))
+            if visit.down is None or visit.down.state is not State.CLOSED:
+                self._stop(visit, GatewayError("gateway_shutdown"))
+
+    def abort_open(self) -> None:
+        """Cut off who does not take its ending."""
+        for visit in self._visits:
+            if visit.request.transport:
+                visit.request.transport.abort()
 
     def _stop(self, visit: Visit, error: GatewayError) -> None:
         if visit.stop is None and visit.task:
@@ -345,6 +352,8 @@ class Handlers:
             origin=error.origin,
             detail=error.detail,
         )
+        if visit.turn:
+            visit.turn.mark_ending("failed", keepalives=down.keepalives)
         with suppress(ClientError):  # it left before it could be told
             await down.fail(error)
         return down.response

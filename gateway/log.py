@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -54,7 +53,6 @@ def set_up(
     handler = _Stdlib()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
-    warnings.simplefilter("default", ResourceWarning)
     sys.excepthook = _uncaught
 
 

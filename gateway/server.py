@@ -165,10 +165,6 @@ class Server:
                 break
             await asyncio.sleep(DRAIN_LOOK_S)
         await house.end_open()
-        for connection in runner.server.connections if runner.server else ():
-            transport = connection.transport
-            if transport and transport.get_write_buffer_size():
-                transport.abort()  # a client that does not read; nothing else is left
 
     # --- heart-beat ------------------------------------------------------------------
 

@@ -129,6 +129,8 @@ def _note(message: dict[str, Any], facts: Facts) -> None:
     if isinstance(model := message.get("model"), str) and model:
         facts.model = model
     read_usage(sub(message, "usage"), facts.usage)
+    if not message.get("stop_reason"):
+        facts.usage.output_tokens = None  # of a stream's start: a placeholder
 
 
 def _note_delta(data: dict[str, Any], facts: Facts) -> None:
