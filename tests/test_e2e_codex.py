@@ -284,7 +284,7 @@ async def test_a_ctrl_c_frees_the_slot(
     await upstream.idle()
     reply = await gateway.client().ask("responses", MODEL)
 
-    assert [] == reply.comments
+    assert [] == reply.queued
     line = (await asyncio.wait_for(_gone(gateway), 5))[0]
     assert ("client_gone", "client") == (line["outcome"], line["origin"])
 

@@ -74,7 +74,7 @@ async def test_who_leaves_a_stream_frees_its_slot_at_once(
     reply = await client.ask("chat", "chat-next")
 
     endings.whole("chat", reply)
-    assert not reply.comments
+    assert not reply.queued
     assert upstream.received()[0].cut_by_client
     await left(gateway, client.asked[0])
 
@@ -151,4 +151,4 @@ async def test_limits_are_kept_and_everything_is_given_back(
     ]
     await upstream.wait_for(4)
     gate.set()
-    assert not any(reply.comments for reply in await asyncio.gather(*again))
+    assert not any(reply.queued for reply in await asyncio.gather(*again))

@@ -66,6 +66,11 @@ class Reply:
         return [f.strip() for f in self.frames if f.startswith(b":")]
 
     @property
+    def queued(self) -> list[bytes]:
+        """The comments that tell of a wait for a slot."""
+        return [one for one in self.comments if one.startswith(b": queued")]
+
+    @property
     def last(self) -> Event:
         return self.events[-1]
 
