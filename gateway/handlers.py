@@ -9,6 +9,7 @@ ending, and the record is closed.
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 import uuid
@@ -25,6 +26,7 @@ from gateway.admission.registry import Holder, Registry
 from gateway.allowance import Allowance
 from gateway.auth import Identity, Keys
 from gateway.books import Books
+from gateway.clients import Client
 from gateway.config import Config
 from gateway.downstream import Downstream
 from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
@@ -49,7 +51,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def request_id_of(request: web.BaseRequest) -> str:
     """The client's own id where it is one, else a new UUID."""
     given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    # Unique, not secret: the generator costs no system call.
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))
 
 
 def id_headers(record: Record) -> dict[str, str]:
@@ -88,6 +93,7 @@ class Visit:
     request: web.Request
     record: Record
     wire: Wire
+    client: Client
     task: asyncio.Task[web.StreamResponse] | None = None
     down: Downstream | None = None
     turn: Turn | None = None
@@ -138,7 +144,9 @@ class Handlers:
         wire = PROTOCOLS[protocol]
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            visit = Visit(request, self._record(request, wire), wire)
+            client = clients.recognise(request.headers)
+            record = self._record(request, wire, client)
+            visit = Visit(request, record, wire, client)
             visit.record.durable = not kept
             visit.task = asyncio.current_task()
             self._visits.add(visit)
@@ -223,13 +231,13 @@ class Handlers:
 
     # --- the way in -------------------------------------------------------------------
 
-    def _record(self, request: web.Request, wire: Wire) -> Record:
+    def _record(self, request: web.Request, wire: Wire, client: Client) -> Record:
         record = Record(
             request_id=request_id_of(request),
             started_at=time.time(),
             received=time.monotonic(),
             protocol=wire.name,
-            client=clients.recognise(request.headers).name,
+            client=client.name,
         )
         record.response_id = response_id_of(record.request_id)
         record.mark(record.received, "received", path=request.path)
@@ -250,11 +258,7 @@ class Handlers:
         record.model, record.stream = ask.model, ask.stream
         limits = identity.user.limits(self.config.limits)
         now = time.monotonic()
-        session = session_of(
-            {name.lower(): value for name, value in request.headers.items()},
-            ask.document,
-            identity.user.name,
-        )
+        session = session_of(request.headers, ask.document, identity.user.name)
         record.session = session.value
         return Turn(
             ask=ask,
@@ -265,7 +269,7 @@ class Handlers:
             headers=request.headers,
             user=identity.user,
             limits=limits,
-            client=clients.recognise(request.headers),
+            client=visit.client,
             session=session,
             holder=Holder(record.request_id, identity.user.name),
             deadline=now + limits.queue_timeout_s,
@@ -361,6 +365,8 @@ class Handlers:
 
 def _refuse_keys_in(request: web.BaseRequest) -> None:
     """A key in the URL ends up in logs on the way, here and upstream."""
+    if not request.query_string:
+        return
     for name in request.query:
         if name.lower() in KEY_PARAMETERS:
             raise ClientError(

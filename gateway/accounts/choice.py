@@ -125,6 +125,8 @@ def candidates(
         found = {a.name: health.last_resort(a.name, ask.model, now) for a in left}
     rejected += [(name, f.reason) for name, f in found.items() if not f.ok]
     well = [account for account in left if found[account.name].ok]
+    if len(well) == 1:  # nothing to weigh
+        return Choice([[well[0].name]], "", rejected, names, last_resort)
     bound = affinity.bound(ask.session.key, [a.name for a in well], now)
     held = bound if bound and ask.session.told else None
     mine = held.account if held else ""
