@@ -191,7 +191,7 @@ async def test_a_queue_time_out_after_pings_raises_the_true_reason(
 ) -> None:
     gateway = await serve(
         users=[user("alice", max_concurrent=1)],
-        limits={"ping_interval_s": 0.05, "queue_timeout_s": 0.2},
+        limits={"ping_interval_s": 0.05, "queue_timeout_s": 0.4},
     )
     gate = asyncio.Event()
     upstream.next(plays.held(gate))
