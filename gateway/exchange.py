@@ -13,7 +13,8 @@ Whose fault a failure is, and what follows from it, is not decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from gateway.config import Account, UpstreamLimits
@@ -27,6 +28,9 @@ from gateway.transport.reply import STOP, Reply, Stop
 from gateway.turn import Turn
 from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
 
+DROPPED = "x-gateway-dropped"
+MAX_DROPPED_CHARS = 1024
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 HOLD_BACK_BYTES = 1024 * 1024  # a longer preamble is let go
 MAX_DRAIN_BYTES = 64 * 1024 * 1024  # that are read on for a client that has left
 LINGER_S = 1.0  # for the last chunk behind a terminal event
@@ -239,12 +243,20 @@ class Exchange:
         )
         if ident := self._turn.record.upstream_request_id:
             headers["x-upstream-request-id"] = ident
+        if DROPPED in self._turn.headers:
+            headers |= _dropped(self._turn.record.dropped)
         return headers
 
     def close(self, *, answered: bool = False) -> None:
         """Be done with the upstream; *answered*: the answer was whole."""
         if self.reply:
             self.reply.close(LINGER_S if answered else 0.0)
+
+
+def _dropped(paths: Iterable[str]) -> dict[str, str]:
+    """The header that names what was left out of a converted request, if anything."""
+    told = ",".join(path for path in paths if _PRINTABLE.fullmatch(path))
+    return {DROPPED: told[:MAX_DROPPED_CHARS]} if told else {}
 
 
 class StatedFailure(Exception):

@@ -22,6 +22,7 @@ _HOP_BY_HOP = frozenset(
 _NEVER_UP = _HOP_BY_HOP | frozenset(
     "host content-length content-encoding content-type accept-encoding expect "
     "authorization x-api-key api-key cookie x-request-id chatgpt-account-id "
+    "x-gateway-dropped "
     "forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-port "
     "x-forwarded-proto x-forwarded-server cf-connecting-ip true-client-ip".split()
 )

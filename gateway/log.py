@@ -48,7 +48,7 @@ def set_up(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=out is None,  # else tests could not change it
     )
     handler = _Stdlib()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -69,6 +69,7 @@ def write(turn: Turn, account: Account, document: dict[str, Any]) -> Outgoing:
         same_protocol=same,
         renamed=model != turn.ask.model,
     )
+    turn.record.dropped = ()
     if not same:
         _convert(outgoing, turn, account, document, model)
         return outgoing

@@ -18,6 +18,7 @@ import signal
 import socket
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -156,6 +157,7 @@ class Server:
         house.drain()
         for site in list(runner.sites):
             await site.stop()
+        self._unlink_sockets()
         self._log.info(
             "server.draining", requests=house.serving, drain_timeout_s=timeout_s
         )
@@ -165,6 +167,13 @@ class Server:
                 break
             await asyncio.sleep(DRAIN_LOOK_S)
         await house.end_open()
+
+    def _unlink_sockets(self) -> None:
+        """Remove the socket files that we made ourselves."""
+        for address in () if self._passed else self._config.server.listen:
+            if address.startswith("unix:"):
+                with suppress(OSError):
+                    os.unlink(address[5:])
 
     # --- heart-beat ------------------------------------------------------------------
 

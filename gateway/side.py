@@ -171,7 +171,7 @@ class SideHandlers:
             await self._conversations.forget(user, ident)
             told = {"id": ident, "object": "response", "deleted": True}
         elif request.path.endswith("/input_items"):
-            told = {"object": "list", "data": kept.get("items"), "has_more": False}
+            told = _input_items(kept)
         visit.record.ended("ok")
         return _answer(visit, 200, orjson.dumps(told))
 
@@ -222,6 +222,21 @@ class SideHandlers:
 
     def _refused(self, reply: Reply, answer: bytes) -> GatewayError:
         return judge_status(reply.status, reply.headers, answer, time.time()).error
+
+
+def _input_items(kept: dict[str, Any]) -> dict[str, Any]:
+    """The list of what a kept turn was asked, without its answer."""
+    items = kept.get("items") or []
+    output = (kept.get("response") or {}).get("output") or []
+    given = items[: len(items) - len(output)]
+    ids = [item.get("id") for item in given if isinstance(item, dict)] or [None]
+    return {
+        "object": "list",
+        "data": given,
+        "has_more": False,
+        "first_id": ids[0],
+        "last_id": ids[-1],
+    }
 
 
 def _answer(

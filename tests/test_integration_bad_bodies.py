@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import zlib
 from typing import Any
@@ -205,7 +206,7 @@ async def test_a_body_full_of_models_does_not_stop_the_others(
     nested = [{"model": "a"}] * 50_000
     data = json.dumps({"x": nested, "model": "chat-fast", "messages": []}).encode()
     async with asyncio.timeout(15):  # it would be minutes
-        reply = await gateway.client().send(PATHS["chat"], data)
+        reply = await gateway.client().send(PATHS["chat"], io.BytesIO(data))
 
     assert 200 == reply.status
     sent = upstream.received()[0].json

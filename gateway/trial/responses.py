@@ -290,6 +290,7 @@ class Writer:
                 echoed[key] = default | given
             elif given is not None:
                 echoed[key] = given
+        echoed["tools"] = _told_tools(echoed["tools"])
         return echoed | {
             "id": f"resp_{self._ident}",
             "object": "response",
@@ -336,3 +337,13 @@ def error_body(refused: Refused, request_id: str) -> dict[str, Any]:
             "code": refused.code,
         }
     }
+
+
+def _told_tools(given: object) -> list[dict[str, Any]]:
+    """The request's tools as a response repeats them: functions with every key."""
+    unsaid = {"description": None, "parameters": None, "strict": True}
+    return [
+        {**unsaid, **tool} if tool.get("type") == "function" else tool
+        for tool in (given if isinstance(given, list) else ())
+        if isinstance(tool, dict)
+    ]
