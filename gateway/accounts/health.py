@@ -162,6 +162,7 @@ class Health:
     ) -> GatewayError:
         """The error of the last *verdict*, saying when to come back if that helps."""
         error, lasting = verdict.error, verdict.reason in ("refused", "quota")
+        lasting = lasting and error.status != 429  # final for Codex without a time
         if verdict.pass_on or not verdict.reason or lasting and not verdict.until_s:
             return error
         at = self.returns_at(accounts, model, now)
