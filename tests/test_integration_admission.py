@@ -1,0 +1,239 @@
+"""
+The queue under load and change, counted at the upstream.
+
+Speeds are reported as properties of the test run (``--junitxml``, ``-s``), not judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import statistics
+from collections import Counter
+from typing import Any
+
+from gateway.app import House, house_of
+from gateway.config import Config
+from tests.conftest import Serve
+from tests.kit import endings, plays
+from tests.kit.asking import Reply
+from tests.kit.gateway import Gateway
+from tests.kit.queueing import ONE, holding
+from tests.kit.scripted import ScriptedUpstream
+from tests.kit.settings import account, user
+
+LONG = {"queue_timeout_s": 60.0, "max_queued": 10_000}
+
+
+def house(gateway: Gateway) -> House:
+    return house_of(gateway.inside.app)
+
+
+def config_of(gateway: Gateway) -> Config:
+    return house(gateway)._config
+
+
+def with_limits(config: Config, **most: int) -> Config:
+    """*config* with other slots for these users and accounts."""
+    return dataclasses.replace(
+        config,
+        user=tuple(
+            dataclasses.replace(u, max_concurrent=most.get(u.name, u.max_concurrent))
+            for u in config.user
+        ),
+        account=tuple(
+            dataclasses.replace(a, max_concurrent=most.get(a.name, a.max_concurrent))
+            for a in config.account
+        ),
+    )
+
+
+async def quiet(gateway: Gateway) -> None:
+    """Return once nobody holds or waits for a slot."""
+    counts = house(gateway).registry.counts
+    await gateway.log.wait_for(
+        lambda: not any(one.in_use or one.waiting for one in counts()), "a slot leaks"
+    )
+
+
+async def test_release_hands_over_at_once(
+    serve: Serve, upstream: ScriptedUpstream, record_property: Any
+) -> None:
+    """From an answer's end to the next request at the upstream; one slot, 60 turns."""
+    gateway = await serve(limits={**LONG, "max_concurrent": 1, "ping_interval_s": 30})
+    ask = gateway.client().ask
+    replies = await asyncio.gather(*(ask("chat", "chat-x") for _ in range(60)))
+
+    assert {200} == {reply.status for reply in replies}
+    assert 1 == upstream.most["chat"]
+    requests = upstream.received()
+    gaps = sorted(
+        (after.at - (before.closed_at or 0)) * 1000
+        for before, after in zip(requests, requests[1:])
+    )
+    figures = {"median_ms": statistics.median(gaps), "p99_ms": gaps[-1]}
+    for name, value in figures.items():
+        record_property(name, round(value, 2))
+    print("hand-off", figures)
+
+
+async def test_five_users_with_unequal_queues_get_equal_shares(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """1 to 20 queued each, one slot: Jain index over the contended window."""
+    queues = {"u1": 20, "u2": 15, "u3": 10, "u4": 8, "u5": 5}
+    gateway = await serve(
+        accounts=[account(upstream, "chat", max_concurrent=1)],
+        users=[user(name) for name in queues],
+        limits={**LONG, "max_concurrent": 100, "ping_interval_s": 30},
+    )
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate))
+    first = asyncio.create_task(gateway.client("u1").ask("chat", "chat-first"))
+    await upstream.wait_for(1)
+    tasks = []
+    for name, number in queues.items():
+        ask = gateway.client(name).ask
+        tasks += [
+            asyncio.create_task(ask("chat", f"chat-{name}")) for _ in range(number)
+        ]
+    registry = house(gateway).registry
+    await gateway.log.wait_for(
+        lambda: registry.counts("account")[0].waiting == sum(queues.values()), "no line"
+    )
+    gate.set()
+    await asyncio.gather(first, *tasks)
+
+    served = Counter(r.model for r in upstream.received()[1:26])  # all five wait
+    shares = [served[f"chat-{name}"] for name in queues]
+    jain = sum(shares) ** 2 / (len(shares) * sum(n * n for n in shares))
+    assert jain >= 0.95, shares
+
+
+async def test_limits_hold_while_they_change_under_five_hundred_requests(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """Arrivals, aborts, failures, larger and smaller limits; nothing leaks."""
+    chance = random.Random(11)
+    most = 6
+    gateway = await serve(
+        accounts=[account(upstream, name, max_concurrent=most) for name in ("chat",)],
+        users=[user("alice", max_concurrent=4), user("bob", max_concurrent=5)],
+        limits={**LONG, "ping_interval_s": 0.05},
+        upstream={"client_gone_drain_s": 0.0},
+    )
+    upstream.always(plays.ok(interval_s=0.003))
+    upstream.always(plays.cut(1), model="chat-cut")
+    begun, over = Counter[str](), asyncio.Event()
+
+    async def one(name: str) -> None:
+        await asyncio.sleep(chance.random() * 2)
+        asking = gateway.client(name).ask("chat", chance.choice(["chat-x", "chat-cut"]))
+        try:
+            await asyncio.wait_for(asking, chance.choice([60, 60, 60, 0.1, 0.4]))
+            begun["whole"] += 1
+        except TimeoutError:
+            begun["left"] += 1
+
+    async def change() -> None:
+        while not over.is_set():
+            await asyncio.sleep(0.05)
+            sizes = {
+                "chat": chance.randint(1, most),
+                "alice": chance.randint(1, 4),
+                "bob": chance.randint(1, 5),
+            }
+            house(gateway).reload(with_limits(config_of(gateway), **sizes))
+
+    changing = asyncio.create_task(change())
+    names = [chance.choice(("alice", "bob")) for _ in range(500)]
+    await asyncio.gather(*(one(name) for name in names))
+    over.set()
+    await changing
+    await quiet(gateway)
+
+    assert most == upstream.most["chat"]  # reached, never exceeded
+    assert 500 == begun["whole"] + begun["left"] and begun["whole"] > 250
+    house(gateway).reload(with_limits(config_of(gateway), chat=4, alice=2, bob=2))
+    for client in gateway.clients.values():  # who left before it was heard
+        client.asked[:] = [one for one in client.asked if gateway.log.grep(one)]
+    gate = asyncio.Event()
+    upstream.always(plays.held(gate))
+    before = len(upstream.received())
+    again = [
+        asyncio.create_task(gateway.client(name).ask("chat", "chat-x"))
+        for name in ("alice", "alice", "bob", "bob")
+    ]
+    await upstream.wait_for(before + 4)
+    gate.set()
+    for reply in await asyncio.gather(*again):
+        endings.whole("chat", reply)
+
+
+async def test_a_removed_user_is_refused_while_it_waits(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """Who runs may finish; who waits hears of it; nothing reaches an account."""
+    gateway = await serve(limits={**ONE, "ping_interval_s": 30})
+    async with holding(gateway.client(), upstream):
+        waiting = asyncio.create_task(gateway.client().ask("chat", "chat-x"))
+        await gateway.inside.waiting("alice", 1)
+        config = config_of(gateway)
+        left = tuple(one for one in config.user if one.name != "alice")
+        house(gateway).reload(dataclasses.replace(config, user=left))
+        reply = await waiting
+
+    assert 401 == reply.status
+    assert [] == upstream.received("chat")
+    await gateway.explained(reply)
+
+
+async def test_a_limit_of_nought_lets_everybody_in(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """0 = unlimited: whoever waited runs at once, nobody is dropped."""
+    gateway = await serve(limits={**ONE, "ping_interval_s": 30})
+    ask = gateway.client().ask
+    gate = asyncio.Event()
+    upstream.always(plays.held(gate))
+    tasks = [asyncio.create_task(ask("chat", "chat-x")) for _ in range(6)]
+    await gateway.inside.waiting("alice", 5)
+    house(gateway).reload(with_limits(config_of(gateway), alice=0))
+    await upstream.wait_for(6)
+    house(gateway).reload(with_limits(config_of(gateway), alice=1))
+    tasks.append(asyncio.create_task(ask("chat", "chat-x")))
+    await gateway.inside.waiting("alice", 1)
+    assert 6 == upstream.live["chat"]
+    gate.set()
+
+    for reply in await asyncio.gather(*tasks):
+        endings.whole("chat", reply)
+
+
+async def test_a_repeat_without_streaming_keeps_its_place(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """Claude Code, refused at the deadline, asks again at once: before newcomers."""
+    limits = {**ONE, "ping_interval_s": 30.0, "queue_timeout_s": 0.4}
+    gateway = await serve(
+        users=[user("alice", **{"queue_timeout_s": 0.4})], limits=limits
+    )
+    client = gateway.client()
+    mine = {"headers": {"x-claude-code-session-id": "mine"}}
+    async with holding(client, upstream, "responses-hold") as gate:
+        refused = await client.ask("messages", "messages-x", **mine)
+        assert 429 == refused.status
+        newcomer = asyncio.create_task(client.ask("chat", "chat-x"))
+        await gateway.inside.waiting("alice", 1)
+        repeat = asyncio.create_task(
+            client.ask("messages", "messages-x", stream=False, **mine)
+        )
+        await gateway.inside.waiting("alice", 2)
+        gate.set()
+        replies: list[Reply] = await asyncio.gather(newcomer, repeat)
+
+    assert [200, 200] == [reply.status for reply in replies]
+    assert ["responses", "messages", "chat"] == [
+        request.account for request in upstream.received()
+    ]
