@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import re
 import statistics
+import time
 from collections import Counter
 from typing import Any
 
@@ -169,6 +171,36 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
     gate.set()
     for reply in await asyncio.gather(*again):
         endings.whole("chat", reply)
+
+
+async def test_the_announced_wait_is_near_the_real_one(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """In a steady queue: within a factor of two for nine of ten."""
+    gateway = await serve(limits={**LONG, "max_concurrent": 1, "ping_interval_s": 0.3})
+    upstream.always(plays.ok(interval_s=0.1))  # four pieces: 0.4 s each
+    ask = gateway.client().ask
+    for _ in range(2):
+        await ask("chat", "chat-x")
+    told: list[tuple[float, float]] = []
+
+    async def wait() -> None:
+        async with gateway.client().open("chat", "chat-x") as response:
+            line = await response.content.readuntil(b"\n\n")
+            at = time.monotonic()
+            found = re.search(rb"expected=(\d+)s", line)
+            while b"data:" not in await response.content.readany():
+                pass
+            if found:
+                told.append((float(found[1]), time.monotonic() - at))
+            await response.content.read()
+
+    await asyncio.gather(*(wait() for _ in range(14)))
+    long = [(said, real) for said, real in told if real > 1.0]  # whole seconds
+
+    near = [said / 2 <= real <= said * 2 for said, real in long]
+    assert len(near) >= 8
+    assert sum(near) >= 0.9 * len(near), long
 
 
 async def test_a_removed_user_is_refused_while_it_waits(
