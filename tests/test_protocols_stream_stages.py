@@ -225,7 +225,7 @@ def test_a_compaction_trigger_is_answered_by_one_item() -> None:
 
     out, ending = relayed(translation("chat", "responses", request), stream)
 
-    last = json.loads(out.split(b"data: ")[-2].split(b"\n")[0])["response"]
+    last = json.loads(out.split(b"data: ")[-1].split(b"\n")[0])["response"]
     assert ("ok", "completed") == (ending.outcome, last["status"])
     (item,) = last["output"]
     assert ("compaction", "gw1.compact.QWxsIG9mIGl0Lg") == (

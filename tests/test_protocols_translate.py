@@ -505,7 +505,7 @@ def test_the_terminal_stands_apart_and_nothing_follows_it(
     batch = following.feed(BEGUN[source] + TERMINALS[source] + BEGUN[source])
 
     last = {
-        "responses": (b"event: response.completed\n", b"data: [DONE]\n\n"),
+        "responses": (b"event: response.completed\n", b"}\n\n"),
         "chat": (b'data: {"id":', b"data: [DONE]\n\n"),
         "messages": (b"event: message_delta\n", b'"type":"message_stop"}\n\n'),
     }[target]

@@ -7,9 +7,10 @@ Rule 2: ``output_item.done`` and the terminal hold the items whole; Codex reads 
 Rule 3: neighbouring texts and refusals are parts of one message item, which is closed
         when something else begins.
 
-    created in_progress (added body done)* completed|incomplete [DONE]
+    created in_progress (added body done)* completed|incomplete
 
-Source: the OpenAI API reference; Open Responses 2026-04-24 (the final ``[DONE]``).
+Source: the OpenAI API reference; Open Responses 2026-04-24, but for its final
+``[DONE]``: nothing follows the terminal event, as from the vendor itself.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ from gateway.protocols.responses.response import (
 )
 from gateway.protocols.wire import response_id_of
 
-_DONE = b"data: [DONE]\n\n"
 _TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": ""}
 _FIELDS = {"function": "arguments", "custom": "input"}
 
@@ -390,7 +390,7 @@ class Writer:
         now = int(self._reply.now())
         self._ended = ended(self._base, event, self._output, now)
         name = f"response.{self._ended['status']}"
-        self.terminal = self._event(name, response=self._ended) + _DONE
+        self.terminal = self._event(name, response=self._ended)
         return out
 
     def body(self, events: list[Event]) -> dict[str, Any]:
