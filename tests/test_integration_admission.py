@@ -12,9 +12,11 @@ import random
 import re
 import statistics
 import time
+import tracemalloc
 from collections import Counter
 from typing import Any
 
+from gateway.admission.registry import Holder, Registry
 from gateway.app import House, house_of
 from gateway.config import Config
 from tests.conftest import Serve
@@ -269,3 +271,38 @@ async def test_a_repeat_without_streaming_keeps_its_place(
     assert ["responses", "messages", "chat"] == [
         request.account for request in upstream.received()
     ]
+
+
+async def test_five_thousand_wait_at_once_and_leave_nothing(
+    record_property: Any,
+) -> None:
+    """Memory per waiter is reported; order is kept; every place is given back."""
+    number = 5000
+    registry = Registry()
+    registry.set_user("alice", 1, number)
+    deadline = time.monotonic() + 60
+    order: list[int] = []
+
+    async def one(n: int) -> None:
+        holder = Holder(f"r{n}", "alice", time.time())
+        slot = await registry.user_slot("alice", holder, deadline)
+        order.append(n)
+        slot.release()
+
+    first = await registry.user_slot(
+        "alice", Holder("first", "alice", time.time()), deadline
+    )
+    tracemalloc.start()
+    tasks = [asyncio.create_task(one(n)) for n in range(number)]
+    await asyncio.sleep(0)
+    per_waiter = tracemalloc.get_traced_memory()[0] / number
+    tracemalloc.stop()
+    assert number == registry.counts("user")[0].waiting
+    record_property("bytes_per_waiter", round(per_waiter))
+    print("bytes per waiter", round(per_waiter))
+    first.release()
+    await asyncio.gather(*tasks)
+
+    assert list(range(number)) == order
+    (count,) = registry.counts("user")
+    assert (0, 0) == (count.in_use, count.waiting)
