@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
+from gateway.ledger.writer import SWITCH_S
 from gateway.record import Attempt, Record
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
@@ -347,3 +349,25 @@ def mixed(chance: random.Random, number: int) -> Record:
     )
     record.ended(outcome)
     return record
+
+
+async def test_a_busy_event_loop_does_not_starve_the_writer(
+    sqlite_place: Place, open_ledger: OpenLedger
+) -> None:
+    """It computes all the time, in turns shorter than Python's switch interval."""
+    ledger = await open_ledger(sqlite_place)
+    computing = True
+
+    async def compute() -> None:
+        while computing:
+            sum(range(20_000))
+            await asyncio.sleep(0)
+
+    busy = asyncio.ensure_future(compute())
+    for _ in range(10):
+        await ledger.close(record_of())
+    computing = False
+    await busy
+
+    assert [(10,)] == sqlite_place.rows("SELECT count(*) FROM request")
+    assert sys.getswitchinterval() <= SWITCH_S * 1.01

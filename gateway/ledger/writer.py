@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -32,6 +33,11 @@ from gateway.ledger.statement import Statement
 
 LINGER_S = 0.02
 IDLE_S = 60.0  # between two looks for rows that are too old
+# An event loop that computes gives the interpreter away for an instant at each turn,
+# and whoever waits for it begins to wait anew: with Python's own 5 ms the writer of a
+# saturated gateway stood still for seconds; with this, 99 of 100 endings wait less
+# than 11 ms, and the loop loses 1 % (100 endings a second, measured 2026-11).
+SWITCH_S = 0.0001
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
 POISON = (DataError, IntegrityError, ArithmeticError, TypeError, ValueError)
@@ -96,7 +102,8 @@ class Writer:
         )
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write; from here on this process's threads take turns quickly."""
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
