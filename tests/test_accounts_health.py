@@ -15,7 +15,7 @@ from gateway.accounts.mark import (
     RAMP_STARTS,
     TOLD_PROBE_S,
 )
-from gateway.accounts.pace import EARLY_S, PACES, Recovery, jittered, window_s
+from gateway.accounts.pace import EARLY_S, LONE_S, PACES, Recovery, jittered, window_s
 from gateway.accounts.verdict import Reason, Scope, Verdict, judge_status
 from gateway.errors import UpstreamError
 
@@ -290,10 +290,14 @@ def test_a_dead_pool_is_probed_every_few_seconds(reason: Reason, chance: float) 
 
 
 @pytest.mark.parametrize("reason", ["quota", "refused"])
-def test_what_no_hurry_helps_is_not_probed_early(reason: Reason) -> None:
+def test_what_no_hurry_helps_is_probed_rarely_unless_it_is_all_there_is(
+    reason: Reason,
+) -> None:
     health = steady()
     struck = dead(health, reason, 3)
-    assert not health.last_resort(A, M, struck + 30).ok
+    assert not health.available(A, M, struck + 30).ok
+    assert not health.last_resort(A, M, struck + LONE_S - 0.1).ok
+    assert health.last_resort(A, M, struck + LONE_S).probe
 
 
 def test_an_account_without_the_model_still_gives_its_own_answer() -> None:

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.accounts.pace import PACES
+from gateway.accounts.pace import LONE_S, PACES
 from gateway.accounts.verdict import Reason
 
 PROBE_PATIENCE_S = 10.0  # a probe that says nothing for so long lets another start
@@ -82,8 +82,8 @@ def look_again(mark: Mark, now: float) -> Availability:
         return look(mark, now)
     if not pace.patience or mark.strikes < pace.patience:
         return Availability(True, mark.reason, mark.until)
-    due = min(mark.until, mark.early) if pace.brief else mark.until
-    return _half_open(mark, due, now)
+    early = mark.early if pace.brief else mark.struck_at + LONE_S
+    return _half_open(mark, min(mark.until, early), now)
 
 
 def _half_open(mark: Mark, due: float, now: float) -> Availability:

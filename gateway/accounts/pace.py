@@ -52,6 +52,10 @@ PACES: dict[str, Pace] = {
 EARLY_S = 3.0
 """Longest wait between two probes of an account, if brief, while all are out."""
 
+LONE_S = 5.0
+"""The same for the other reasons: a person who has just mended the account's key should
+not have to wait for it, and nobody else could serve the request anyway."""
+
 SHORTEST_S = 0.5
 LONGEST_FIRST_S = 30.0
 _LEARN = 0.3  # share of the newest outage in the mean
