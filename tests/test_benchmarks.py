@@ -1,0 +1,136 @@
+"""The benchmark's own machinery runs and finds what is broken; no speed is judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers, scripts, table
+from benchmarks.__main__ import main
+from benchmarks.measures import Bench, Scenario, _quantile
+from benchmarks.scripts import PROTOCOLS
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("cc") and Path("/proc/self/smaps_rollup").exists()),
+    reason="the benchmark's tools need a C compiler and Linux",
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("bench"))
+    yield made
+    made.stop()
+
+
+def ask(bench: Bench, protocol: str, script: bytes, events: int) -> dict[str, object]:
+    """Two requests straight to the upstream that plays *script*."""
+    spoken = PROTOCOLS[protocol]
+    bench.upstream.script(spoken.path, script)
+    return peers.load(
+        bench.upstream.port,
+        scripts.request(protocol, peers.KEY),
+        bench.folder,
+        clients=2,
+        total=2,
+        seconds=10,
+        events=events,
+        delta=spoken.delta,
+        end=spoken.end,
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_whole_stream_is_good(bench: Bench, protocol: str) -> None:
+    told = ask(bench, protocol, scripts.stream(protocol, 20, a_write=3), 20)
+    assert (2, 0, 40) == (told["good"], told["bad"], told["events"])
+
+
+def _without(script: bytes, index: int) -> bytes:
+    """*script* with another index in place of one: lost, and another twice."""
+    return script.replace(b"@%06d" % index, b"@%06d" % (index + 1))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(scripts.stream("chat", 19), id="one-event-short"),
+        pytest.param(scripts.stream("chat", 21), id="one-event-more"),
+        pytest.param(_without(scripts.stream("chat", 20), 7), id="out-of-order"),
+        pytest.param(
+            scripts.stream("chat", 20).replace(b"[DONE]", b"[NONE]"), id="no-terminal"
+        ),
+    ],
+)
+def test_a_broken_stream_is_bad(bench: Bench, script: bytes) -> None:
+    told = ask(bench, "chat", script, 20)
+    assert (0, 2) == (told["good"], told["bad"])
+
+
+SMALL = Scenario("paced 4", ("direct", "relay", "gateway"), 4, events=3, seconds=1)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(SMALL, id="passed-on"),
+        pytest.param(SMALL._replace(events=0), id="without-stream"),
+        pytest.param(
+            SMALL._replace(
+                programs=("gateway-chat",), protocol="messages", upstream="chat"
+            ),
+            id="converted",
+        ),
+    ],
+)
+def test_a_round_measures_every_program(bench: Bench, scenario: Scenario) -> None:
+    results = bench.rounds([scenario], 1)
+    assert set(scenario.programs) == set(results[scenario.name])
+    for rows in results[scenario.name].values():
+        assert rows[0]["good"] > 0
+        assert rows[0]["bad"] == 0
+
+
+def test_streams_of_clients_that_hang_up_are_seen_to_end(bench: Bench) -> None:
+    told = bench.aborted("gateway", 3)
+    assert {"left": 3, "alive_1s_after": 0} == told
+
+
+def test_the_command_writes_table_json_and_plot(tmp_path: Path) -> None:
+    words = ["--only", "full chat over m", "--rounds", "1", "--seconds", "1"]
+    assert 0 == main([*words, "--scenarios-alone", "--out", str(tmp_path)])
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert ["full chat over messages"] == list(kept["scenarios"])
+    assert "gateway-messages |" in (tmp_path / "table.md").read_text()
+    assert "</svg>" in (tmp_path / "plot.svg").read_text()
+
+
+def test_the_ratio_of_two_programs_is_in_the_table() -> None:
+    def sample(cpu_s: float) -> dict[str, object]:
+        times = {"p50": 1000, "p99": 2000}
+        return {
+            "cpu_s": cpu_s,
+            "events": 1000,
+            "good": 10,
+            "elapsed_s": 1.0,
+            "first_us": times,
+            "event_us": times,
+        }
+
+    results = {"paced 1": {"relay": [sample(0.1)], "gateway": [sample(0.2)]}}
+    row = next(line for line in table.lines(results, {}) if "| gateway |" in line)
+    assert 2 == table.plot(results).count("<polyline")
+    assert (
+        "| 1 | gateway | 1000 | 200.0 | - | 2.00 | 1.00 / 2.00 | 1.00 / 2.00 |" == row
+    )
+
+
+def test_a_quantile_is_read_from_a_histogram() -> None:
+    name = "gateway_ledger_commit_seconds_bucket"
+    text = f'{name}{{le="0.01"}} 50\n{name}{{le="0.02"}} 100\n{name}{{le="+Inf"}} 100\n'
+    assert 10.0 == pytest.approx(_quantile(text, 0.5))
+    assert 15.0 == pytest.approx(_quantile(text, 0.75))
