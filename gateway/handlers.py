@@ -43,7 +43,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 KEY_PARAMETERS = frozenset(
     ("key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token")
 )
-DRAIN_RETRY_S = 5.0  # a restart is over by then
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -124,6 +123,7 @@ class Handlers:
     ) -> None:
         self.config = config
         self.draining = False
+        self._drained_at = 0.0  # monotonic: when the daemon is gone at the latest
         self._keys = keys
         self._visits: set[Visit] = set()
         self._ledger = ledger
@@ -208,9 +208,14 @@ class Handlers:
     def drain(self) -> None:
         """Take nothing new, and send away who waits for a slot."""
         self.draining = True
+        self._drained_at = time.monotonic() + self.config.server.drain_timeout_s
         for visit in list(self._visits):
             if visit.turn and visit.turn.holder.state.startswith("queued"):
-                self._stop(visit, _draining())
+                self._stop(visit, self._draining())
+
+    def _draining(self) -> Overloaded:
+        """The refusal while streams finish; the next daemon comes after this one."""
+        return Overloaded("draining", retry_after_s=self._drained_at - time.monotonic())
 
     def end_open(self) -> None:
         """End what is still being served."""
@@ -250,7 +255,7 @@ class Handlers:
         identity = self.identify(request, record)
         _refuse_keys_in(request)
         if self.draining:
-            raise _draining()
+            raise self._draining()
         if not self._ledger.healthy:
             raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
         data = await body.read(request, self.config.server.max_body_bytes)
@@ -374,7 +379,3 @@ def _refuse_keys_in(request: web.BaseRequest) -> None:
                 f"'{name}' must not be in the URL: send the key as a bearer token",
                 param=name,
             )
-
-
-def _draining() -> Overloaded:
-    return Overloaded("draining", retry_after_s=DRAIN_RETRY_S)
