@@ -62,7 +62,9 @@ class House:
         self.registry = Registry()
         self._set_limits(config)
         self.pool = Pool(config.account, self._load)
-        self.metrics = Metrics(self.registry.counts, self.pool.states)
+        self.metrics = Metrics(
+            self.registry.counts, self.pool.states, lambda: ledger.waiting
+        )
         ledger.observe = self.metrics.commit_waited
         upstream = Upstream(transport, config.upstream)
         self.allowance = Allowance(config.user)

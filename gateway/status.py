@@ -48,7 +48,7 @@ class StatusHandlers:
         reasons = []
         if self._handlers.draining:
             reasons.append("draining")
-        if not any(state["available"] for state in accounts.values()):
+        if not self._pool.usable():
             reasons.append("no usable account")
         if not self._ledger.healthy:
             reasons.append("ledger unavailable")

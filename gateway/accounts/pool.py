@@ -25,6 +25,7 @@ from gateway.turn import Turn
 
 LoadOf = Callable[[], Mapping[str, Load]]
 STATE = "x-codex-turn-state"
+LASTING = ("refused", "quota")  # a person must act
 
 
 class Pool:
@@ -237,6 +238,15 @@ class Pool:
             if found.until is not None and not found.ok:
                 states[name]["returns_in_s"] = whole_retry_after(found.until - now)
         return states
+
+    def usable(self) -> bool:
+        """
+        Whether any account takes requests, if only because no other is left; one
+        whose credential or quota was refused does not.
+        """
+        now = time.monotonic()
+        looks = [self._health.last_resort(name, "", now) for name in self._accounts]
+        return any(look.ok and look.reason not in LASTING for look in looks)
 
     def dump(self) -> list[dict[str, Any]]:
         """The windows that still run, for the next start."""
