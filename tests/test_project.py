@@ -381,7 +381,7 @@ def foreign(paths: list[Path]) -> set[str]:
     """The distributions of everything that is neither ours nor Python's."""
     known = importlib.metadata.packages_distributions()
     tops = {name.partition(".")[0] for path in paths for name in imports_of(path)}
-    tops -= {"gateway", "tests", *sys.stdlib_module_names}
+    tops -= {"benchmarks", "gateway", "tests", *sys.stdlib_module_names}
     return {normal(one) for top in tops for one in known.get(top, [top])}
 
 
