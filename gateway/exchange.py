@@ -98,6 +98,7 @@ class Exchange:
         try:
             async with asyncio.timeout(self._limits.first_event_timeout_s) as timer:
                 reply = await self._open()
+                await self._refuse_json(reply)
                 held, batch = await self._hold(reply, course, timer)
         except TimeoutError:
             raise UpstreamError("upstream_timeout") from None
@@ -220,13 +221,13 @@ class Exchange:
         if reply.status != 200:
             body = await reply.body(MAX_ERROR_BYTES)
             raise Refusal(reply.status, reply.headers, body)
-        kind = reply.headers.get("Content-Type", "").lower()
-        if turn.ask.stream and kind.startswith("application/json"):
-            await self._refuse_json(reply)
         return reply
 
     async def _refuse_json(self, reply: Reply) -> None:
-        """A 200 with a JSON body where a stream should be."""
+        """A 200 with a JSON body where a stream should be is none."""
+        kind = reply.headers.get("Content-Type", "").lower()
+        if not kind.startswith("application/json"):
+            return
         body = await reply.body(MAX_ERROR_BYTES)
         document = read_object(body)
         if document.get("error"):
