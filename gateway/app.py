@@ -98,8 +98,8 @@ class House:
 
     def _load(self) -> Mapping[str, Load]:
         return {
-            count.name: Load(count.in_use, count.limit)
-            for count in self.registry.counts("account")
+            name: Load(in_use, limit)
+            for name, in_use, limit in self.registry.account_loads()
         }
 
     # --- live changes -----------------------------------------------------------------

@@ -46,7 +46,9 @@ async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
+        # No timer for what has come together with the head.
+        patience_s = None if request.content.is_eof() else READ_TIMEOUT_S
+        async with asyncio.timeout(patience_s):
             async for raw in request.content.iter_any():
                 for piece in decoder.pieces(raw):
                     size += len(piece)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from gateway.config import Budget
 
 KEPT_DAYS = 70  # two months and a little
+NO_BUDGET = Budget()
 MINUTE_S = 60.0
 DAY_MINUTES = 24 * 60
 
@@ -136,6 +137,8 @@ class Budgets:
 
     def check(self, user: str, unix: float) -> Refusal | None:
         """Whether money and tokens are left; asked again after a wait."""
+        if self._budget(user) == NO_BUDGET:
+            return None
         spent = [s for s in self.standings(user, unix) if s.exceeded]
         if not spent:
             return None
@@ -161,7 +164,7 @@ class Budgets:
             yield Standing("usd_per_month", spent, limit, minutes, _starts(next_month))
 
     def _budget(self, user: str) -> Budget:
-        return self._budgets.get(user) or Budget()
+        return self._budgets.get(user) or NO_BUDGET
 
     def _of(self, user: str) -> _Used:
         return self._used.setdefault(user, _Used())

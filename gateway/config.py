@@ -8,7 +8,6 @@ What a key does is said in the shipped ``config.toml``; how it is read and check
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -87,12 +86,9 @@ class User:
 
     def limits(self, default: Limits) -> Limits:
         """This user's limits: its own where given, else *default*."""
-        own = {
-            f.name: value
-            for f in dataclasses.fields(Limits)
-            if (value := getattr(self, f.name)) is not None
-        }
-        return dataclasses.replace(default, **own)
+        own = (getattr(self, name) for name in Limits.__slots__)
+        rest = (getattr(default, name) for name in Limits.__slots__)
+        return Limits(*[r if o is None else o for o, r in zip(own, rest)])
 
 
 @dataclass(frozen=True, slots=True)

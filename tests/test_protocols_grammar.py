@@ -194,14 +194,32 @@ def test_a_cut_by_the_limit_is_incomplete() -> None:
     assert last.ending and "incomplete" == last.ending.outcome
 
 
-def test_of_two_choices_both_must_finish() -> None:
+@pytest.mark.parametrize("together", [True, False], ids=["one-read", "each-its-own"])
+def test_of_two_choices_both_must_finish(together: bool) -> None:
     chunk = (
         'data: {"choices":[{"index":%d,"delta":{"content":"x"},"finish_reason":%s}]}'
     )
     lines = [chunk % (0, "null"), chunk % (1, "null"), chunk % (0, '"stop"')]
-    _, last = relayed("chat", ["\n\n".join([*lines, ""]).encode()])
+    pieces = [f"{line}\n\n".encode() for line in lines]
+    _, last = relayed("chat", [b"".join(pieces)] if together else pieces)
 
     assert last.ending and "failed" == last.ending.outcome
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("name", NAMES)
+def test_needles_amid_a_large_read_are_found(name: str, end: str) -> None:
+    stream = stream_of(name)
+    begin = stream.index(FIRST_OUTPUT[name])
+    first = stream.index(b"\n\n", begin) + 2
+    delta = stream[stream.rindex(b"\n\n", 0, begin) + 2 : first]
+    whole = stream[:first] + delta * 50 + stream[first:]
+    whole = whole.replace(b"\n", end.encode())
+    for size in (40, 997, 1 << 20):
+        got, last = relayed(name, chunks(whole, size))
+
+        assert whole == got
+        assert last.ending and "ok" == last.ending.outcome
 
 
 @pytest.mark.parametrize("name", NAMES)

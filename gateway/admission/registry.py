@@ -239,6 +239,11 @@ class Registry:
         """Everybody who waits or runs: "who has the slots?\" """
         return list(self._roll.holders)
 
+    def account_loads(self) -> list[tuple[str, int, int]]:
+        """Of every account its name, the slots in use, and how many it has."""
+        gates = self._accounts.gates.values()
+        return [(gate.name, len(gate.slots), gate.limit) for gate in gates]
+
     def counts(self, scope: str = "") -> list[Count]:
         """Slots in use and waiting requests of every user and account, or of one
         *scope* alone."""

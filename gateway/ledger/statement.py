@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -91,8 +92,13 @@ def plain_upsert(table: Table, dialect: Dialect) -> Plain:
 
 def moment(unix_s: float) -> str:
     """A time as ``Upsert`` takes it: UTC, to the microsecond."""
-    when = datetime.fromtimestamp(min(max(unix_s, 0.0), MAX_UNIX_S), UTC)
-    return when.strftime("%Y-%m-%d %H:%M:%S.%f")
+    whole_s, micro = divmod(round(min(max(unix_s, 0.0), MAX_UNIX_S) * 1e6), 1_000_000)
+    return f"{_second(whole_s)}.{micro:06d}"
+
+
+@lru_cache(maxsize=256)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _insert(table: Table, dialect: Dialect) -> Any:

@@ -15,12 +15,13 @@ that one read completed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
 from gateway.errors import UpstreamError
 from gateway.protocols.overload import answer_so_far
-from gateway.protocols.sse import EventScanner, EventTooLarge, events
+from gateway.protocols.sse import EventScanner, EventTooLarge, event_end, runs
 from gateway.protocols.wire import Ending, Facts, Step, Wire
 
 
@@ -137,10 +138,13 @@ class Watch:
         return self._failed("upstream_malformed") if first in b"<{[" else None
 
     def _look(self, data: bytes) -> Batch:
-        """Read the events of *data* one by one; all of a preamble, few later."""
+        """Read the events of *data* that may mean something; the others pass."""
         read, facts = self._wire.read, self.facts
         passed: list[bytes] = []
-        for event in events(data):
+        for event, telling in self._pieces(data):
+            if not telling:
+                passed.append(event)
+                continue
             step = read(event, facts)
             waits = self.state is State.WAITING
             if waits and step is Step.OUTPUT and not self._is_answer():
@@ -157,6 +161,15 @@ class Watch:
             if step is not Step.HIDDEN:
                 passed.append(event)
         return Batch(b"".join(passed), self._started)
+
+    def _pieces(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Each event of a preamble; later those alone that a needle points at."""
+        start, size = 0, len(data)
+        while start < size and self.state is State.WAITING:
+            end = event_end(data, start)
+            yield data[start:end], True
+            start = end
+        yield from runs(data, start, self._needles)
 
     def _is_answer(self) -> bool:
         """Whether what has come is not the beginning of an overload told as text."""

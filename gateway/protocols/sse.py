@@ -11,7 +11,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 
@@ -76,19 +76,63 @@ def _last_blank_line(data: bytearray, start: int) -> int:
 
 def events(data: bytes) -> Iterator[bytes]:
     """The single events of *data*, each with its blank line."""
-    start = 0
-    for blank in _BLANK_LINE.finditer(data):
-        yield data[start : blank.end()]
-        start = blank.end()
-    if start < len(data):
-        yield data[start:]
+    start, size = 0, len(data)
+    while start < size:
+        end = event_end(data, start)
+        yield data[start:end]
+        start = end
+
+
+def event_end(data: bytes, start: int) -> int:
+    """The offset behind the event that begins at *start*, its blank line included."""
+    end = data.find(b"\n\n", start)
+    if end >= 0 and data.find(b"\r", start, end) < 0:
+        return end + 2
+    blank = _BLANK_LINE.search(data, start)
+    return blank.end() if blank else len(data)
+
+
+def runs(
+    data: bytes, start: int, needles: Sequence[bytes]
+) -> Iterator[tuple[bytes, bool]]:
+    """
+    Cut *data* from *start* on into the events that hold one of *needles* (True), one
+    by one, and whatever stands between them (False), as it is.
+    """
+    size = len(data)
+    hits = [data.find(needle, start) for needle in needles]
+    while start < size:
+        hits = [
+            data.find(needle, start) if 0 <= hit < start else hit
+            for needle, hit in zip(needles, hits)
+        ]
+        hit = min([hit for hit in hits if hit >= 0], default=size)
+        begin = _event_start(data, start, hit)
+        if begin > start:
+            yield data[start:begin], False
+        start = begin
+        if start < size:
+            start = event_end(data, begin)
+            yield data[begin:start], True
+
+
+def _event_start(data: bytes, start: int, within: int) -> int:
+    """Where the event begins that holds the offset *within*; *start* begins one."""
+    if within == len(data):
+        return within
+    if data.find(b"\r", start, within) < 0:
+        blank_line = data.rfind(b"\n\n", start, within)
+        return start if blank_line < 0 else blank_line + 2
+    while (end := event_end(data, start)) <= within:
+        start = end
+    return start
 
 
 def payload(event: bytes) -> bytes:
     """The data of one *event*, its lines joined by LF; ``b""`` if it has none."""
     lines = [
         line[6:] if line.startswith(b"data: ") else line[5:]
-        for line in _LINE_END.split(event)
+        for line in _lines(event)
         if line.startswith(b"data:") or line == b"data"
     ]
     return b"\n".join(lines)
@@ -97,7 +141,11 @@ def payload(event: bytes) -> bytes:
 def field(event: bytes, name: bytes) -> bytes:
     """The last value of the field *name* in one *event*, ``b""`` if there is none."""
     value = b""
-    for line in _LINE_END.split(event):
+    for line in _lines(event):
         if line.startswith(name + b":"):
             value = line[len(name) + 1 :].removeprefix(b" ")
     return value
+
+
+def _lines(event: bytes) -> list[bytes]:
+    return _LINE_END.split(event) if b"\r" in event else event.split(b"\n")

@@ -38,8 +38,10 @@ class Silence:
     @limit_s.setter
     def limit_s(self, seconds: float) -> None:
         self._limit_s = seconds
-        if self._timer is not None:
-            self._set(self.heard_at + seconds)
+        # A timer that comes too early looks, and is set on.
+        due = self.heard_at + seconds
+        if self._timer is not None and due < self._timer.when():
+            self._set(due)
 
     def watch(self) -> None:
         """Begin now."""

@@ -34,6 +34,8 @@ needles: tuple[bytes, ...] = (
     b'"usage":{',
     b'"usage": {',
     b'"error":',
+    b'"index":1',
+    b'"index": 1',
 )
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
