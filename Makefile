@@ -20,7 +20,7 @@ setup:
 	@.ci/setup run
 
 test: lint
-	.venv/bin/pytest $(PYTEST_ARGS)
+	.venv/bin/pytest -n 2 $(PYTEST_ARGS)
 
 lint:
 	@.ci/setup test

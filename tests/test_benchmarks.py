@@ -71,7 +71,7 @@ def test_a_broken_stream_is_bad(bench: Bench, script: bytes) -> None:
     assert (0, 2) == (told["good"], told["bad"])
 
 
-SMALL = Scenario("paced 4", ("direct", "relay", "gateway"), 4, events=3, seconds=1)
+SMALL = Scenario("paced 4", ("direct", "relay", "gateway"), 4, events=3, seconds=3)
 
 
 @pytest.mark.parametrize(
