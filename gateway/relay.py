@@ -159,6 +159,8 @@ class Relay:
 
     def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
+        if account not in self._pool.accounts:
+            return False  # a reload has removed it meanwhile
         now = time.monotonic()
         if way.verdict is not None or choice.last_resort:
             same = account == turn.record.account
