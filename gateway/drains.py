@@ -14,7 +14,8 @@ from typing import Any
 
 from gateway.admission.registry import Slot
 from gateway.errors import UpstreamError
-from gateway.exchange import Exchange, Refusal, StatedFailure
+from gateway.exchange import Exchange
+from gateway.failures import Refusal, StatedFailure
 
 MAX_DRAINS = 200
 

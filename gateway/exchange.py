@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from gateway.config import Account, UpstreamLimits
 from gateway.downstream import Downstream
 from gateway.errors import UpstreamError
+from gateway.failures import Refusal, StatedFailure
 from gateway.headers import downwards, upstream_request_id
 from gateway.outgoing import Outgoing
 from gateway.protocols.grammar import Batch
@@ -47,16 +48,6 @@ class Course(Protocol):
 
     def feed(self, chunk: bytes) -> Batch: ...
     def finish(self, *, clean: bool = True) -> Batch: ...
-
-
-class Refusal(Exception):
-    """The upstream answered with an error status."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__(status)
-        self.status = status
-        self.headers = headers
-        self.body = body
 
 
 class Exchange:
@@ -258,11 +249,3 @@ def _dropped(paths: Iterable[str]) -> dict[str, str]:
     """The header that names what was left out of a converted request, if anything."""
     told = ",".join(path for path in paths if _PRINTABLE.fullmatch(path))
     return {DROPPED: told[:MAX_DROPPED_CHARS]} if told else {}
-
-
-class StatedFailure(Exception):
-    """The upstream said in a 200 answer that it failed, or gave no whole one."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__()
-        self.ending = ending

@@ -23,21 +23,16 @@ import orjson
 from gateway import log, outgoing
 from gateway.accounts.choice import Choice
 from gateway.accounts.pool import STATE, Pool
-from gateway.accounts.verdict import (
-    SAME_PAUSE_S,
-    Verdict,
-    judge_event,
-    judge_status,
-    judge_transport,
-)
+from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import Registry, Slot
 from gateway.books import Books
 from gateway.config import Account, UpstreamLimits
 from gateway.conversation import Conversations, response_in
 from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
-from gateway.errors import ClientError, GatewayError, UpstreamError
-from gateway.exchange import Course, Exchange, Refusal, StatedFailure, Whole
+from gateway.errors import GatewayError, UpstreamError
+from gateway.exchange import Course, Exchange, Whole
+from gateway.failures import Refusal, StatedFailure, has_left, verdict_of
 from gateway.outgoing import Outgoing
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.convert import Converted
@@ -110,7 +105,7 @@ class Relay:
             try:
                 return await self._attempt(turn, way, account, slot, down)
             except (Refusal, StatedFailure, UpstreamError) as failure:
-                verdict = self._verdict(turn, failure)
+                verdict = verdict_of(failure, turn.record.upstream_model)
             way.verdict = verdict
             streaming = down is not None and down.state is not State.WAITING
             self._note(turn, account, verdict, streaming)
@@ -238,7 +233,7 @@ class Relay:
             )
             return None
         except BaseException as error:
-            if exchange and exchange.reply and read and _has_left(error):
+            if exchange and exchange.reply and read and has_left(error):
                 kept = self._drain(turn, exchange, slot, read, facts)
             raise
         finally:
@@ -363,7 +358,7 @@ class Relay:
         if ending.outcome != "failed":
             turn.record.ended(ending.outcome)
             return
-        verdict = self._verdict(turn, StatedFailure(ending))
+        verdict = verdict_of(StatedFailure(ending), turn.record.upstream_model)
         if verdict.scope != "client" or verdict.strip or not passes:
             raise StatedFailure(ending)
         turn.record.ended("failed", "client", verdict.error.code)
@@ -412,22 +407,6 @@ class Relay:
         self._books.settle(turn, facts.usage)
 
     # --- failures ---------------------------------------------------------------------
-
-    def _verdict(
-        self, turn: Turn, failure: Refusal | StatedFailure | UpstreamError
-    ) -> Verdict:
-        model = turn.record.upstream_model
-        if isinstance(failure, Refusal):
-            return judge_status(
-                failure.status, failure.headers, failure.body, time.time(), model
-            )
-        if isinstance(failure, StatedFailure):
-            if failure.ending.failure is None:
-                error = failure.ending.error
-                assert isinstance(error, UpstreamError)
-                return judge_transport(error)
-            return judge_event(failure.ending.failure, time.time(), model)
-        return judge_transport(failure)
 
     def _note(
         self, turn: Turn, account: Account, verdict: Verdict, streaming: bool
@@ -482,10 +461,3 @@ def _looked_at(future: asyncio.Future[Whole]) -> None:
     """Its failure is no news to whoever has left meanwhile."""
     if not future.cancelled():
         future.exception()
-
-
-def _has_left(error: BaseException) -> bool:
-    """Whether *error* says that the client is gone."""
-    if isinstance(error, asyncio.CancelledError):
-        return True
-    return isinstance(error, ClientError) and error.code == "client_gone"
