@@ -14,7 +14,6 @@ from typing import Literal
 
 from gateway.protocols.model import Options
 
-PROTOCOL_NAMES = ("responses", "chat", "messages")
 EMBEDDED = "embedded:"
 
 

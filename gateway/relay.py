@@ -106,6 +106,9 @@ class Relay:
                 return await self._attempt(turn, way, account, slot, down)
             except (Refusal, StatedFailure, UpstreamError) as failure:
                 verdict = verdict_of(failure, turn.record.upstream_model)
+            except BaseException:
+                self._pool.dropped(turn, account.name)  # it says nothing of the account
+                raise
             way.verdict = verdict
             streaming = down is not None and down.state is not State.WAITING
             self._note(turn, account, verdict, streaming)
@@ -361,6 +364,7 @@ class Relay:
         verdict = verdict_of(StatedFailure(ending), turn.record.upstream_model)
         if verdict.scope != "client" or verdict.strip or not passes:
             raise StatedFailure(ending)
+        self._pool.dropped(turn, turn.record.account)
         turn.record.ended("failed", "client", verdict.error.code)
         turn.record.detail = verdict.error.detail
 
