@@ -24,7 +24,7 @@ from gateway.config import Config
 from gateway.conversation import Conversations
 from gateway.drains import Drains
 from gateway.errors import ClientError
-from gateway.handlers import Handler, Handlers, Visit
+from gateway.handlers import Handlers, Visit
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.metrics import Metrics
@@ -187,7 +187,6 @@ async def build_app(config: Config, base: Path) -> web.Application:
     house.pool.load(await house.state.accounts())
     house.allowance.load(await house.state.day_sums())
     app = web.Application(
-        middlewares=[_unrouted],
         handler_args={"auto_decompress": False, "handler_cancellation": True},
     )
     app[HOUSE] = house
@@ -232,6 +231,8 @@ def _add_routes(router: web.UrlDispatcher, house: House) -> None:
     router.add_get("/metrics", status.metrics)
     router.add_head("/", status.hello)
     router.add_head("/api/hello", status.hello)
+    # Behind all others. A middleware would cost every request what only these need.
+    router.add_route(hdrs.METH_ANY, "/{path:.*}", _unrouted)
 
 
 async def _upgrade(visit: Visit) -> web.StreamResponse:
@@ -239,14 +240,12 @@ async def _upgrade(visit: Visit) -> web.StreamResponse:
     raise ClientError("websocket_unsupported")
 
 
-@web.middleware
-async def _unrouted(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _unrouted(request: web.Request) -> web.StreamResponse:
     """An unknown path or method gets an answer in the protocol's form, too."""
-    match = request.match_info
-    if match.http_exception is None:
-        return await handler(request)
-    error = match.http_exception
-    code = "method_not_allowed" if error.status == 405 else "not_found"
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        allowed |= (await resource.resolve(request))[1] - {hdrs.METH_ANY}
+    code = "method_not_allowed" if allowed else "not_found"
     protocol = "messages" if "/messages" in request.path else "responses"
 
     async def refuse(visit: Visit) -> web.StreamResponse:
@@ -254,6 +253,6 @@ async def _unrouted(request: web.Request, handler: Handler) -> web.StreamRespons
 
     house = house_of(request.app)
     answer = await house.handlers.recorded(protocol, refuse, kept=False)(request)
-    if allowed := error.headers.get(hdrs.ALLOW):
-        answer.headers[hdrs.ALLOW] = allowed
+    if allowed:
+        answer.headers[hdrs.ALLOW] = ", ".join(sorted(allowed))
     return answer

@@ -39,6 +39,20 @@ async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
         ClientError: "body_too_large", "unsupported_encoding", "invalid_request".
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    content = request.content
+    if encoding == "identity" and content.is_eof() and content.exception() is None:
+        # It has come together with the head, as it is: nothing to wait for.
+        data = content.read_nowait()
+        if len(data) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return data
+    return await _decoded(request, encoding, limit_bytes)
+
+
+async def _decoded(
+    request: web.BaseRequest, encoding: str, limit_bytes: int
+) -> bytes:
+    """The body as it arrives, through the decoder of *encoding*."""
     decoder = _decoder(encoding)
     declared = request.content_length
     if declared is not None and declared > limit_bytes:
@@ -98,11 +112,13 @@ def parse(data: bytes) -> Ask:
 
 def parse_object(data: bytes) -> dict[str, Any]:
     """*data* as a JSON object; see ``parse``."""
-    if not data.strip():
-        raise ClientError("invalid_request", "The request body is empty")
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
+        if not data.strip():
+            raise ClientError(
+                "invalid_request", "The request body is empty"
+            ) from None
         raise ClientError(
             "invalid_request", f"The request body is not valid JSON: {error}"
         ) from None

@@ -15,11 +15,27 @@ against it where it can run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
 
 Headers = Mapping[str, str]
+
+
+class Signs(NamedTuple):
+    """
+    What clients are told apart by.
+
+    Attributes:
+        agent: ``User-Agent`` in lower case.
+        originator: the header that Codex names itself in.
+        session: whether there is Claude Code's session header.
+    """
+
+    agent: str
+    originator: str
+    session: bool
 
 
 class Client(NamedTuple):
@@ -28,36 +44,32 @@ class Client(NamedTuple):
 
     Attributes:
         name: as in the log: codex, claude-code, opencode, ...
-        knows: recognises the client by its request headers.
+        knows: recognises the client.
         shows_status: draws the queue status of ``QueueStatus``.
         data_event_s: its idle timer counts data events only; one is due when none
             went out for so many seconds. 0: comments are enough.
     """
 
     name: str
-    knows: Callable[[Headers], bool]
+    knows: Callable[[Signs], bool]
     shows_status: bool = False
     data_event_s: float = 0.0
 
 
-def _agent(*starts: str) -> Callable[[Headers], bool]:
-    return lambda headers: headers.get("User-Agent", "").lower().startswith(starts)
+def _agent(*starts: str) -> Callable[[Signs], bool]:
+    return lambda signs: signs.agent.startswith(starts)
 
 
-def _is_codex(headers: Headers) -> bool:
-    agent = headers.get("User-Agent", "").lower()
-    return agent.startswith("codex") or headers.get("originator", "").startswith(
-        "codex"
-    )
+def _is_codex(signs: Signs) -> bool:
+    return signs.agent.startswith("codex") or signs.originator.startswith("codex")
 
 
-def _is_claude_code(headers: Headers) -> bool:
-    agent = headers.get("User-Agent", "").lower()
-    return agent.startswith("claude-cli/") or "x-claude-code-session-id" in headers
+def _is_claude_code(signs: Signs) -> bool:
+    return signs.agent.startswith("claude-cli/") or signs.session
 
 
-def _is_ai_sdk(headers: Headers) -> bool:
-    return "ai-sdk/" in headers.get("User-Agent", "").lower()
+def _is_ai_sdk(signs: Signs) -> bool:
+    return "ai-sdk/" in signs.agent
 
 
 CLIENTS: tuple[Client, ...] = (
@@ -68,12 +80,23 @@ CLIENTS: tuple[Client, ...] = (
     Client("openai-sdk", _agent("openai/", "asyncopenai/")),
     Client("anthropic-sdk", _agent("anthropic/", "asyncanthropic/")),
 )
-OTHER = Client("other", lambda headers: True)
+OTHER = Client("other", lambda signs: True)
 
 
 def recognise(headers: Headers) -> Client:
-    """The first row that knows *headers*."""
-    return next((client for client in CLIENTS if client.knows(headers)), OTHER)
+    """The first row that knows the request with *headers*."""
+    get = headers.get
+    return _by_signs(
+        get("User-Agent", ""),
+        get("originator", ""),
+        "x-claude-code-session-id" in headers,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _by_signs(agent: str, originator: str, session: bool) -> Client:
+    signs = Signs(agent.lower(), originator, session)
+    return next((client for client in CLIENTS if client.knows(signs)), OTHER)
 
 
 COMMENT = b": keepalive\n\n"

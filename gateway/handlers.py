@@ -12,17 +12,17 @@ import asyncio
 import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
 from gateway import body, clients, log
 from gateway.accounts.pool import Pool
 from gateway.accounts.session import session_of
-from gateway.admission.registry import Holder, Registry
+from gateway.admission.registry import Holder, Place, Registry
 from gateway.allowance import Allowance
 from gateway.auth import Identity, Keys
 from gateway.books import Books
@@ -52,8 +52,17 @@ def request_id_of(request: web.BaseRequest) -> str:
     given = request.headers.get("x-request-id", "")
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    # Unique, not secret: the generator costs no system call.
-    return str(uuid.UUID(int=random.getrandbits(128), version=4))
+    return new_uuid()
+
+
+def new_uuid() -> str:
+    """A random UUID (version 4); unique, not secret: it costs no system call."""
+    bits = random.getrandbits(128)
+    bits = bits & ~(0xF << 76 | 0x3 << 62) | (0x4 << 76 | 0x2 << 62)
+    digits = f"{bits:032x}"
+    return (
+        f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    )
 
 
 def id_headers(record: Record) -> dict[str, str]:
@@ -121,10 +130,9 @@ class Handlers:
         pool: Pool,
         allowance: Allowance,
     ) -> None:
-        self.config = config
         self.draining = False
         self._drained_at = 0.0  # monotonic: when the daemon is gone at the latest
-        self._keys = keys
+        self.replace(config, keys)
         self._visits: set[Visit] = set()
         self._ledger = ledger
         self._pool = pool
@@ -199,6 +207,7 @@ class Handlers:
     def replace(self, config: Config, keys: Keys) -> None:
         """Take up a changed config."""
         self.config, self._keys = config, keys
+        self._limits = {user.name: user.limits(config.limits) for user in config.user}
 
     @property
     def serving(self) -> int:
@@ -253,7 +262,10 @@ class Handlers:
         """The request of *visit*, read and understood."""
         request, record = visit.request, visit.record
         identity = self.identify(request, record)
-        _refuse_keys_in(request)
+        query = ""
+        if "?" in request.raw_path:
+            query = request.rel_url.raw_query_string
+            _refuse_keys_in(request)
         if self.draining:
             raise self._draining()
         if not self._ledger.healthy:
@@ -261,23 +273,23 @@ class Handlers:
         data = await body.read(request, self.config.server.max_body_bytes)
         ask = body.parse(data)
         record.model, record.stream = ask.model, ask.stream
-        limits = identity.user.limits(self.config.limits)
-        now = time.monotonic()
-        session = session_of(request.headers, ask.document, identity.user.name)
+        user = identity.user
+        limits = self._limits[user.name]
+        session = session_of(request.headers, ask.document, user.name)
         record.session = session.value
         return Turn(
             ask=ask,
             record=record,
             wire=visit.wire,
             path=path,
-            query=request.rel_url.raw_query_string,
+            query=query,
             headers=request.headers,
-            user=identity.user,
+            user=user,
             limits=limits,
             client=visit.client,
             session=session,
-            holder=Holder(record.request_id, identity.user.name),
-            deadline=now + limits.queue_timeout_s,
+            holder=Holder(record.request_id, user.name),
+            deadline=time.monotonic() + limits.queue_timeout_s,
         )
 
     def identify(self, request: web.BaseRequest, record: Record) -> Identity:
@@ -312,22 +324,13 @@ class Handlers:
         """Wait for the user's slot, then relay; refuse early what never can be."""
         self._allowance.admit(turn)
         self._pool.check(turn)
-        asyncio.get_running_loop().call_soon(self._note_wait, turn)
+        turn.holder.on_wait = partial(_note_wait, turn)
         slot = await self._registry.user_slot(
             turn.user.name, turn.holder, turn.deadline, session=turn.session.value
         )
         with slot:
             self._allowance.check(turn)
             return await self._relay.run(turn, down)
-
-    def _note_wait(self, turn: Turn) -> None:
-        if place := self._registry.place(turn.holder):
-            turn.mark(
-                "queued",
-                scope=place.scope,
-                position=place.position,
-                expected_s=round(place.expected_s, 1),
-            )
 
     def _answer(self, record: Record, answer: Answer | None) -> web.Response:
         assert answer is not None
@@ -368,10 +371,17 @@ class Handlers:
         return down.response
 
 
+def _note_wait(turn: Turn, place: Place) -> None:
+    turn.mark(
+        "queued",
+        scope=place.scope,
+        position=place.position,
+        expected_s=round(place.expected_s, 1),
+    )
+
+
 def _refuse_keys_in(request: web.BaseRequest) -> None:
     """A key in the URL ends up in logs on the way, here and upstream."""
-    if not request.query_string:
-        return
     for name in request.query:
         if name.lower() in KEY_PARAMETERS:
             raise ClientError(

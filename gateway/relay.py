@@ -24,7 +24,7 @@ from gateway import log, outgoing
 from gateway.accounts.choice import Choice
 from gateway.accounts.pool import STATE, Pool
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
-from gateway.admission.registry import Registry, Slot
+from gateway.admission.registry import Place, Registry, Slot
 from gateway.books import Books
 from gateway.config import Account, UpstreamLimits
 from gateway.conversation import Conversations, response_in
@@ -135,7 +135,7 @@ class Relay:
             turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
                 raise self._last_word(turn, way, choice)
-            asyncio.get_running_loop().call_soon(self._note_wait, turn)
+            turn.holder.on_wait = partial(_note_wait, turn)
             slot = await self._registry.account_slot(
                 choice.tiers,
                 turn.holder,
@@ -150,10 +150,6 @@ class Relay:
                 slot.release()
                 raise
             slot.release()
-
-    def _note_wait(self, turn: Turn) -> None:
-        if place := self._registry.place(turn.holder):
-            turn.mark("queued", scope=place.scope, position=place.position)
 
     def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
@@ -459,6 +455,10 @@ class Relay:
             return self._pool.last_word(turn, way.verdict, way.fitting)
         assert choice
         return self._pool.refusal(turn, choice, time.monotonic())
+
+
+def _note_wait(turn: Turn, place: Place) -> None:
+    turn.mark("queued", scope=place.scope, position=place.position)
 
 
 def _looked_at(future: asyncio.Future[Whole]) -> None:

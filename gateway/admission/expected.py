@@ -32,13 +32,17 @@ class Service:
         """Learn one service time; a negative one is a broken clock's."""
         if not seconds >= 0:
             return
-        if self.count >= MEMORY:
-            seconds = min(seconds, OUTLIER * self.mean_s + 1)
+        mean_s = self.mean_s
         self.count += 1
-        weight = max(1 / self.count, 1 / MEMORY)
-        off = seconds - self.mean_s
-        self.mean_s += weight * off
-        self._variance = (1 - weight) * (self._variance + weight * off * off)
+        if self.count > MEMORY:
+            weight = 1 / MEMORY
+            seconds = min(seconds, OUTLIER * mean_s + 1)
+        else:
+            weight = 1 / self.count
+        off = seconds - mean_s
+        change = weight * off
+        self.mean_s = mean_s + change
+        self._variance = (1 - weight) * (self._variance + change * off)
 
     @property
     def spread(self) -> float:

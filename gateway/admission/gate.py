@@ -59,7 +59,8 @@ class Gate:
     @property
     def free(self) -> bool:
         """Whether a slot can be taken."""
-        return not self.limit or not self._semaphore.locked()
+        # As the semaphore's ``locked``, which looks for waiters that it never has.
+        return not self.limit or len(self.slots) < self.limit
 
     @property
     def load(self) -> tuple[float, int]:

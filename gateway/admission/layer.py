@@ -112,7 +112,7 @@ class Layer:
         )
 
     def _forget(self, gate: Gate) -> None:
-        if gate.removed and not gate.slots:
+        if not gate.slots:
             self.gates.pop(gate.name, None)
             self._limits.pop(gate.name, None)
 
@@ -123,16 +123,17 @@ class Layer:
     ) -> Slot | None:
         """A slot of the best tier that has a free gate, there of the emptiest one."""
         for tier in tiers:
-            free = [
-                gate
-                for name in tier
-                if (gate := self.gates.get(name))
-                and gate.free
-                and not gate.removed
-                and (fits is None or name in fits)
-            ]
-            if free:
-                return self._take(min(free, key=lambda gate: gate.load), holder)
+            best: Gate | None = None
+            for name in tier:
+                gate = self.gates.get(name)
+                if gate is None or gate.removed or not gate.free:
+                    continue
+                if fits is not None and name not in fits:
+                    continue
+                if best is None or gate.load < best.load:
+                    best = gate
+            if best is not None:
+                return self._take(best, holder)
         return None
 
     def _take(self, gate: Gate, holder: Holder) -> Slot:
@@ -150,10 +151,12 @@ class Layer:
         if not slot.evict:
             self._measure(gate, slot)
         gate.give(slot)
-        if slot.account and slot.holder.account == slot.account:
-            slot.holder.account = ""
-        self._roll.untie(slot.holder)
-        self._forget(gate)
+        holder = slot.holder
+        if self.scope == "account" and holder.account == slot.name:
+            holder.account = ""
+        self._roll.untie(holder)
+        if gate.removed:
+            self._forget(gate)
         self._hand_on(gate)
         if slot.evict:  # it may have been promised to one who still waits elsewhere
             self._preempt([n for n, other in self.gates.items() if other.draining])

@@ -183,6 +183,8 @@ class Registry:
                 loop.call_later(min(alone_s, MAX_TIMER_S), layer.widen, waiting)
             )
         layer.press(waiting)
+        if holder.on_wait is not None:
+            holder.on_wait(layer.place(waiting))
         try:
             outcome = await waiting.done
         except BaseException:

@@ -43,6 +43,7 @@ class Holder:
         since: monotonic seconds when its present state began.
         state: queued_user, queued_account, running or draining.
         account: whose slot it holds.
+        on_wait: called with its place whenever it begins to stand in a line.
     """
 
     request_id: str
@@ -50,6 +51,7 @@ class Holder:
     since: float = 0.0
     state: str = ""
     account: str = ""
+    on_wait: Callable[[Place], None] | None = field(default=None, repr=False)
     session: str = field(default="", repr=False)
     arrival: int = field(default=0, repr=False)  # 0 = it has not come yet
     turn: int | None = field(default=None, repr=False)  # of a place that was kept

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from gateway.ledger.statement import moment
-from gateway.record import Attempt, Mark, Record
+from gateway.record import Attempt, Mark, Marked, Record
 from gateway.usage import count
 
 Row = dict[str, Any]
@@ -118,14 +118,14 @@ def _attempt_row(request_id: str, started_at: str, attempt: Attempt) -> Row:
     }
 
 
-def marks_json(marks: list[Mark]) -> str:
+def marks_json(marks: Sequence[Marked]) -> str:
     """A timeline as JSON; a very long one keeps its beginning and its end."""
-    kept: Iterable[Mark] = marks
+    kept: Iterable[Marked] = marks
     if len(marks) > MAX_MARKS:
         half = MAX_MARKS // 2
-        left_out = Mark(marks[half].at_s, "…", {"left_out": len(marks) - 2 * half})
+        left_out = Mark(marks[half][0], "…", {"left_out": len(marks) - 2 * half})
         kept = [*marks[:half], left_out, *marks[-half:]]
-    listed = [[round(mark.at_s, 6), mark.event, mark.facts] for mark in kept]
+    listed = [[round(at_s, 6), event, facts] for at_s, event, facts in kept]
     try:
         text = orjson.dumps(listed, default=str, option=orjson.OPT_NON_STR_KEYS)
         return text.decode()
