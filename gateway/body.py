@@ -49,9 +49,7 @@ async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     return await _decoded(request, encoding, limit_bytes)
 
 
-async def _decoded(
-    request: web.BaseRequest, encoding: str, limit_bytes: int
-) -> bytes:
+async def _decoded(request: web.BaseRequest, encoding: str, limit_bytes: int) -> bytes:
     """The body as it arrives, through the decoder of *encoding*."""
     decoder = _decoder(encoding)
     declared = request.content_length
@@ -116,9 +114,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         if not data.strip():
-            raise ClientError(
-                "invalid_request", "The request body is empty"
-            ) from None
+            raise ClientError("invalid_request", "The request body is empty") from None
         raise ClientError(
             "invalid_request", f"The request body is not valid JSON: {error}"
         ) from None

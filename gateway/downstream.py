@@ -40,6 +40,13 @@ STREAM_HEADERS = {
 
 STALL_S = 300.0  # a client that takes nothing for so long is cut off
 
+
+class _Answer(web.StreamResponse):
+    """A stream whose head leaves together with what is written first."""
+
+    _send_headers_immediately = False  # as ``web.Response`` does it
+
+
 Waiting = Callable[[], Wait | None]
 """Tells the place in the queue; None when the request does not queue."""
 
@@ -71,10 +78,12 @@ class Downstream:
         self._wire = wire
         self._client = client
         self._interval_s = ping_interval_s
-        self._status_line = QueueStatus(record.request_id)
-        self._response = web.StreamResponse(headers=STREAM_HEADERS)
+        self._status_line: QueueStatus | None = None
+        self._headers = dict(STREAM_HEADERS)
+        self._response: web.StreamResponse | None = None
         self._loop = asyncio.get_running_loop()
-        self._last_write = self._last_data = self._loop.time()
+        self._now = self._loop.time
+        self._last_write = self._last_data = self._now()
         self._blocked = self._ending = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -83,7 +92,7 @@ class Downstream:
     def head(self, headers: Mapping[str, str]) -> None:
         """Give the head more *headers*; too late once it is out."""
         if not self.opened:
-            self._response.headers.update(headers)
+            self._headers.update(headers)
 
     def push(self, data: bytes) -> Awaitable[None] | None:
         """
@@ -93,7 +102,7 @@ class Downstream:
             ClientError: "client_gone".
         """
         self.state = State.STREAMING
-        self._last_data = self._loop.time()
+        self._last_data = self._now()
         return self._write(data)
 
     async def send(self, data: bytes) -> None:
@@ -104,11 +113,10 @@ class Downstream:
     async def finish(self, terminal: bytes) -> None:
         """Write the terminal and close the body."""
         self._ending = True
-        rest = self.push(terminal)
+        rest = self._write(terminal, last=True)
         self.state = State.CLOSED  # now, not when it is taken: no second one
         if rest:
             await rest
-        await self._end()
         self.stop_pinging()
 
     async def fail(self, error: GatewayError) -> None:
@@ -119,31 +127,35 @@ class Downstream:
         )
         await self.finish(frame)
 
-    async def _end(self) -> None:
+    def _write(self, data: bytes, *, last: bool = False) -> Awaitable[None] | None:
+        self._last_write = self._now()
+        response = self._response if self.opened else self._open()
+        assert response
+        coroutine = response.write_eof(data) if last else response.write(data)
         try:
-            await self._response.write_eof()
-        except ConnectionError:
-            pass  # it has its terminal and hung up first, as Codex does
-
-    def _write(self, data: bytes) -> Awaitable[None] | None:
-        self._last_write = self._loop.time()
-        try:
-            if not self.opened:
-                self._open()
-            return _step(self._response.write(data), self)
+            future = coroutine.send(None)
+        except StopIteration:
+            return None
         except ConnectionError as gone:
             raise ClientError("client_gone", detail=repr(gone)) from None
+        return _Rest(coroutine, future, self)
 
-    def _open(self) -> None:
+    def _open(self) -> web.StreamResponse:
         """Prepare the head; it leaves together with what is written next."""
         self.opened = True
         self._record.status = 200
-        if _step(self._response.prepare(self._request), self) is not None:
-            raise RuntimeError("preparing a head must not wait")
+        response = self.response
+        try:
+            response.prepare(self._request).send(None)
+        except StopIteration:
+            return response
+        raise RuntimeError("preparing a head must not wait")
 
     @property
     def response(self) -> web.StreamResponse:
         """What the handler returns once the stream is open."""
+        if self._response is None:
+            self._response = _Answer(headers=self._headers)
         return self._response
 
     # --- keepalives -----------------------------------------------------------------
@@ -185,6 +197,8 @@ class Downstream:
             text = queue_comment(wait)
             if self._client.shows_status and self.keepalives:
                 self._last_data = self._loop.time()
+                if self._status_line is None:
+                    self._status_line = QueueStatus(self._record.request_id)
                 text += self._status_line.frame(wait)
             return text
         limit_s = self._client.data_event_s
@@ -198,8 +212,8 @@ class _Rest:
     """
     The part of a write that has to wait until the client reads on.
 
-    A write is begun without a task (``_step``); nearly all are over then. One that
-    must wait hands out its future here, and whoever awaits this finishes it.
+    A write is begun without a task; nearly all are over then. One that must wait
+    hands out its future here, and whoever awaits this finishes it.
     """
 
     __slots__ = ("_coroutine", "_future", "_owner")
@@ -229,14 +243,3 @@ class _Rest:
         """Do not wait; the data is in the client's buffer all the same."""
         self._owner._blocked = False
         self._coroutine.close()
-
-
-def _step(
-    coroutine: Coroutine[Any, Any, Any], owner: Downstream
-) -> Awaitable[None] | None:
-    """Run *coroutine* up to where it has to wait; None if it never has to."""
-    try:
-        future = coroutine.send(None)
-    except StopIteration:
-        return None
-    return _Rest(coroutine, future, owner)

@@ -60,9 +60,7 @@ def new_uuid() -> str:
     bits = random.getrandbits(128)
     bits = bits & ~(0xF << 76 | 0x3 << 62) | (0x4 << 76 | 0x2 << 62)
     digits = f"{bits:032x}"
-    return (
-        f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-    )
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def id_headers(record: Record) -> dict[str, str]:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from gateway.accounts.affinity import WARM_S, Affinity
-from gateway.accounts.choice import Ask, Choice, Load, candidates, serves
+from gateway.accounts.choice import (
+    MAX_MODELS,
+    Ask,
+    Choice,
+    Fleet,
+    Load,
+    candidates,
+    serves,
+)
 from gateway.accounts.health import Health
 from gateway.accounts.session import Session, session_of
 from gateway.accounts.verdict import judge_status
@@ -42,7 +50,12 @@ class House:
     def choose(self, now: float = NOW, **ask: Any) -> Choice:
         ask = {"model": M, "protocol": "responses", "session": named(), **ask}
         return candidates(
-            self.accounts, Ask(**ask), self.health, self.affinity, self.load, now
+            Fleet(self.accounts).serving(ask["model"]),
+            Ask(**ask),
+            self.health,
+            self.affinity,
+            lambda: self.load,
+            now,
         )
 
     def fail(
@@ -72,6 +85,18 @@ def test_globs_and_renames_say_what_an_account_serves(
     models: tuple[str, ...], rename: dict[str, str], model: str, expected: bool
 ) -> None:
     assert expected == serves(account("a", models=models, rename=rename), model)
+
+
+def test_what_serves_a_model_is_remembered_within_bounds() -> None:
+    """Clients make names up; the accounts of each are the same ever after."""
+    fleet = Fleet([account("a", models=("gpt-*",)), account("b")])
+
+    for n in range(3 * MAX_MODELS):
+        assert ["b"] == [found.name for found in fleet.serving(f"made-up-{n}")]
+
+    assert ["a", "b"] == [found.name for found in fleet.serving("gpt-x")]
+    assert fleet.serving("gpt-x") is fleet.serving("gpt-x")
+    assert len(fleet._serving) <= MAX_MODELS
 
 
 def test_a_model_that_nobody_serves_fits_nobody() -> None:

@@ -284,8 +284,8 @@ def test_a_turn_state_goes_back_to_its_maker_alone() -> None:
     ],
 )
 def test_a_compaction_pins_its_session(item: dict[str, Any], expected: bool) -> None:
-    assert expected == pinned("responses", {"input": [item]})
-    assert not pinned("messages", {"input": [item]})
+    assert expected == pinned({"input": [item]})
+    assert not pinned({"input": "text"})
 
 
 ITEMS = st.lists(

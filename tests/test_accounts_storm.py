@@ -58,7 +58,9 @@ class Play:
     def choose(self, n: int, tried: set[str]) -> Choice:
         session = session_of({"session-id": f"s{n}"}, {}, "alice")
         ask = Ask(M, "chat", session, frozenset(tried))
-        return candidates(self.accounts, ask, self.health, self.affinity, {}, self.now)
+        return candidates(
+            self.accounts, ask, self.health, self.affinity, dict, self.now
+        )
 
     def client(self, n: int, patient: bool) -> Life:
         while n not in self.served:

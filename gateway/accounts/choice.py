@@ -12,8 +12,7 @@ Rule 4: who made a response answers for it, and nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -40,8 +39,12 @@ class Load(NamedTuple):
         return self.in_use / self.limit if self.limit else self.in_use / (1 << 20)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+LoadOf = Callable[[], Mapping[str, Load]]
+
+MAX_MODELS = 1000  # whose accounts are remembered: clients make names up
+
+
+class Ask(NamedTuple):
     """
     What a request needs.
 
@@ -56,7 +59,7 @@ class Ask:
     model: str
     protocol: str
     session: Session
-    tried: frozenset[str] = field(default_factory=frozenset)
+    tried: Collection[str] = ()
     owner: str = ""
 
 
@@ -92,21 +95,30 @@ def serves(account: Account, model: str) -> bool:
     return any(fnmatchcase(model, glob) for glob in account.models)
 
 
-def fitting(accounts: Sequence[Account], ask: Ask) -> list[Account]:
-    """The accounts that could serve *ask*, if all were well."""
-    return [
-        account
-        for account in accounts
-        if serves(account, ask.model) and ask.owner in ("", account.name)
-    ]
+class Fleet:
+    """Which accounts serve a model, remembered by its name."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self._accounts = list(accounts)
+        self._serving: dict[str, list[Account]] = {}
+
+    def serving(self, model: str) -> list[Account]:
+        """The accounts that the config lets serve the client's *model*."""
+        found = self._serving.get(model)
+        if found is None:
+            found = [account for account in self._accounts if serves(account, model)]
+            if len(self._serving) >= MAX_MODELS:
+                self._serving.clear()
+            self._serving[model] = found
+        return found
 
 
 def candidates(
-    accounts: Sequence[Account],
+    serving: Sequence[Account],
     ask: Ask,
     health: Health,
     affinity: Affinity,
-    load: Mapping[str, Load],
+    load: LoadOf,
     now: float,
 ) -> Choice:
     """
@@ -114,9 +126,19 @@ def candidates(
 
     ``fitting`` empty: no account serves the model. ``tiers`` empty otherwise: all
     were tried, or all are out (``Health.refusal`` says what to tell the client).
+
+    Args:
+        serving: the accounts that may serve the model (``Fleet``).
+        load: looked at only where there is something to weigh.
     """
-    fit = fitting(accounts, ask)
+    fit = [account for account in serving if ask.owner in ("", account.name)]
     names = [account.name for account in fit]
+    if (
+        len(fit) == 1
+        and not ask.tried
+        and health.available(names[0], ask.model, now).ok
+    ):
+        return Choice([names], "", [], names)  # the usual case where there is one
     left = [account for account in fit if account.name not in ask.tried]
     rejected = [(name, "tried") for name in names if name in ask.tried]
     found = {a.name: health.available(a.name, ask.model, now) for a in left}
@@ -131,7 +153,7 @@ def candidates(
     held = bound if bound and ask.session.told else None
     mine = held.account if held else ""
     tiers = _tiers(well, ask, mine if held and held.warm else "")
-    order = _Order(affinity, load, ask.session, mine, found, now)
+    order = _Order(affinity, load(), ask.session, mine, found, now)
     ranked = [order.of(tier) for tier in tiers]
     prefer = mine if ranked and mine in ranked[0] else ""
     return Choice(ranked, prefer, rejected, names, last_resort)

@@ -86,14 +86,15 @@ class Foreign:
         _shorten(self._watched, MAX_WATCHED)
 
 
-def pinned(protocol: str, body: Document) -> bool:
-    """Whether *body* holds a compaction that only its maker can read."""
-    if protocol != "responses":
+def pinned(body: Document) -> bool:
+    """Whether a Responses *body* holds a compaction that only its maker can read."""
+    given = body.get("input")
+    if not isinstance(given, list):
         return False
     return any(
         item.get("type") in _COMPACTIONS
         and not str(item["encrypted_content"]).startswith(OWN_MARK)
-        for item in _objects(body.get("input"))
+        for item in _objects(given)
         if item.get("encrypted_content")
     )
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from gateway.accounts.mark import Availability, Mark, look, look_again, worse
+from gateway.accounts.mark import WELL, Availability, Mark, look, look_again, worse
 from gateway.accounts.pace import (
     EARLY_S,
     PACES,
@@ -59,6 +59,8 @@ class Health:
 
         *now* names the attempt: give the same as *started_at* of its outcome.
         """
+        if not self._marks:
+            return True
         ask = self.last_resort if last_resort else self.available
         found = ask(account, model, now)
         if not found.ok:
@@ -102,6 +104,8 @@ class Health:
         self._served.move_to_end((account, model))
         if len(self._served) > MAX_MARKS:
             self._served.popitem(last=False)
+        if not self._marks:
+            return []
         recovered = False
         for key in ((account, ""), (account, model)):
             mark = self._marks.get(key)
@@ -125,6 +129,8 @@ class Health:
 
     def available(self, account: str, model: str, now: float) -> Availability:
         """Whether *account* may be sent a request while others could be, too."""
+        if not self._marks:
+            return WELL
         return worse([look(m, now) for m in self._marks_of(account, model, now)])
 
     def last_resort(self, account: str, model: str, now: float) -> Availability:
@@ -227,6 +233,8 @@ class Health:
     ) -> list[Mark]:
         """The marks on *account*, those over by *now* removed."""
         found: list[Mark] = []
+        if not self._marks:
+            return found
         for key in dict.fromkeys(((account, ""), (account, model))):
             mark = self._marks.get(key)
             if mark is None:

@@ -42,6 +42,9 @@ class Availability(NamedTuple):
     spare: bool = False
 
 
+WELL = Availability(True)
+
+
 @dataclass(slots=True)
 class Mark:
     """One outage. Times are monotonic seconds."""
@@ -97,7 +100,7 @@ def _half_open(mark: Mark, due: float, now: float) -> Availability:
 def worse(found: list[Availability]) -> Availability:
     """The account and the model on it: the worse of the two."""
     if not found:
-        return Availability(True)
+        return WELL
     if len(found) == 1:
         return found[0]
     shut = [f for f in found if not f.ok]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from gateway import log
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.budget import RetryBudget
-from gateway.accounts.choice import Ask, Choice, Load, candidates, serves
+from gateway.accounts.choice import Ask, Choice, Fleet, LoadOf, candidates
 from gateway.accounts.foreign import Foreign, pinned
 from gateway.accounts.health import Happening, Health
 from gateway.accounts.verdict import Verdict
@@ -23,7 +23,6 @@ from gateway.config import Account
 from gateway.errors import ClientError, GatewayError, whole_retry_after
 from gateway.turn import Turn
 
-LoadOf = Callable[[], Mapping[str, Load]]
 STATE = "x-codex-turn-state"
 LASTING = ("refused", "quota")  # a person must act
 
@@ -36,6 +35,7 @@ class Pool:
 
     def __init__(self, accounts: Iterable[Account], load: LoadOf) -> None:
         self._accounts = {account.name: account for account in accounts}
+        self._fleet = Fleet(self._accounts.values())
         self._load = load
         self._health = Health(random.random)
         self._affinity = Affinity()
@@ -56,6 +56,7 @@ class Pool:
             ):
                 self._health.forget(name)
         self._accounts = fresh
+        self._fleet = Fleet(fresh.values())
 
     @property
     def accounts(self) -> Mapping[str, Account]:
@@ -64,18 +65,18 @@ class Pool:
 
     # --- choosing --------------------------------------------------------------------
 
-    def choose(self, turn: Turn, tried: Iterable[str], now: float) -> Choice:
+    def choose(self, turn: Turn, tried: Collection[str], now: float) -> Choice:
         """Where *turn* may go next."""
-        ask = Ask(
-            turn.ask.model,
-            turn.wire.name,
-            turn.session,
-            frozenset(tried),
-            self._owner(turn, now),
-        )
-        accounts = list(self._accounts.values())
+        model = turn.ask.model
+        owner = self._owner(turn, now)
+        ask = Ask(model, turn.wire.name, turn.session, tried, owner)
         return candidates(
-            accounts, ask, self._health, self._affinity, self._load(), now
+            self._fleet.serving(model),
+            ask,
+            self._health,
+            self._affinity,
+            self._load,
+            now,
         )
 
     def _owner(self, turn: Turn, now: float) -> str:
@@ -83,12 +84,14 @@ class Pool:
         The only account that can answer *turn*: what made the previous response, or
         the compaction that stands for the history.
         """
+        if turn.wire.name != "responses":
+            return ""
         document = turn.ask.document
         ident = document.get("previous_response_id")
         name = ""
-        if turn.wire.name == "responses" and isinstance(ident, str):
+        if isinstance(ident, str):
             name = self._affinity.maker(turn.user.name, ident, now)
-        if not name and pinned(turn.wire.name, document):
+        if not name and pinned(document):
             name = self._affinity.latest(turn.session.key)
         account = self._accounts.get(name)
         return name if account and account.speaks("responses") == "responses" else ""
@@ -100,9 +103,8 @@ class Pool:
         Raises:
             ClientError: "model_not_found".
         """
-        model = turn.ask.model
-        if not any(serves(account, model) for account in self._accounts.values()):
-            raise _no_model(model)
+        if not self._fleet.serving(turn.ask.model):
+            raise _no_model(turn.ask.model)
 
     def refusal(self, turn: Turn, choice: Choice, now: float) -> GatewayError:
         """Why nobody can be asked: no such model, or all who have it are out."""
@@ -203,7 +205,9 @@ class Pool:
 
     def knows_state(self, turn: Turn, account: str) -> bool:
         """Whether *account* may be sent the turn state that Codex sends."""
-        state = turn.headers.get(STATE, "")
+        state = turn.headers.get(STATE)
+        if state is None:
+            return True
         latest = self._affinity.latest(turn.session.key)
         return self._foreign.state_fits(state, latest, account)
 
@@ -220,8 +224,7 @@ class Pool:
         """Whether an account that keeps responses itself fits *turn*."""
         return any(
             account.speaks("responses") == "responses"
-            and serves(account, turn.ask.model)
-            for account in self._accounts.values()
+            for account in self._fleet.serving(turn.ask.model)
         )
 
     # --- state -----------------------------------------------------------------------
