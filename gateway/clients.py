@@ -93,7 +93,7 @@ def recognise(headers: Headers) -> Client:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _by_signs(agent: str, originator: str, session: bool) -> Client:
     signs = Signs(agent.lower(), originator, session)
     return next((client for client in CLIENTS if client.knows(signs)), OTHER)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -60,14 +61,15 @@ def upwards(
             upstream; only neutral headers pass.
     """
     named = client.get("Connection", "").lower()
-    dropped = {name.strip() for name in named.split(",")}
-    headers: CIMultiDict[str] = CIMultiDict()
-    for name, value in client.items():
-        low = name.lower()
-        if low in _NEVER_UP or low in dropped or not _TEXT.fullmatch(value):
-            continue
-        if same_protocol or low == "user-agent":
-            headers.add(name, value)
+    dropped = {name.strip() for name in named.split(",")} if named else ()
+    headers: CIMultiDict[str] = CIMultiDict(
+        [
+            (name, value)
+            for name, value in client.items()
+            if (low := _upward(name)) and (same_protocol or low == "user-agent")
+            if low not in dropped and _is_text(value)
+        ]
+    )
     headers["Content-Type"] = "application/json"
     headers["x-request-id"] = request_id
     if account.protocol == "messages" and "anthropic-version" not in headers:
@@ -76,6 +78,19 @@ def upwards(
         headers[name] = value
     headers.update(account.headers)
     return headers
+
+
+@lru_cache(maxsize=512)
+def _upward(name: str) -> str:
+    """*name* in lower case if such a header may go up, else ""."""
+    low = name.lower()
+    return "" if low in _NEVER_UP else low
+
+
+def _is_text(value: str) -> bool:
+    if value.isascii() and value.isprintable():  # nearly all; costs no regex
+        return True
+    return _TEXT.fullmatch(value) is not None
 
 
 def _credentials(account: Account) -> Iterable[tuple[str, str]]:
@@ -107,9 +122,16 @@ def downwards(
     return {
         name: value
         for name, value in upstream.items()
-        if (low := name.lower()).startswith(_DOWN_PREFIXES) or low in _DOWN
-        if low not in _NEVER_DOWN and not (renamed and low == "openai-model")
+        if (low := _downward(name)) and not (renamed and low == "openai-model")
     }
+
+
+@lru_cache(maxsize=512)
+def _downward(name: str) -> str:
+    """*name* in lower case if such a header may come down, else ""."""
+    low = name.lower()
+    own = low.startswith(_DOWN_PREFIXES) or low in _DOWN
+    return low if own and low not in _NEVER_DOWN else ""
 
 
 def upstream_request_id(upstream: Mapping[str, str] | CIMultiDictProxy[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -53,7 +54,7 @@ def session_of(
 ) -> Session:
     """The conversation of a request; *headers* are looked up in lower case."""
     for source in HEADERS:
-        if value := _clean(headers.get(source)):
+        if source in headers and (value := _clean(headers[source])):
             return _session(user, source, value)
     if value := _clean(body.get("prompt_cache_key")):
         return _session(user, "prompt_cache_key", value)
@@ -64,6 +65,7 @@ def session_of(
     return _session(user, "user", "")
 
 
+@lru_cache(maxsize=4096)
 def _session(user: str, source: str, value: str) -> Session:
     digest = hashlib.blake2b(f"{user}\0{value}".encode(), digest_size=12)
     return Session(digest.hexdigest(), source, value)

@@ -60,7 +60,7 @@ class Answer:
             self.may_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._field_bytes += len(name) + len(value) + len(": \r\n")
+        self._field_bytes += len(name) + len(value) + 4  # ": " and the line's end
         if self._field_bytes > HEAD_LIMIT_BYTES:
             raise Malformed(f"the head has more than {HEAD_LIMIT_BYTES} bytes")
         if not self.has_head:

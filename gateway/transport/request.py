@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from yarl import URL
@@ -32,7 +33,7 @@ OWN_HEADERS = frozenset(
 
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NAMES = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+\n)*")
+Pairs = list[tuple[str, str]]
 
 
 class Origin(NamedTuple):
@@ -43,6 +44,7 @@ class Origin(NamedTuple):
     port: int
 
 
+@lru_cache(maxsize=1024)
 def origin_of(url: URL) -> Origin:
     """
     Where *url* lives.
@@ -57,7 +59,7 @@ def origin_of(url: URL) -> Origin:
 
 def request_headers(
     method: str, url: URL, headers: Iterable[tuple[str, str]], body_bytes: int
-) -> list[tuple[str, str]]:
+) -> Pairs:
     """
     The caller's *headers* with the transport's own before them.
 
@@ -66,21 +68,38 @@ def request_headers(
     Raises:
         ValueError: a name is not a token, or a value holds CR, LF or NUL.
     """
-    given = [pair for pair in headers if pair[0].lower() not in OWN_HEADERS]
+    given = [pair for pair in headers if _known(pair[0]) not in OWN_HEADERS]
     own = [("Accept-Encoding", "identity")]
     if body_bytes or method not in _BODILESS:
         own.append(("Content-Length", str(body_bytes)))
-    if not any(name.lower() == "host" for name, _ in given):
-        own.insert(0, ("Host", url.host_port_subcomponent or ""))
-    names = "".join([name + "\n" for name, _ in given])
-    if not _NAMES.fullmatch(names) or names.count("\n") != len(given):
-        raise ValueError("the name of a header is not a token")
+    if not any(_known(name) == "host" for name, _ in given):
+        own.insert(0, ("Host", _host_of(url)))
     values = "".join([value for _, value in given])
     if "\r" in values or "\n" in values or "\0" in values:
         raise ValueError("the value of a header holds CR, LF or NUL")
     return own + given
 
 
+@lru_cache(maxsize=512)
+def _known(name: str) -> str:
+    """
+    The *name* of a header in lower case; the same few come with every request.
+
+    Raises:
+        ValueError: it is not a token.
+    """
+    low = name.lower()
+    if low not in OWN_HEADERS and not _TOKEN.fullmatch(name):
+        raise ValueError("the name of a header is not a token")
+    return low
+
+
+@lru_cache(maxsize=1024)
+def _host_of(url: URL) -> str:
+    return url.host_port_subcomponent or ""
+
+
+@lru_cache(maxsize=1024)
 def request_line(method: str, url: URL) -> str:
     """
     The first line, without its end.
@@ -107,8 +126,8 @@ def request_head(
     Raises:
         ValueError: as ``request_line`` and ``request_headers``.
     """
-    lines = [request_line(method, url)]
     pairs = request_headers(method, url, headers, body_bytes)
-    lines += [f"{name}: {value}" for name, value in pairs]
+    lines = [f"{name}: {value}" for name, value in pairs]
+    lines.insert(0, request_line(method, url))
     lines.append("\r\n")
     return "\r\n".join(lines).encode("utf-8", "surrogateescape")
