@@ -38,22 +38,20 @@ class Keys:
         Raises:
             ClientError: "missing_key" or "unknown_key".
         """
-        given = list(_given(headers))
-        if not given:
+        digest = ""
+        for key in (_bearer(headers), headers.get("x-api-key", "").strip()):
+            if key:
+                digest = key_sha256(key)
+                if user := self._users.get(digest):
+                    return Identity(user, digest[:8])
+        if not digest:
             raise ClientError("missing_key")
-        for key in given:
-            digest = key_sha256(key)
-            if user := self._users.get(digest):
-                return Identity(user, digest[:8])
         raise ClientError("unknown_key", detail=f"key {digest[:8]}")
 
 
-def _given(headers: Mapping[str, str]) -> Iterable[str]:
+def _bearer(headers: Mapping[str, str]) -> str:
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        yield token.strip()
-    if key := headers.get("x-api-key", "").strip():
-        yield key
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def key_sha256(key: str) -> str:

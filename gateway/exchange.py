@@ -12,7 +12,6 @@ Whose fault a failure is, and what follows from it, is not decided here.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
@@ -23,8 +22,10 @@ from gateway.errors import UpstreamError
 from gateway.failures import Refusal, StatedFailure
 from gateway.headers import downwards, upstream_request_id
 from gateway.outgoing import Outgoing
+from gateway.patience import Patience
 from gateway.protocols.grammar import Batch
 from gateway.protocols.wire import Ending, Facts, read_object
+from gateway.transport.decoded import too_large
 from gateway.transport.reply import STOP, Reply, Stop
 from gateway.turn import Turn
 from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
@@ -75,6 +76,7 @@ class Exchange:
         self._limits = limits
         self.on_output: Callable[[], None] = lambda: None
         self._last: Batch | None = None
+        self._body = bytearray()
 
     # --- streams ------------------------------------------------------------------
 
@@ -86,13 +88,11 @@ class Exchange:
             Refusal: before anything of an answer.
             UpstreamError: it broke, before or amid the answer (``down.state``).
         """
-        try:
-            async with asyncio.timeout(self._limits.first_event_timeout_s) as timer:
-                reply = await self._open()
-                await self._refuse_json(reply)
-                held, batch = await self._hold(reply, course, timer)
-        except TimeoutError:
-            raise UpstreamError("upstream_timeout") from None
+        with Patience(self._limits.first_event_timeout_s) as patience:
+            reply = await self._open()
+            if _is_json(reply):
+                raise await self._no_stream(reply)
+            held, batch = await self._hold(reply, course, patience)
         if batch.ending and batch.ending.outcome == "failed" and not batch.started:
             return batch._replace(data=held)
         self.on_output()
@@ -103,27 +103,22 @@ class Exchange:
         return await self._pump(reply, course, down)
 
     async def _hold(
-        self, reply: Reply, course: Course, timer: asyncio.Timeout
+        self, reply: Reply, course: Course, patience: Patience
     ) -> tuple[bytes, Batch]:
         """The preamble, up to the first output, an ending, or the bound."""
-        held: list[bytes] = []
-        size = 0
+        held = b""
         while True:
-            batch = await self._next(reply, course)
-            if batch.data and not size:
+            chunk = await reply.read()
+            self._turn.came(len(chunk))
+            batch = course.feed(chunk) if chunk else course.finish()
+            if batch.data and not held:
                 self._turn.mark("first_event")
-                timer.reschedule(None)
+                patience.end()
                 reply.idle_timeout_s = self._limits.idle_timeout_s
-            held.append(batch.data)
-            size += len(batch.data)
-            if batch.ending or batch.started or size > HOLD_BACK_BYTES:
+            held += batch.data
+            if batch.ending or batch.started or len(held) > HOLD_BACK_BYTES:
                 self._turn.first_output()
-                return b"".join(held), batch
-
-    async def _next(self, reply: Reply, course: Course) -> Batch:
-        chunk = await reply.read()
-        self._turn.came(len(chunk))
-        return course.feed(chunk) if chunk else course.finish()
+                return held, batch
 
     async def _pump(self, reply: Reply, course: Course, down: Downstream) -> Batch:
         """Everything behind the preamble, as it arrives."""
@@ -173,12 +168,22 @@ class Exchange:
         Raises:
             Refusal, UpstreamError: as ``stream``.
         """
-        try:
-            async with asyncio.timeout(self._limits.first_event_timeout_s):
-                reply = await self._open()
-                data = await reply.body(MAX_BODY_BYTES)
-        except TimeoutError:
-            raise UpstreamError("upstream_timeout") from None
+        with Patience(self._limits.first_event_timeout_s):
+            await self._open()
+            return await self.body()
+
+    async def body(self) -> Whole:
+        """
+        The rest of ``whole`` once the head is there. What was read is kept: after an
+        interruption, calling it again reads on.
+        """
+        reply, whole = self.reply, self._body
+        assert reply
+        while piece := await reply.read():
+            if len(whole) + len(piece) > MAX_BODY_BYTES:
+                raise too_large(MAX_BODY_BYTES)
+            whole += piece
+        data = bytes(whole)
         self._turn.mark("first_event")
         self._turn.first_output()
         self._turn.came(len(data))
@@ -214,18 +219,13 @@ class Exchange:
             raise Refusal(reply.status, reply.headers, body)
         return reply
 
-    async def _refuse_json(self, reply: Reply) -> None:
-        """A 200 with a JSON body where a stream should be is none."""
-        kind = reply.headers.get("Content-Type", "").lower()
-        if not kind.startswith("application/json"):
-            return
-        body = await reply.body(MAX_ERROR_BYTES)
-        document = read_object(body)
+    async def _no_stream(self, reply: Reply) -> StatedFailure | UpstreamError:
+        """What a 200 with a JSON body means where a stream should be."""
+        document = read_object(await reply.body(MAX_ERROR_BYTES))
         if document.get("error"):
-            raise StatedFailure(
-                Ending("failed", UpstreamError("upstream_failed"), document)
-            )
-        raise UpstreamError("upstream_malformed", detail="JSON instead of a stream")
+            error = UpstreamError("upstream_failed")
+            return StatedFailure(Ending("failed", error, document))
+        return UpstreamError("upstream_malformed", detail="JSON instead of a stream")
 
     def _headers_down(self, reply: Reply) -> dict[str, str]:
         headers = downwards(
@@ -243,6 +243,11 @@ class Exchange:
         """Be done with the upstream; *answered*: the answer was whole."""
         if self.reply:
             self.reply.close(LINGER_S if answered else 0.0)
+
+
+def _is_json(reply: Reply) -> bool:
+    kind = reply.headers.get("Content-Type", "")
+    return kind.lower().startswith("application/json")
 
 
 def _dropped(paths: Iterable[str]) -> dict[str, str]:

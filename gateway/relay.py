@@ -31,7 +31,7 @@ from gateway.conversation import Conversations, response_in
 from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
 from gateway.errors import GatewayError, UpstreamError
-from gateway.exchange import Course, Exchange, Whole
+from gateway.exchange import Course, Exchange
 from gateway.failures import Refusal, StatedFailure, has_left, verdict_of
 from gateway.outgoing import Outgoing
 from gateway.protocols import PROTOCOLS
@@ -206,7 +206,6 @@ class Relay:
         """Try *account*; the slot is given back when its upstream is done with."""
         exchange: Exchange | None = None
         read: Reading | None = None
-        whole: asyncio.Future[Whole] | None = None
         facts = Facts()
         answered = kept = False
         try:
@@ -214,12 +213,8 @@ class Relay:
             exchange = Exchange(turn, account, request, self._upstream, self._limits)
             exchange.on_output = partial(self._served, turn, exchange, facts)
             if down is None:
-                whole = asyncio.ensure_future(exchange.whole())
-                whole.add_done_callback(_looked_at)
-                read = partial(self._read_whole, turn, whole, facts)
-                answer = await self._whole(
-                    turn, exchange, request, whole, way.document, facts
-                )
+                read = partial(self._read_whole, turn, exchange, facts)
+                answer = await self._whole(turn, exchange, request, way.document, facts)
                 answered = True
                 return answer
             down.facts = facts
@@ -237,8 +232,6 @@ class Relay:
             raise
         finally:
             if not kept:
-                if whole:
-                    whole.cancel()
                 if exchange:
                     exchange.close(answered=answered)
                 slot.release()
@@ -369,12 +362,11 @@ class Relay:
         turn: Turn,
         exchange: Exchange,
         request: Outgoing,
-        whole: asyncio.Future[Whole],
         asked: dict[str, Any],
         facts: Facts,
     ) -> Answer:
         """A non-stream answer, durable before it is handed out."""
-        data, document = await asyncio.shield(whole)
+        data, document = await exchange.whole()
         if request.converted is None:
             ending = turn.wire.read_body(document, facts)
         else:
@@ -391,11 +383,9 @@ class Relay:
         await self._books.durable(turn.record)
         return Answer(200, exchange.headers_down(), data)
 
-    async def _read_whole(
-        self, turn: Turn, whole: asyncio.Future[Whole], facts: Facts
-    ) -> bool:
+    async def _read_whole(self, turn: Turn, exchange: Exchange, facts: Facts) -> bool:
         """The same for a client that has left: only what it cost."""
-        _, document = await whole
+        _, document = await exchange.body()
         upstream = PROTOCOLS[turn.record.upstream_protocol]
         return upstream.read_body(document, facts).outcome != "failed"
 
@@ -459,9 +449,3 @@ class Relay:
 
 def _note_wait(turn: Turn, place: Place) -> None:
     turn.mark("queued", scope=place.scope, position=place.position)
-
-
-def _looked_at(future: asyncio.Future[Whole]) -> None:
-    """Its failure is no news to whoever has left meanwhile."""
-    if not future.cancelled():
-        future.exception()

@@ -42,6 +42,10 @@ Paste this into another terminal:
     {curl}
 """
 LAG_PROBE_S = 0.5
+# Objects made before the youngest are looked through. What a request makes goes
+# without the cycle collector: with Python's own 700 it took 6 % of a busy gateway's
+# time to find next to nothing.
+GC_THRESHOLDS = (10_000, 20, 50)
 DRAIN_LOOK_S = 0.05
 
 
@@ -81,6 +85,7 @@ class Server:
             self._take_signals(house)
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             self._log.info("server.started", version=__version__, listen=addresses)
             if self._key:
                 self._greet(addresses[0])

@@ -51,7 +51,8 @@ class Turn:
 
     def mark(self, event: str, **facts: Any) -> None:
         """Note a moment in the timeline."""
-        self.record.mark(time.monotonic(), event, **facts)
+        record = self.record
+        record.marks.append((time.monotonic() - record.received, event, facts))
 
     def mark_ending(self, outcome: str, **facts: Any) -> None:
         """Note how the answer ended, and what it was like on the way."""
@@ -74,6 +75,7 @@ class Turn:
         """*size* bytes have come from the upstream."""
         self.received_bytes += size
         now = time.monotonic()
-        if self.last_came and now - self.last_came > self.longest_gap_s:
-            self.longest_gap_s = now - self.last_came
+        gap_s = now - self.last_came if self.last_came else 0.0
+        if gap_s > self.longest_gap_s:
+            self.longest_gap_s = gap_s
         self.last_came = now

@@ -69,7 +69,7 @@ SHELLS = {
 }
 
 # Background tasks: each is kept, named and awaited at its owner's stop.
-TASK_OWNERS = {f"gateway/{name}.py" for name in ("app", "drains", "relay", "server")}
+TASK_OWNERS = {f"gateway/{name}.py" for name in ("app", "drains", "server")}
 
 
 def relative(path: Path) -> str:

@@ -104,11 +104,9 @@ class Layer:
     def known(self, tiers: Tiers) -> frozenset[str]:
         """The names in *tiers* that have a gate."""
         gates = self.gates
+        names = [name for tier in tiers for name in tier]
         return frozenset(
-            name
-            for tier in tiers
-            for name in tier
-            if (gate := gates.get(name)) and not gate.removed
+            [name for name in names if (gate := gates.get(name)) and not gate.removed]
         )
 
     def _forget(self, gate: Gate) -> None:

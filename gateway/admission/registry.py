@@ -99,12 +99,12 @@ class Registry:
         """
         self._arrive(holder, session)
         tiers = ((user,),)
-        if not self._users.known(tiers):
-            raise _user_removed()
         slot = self._users.enter(tiers, holder)
         if slot is not None:
             return slot
-        fits = frozenset((user,))
+        fits = self._users.known(tiers)
+        if not fits:
+            raise _user_removed()
         return await self._wait(self._users, holder, fits, tiers, deadline)
 
     async def account_slot(
@@ -129,23 +129,39 @@ class Registry:
         """
         self._arrive(holder, holder.session)
         began = self._clock()
-        accounts = self._accounts
-        known = accounts.known(candidates)
-        if not known:
-            raise _account_removed()
-        if prefer in known:
-            candidates = ((prefer,), *candidates)
-        alone_s = prefer_until - began if prefer in known else 0.0
-        slot = accounts.enter(candidates[:1] if alone_s > 0 else candidates, holder)
+        slot = None if prefer else self._accounts.enter(candidates, holder)
         if slot is None:
-            fits = frozenset((prefer,)) if alone_s > 0 else known
-            slot = await self._wait(
-                accounts, holder, fits, candidates, deadline, alone_s
+            slot = await self._account_slot(
+                candidates, holder, deadline, prefer, prefer_until - began
             )
         holder.admitted = True
         if user := self._users.gates.get(holder.user):
             user.onward.add(self._clock() - began)
         return slot
+
+    async def _account_slot(
+        self,
+        candidates: Tiers,
+        holder: Holder,
+        deadline: float,
+        prefer: str,
+        alone_s: float,
+    ) -> Slot:
+        """The same where one account is preferred, or none was free."""
+        accounts = self._accounts
+        fits = accounts.known(candidates)
+        if not fits:
+            raise _account_removed()
+        if prefer not in fits:
+            alone_s = 0.0
+        else:
+            candidates = ((prefer,), *candidates)
+        if alone_s > 0:
+            fits = frozenset((prefer,))
+        slot = accounts.enter(candidates[:1] if alone_s > 0 else candidates, holder)
+        if slot is not None:
+            return slot
+        return await self._wait(accounts, holder, fits, candidates, deadline, alone_s)
 
     def _arrive(self, holder: Holder, session: str) -> None:
         """Give *holder* its number, or the one that was kept for its session."""
