@@ -47,6 +47,8 @@ class _Answer(web.StreamResponse):
     _send_headers_immediately = False  # as ``web.Response`` does it
 
 
+NOTHING = Facts()  # what a stream has told that has not begun
+
 Waiting = Callable[[], Wait | None]
 """Tells the place in the queue; None when the request does not queue."""
 
@@ -70,7 +72,7 @@ class Downstream:
         self.state = State.WAITING
         self.opened = False
         self.keepalives = 0
-        self.facts = Facts()
+        self.facts = NOTHING  # of each attempt its own
         self.waiting: Waiting = lambda: None
         self.on_status: Callable[[int], None] = lambda status: None
         self._request = request

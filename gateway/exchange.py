@@ -114,15 +114,17 @@ class Exchange:
             if batch.data and not held:
                 self._turn.mark("first_event")
                 patience.end()
-                reply.idle_timeout_s = self._limits.idle_timeout_s
             held += batch.data
             if batch.ending or batch.started or len(held) > HOLD_BACK_BYTES:
                 self._turn.first_output()
                 return held, batch
+            if held:
+                reply.idle_timeout_s = self._limits.idle_timeout_s
 
     async def _pump(self, reply: Reply, course: Course, down: Downstream) -> Batch:
         """Everything behind the preamble, as it arrives."""
         self._last = None
+        reply.idle_timeout_s = self._limits.idle_timeout_s
         came = self._turn.came
 
         def feed(chunk: bytes) -> Awaitable[None] | Stop | None:
@@ -210,7 +212,6 @@ class Exchange:
             query=turn.query if outgoing.same_protocol else "",
         )
         self.reply = reply
-        reply.idle_timeout_s = self._limits.first_event_timeout_s
         turn.record.upstream_request_id = upstream_request_id(reply.headers)
         turn.attempt.status = reply.status
         turn.mark("head", status=reply.status)

@@ -44,6 +44,7 @@ class Upstream:
     ) -> Reply:
         """
         Send a request to *account* and return when the head of its answer is there.
+        How long that may take, and the body, is the caller's affair.
 
         Args:
             path: behind ``base_url``, for example "/responses".
@@ -71,7 +72,7 @@ class Upstream:
                 headers.items(),
                 body,
                 connect_timeout_s=self._limits.connect_timeout_s,
-                idle_timeout_s=self._limits.idle_timeout_s,
+                idle_timeout_s=0.0,
             )
         except ValueError as error:
             raise UpstreamError("upstream_connect", detail=repr(error)) from None

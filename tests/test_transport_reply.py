@@ -358,11 +358,13 @@ class TestFailures:
 
         assert (b"abc", "upstream_idle") == got
 
+    @pytest.mark.parametrize("before_s", [600, 0])
     async def test_silence_limit_may_change_on_the_way(
-        self, transport: AnyTransport
+        self, transport: AnyTransport, before_s: float
     ) -> None:
+        """0 is no limit, until another comes."""
         async with upstream(replays(CHUNKED + chunk(b"abc"))) as server:
-            reply = await post(transport, server.url, idle_timeout_s=600)
+            reply = await post(transport, server.url, idle_timeout_s=before_s)
             first = await reply.read()
             reply.idle_timeout_s = 0.02
             got = await failure(reply)

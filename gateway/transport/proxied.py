@@ -183,7 +183,7 @@ class ProxiedReply:
 
     async def read(self) -> bytes:
         try:
-            async with asyncio.timeout(self.idle_timeout_s):
+            async with asyncio.timeout(self.idle_timeout_s or None):
                 with upstream_errors():
                     return await self._response.content.readany()
         except TimeoutError:

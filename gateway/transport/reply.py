@@ -52,8 +52,8 @@ class Reply(Protocol):
     status: int
     headers: CIMultiDictProxy[str]
     idle_timeout_s: float
-    """Longest silence between two pieces; the relay changes it on the way, and the
-    next silence is measured by the new value."""
+    """Longest silence between two pieces, 0 = no limit; the relay changes it on the
+    way, and the next silence is measured by the new value."""
 
     async def read(self) -> bytes:
         """The next piece of the body as it arrived; ``b""`` at its clean end."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 class Silence:
     """
     Args:
-        limit_s: the longest silence.
+        limit_s: the longest silence; 0 = no limit, and no timer.
         ours: says whether it is we who do not listen; that is no silence.
         on_limit: called once, when the silence was too long.
 
@@ -29,6 +29,7 @@ class Silence:
         self._ours = ours
         self._on_limit = on_limit
         self._timer: asyncio.TimerHandle | None = None
+        self._watching = False
         self.heard_at = 0.0
 
     @property
@@ -38,28 +39,36 @@ class Silence:
     @limit_s.setter
     def limit_s(self, seconds: float) -> None:
         self._limit_s = seconds
+        if not self._watching or not seconds:
+            return
         # A timer that comes too early looks, and is set on.
         due = self.heard_at + seconds
-        if self._timer is not None and due < self._timer.when():
+        if self._timer is None or due < self._timer.when():
             self._set(due)
 
     def watch(self) -> None:
         """Begin now."""
+        self._watching = True
         self.heard_at = self._loop.time()
-        self._set(self.heard_at + self._limit_s)
+        if self._limit_s:
+            self._set(self.heard_at + self._limit_s)
 
     def stop(self) -> None:
         """Watch no more."""
+        self._watching = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _set(self, at: float) -> None:
-        self.stop()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
         self._timer = None
+        if not self._limit_s:
+            return
         now = self._loop.time()
         if self._ours():
             self.heard_at = now
