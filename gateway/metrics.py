@@ -5,23 +5,23 @@ Rule 1: the names are the contract's; a test compares them.
 Rule 2: a label has a bounded number of values. What a client writes (a model's name)
         counts only once an upstream has answered to it, and is ``other`` when there
         are too many.
-Rule 3: nothing is computed for a gauge before somebody asks.
+Rule 3: counting is one look-up and one addition; families, samples and gauges are
+        made when somebody asks. Both happen on the event loop, so there is no lock.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Protocol
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
 )
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -40,9 +40,6 @@ ENDINGS = {
     "client_gone": "client_gone",
 }
 TOKENS = ("input", "cached", "cache_write", "output", "reasoning")
-
-# One more series for each one, with the moment it was made: nobody asks for it.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
 
 
 class SlotCount(Protocol):
@@ -72,26 +69,35 @@ class Metrics:
         accounts: Callable[[], Mapping[str, Mapping[str, Any]]],
         waiting: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._registry = CollectorRegistry()
-        self._models: dict[str, set[str]] = {}
         self._make_counters()
         self._make_histograms()
+        self._models: dict[str, int] = {}  # how many of each account are counted
+        # By account and model, one number for each of TOKENS.
+        self._token_counts: dict[tuple[str, str], list[int]] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collected(self._counted))
         self._registry.register(_Now(slots, accounts, waiting))
 
     def add(self, record: Record) -> None:
         """Count a record that has ended."""
-        protocol = record.protocol
-        self._requests.labels(protocol, record.outcome, record.origin).inc()
+        protocol, outcome = record.protocol, record.outcome
+        requests, endings = self._requests, self._endings
+        key = protocol, outcome, record.origin
+        requests[key] = requests.get(key, 0) + 1
         if record.stream and record.status == 200:
-            self._endings.labels(protocol, _ending(record)).inc()
+            # The same words in every protocol, as the client saw it.
+            end = protocol, ENDINGS.get(outcome, "failed")
+            endings[end] = endings.get(end, 0) + 1
         if record.queue_ms is not None:
             self._queue_wait.observe(record.queue_ms / 1000)
         if record.first_event_ms is not None:
             self._first_event.observe(record.first_event_ms / 1000)
         for attempt in record.attempts:
             if attempt.error_code not in NO_FAILURE:
-                self._failures.labels(attempt.account, attempt.error_code).inc()
-        self._count_tokens(record)
+                failure = attempt.account, attempt.error_code
+                self._failures[failure] = self._failures.get(failure, 0) + 1
+        if record.account:
+            self._count_tokens(record)
 
     def commit_waited(self, seconds: float) -> None:
         """An ending has waited *seconds* for its row."""
@@ -106,77 +112,131 @@ class Metrics:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def _make_counters(self) -> None:
-        own = self._registry
-        self._requests = Counter(
+        self._requests = _Counter(
             "gateway_requests_total",
             "Requests that have ended.",
             ("protocol", "outcome", "origin"),
-            registry=own,
         )
-        self._endings = Counter(
+        self._endings = _Counter(
             "gateway_stream_endings_total",
             "Streams by how they ended: completed, incomplete, failed, client_gone.",
             ("protocol", "ending"),
-            registry=own,
         )
-        self._failures = Counter(
+        self._failures = _Counter(
             "gateway_upstream_failures_total",
             "Attempts that failed.",
             ("account", "code"),
-            registry=own,
-        )
-        self._tokens = Counter(
-            "gateway_tokens_total",
-            "Tokens by kind; cached and cache_write are part of input,"
-            " reasoning of output.",
-            ("account", "model", "kind"),
-            registry=own,
         )
 
     def _make_histograms(self) -> None:
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, buckets=buckets, registry=self._registry)
-
-        self._queue_wait = histogram(
+        self._queue_wait = _Histogram(
             "gateway_queue_wait_seconds", "Wait for the slots.", WAIT_S
         )
-        self._first_event = histogram(
+        self._first_event = _Histogram(
             "gateway_first_event_seconds",
             "From the request to the first output.",
             FIRST_EVENT_S,
         )
-        self._lag = histogram(
+        self._lag = _Histogram(
             "gateway_event_loop_lag_seconds", "How late the event loop was.", LAG_S
         )
-        self._commit = histogram(
+        self._commit = _Histogram(
             "gateway_ledger_commit_seconds",
             "Wait of an ending for its row in the ledger.",
             COMMIT_S,
         )
 
     def _count_tokens(self, record: Record) -> None:
-        usage, account = record.usage, record.account
-        if not account:
-            return
-        counts = (
-            usage.input_tokens,
-            usage.cached_tokens,
-            usage.cache_write_tokens,
-            usage.output_tokens,
-            usage.reasoning_tokens,
-        )
-        model = self._model(account, record.upstream_model)
-        for kind, count in zip(TOKENS, counts):
-            if count:
-                self._tokens.labels(account, model, kind).inc(count)
+        usage, key = record.usage, (record.account, record.upstream_model)
+        counts = self._token_counts.get(key)
+        if counts is None:
+            counts = self._new_token_counts(*key)
+        # One by one: a loop costs more than all five additions.
+        if usage.input_tokens:
+            counts[0] += usage.input_tokens
+        if usage.cached_tokens:
+            counts[1] += usage.cached_tokens
+        if usage.cache_write_tokens:
+            counts[2] += usage.cache_write_tokens
+        if usage.output_tokens:
+            counts[3] += usage.output_tokens
+        if usage.reasoning_tokens:
+            counts[4] += usage.reasoning_tokens
 
-    def _model(self, account: str, model: str) -> str:
-        known = self._models.setdefault(account, set())
-        if model not in known:
-            if len(known) >= MAX_MODELS:
-                return OTHER
-            known.add(model)
-        return model
+    def _new_token_counts(self, account: str, model: str) -> list[int]:
+        """Where to count *model*, which is not counted yet."""
+        known = self._models.get(account, 0)
+        if known >= MAX_MODELS:
+            model = OTHER
+        else:
+            self._models[account] = known + 1
+        return self._token_counts.setdefault((account, model), [0] * len(TOKENS))
+
+    def _counted(self) -> Iterator[Metric]:
+        """All that is counted, as families."""
+        yield from (self._requests.family(), self._endings.family())
+        yield self._failures.family()
+        tokens = _Counter(
+            "gateway_tokens_total",
+            "Tokens by kind; cached and cache_write are part of input,"
+            " reasoning of output.",
+            ("account", "model", "kind"),
+        )
+        for key, counts in self._token_counts.items():
+            tokens.update({(*key, kind): n for kind, n in zip(TOKENS, counts) if n})
+        yield tokens.family()
+        waits = (self._queue_wait, self._first_event, self._lag, self._commit)
+        yield from (one.family() for one in waits)
+
+
+class _Counter(dict[tuple[str, ...], int]):
+    """What has been counted, by the values of *labels*."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
+        super().__init__()
+        self._about = name, text, labels
+
+    def family(self) -> Metric:
+        """Everything so far; no sample for what was never counted."""
+        name, text, labels = self._about
+        family = CounterMetricFamily(name, text, labels=labels)
+        for values, count in self.items():
+            family.add_metric(values, count)
+        return family
+
+
+class _Histogram:
+    """Seconds, counted by the first of *bounds* that they do not exceed."""
+
+    __slots__ = ("_about", "_bounds", "_counts", "_sum")
+
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...]) -> None:
+        self._about = name, text
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)  # the last: above all bounds
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one more."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def family(self) -> Metric:
+        """Everything so far, zeros too."""
+        bounds = [*map(str, map(float, self._bounds)), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts)))
+        return HistogramMetricFamily(*self._about, buckets, self._sum)
+
+
+class _Collected(Collector):
+    """What was counted, in the form that the library writes."""
+
+    def __init__(self, counted: Callable[[], Iterable[Metric]]) -> None:
+        self._counted = counted
+
+    def collect(self) -> Iterable[Metric]:
+        """All counters and histograms."""
+        return self._counted()
 
 
 class _Now(Collector):
@@ -220,8 +280,3 @@ class _Now(Collector):
         )
         rows.add_metric((), self._waiting())
         yield from (in_use, waiting, available, rows)
-
-
-def _ending(record: Record) -> str:
-    """The word for the ending that a client saw, the same in every protocol."""
-    return ENDINGS.get(record.outcome, "failed")

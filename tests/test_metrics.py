@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics as metrics_module
@@ -138,6 +139,49 @@ def test_waits_are_seconds(metrics: Metrics) -> None:
     ):
         assert total == told[f"gateway_{name}_seconds_sum",]
         assert 1 == told[f"gateway_{name}_seconds_count",]
+
+
+def lines_of(text: bytes, name: str) -> list[str]:
+    """What *text* says about one metric; not when its series were made."""
+    lines = [line for line in text.decode().splitlines() if name in line]
+    return [line for line in lines if f"{name}_created" not in line]
+
+
+def test_a_wait_counts_for_the_first_bound_that_it_does_not_exceed(
+    metrics: Metrics,
+) -> None:
+    """Written to the byte as the library writes a histogram of its own."""
+    name, text = "gateway_queue_wait_seconds", "Wait for the slots."
+    registry = CollectorRegistry()
+    own = Histogram(name, text, buckets=metrics_module.WAIT_S, registry=registry)
+    same = [(lines_of(generate_latest(registry), name), metrics.render())]
+    for bound in metrics_module.WAIT_S:
+        for seconds in (bound, bound * 0.75, bound + 0.001):
+            metrics.add(ended(queue_ms=seconds * 1000))
+            own.observe(seconds * 1000 / 1000)
+    same.append((lines_of(generate_latest(registry), name), metrics.render()))
+
+    for expected, (rendered, _) in same:
+        assert expected == lines_of(rendered, name)
+
+
+def test_labels_are_written_as_the_library_writes_them(metrics: Metrics) -> None:
+    registry = CollectorRegistry()
+    own = Counter(
+        "gateway_upstream_failures_total",
+        "Attempts that failed.",
+        ("account", "code"),
+        registry=registry,
+    )
+    for account in ("b", 'q"uo\\te\n', "ä", "b"):
+        attempt = Attempt(1, account, 0.0, 1.0, 500, "upstream_status")
+        metrics.add(ended(attempts=[attempt]))
+        own.labels(account, "upstream_status").inc()
+
+    name = "gateway_upstream_failures"
+    expected = lines_of(generate_latest(registry), name)
+    assert 5 == len(expected)
+    assert expected == lines_of(metrics.render()[0], name)
 
 
 def test_failed_attempts_are_counted_even_of_a_request_that_went_well(
