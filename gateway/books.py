@@ -50,7 +50,6 @@ class Books:
         self._ledger = ledger
         self._prices = prices
         self._sinks = sinks
-        self._log = log.get()
 
     def begin(self, record: Record) -> None:
         """The request is about to be sent upstream."""
@@ -78,7 +77,7 @@ class Books:
             self._ledger.add(record)
         for sink in self._sinks:
             sink(record)
-        self._log.info("request.finished", **log.finished(record))
+        log.finished(record)
 
     def settle(self, turn: Turn, usage: Usage) -> None:
         """Enter what an answer cost: as told, else as estimated; never silently 0."""

@@ -6,16 +6,26 @@ exceptions are led through the same renderer, so that a line of aiohttp or a
 traceback is an object too. On a terminal (``log_format = "auto"``) the same events
 are rendered for people.
 
+Rule 1: a line is written at once, whole and in one piece, from whichever thread.
+Rule 2: every line of a request bears its id.
+Rule 3: the canonical line, one for each request, goes round the processors; whoever
+        replaces them gets it through them.
+
 Never logged at any level: keys, prompts, answers. What the events and keys are is
 said in ``docs/behaviour.md``.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO, cast
 
 import orjson
 import structlog
@@ -28,26 +38,39 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MAX_TEXT = 2000  # characters of one value; a log line is no place for a body
 
 
+class _Short(NamedTuple):
+    """The short way of the canonical line: none where nobody reads it as JSON."""
+
+    processors: list[Processor]  # of the long way, as they are now
+    write: Callable[[bytes], None]
+
+
+_short: _Short | None = None
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+_second = 0, ""  # of the last line: Unix seconds, and the same as text
+
+
 def set_up(
     level: str = "info", log_format: str = "auto", out: TextIO | None = None
 ) -> None:
     """Lead everything that this process says to *out* (default: stdout)."""
+    global _short
     stream = out or sys.stdout
-    console = is_console(log_format, stream)
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        if console
-        else [structlog.processors.format_exc_info, _shorten, _render_json]
-    )
+    processors: list[Processor] = [_bear_id, structlog.processors.add_log_level, _stamp]
+    factory: Callable[..., Any]
+    if is_console(log_format, stream):
+        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
+        factory, _short = structlog.PrintLoggerFactory(stream), None
+    else:
+        processors += [structlog.processors.format_exc_info, _shorten, _render_json]
+        lines = structlog.BytesLogger(_bytes_of(stream))
+        factory, _short = lambda *names: lines, _Short(processors, lines.msg)
+    if LEVELS[level] > LEVELS["info"]:
+        _short = None
     structlog.configure(
-        processors=[*shared, *last],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=factory,
         cache_logger_on_first_use=out is None,  # else tests could not change it
     )
     handler = _Stdlib()
@@ -63,18 +86,30 @@ def is_console(log_format: str, out: TextIO | None = None) -> bool:
 
 
 def get() -> Any:
-    """The logger; values bound for the request are added by themselves."""
+    """The logger; a request's id is added by itself."""
     return structlog.get_logger()
 
 
 def bind(request_id: str) -> None:
     """From now on every line of this task bears *request_id*."""
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=request_id)
+    _request_id.set(request_id)
 
 
-def finished(record: Record) -> dict[str, Any]:
-    """The canonical line's facts, in the contract's order."""
+def finished(record: Record) -> None:
+    """Write the canonical line."""
+    facts = _facts(record)
+    if _short is None or _short.processors[-1] is not _render_json:
+        get().info("request.finished", **facts)
+        return
+    head = {"timestamp": _now(), "level": "info", "event": "request.finished"}
+    line = _json(head | facts)
+    if len(line) > _MAX_TEXT:  # else no value can be too long
+        line = _json(_shorten(None, "info", head | facts))
+    _short.write(line)
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    """What the canonical line says, in the contract's order."""
     usage = record.usage
     line: dict[str, Any] = {
         "request_id": record.request_id,
@@ -116,9 +151,38 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _render_json(logger: Any, method: str, event: EventDict) -> str:
+def _now() -> str:
+    """This moment in UTC, as ISO 8601 with microseconds."""
+    global _second
+    seconds, rest_ns = divmod(time.time_ns(), 10**9)
+    known, text = _second
+    if seconds != known:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = seconds, text  # in one step: other threads write lines too
+    return f"{text}.{rest_ns // 1000:06d}Z"
+
+
+def _bear_id(logger: Any, method: str, event: EventDict) -> EventDict:
+    if request_id := _request_id.get():
+        event.setdefault("request_id", request_id)
+    return event
+
+
+def _stamp(logger: Any, method: str, event: EventDict) -> EventDict:
+    event["timestamp"] = _now()
+    return event
+
+
+def _render_json(logger: Any, method: str, event: EventDict) -> bytes:
     head = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-    return orjson.dumps({**head, **event}, default=repr).decode()
+    return _json({**head, **event})
+
+
+def _json(line: EventDict) -> bytes:
+    try:
+        return orjson.dumps(line, default=repr)
+    except TypeError:  # half a surrogate pair, or a number beyond 64 bits
+        return json.dumps(line, default=repr, separators=(",", ":")).encode()
 
 
 def _shorten(logger: Any, method: str, event: EventDict) -> EventDict:
@@ -126,6 +190,26 @@ def _shorten(logger: Any, method: str, event: EventDict) -> EventDict:
         if isinstance(value, str) and len(value) > _MAX_TEXT and key != "exception":
             event[key] = value[:_MAX_TEXT] + "…"
     return event
+
+
+def _bytes_of(stream: TextIO) -> BinaryIO:
+    """Where lines are written as bytes, past the encoder of *stream*."""
+    buffer = getattr(stream, "buffer", None)
+    if isinstance(buffer, io.BufferedIOBase):
+        return cast(BinaryIO, buffer)
+    # No buffer, or (python -u) a file that may take a part of a line only.
+    return cast(BinaryIO, _Encoded(stream))
+
+
+class _Encoded:
+    """A stream of text, written to as one of bytes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.flush = stream.flush
+
+    def write(self, line: bytes) -> None:
+        self._stream.write(line.decode())
 
 
 class _Stdlib(logging.Handler):
