@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Protocol
 
 from gateway import log
@@ -83,16 +82,22 @@ class Books:
         """Enter what an answer cost: as told, else as estimated; never silently 0."""
         record = turn.record
         record.usage = usage
-        if not usage.told and turn.received_bytes:
-            record.estimated = True
-            if usage.input_tokens is None:
-                usage.input_tokens = estimate_tokens(turn.ask.document)
-            if usage.output_tokens is None:
-                each = STREAM_BYTES_PER_TOKEN if record.stream else BYTES_PER_TOKEN
-                usage.output_tokens = max(1, turn.received_bytes // each)
-        account = self._pool.accounts.get(record.account)
-        if account and usage.told:
-            when = datetime.fromtimestamp(record.started_at, UTC)
+        if not usage.told:
+            if not turn.received_bytes:
+                return
+            _estimate(turn, usage)
+        if account := self._pool.accounts.get(record.account):
             record.cost_usd = self._prices.cost_usd(
-                account, record.upstream_model, usage, when
+                account, record.upstream_model, usage, record.started_at
             )
+
+
+def _estimate(turn: Turn, usage: Usage) -> None:
+    """Fill in what the upstream has not told."""
+    record = turn.record
+    record.estimated = True
+    if usage.input_tokens is None:
+        usage.input_tokens = estimate_tokens(turn.ask.document)
+    if usage.output_tokens is None:
+        each = STREAM_BYTES_PER_TOKEN if record.stream else BYTES_PER_TOKEN
+        usage.output_tokens = max(1, turn.received_bytes // each)
