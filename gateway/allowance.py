@@ -47,12 +47,16 @@ class Allowance:
         Raises:
             GatewayError: "budget_exceeded".
         """
+        if turn.user.name not in self._budgets.limited:
+            return
         now, unix = time.monotonic(), time.time()
         if refusal := self._budgets.admit(turn.user.name, now, unix):
             raise _told(refusal, turn)
 
     def check(self, turn: Turn) -> None:
         """Look again after the wait; see ``admit``."""
+        if turn.user.name not in self._budgets.limited:
+            return
         if refusal := self._budgets.check(turn.user.name, time.time()):
             raise _told(refusal, turn)
 
@@ -65,9 +69,10 @@ class Allowance:
 
     def meter(self, turn: Turn) -> dict[str, str]:
         """The headers of Codex's usage meter; none for a user without a budget."""
-        if turn.client.name != "codex":
+        name = turn.user.name
+        if name not in self._budgets.limited or turn.client.name != "codex":
             return {}
-        standings = self._budgets.standings(turn.user.name, time.time())
+        standings = self._budgets.standings(name, time.time())
         fullest = sorted(standings, key=lambda standing: -standing.used_percent)
         headers: dict[str, str] = {}
         for meter, standing in zip(METERS, fullest):

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.config import Budget
@@ -22,7 +23,9 @@ from gateway.config import Budget
 KEPT_DAYS = 70  # two months and a little
 NO_BUDGET = Budget()
 MINUTE_S = 60.0
+DAY_S = 24 * 60 * 60
 DAY_MINUTES = 24 * 60
+EPOCH = date(1970, 1, 1)
 
 
 class DaySum(NamedTuple):
@@ -79,10 +82,17 @@ class Refusal(NamedTuple):
         )
 
 
+class _Month(NamedTuple):
+    """The month of a day, in days since 1970: its first and that of the next."""
+
+    first: int
+    following: int
+
+
 @dataclass(slots=True)
 class _Used:
-    usd: dict[date, float] = field(default_factory=dict)
-    tokens: dict[date, int] = field(default_factory=dict)
+    usd: dict[int, float] = field(default_factory=dict)  # by days since 1970
+    tokens: dict[int, int] = field(default_factory=dict)
     arrivals: deque[float] = field(default_factory=deque)  # monotonic seconds
 
 
@@ -92,24 +102,27 @@ class Budgets:
 
     Args:
         budgets: by user name; a user without one has no limit.
+
+    Attributes:
+        limited: the budgets of those who have one; nobody else is ever refused.
     """
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
-        self._budgets = dict(budgets)
         self._used: dict[str, _Used] = {}
+        self.replace(budgets)
 
     def replace(self, budgets: Mapping[str, Budget]) -> None:
         """Take up changed *budgets*; what was used stays used."""
-        self._budgets = dict(budgets)
+        self.limited = {u: one for u, one in budgets.items() if one != NO_BUDGET}
 
     def load(self, sums: Iterable[DaySum]) -> None:
         """Begin with what the ledger holds."""
         for user, day, usd, tokens in sums:
-            self._add(user, day, usd, tokens)
+            self._add(user, (day - EPOCH).days, usd, tokens)
 
     def add(self, user: str, started_at: float, usd: float | None, tokens: int) -> None:
         """Count what a request used that began at Unix second *started_at*."""
-        self._add(user, _day(started_at), usd or 0.0, tokens)
+        self._add(user, int(started_at // DAY_S), usd or 0.0, tokens)
 
     def admit(self, user: str, now: float, unix: float) -> Refusal | None:
         """
@@ -118,10 +131,13 @@ class Budgets:
         Args:
             now: monotonic seconds; ``unix``: the same moment by the calendar.
         """
+        budget = self.limited.get(user)
+        if budget is None:
+            return None
         refusal = self.check(user, unix)
         if refusal is not None:
             return refusal
-        limit = self._budget(user).requests_per_minute
+        limit = budget.requests_per_minute
         if not limit:
             return None
         arrivals = self._of(user).arrivals
@@ -137,7 +153,7 @@ class Budgets:
 
     def check(self, user: str, unix: float) -> Refusal | None:
         """Whether money and tokens are left; asked again after a wait."""
-        if self._budget(user) == NO_BUDGET:
+        if user not in self.limited:
             return None
         spent = [s for s in self.standings(user, unix) if s.exceeded]
         if not spent:
@@ -147,11 +163,11 @@ class Budgets:
 
     def standings(self, user: str, unix: float) -> Iterator[Standing]:
         """Each budget of *user* in money or tokens, with how far it is used."""
-        budget, today = self._budget(user), _day(unix)
-        used = self._used.get(user) or _Used()
-        tomorrow = _starts(today + timedelta(days=1))
-        first = today.replace(day=1)
-        next_month = (first + timedelta(days=31)).replace(day=1)
+        budget = self.limited.get(user)
+        if budget is None:
+            return
+        used, today = self._used.get(user) or _Used(), int(unix // DAY_S)
+        tomorrow = float((today + 1) * DAY_S)
         if limit := budget.usd_per_day:
             spent = used.usd.get(today, 0.0)
             yield Standing("usd_per_day", spent, limit, DAY_MINUTES, tomorrow)
@@ -159,17 +175,18 @@ class Budgets:
             tokens = used.tokens.get(today, 0)
             yield Standing("tokens_per_day", tokens, limit, DAY_MINUTES, tomorrow)
         if limit := budget.usd_per_month:
-            spent = sum(usd for d, usd in used.usd.items() if first <= d < next_month)
-            minutes = (next_month - first).days * DAY_MINUTES
-            yield Standing("usd_per_month", spent, limit, minutes, _starts(next_month))
-
-    def _budget(self, user: str) -> Budget:
-        return self._budgets.get(user) or NO_BUDGET
+            first, following = _month(today)
+            spent = sum(usd for d, usd in used.usd.items() if first <= d < following)
+            minutes, reset = (following - first) * DAY_MINUTES, float(following * DAY_S)
+            yield Standing("usd_per_month", spent, limit, minutes, reset)
 
     def _of(self, user: str) -> _Used:
-        return self._used.setdefault(user, _Used())
+        used = self._used.get(user)
+        if used is None:
+            used = self._used[user] = _Used()
+        return used
 
-    def _add(self, user: str, day: date, usd: float, tokens: int) -> None:
+    def _add(self, user: str, day: int, usd: float, tokens: int) -> None:
         # Also for users without a budget: a reload may give them one.
         used = self._of(user)
         used.usd[day] = used.usd.get(day, 0.0) + usd
@@ -179,9 +196,8 @@ class Budgets:
             del used.usd[oldest], used.tokens[oldest]
 
 
-def _day(unix: float) -> date:
-    return datetime.fromtimestamp(unix, UTC).date()
-
-
-def _starts(day: date) -> float:
-    return datetime.combine(day, time(), UTC).timestamp()
+@lru_cache(maxsize=4)
+def _month(day: int) -> _Month:
+    first = (EPOCH + timedelta(days=day)).replace(day=1)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return _Month((first - EPOCH).days, (following - EPOCH).days)

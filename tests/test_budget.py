@@ -172,6 +172,16 @@ def test_changed_budgets_are_taken_up_and_nothing_is_forgotten() -> None:
     assert changed.check("alice", NOON) is not None
 
 
+def test_a_budget_that_is_taken_away_refuses_nothing() -> None:
+    freed = budgets(usd_per_day=4.0, requests_per_minute=1)
+    freed.add("alice", NOON, 5.0, 0)
+
+    freed.replace({"alice": Budget()})
+
+    assert [None, None] == [freed.admit("alice", 0.0, NOON) for _ in range(2)]
+    assert [] == list(freed.standings("alice", NOON))
+
+
 # --- requests per minute ------------------------------------------------------------
 
 
