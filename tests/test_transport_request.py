@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from gateway.transport.request import Origin, origin_of, request_head
+from gateway.transport import request
+from gateway.transport.request import Origin, origin_of, target_of
 
 X = URL("http://up.test/v1/x")
+
+
+def request_head(
+    method: str, url: URL, headers: list[tuple[str, str]], body_bytes: int
+) -> bytes:
+    return request.request_head(target_of(method, url), headers, body_bytes)
 
 
 def lines(head: bytes) -> list[bytes]:

@@ -22,6 +22,7 @@ from gateway.errors import ClientError, GatewayError, Overloaded
 __all__ = ["Count", "Holder", "Place", "Registry", "Slot", "Tiers"]
 
 MAX_TIMER_S = 1e6  # an event loop cannot count to infinity
+NO_WAIT_S = 0.001
 
 
 class Count(NamedTuple):
@@ -128,15 +129,19 @@ class Registry:
             GatewayError: "model_not_found": none of the accounts exists any more.
         """
         self._arrive(holder, holder.session)
-        began = self._clock()
+        waited_s = 0.0
         slot = None if prefer else self._accounts.enter(candidates, holder)
         if slot is None:
+            began = self._clock()
             slot = await self._account_slot(
                 candidates, holder, deadline, prefer, prefer_until - began
             )
+            waited_s = self._clock() - began
         holder.admitted = True
-        if user := self._users.gates.get(holder.user):
-            user.onward.add(self._clock() - began)
+        user = self._users.gates.get(holder.user)
+        # Nothing is learnt from one more that did not wait where nobody does.
+        if user and (waited_s or user.onward.mean_s > NO_WAIT_S):
+            user.onward.add(waited_s)
         return slot
 
     async def _account_slot(

@@ -14,7 +14,7 @@ from gateway.transport.dialing import Dialer
 from gateway.transport.direct_reply import DirectReply
 from gateway.transport.pool import Pool
 from gateway.transport.reply import Reply
-from gateway.transport.request import origin_of, request_head
+from gateway.transport.request import request_head, target_of
 
 
 class DirectTransport:
@@ -39,9 +39,9 @@ class DirectTransport:
         connect_timeout_s: float,
         idle_timeout_s: float,
     ) -> Reply:
-        origin = origin_of(url)
-        head = request_head(method, url, headers, len(body))
-        connection = self.pool.maybe_idle(origin)
+        target = target_of(method, url)
+        head = request_head(target, headers, len(body))
+        connection = self.pool.maybe_idle(target.origin)
         if connection is not None:
             reply = DirectReply(connection, method, idle_timeout_s)
             try:
@@ -51,7 +51,7 @@ class DirectTransport:
                 # so before it said anything, nobody has seen the request.
                 if reply.touched or exc.code != "upstream_reset":
                     raise
-        connection = await self.pool.fresh(origin, connect_timeout_s)
+        connection = await self.pool.fresh(target.origin, connect_timeout_s)
         reply = DirectReply(connection, method, idle_timeout_s)
         return await _answered(connection, reply, head, body)
 

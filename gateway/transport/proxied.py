@@ -22,7 +22,7 @@ from yarl import URL
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
 from gateway.transport.reply import STOP, Feed, Reply
-from gateway.transport.request import origin_of, request_headers, request_line
+from gateway.transport.request import request_headers, target_of
 
 HEAD_LIMIT_BYTES = 65536
 """The longest line of an answer's head."""
@@ -95,9 +95,7 @@ class ProxiedTransport:
         proxy: URL | None = None,
     ) -> Reply:
         """As ``Transport.open``; *proxy* is the HTTP proxy to go through, if any."""
-        origin_of(url)
-        request_line(method, url)
-        pairs = request_headers(method, url, headers, len(body))
+        pairs = request_headers(target_of(method, url), headers, len(body))
         timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout_s)
         trace = SimpleNamespace(reused=False)
         for last_try in (False, True):

@@ -44,7 +44,21 @@ class Origin(NamedTuple):
     port: int
 
 
-@lru_cache(maxsize=1024)
+class Target(NamedTuple):
+    """
+    What a method and a URL say in a request.
+
+    Attributes:
+        line: the first line, without its end.
+        host: as the ``Host`` header tells it.
+    """
+
+    origin: Origin
+    method: str
+    line: str
+    host: str
+
+
 def origin_of(url: URL) -> Origin:
     """
     Where *url* lives.
@@ -57,8 +71,26 @@ def origin_of(url: URL) -> Origin:
     return Origin(url.scheme, url.raw_host, url.port)
 
 
+@lru_cache(maxsize=1024)
+def target_of(method: str, url: URL) -> Target:
+    """
+    Where a request goes; the same few come again and again.
+
+    Raises:
+        ValueError: as ``origin_of``; *method* is not a token, or the path holds
+            blanks or controls.
+    """
+    path = url.raw_path_qs
+    if not _TOKEN.fullmatch(method):
+        raise ValueError("the method is not a token")
+    if not path.isascii() or not path.isprintable() or " " in path:
+        raise ValueError("the path of the URL is not encoded")
+    line = f"{method} {path} HTTP/1.1"
+    return Target(origin_of(url), method, line, url.host_port_subcomponent or "")
+
+
 def request_headers(
-    method: str, url: URL, headers: Iterable[tuple[str, str]], body_bytes: int
+    target: Target, headers: Iterable[tuple[str, str]], body_bytes: int
 ) -> Pairs:
     """
     The caller's *headers* with the transport's own before them.
@@ -68,16 +100,20 @@ def request_headers(
     Raises:
         ValueError: a name is not a token, or a value holds CR, LF or NUL.
     """
-    given = [pair for pair in headers if _known(pair[0]) not in OWN_HEADERS]
-    own = [("Accept-Encoding", "identity")]
-    if body_bytes or method not in _BODILESS:
-        own.append(("Content-Length", str(body_bytes)))
-    if not any(_known(name) == "host" for name, _ in given):
-        own.insert(0, ("Host", _host_of(url)))
-    values = "".join([value for _, value in given])
+    pairs = [("Host", target.host), ("Accept-Encoding", "identity")]
+    if body_bytes or target.method not in _BODILESS:
+        pairs.append(("Content-Length", str(body_bytes)))
+    for pair in headers:
+        low = _known(pair[0])
+        if low in OWN_HEADERS:
+            continue
+        if low == "host" and pairs[0][0] == "Host":
+            del pairs[0]
+        pairs.append(pair)
+    values = "".join([value for _, value in pairs])
     if "\r" in values or "\n" in values or "\0" in values:
         raise ValueError("the value of a header holds CR, LF or NUL")
-    return own + given
+    return pairs
 
 
 @lru_cache(maxsize=512)
@@ -94,29 +130,8 @@ def _known(name: str) -> str:
     return low
 
 
-@lru_cache(maxsize=1024)
-def _host_of(url: URL) -> str:
-    return url.host_port_subcomponent or ""
-
-
-@lru_cache(maxsize=1024)
-def request_line(method: str, url: URL) -> str:
-    """
-    The first line, without its end.
-
-    Raises:
-        ValueError: *method* is not a token, or the path holds blanks or controls.
-    """
-    target = url.raw_path_qs
-    if not _TOKEN.fullmatch(method):
-        raise ValueError("the method is not a token")
-    if not target.isascii() or not target.isprintable() or " " in target:
-        raise ValueError("the path of the URL is not encoded")
-    return f"{method} {target} HTTP/1.1"
-
-
 def request_head(
-    method: str, url: URL, headers: Iterable[tuple[str, str]], body_bytes: int
+    target: Target, headers: Iterable[tuple[str, str]], body_bytes: int
 ) -> bytes:
     """
     Everything before the body.
@@ -124,10 +139,9 @@ def request_head(
     Text that was decoded with ``surrogateescape`` goes out as the bytes it was.
 
     Raises:
-        ValueError: as ``request_line`` and ``request_headers``.
+        ValueError: as ``request_headers``.
     """
-    pairs = request_headers(method, url, headers, body_bytes)
+    pairs = request_headers(target, headers, body_bytes)
     lines = [f"{name}: {value}" for name, value in pairs]
-    lines.insert(0, request_line(method, url))
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("utf-8", "surrogateescape")
+    head = "\r\n".join([target.line, *lines, "\r\n"])
+    return head.encode("utf-8", "surrogateescape")

@@ -60,8 +60,10 @@ class RoutedTransport:
         connect_timeout_s: float,
         idle_timeout_s: float,
     ) -> Reply:
-        origin_of(url)
-        proxy = maybe_proxy(url, self._proxies) if self._proxies else None
+        proxy = None
+        if self._proxies:
+            origin_of(url)
+            proxy = maybe_proxy(url, self._proxies)
         if proxy is None:
             return await self._direct.open(
                 method,
