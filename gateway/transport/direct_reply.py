@@ -171,20 +171,6 @@ class DirectReply:
                 self._outcome.close()  # cancelled before it could be awaited
             self._outcome = None
 
-    def _hand_out(self, feed: Feed, piece: bytes) -> None:
-        """Call the feed from the socket's callback."""
-        try:
-            outcome = feed(piece)
-        except BaseException as exc:  # its place is the pump, not the loop
-            self._feed_error = exc
-        else:
-            if outcome is None:
-                return
-            self._outcome = outcome
-            self._hold()
-        self._feed = None
-        self._wake()
-
     def _hold(self) -> None:
         """Read no more until somebody waits."""
         if not self._answer.ended:
@@ -194,10 +180,10 @@ class DirectReply:
 
     def receive(self, data: bytes) -> None:
         self.touched = True
-        if self._answer.ended or self._failure is not None:
-            self._answer.may_reuse = False
-            return
         answer = self._answer
+        if answer.ended or self._failure is not None:
+            answer.may_reuse = False
+            return
         self._silence.heard_at = self._time()
         try:
             answer.feed_data(data)
@@ -239,20 +225,36 @@ class DirectReply:
         self._wake()
 
     def _deliver(self, pieces: list[bytes]) -> None:
-        """Pass on what one read brought, as one piece."""
+        """Pass on what one read brought, as one piece, from the socket's callback."""
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._feed is not None:
-            self._overhead_bytes = 0
-            self._hand_out(self._feed, piece)
-        elif self._closed:
-            self._count_overhead(len(piece))
+        feed = self._feed
+        if feed is None:
+            self._keep(piece)
+            return
+        self._overhead_bytes = 0
+        try:
+            outcome = feed(piece)
+        except BaseException as exc:  # its place is the pump, not the loop
+            self._feed_error = exc
         else:
-            self._overhead_bytes = 0
-            self._buffer += piece
-            if len(self._buffer) >= BUFFER_BYTES:
-                self._hold()
-            self._wake()
+            if outcome is None:
+                return
+            self._outcome = outcome
+            self._hold()
+        self._feed = None
+        self._wake()
+
+    def _keep(self, piece: bytes) -> None:
+        """Nobody takes it at the moment."""
+        if self._closed:
+            self._count_overhead(len(piece))
+            return
+        self._overhead_bytes = 0
+        self._buffer += piece
+        if len(self._buffer) >= BUFFER_BYTES:
+            self._hold()
+        self._wake()
 
     def _count_overhead(self, received_bytes: int) -> None:
         self._overhead_bytes += received_bytes
