@@ -180,10 +180,10 @@ class DirectReply:
 
     def receive(self, data: bytes) -> None:
         self.touched = True
-        answer = self._answer
-        if answer.ended or self._failure is not None:
-            answer.may_reuse = False
+        if self._answer.ended or self._failure is not None:
+            self._answer.may_reuse = False
             return
+        answer = self._answer
         self._silence.heard_at = self._time()
         try:
             answer.feed_data(data)
