@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import table
+from benchmarks import goals, table
 from benchmarks.measures import Bench, Scenario, bench, scenarios
 
 OUT = Path(".cache/benchmark")
@@ -39,6 +39,7 @@ def main(words: list[str] | None = None) -> int:
         [
             f"{table.machine()}; medians of {args.rounds} interleaved rounds on one "
             f"core, {time.monotonic() - begun:.0f} s in all",
+            *goals.lines(results, single),
             *table.lines(results, single),
             "",
         ]

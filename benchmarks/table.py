@@ -67,12 +67,14 @@ def lines(results: Results, single: dict[str, Any]) -> list[str]:
     return made
 
 
-def _row(*cells: object) -> str:
+def row(*cells: object) -> str:
+    """A row of a table."""
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _head(*names: str) -> list[str]:
-    return ["", _row(*names), _row("---", *["---:"] * (len(names) - 1))]
+def head(*names: str) -> list[str]:
+    """The first lines of a table."""
+    return ["", row(*names), row("---", *["---:"] * (len(names) - 1))]
 
 
 def _ratio(value: float, base: float) -> str:
@@ -80,7 +82,7 @@ def _ratio(value: float, base: float) -> str:
 
 
 def _paced(results: Results) -> list[str]:
-    made = _head(
+    made = head(
         "streams of 50 events/s",
         "program",
         "events/s",
@@ -103,7 +105,7 @@ def _paced(results: Results) -> list[str]:
                 for q in ("p50", "p99")
             ]
             made.append(
-                _row(
+                row(
                     scenario.removeprefix("paced "),
                     name,
                     f"{median(results, scenario, name, events_per_s):.0f}",
@@ -118,7 +120,7 @@ def _paced(results: Results) -> list[str]:
 
 
 def _requests(results: Results) -> list[str]:
-    made = _head(
+    made = head(
         "requests, 32 at a time", "program", "CPU ms", "requests/s/core", "x relay"
     )
     for scenario in ("one event", "one event, 64 KiB", "no stream"):
@@ -131,12 +133,12 @@ def _requests(results: Results) -> list[str]:
         for name, ms in cost.items():
             rate = f"{1000 / ms:.0f}" if ms else "-"
             relay = cost.get("relay", 0.0)
-            made.append(_row(scenario, name, f"{ms:.3f}", rate, _ratio(ms, relay)))
+            made.append(row(scenario, name, f"{ms:.3f}", rate, _ratio(ms, relay)))
     return made
 
 
 def _full(results: Results) -> list[str]:
-    made = _head("as fast as it goes", "program", "events/s/core", "of passing through")
+    made = head("as fast as it goes", "program", "events/s/core", "of passing through")
     for scenario, programs in results.items():
         if not scenario.startswith("full"):
             continue
@@ -148,16 +150,14 @@ def _full(results: Results) -> list[str]:
         for name in programs:
             rate = median(results, scenario, name, per_core)
             share = f"{rate / passing:.0%}" if passing else "-"
-            made.append(
-                _row(scenario.removeprefix("full "), name, f"{rate:.0f}", share)
-            )
+            made.append(row(scenario.removeprefix("full "), name, f"{rate:.0f}", share))
     return made
 
 
 def _single(single: dict[str, Any]) -> list[str]:
     return [
-        *_head("single measures", ""),
-        *[_row(k, _told(v)) for k, v in single.items()],
+        *head("single measures", ""),
+        *[row(k, _told(v)) for k, v in single.items()],
     ]
 
 
@@ -204,8 +204,8 @@ def plot(results: Results) -> str:
         x, _ = place(index, 0)
         count = name.removeprefix("paced ")
         parts.append(f'<text x="{x:.0f}" y="330" text-anchor="middle">{count}</text>')
-    for row, (program, values) in enumerate(series.items()):
-        x, y = width - 110, 50 + 18 * row
+    for place_in_key, (program, values) in enumerate(series.items()):
+        x, y = width - 110, 50 + 18 * place_in_key
         points = [place(index, value) for index, value in enumerate(values)]
         way = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         color = COLORS[program]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers, scripts, table
+from benchmarks import goals, peers, scripts, table
 from benchmarks.__main__ import main
 from benchmarks.measures import Bench, Scenario, _quantile
 from benchmarks.scripts import PROTOCOLS
@@ -109,18 +109,41 @@ def test_the_command_writes_table_json_and_plot(tmp_path: Path) -> None:
     assert "</svg>" in (tmp_path / "plot.svg").read_text()
 
 
-def test_the_ratio_of_two_programs_is_in_the_table() -> None:
-    def sample(cpu_s: float) -> dict[str, object]:
-        times = {"p50": 1000, "p99": 2000}
-        return {
-            "cpu_s": cpu_s,
-            "events": 1000,
-            "good": 10,
-            "elapsed_s": 1.0,
-            "first_us": times,
-            "event_us": times,
-        }
+def sample(cpu_s: float) -> dict[str, object]:
+    times = {"p50": 1000, "p99": 2000}
+    return {
+        "cpu_s": cpu_s,
+        "events": 1000,
+        "good": 10,
+        "elapsed_s": 1.0,
+        "first_us": times,
+        "event_us": times,
+    }
 
+
+@pytest.mark.parametrize(
+    ("cpu_s", "reached"), [(0.1, "aim"), (0.15, "must"), (0.2, "missed")]
+)
+def test_a_goal_says_what_was_reached(cpu_s: float, reached: str) -> None:
+    programs = {"relay": [sample(0.1)], "gateway": [sample(cpu_s)]}
+    told = goals.lines({"one event": programs}, {})
+
+    assert [f"| ≤ 1.8 | ≤ 1.1 | {cpu_s * 10:.2f} | {reached} |"] == [
+        line.partition("x relay ")[2] for line in told if "one event" in line
+    ]
+
+
+def test_goals_are_left_out_that_were_not_measured() -> None:
+    assert len(goals.lines({}, {})) == len(table.head("goal"))
+
+
+def test_more_is_better_for_some_goals() -> None:
+    goal = goals.Goal("x", 250, 800, lambda results, single: 0.0, more=True)
+
+    assert ["aim", "must", "missed"] == [goal.reached(n) for n in (800, 300, 100)]
+
+
+def test_the_ratio_of_two_programs_is_in_the_table() -> None:
     results = {"paced 1": {"relay": [sample(0.1)], "gateway": [sample(0.2)]}}
     row = next(line for line in table.lines(results, {}) if "| gateway |" in line)
     assert 2 == table.plot(results).count("<polyline")
