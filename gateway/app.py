@@ -7,11 +7,12 @@ Nothing is looked up later: who needs something is given it here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import hdrs, web
+from aiohttp.web_runner import AppRunner
 
 from gateway import log
 from gateway.accounts.choice import Load
@@ -24,7 +25,7 @@ from gateway.config import Config
 from gateway.conversation import Conversations
 from gateway.drains import Drains
 from gateway.errors import ClientError
-from gateway.handlers import Handlers, Visit
+from gateway.handlers import Handler, Handlers, Visit
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.metrics import Metrics
@@ -57,6 +58,7 @@ class House:
         self, config: Config, ledger: Ledger, transport: RoutedTransport
     ) -> None:
         self._config = config
+        self.direct: dict[str, Handler] = {}  # what POST to a path reaches
         self.ledger = ledger
         self.state = State(ledger)
         self.registry = Registry()
@@ -206,11 +208,36 @@ async def build_app(config: Config, base: Path) -> web.Application:
     return app
 
 
+async def build_runner(app: web.Application, shutdown_timeout_s: float) -> AppRunner:
+    """
+    What serves *app*, set up; it listens nowhere yet.
+
+    The model endpoints are found by their path alone: aiohttp's router, made for
+    patterns and nested applications, costs a request as much as its key and its body.
+    """
+    runner = AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
+    await runner.setup()
+    server, direct = runner.server, house_of(app).direct
+    assert server
+    routed = server.request_handler
+
+    def find(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        if request.method == hdrs.METH_POST and hdrs.EXPECT not in request.headers:
+            if handler := direct.get(request.raw_path.partition("?")[0]):
+                return handler(request)
+        return routed(request)
+
+    server.request_handler = find
+    return runner
+
+
 def _add_routes(router: web.UrlDispatcher, house: House) -> None:
     handlers, side, status = house.handlers, house.side, house.status
     for prefix in ("/v1", ""):
         for protocol, path in MODEL_PATHS:
-            router.add_post(prefix + path, handlers.model_endpoint(protocol, path))
+            handler = handlers.model_endpoint(protocol, path)
+            house.direct[prefix + path] = handler
+            router.add_post(prefix + path, handler)
         router.add_get(
             prefix + "/responses", handlers.recorded("responses", _upgrade, kept=False)
         )

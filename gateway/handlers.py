@@ -44,7 +44,7 @@ KEY_PARAMETERS = frozenset(
     ("key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token")
 )
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def request_id_of(request: web.BaseRequest) -> str:
@@ -96,7 +96,7 @@ def refusal(error: GatewayError, wire: Wire, record: Record) -> web.Response:
 class Visit:
     """One request at the door: its record, and its stream once there is one."""
 
-    request: web.Request
+    request: web.BaseRequest
     record: Record
     wire: Wire
     client: Client
@@ -149,7 +149,7 @@ class Handlers:
         """
         wire = PROTOCOLS[protocol]
 
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
             client = clients.recognise(request.headers)
             record = self._record(request, wire, client)
             visit = Visit(request, record, wire, client)
@@ -243,7 +243,7 @@ class Handlers:
 
     # --- the way in -------------------------------------------------------------------
 
-    def _record(self, request: web.Request, wire: Wire, client: Client) -> Record:
+    def _record(self, request: web.BaseRequest, wire: Wire, client: Client) -> Record:
         record = Record(
             request_id=request_id_of(request),
             started_at=time.time(),
@@ -297,7 +297,7 @@ class Handlers:
         record.mark(time.monotonic(), "authenticated", user=record.user)
         return identity
 
-    def _downstream(self, request: web.Request, turn: Turn) -> Downstream:
+    def _downstream(self, request: web.BaseRequest, turn: Turn) -> Downstream:
         down = Downstream(
             request,
             turn.record,

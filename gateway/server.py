@@ -24,7 +24,7 @@ from pathlib import Path
 from aiohttp import web
 
 from gateway import __version__, log, systemd
-from gateway.app import House, build_app, house_of
+from gateway.app import House, build_app, build_runner, house_of
 from gateway.config import Config
 from gateway.config_file import ConfigError
 from gateway.load import load
@@ -78,8 +78,7 @@ class Server:
         """Serve until a signal says stop."""
         app = await build_app(self._config, self._path.parent)
         house = house_of(app)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
-        await runner.setup()
+        runner = await build_runner(app, shutdown_timeout_s=2.0)
         try:
             addresses = await self._listen(runner)
             self._take_signals(house)

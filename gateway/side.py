@@ -67,7 +67,7 @@ class SideHandlers:
     async def model(self, visit: Visit) -> web.Response:
         """``GET /v1/models/{id}``."""
         self._handlers.identify(visit.request, visit.record)
-        ident = visit.request.match_info["id"]
+        ident = _ident(visit)
         for account in self._pool.accounts.values():
             if serves(account, ident):
                 visit.record.ended("ok")
@@ -137,7 +137,7 @@ class SideHandlers:
     async def response(self, visit: Visit) -> web.Response:
         """``/v1/responses/{id}`` and below: to the account that made the response."""
         identity = self._handlers.identify(visit.request, visit.record)
-        ident = visit.request.match_info["id"]
+        ident = _ident(visit)
         user = identity.user.name
         if kept := await self._conversations.kept(user, ident):
             return await self._kept_response(visit, user, ident, kept)
@@ -222,6 +222,12 @@ class SideHandlers:
 
     def _refused(self, reply: Reply, answer: bytes) -> GatewayError:
         return judge_status(reply.status, reply.headers, answer, time.time()).error
+
+
+def _ident(visit: Visit) -> str:
+    """What stands for ``{id}`` in the path."""
+    assert isinstance(visit.request, web.Request)  # it came through the router
+    return visit.request.match_info["id"]
 
 
 def _input_items(kept: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway import log as gateway_log
-from gateway.app import build_app, house_of
+from gateway.app import build_app, build_runner, house_of
 from gateway.config_file import parse
 from tests.kit import settings
 from tests.kit.logs import Log
@@ -56,8 +56,7 @@ async def running(
     config_ = parse(text, lambda name: secrets[name.removeprefix("env:")])
     with logging_to(Log()) as log:
         app = await build_app(config_, folder)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
+        runner = await build_runner(app, shutdown_timeout_s=5.0)
         try:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
