@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocols import sse
-from gateway.protocols.sse import EventScanner, EventTooLarge, events, field, payload
+from gateway.protocols.sse import (
+    EventScanner,
+    EventTooLarge,
+    events,
+    field,
+    payload,
+    telling,
+)
 
 ENDS = {"lf": "\n", "crlf": "\r\n", "cr": "\r"}
 BLANK_LINES = [
@@ -99,6 +108,41 @@ def test_bytes_one_by_one_cost_no_rescan() -> None:
 )
 def test_payload_joins_the_data_lines(event: bytes, data: bytes) -> None:
     assert data == payload(event)
+
+
+LINES = [b"data: a", b"data:b", b"data", b"event: data: c", b"event:d", b"id: e", b":f"]
+
+
+@given(
+    st.lists(st.sampled_from(LINES), max_size=4),
+    st.sampled_from([b"\n", b"\n", b"\r\n", b"\r"]),
+    st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n", b""]),
+)
+def test_the_usual_form_is_read_like_any_other(
+    lines: list[bytes], line_end: bytes, end: bytes
+) -> None:
+    found = [line[4:] for line in lines if line.startswith(b"data")]
+    values = [value.removeprefix(b":").removeprefix(b" ") for value in found]
+
+    assert b"\n".join(values) == payload(line_end.join(lines) + end)
+
+
+PATTERNS = [re.compile(b"needle"), re.compile(b"ne(?:st|t)")]
+
+
+@given(
+    st.lists(st.sampled_from([b"data: needle", b"nest", b"net\nx", b"y", b"ne\nt"])),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+)
+def test_the_events_with_a_needle_are_found(
+    pieces: list[bytes], line_end: bytes
+) -> None:
+    data = b"".join((piece + b"\n\n").replace(b"\n", line_end) for piece in pieces)
+    found = [data[begin:end] for begin, end in telling(data, 0, PATTERNS)]
+
+    assert found == [
+        event for event in events(data) if any(p.search(event) for p in PATTERNS)
+    ]
 
 
 def test_the_last_field_of_a_name_counts() -> None:

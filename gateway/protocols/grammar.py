@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from gateway.errors import UpstreamError
 from gateway.protocols.overload import answer_so_far
-from gateway.protocols.sse import EventScanner, EventTooLarge, event_end, runs
+from gateway.protocols.sse import EventScanner, EventTooLarge, event_end, telling
 from gateway.protocols.wire import Ending, Facts, Step, Wire
 
 
@@ -31,6 +31,9 @@ class State(Enum):
     WAITING = "waiting"
     STREAMING = "streaming"
     CLOSED = "closed"
+
+    # A state is looked up for every event; Enum's own hash is Python code.
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: dict[State, dict[Step, State]] = {
@@ -83,20 +86,33 @@ class Watch:
         self.state = State.WAITING
         self.facts = facts
 
+    def passes(self, chunk: bytes) -> bool:
+        """
+        Whether *chunk* is the client's as it is: whole events of an answer that has
+        begun, none of which can mean anything. ``feed`` need not see it then, and would
+        hand it out unchanged; any other chunk must be fed.
+        """
+        if (
+            self.state is not State.STREAMING
+            or self._scanner.held
+            or not chunk.endswith(b"\n\n")
+        ):
+            return False
+        for needle in self._needles:
+            if needle.search(chunk):
+                return False
+        return True
+
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""
+        if self.passes(chunk):
+            return Batch(chunk, True)
         if not self._begun and (refused := self._begin(chunk)):
             return refused
         try:
             data = self._scanner.feed(chunk)
         except EventTooLarge:
             return self._failed("upstream_too_large")
-        if self.state is State.STREAMING:
-            for needle in self._needles:
-                if needle in data:
-                    break
-            else:
-                return Batch(data, True)
         return self._look(data) if data else Batch(b"", self._started)
 
     def finish(self, *, clean: bool = True) -> Batch:
@@ -140,36 +156,47 @@ class Watch:
     def _look(self, data: bytes) -> Batch:
         """Read the events of *data* that may mean something; the others pass."""
         read, facts = self._wire.read, self.facts
-        passed: list[bytes] = []
-        for event, telling in self._pieces(data):
-            if not telling:
-                passed.append(event)
-                continue
+        passed, done = (
+            b"",
+            0,
+        )  # of data: what is the client's, up to where it is decided
+        for begin, end in self._telling(data):
+            event = data[begin:end]
             step = read(event, facts)
             waits = self.state is State.WAITING
             if waits and step is Step.OUTPUT and not self._is_answer():
                 step = Step.NEUTRAL
             state = TRANSITIONS[self.state][step]
             if state is State.CLOSED:
-                if waits and step is Step.END and _told_overload(facts):
-                    return self._failed("upstream_overloaded")
-                ending = self._wire.ending(event, facts)
-                started, self.state = self._started, state
-                terminal = facts.held + event if step is Step.FAIL else event
-                return Batch(b"".join(passed), started, terminal, ending)
+                return self._close(step, passed + data[done:begin], event)
             self.state = state
-            if step is not Step.HIDDEN:
-                passed.append(event)
-        return Batch(b"".join(passed), self._started)
+            if step is Step.HIDDEN:
+                passed += data[done:begin]
+                done = end
+        return Batch(passed + data[done:], self._started)
 
-    def _pieces(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
-        """Each event of a preamble; later those alone that a needle points at."""
+    def _telling(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """
+        Where the events begin and end that must be read: each one of a preamble, later
+        those alone that a needle points at.
+        """
         start, size = 0, len(data)
         while start < size and self.state is State.WAITING:
             end = event_end(data, start)
-            yield data[start:end], True
+            yield start, end
             start = end
-        yield from runs(data, start, self._needles)
+        yield from telling(data, start, self._needles)
+
+    def _close(self, step: Step, passed: bytes, event: bytes) -> Batch:
+        """The terminal *event* has come, behind *passed*."""
+        facts, started = self.facts, self._started
+        ending = self._wire.ending(facts)
+        facts.terminal = {}  # it may be as large as the whole answer
+        if not started and step is Step.END and _told_overload(facts):
+            return self._failed("upstream_overloaded")
+        self.state = State.CLOSED
+        terminal = facts.held + event if step is Step.FAIL else event
+        return Batch(passed, started, terminal, ending)
 
     def _is_answer(self) -> bool:
         """Whether what has come is not the beginning of an overload told as text."""

@@ -225,7 +225,8 @@ def _by_word(table: dict[Kind, tuple[str, ...]]) -> dict[str, Kind]:
 _STRONG = _by_word(STRONG)
 _WEAK = _by_word(WEAK)
 _TEXTS = tuple((kind, re.compile(text, re.I | re.S)) for kind, text in TEXTS)
-_ANSWERS = tuple(text.casefold() for text in ANSWERS)
+_ANSWERS = frozenset(text.casefold() for text in ANSWERS)
+_BEGINNINGS = frozenset(text[:end] for text in _ANSWERS for end in range(len(text)))
 
 
 def told_in(data: object) -> Told | None:
@@ -275,7 +276,7 @@ def answer_so_far(text: str) -> Literal["no", "maybe", "yes"]:
     said = text.strip().casefold()
     if said in _ANSWERS:
         return "yes"
-    return "maybe" if any(known.startswith(said) for known in _ANSWERS) else "no"
+    return "maybe" if said in _BEGINNINGS else "no"
 
 
 def _first_choice(data: dict[str, Any]) -> object:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.sse import Needle
 from gateway.usage import Usage
 
 # error.type -> the code that a Responses client reads
@@ -72,6 +73,8 @@ def openai_error_body(error: GatewayError, request_id: str) -> bytes:
 
 def read_object(data: bytes) -> dict[str, Any]:
     """*data* as a JSON object; an empty one for anything else."""
+    if not data:  # a comment's; raising costs more than all the rest
+        return {}
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -93,6 +96,9 @@ class Step(Enum):
     HIDDEN = "hidden"  # left out of what the client gets
     END = "end"  # the upstream's own terminal: the answer is whole
     FAIL = "fail"  # the upstream's own failure
+
+    # A step is looked up for every event; Enum's own hash is Python code.
+    __hash__ = object.__hash__
 
 
 class Ending(NamedTuple):
@@ -128,6 +134,8 @@ class Facts:
         "has_output",
         "hide_usage",
         "unfinished",
+        "noted",
+        "terminal",
     )
 
     def __init__(self) -> None:
@@ -149,6 +157,11 @@ class Facts:
         self.certain = False
         self.hide_usage = False  # Chat: the client did not ask for the usage chunk
         self.unfinished: set[int] = set()  # Chat: choices without finish_reason
+        # Responses: the bytes, from the response object on, of a lifecycle event that
+        # has been noted. The next one mostly repeats them, often by the ten kilobytes.
+        self.noted = b""
+        # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
+        self.terminal: dict[str, Any] = {}
 
 
 class Wire(Protocol):
@@ -158,23 +171,27 @@ class Wire(Protocol):
     Attributes:
         name: "responses", "chat" or "messages".
         path: the endpoint's path behind ``base_url``.
-        needles: byte strings; an event of a started stream that holds none of
-            them is output and need not be looked at.
+        needles: an event of a started stream that holds none of them is output and
+            need not be looked at.
         last_word: the terminal event that this protocol may leave out when
             ``Facts.finished`` (written by the gateway then), else ``b""``.
     """
 
     name: str
     path: str
-    needles: tuple[bytes, ...]
+    needles: tuple[Needle, ...]
     last_word: bytes
 
     def read(self, event: bytes, facts: Facts) -> Step:
-        """Read one whole *event* (its frame bytes): note facts, say its step."""
+        """
+        Read one whole *event* (its frame bytes): note facts, say its step.
+
+        Of a terminal (END, FAIL) the document is left in ``facts.terminal``.
+        """
         ...
 
-    def ending(self, event: bytes, facts: Facts) -> Ending:
-        """Read the terminal *event*."""
+    def ending(self, facts: Facts) -> Ending:
+        """What the terminal in ``facts.terminal`` says."""
         ...
 
     def read_body(self, body: dict[str, Any], facts: Facts) -> Ending:

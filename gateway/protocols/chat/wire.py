@@ -7,12 +7,13 @@ servers were seen to send.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
-from gateway.protocols.sse import payload
+from gateway.protocols.sse import Needle, payload
 from gateway.protocols.wire import (
     Ending,
     Facts,
@@ -27,15 +28,12 @@ from gateway.usage import Usage, count
 name = "chat"
 path = "/chat/completions"
 # Servers differ in the space behind the colon.
-needles: tuple[bytes, ...] = (
-    b"[DONE]",
-    b'"finish_reason":"',
-    b'"finish_reason": "',
-    b'"usage":{',
-    b'"usage": {',
-    b'"error":',
-    b'"index":1',
-    b'"index": 1',
+needles: tuple[Needle, ...] = (
+    re.compile(rb"\[DONE\]"),
+    re.compile(rb'"finish_reason": ?"'),
+    re.compile(rb'"usage": ?\{'),
+    re.compile(rb'"error":'),
+    re.compile(rb'"index": ?1'),
 )
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
@@ -48,10 +46,12 @@ def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
     raw = payload(event)
     if raw.strip() == b"[DONE]":
+        facts.terminal = {}
         # Without any output it is no answer, only its end.
         return Step.END if facts.finished or facts.has_output else Step.FAIL
     chunk = read_object(raw)
     if chunk.get("error"):
+        facts.terminal = chunk
         return Step.FAIL
     _note(chunk, facts)
     step = Step.NEUTRAL
@@ -61,6 +61,7 @@ def read(event: bytes, facts: Facts) -> Step:
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             if choice.get("finish_reason") == "error":
+                facts.terminal = chunk
                 return Step.FAIL
             if _read_choice(choice, facts):
                 facts.has_output = True
@@ -89,11 +90,9 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
     return bool(reason or text or more)
 
 
-def ending(event: bytes, facts: Facts) -> Ending:
+def ending(facts: Facts) -> Ending:
     """See ``Wire.ending``."""
-    raw = payload(event)
-    if raw.strip() != b"[DONE]":
-        chunk = read_object(raw)
+    if chunk := facts.terminal:
         told = UpstreamError("upstream_failed", detail=_told(chunk))
         return Ending("failed", told, chunk)
     if not (facts.finished or facts.has_output):

@@ -7,18 +7,22 @@ Claude Code 2.1 were seen to read: an error without ``event: error`` is lost.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
-from gateway.protocols.sse import payload
+from gateway.protocols.sse import Needle, payload
 from gateway.protocols.wire import Ending, Facts, Step, read_object, sub
 from gateway.usage import Usage, count
 
 name = "messages"
 path = "/messages"
-needles: tuple[bytes, ...] = (b"message_delta", b"message_stop", b'"error"')
+needles: tuple[Needle, ...] = (
+    re.compile(rb"message_(?:delta|stop)"),
+    re.compile(rb'"error"'),
+)
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 _CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
@@ -30,6 +34,7 @@ def read(event: bytes, facts: Facts) -> Step:
     data = read_object(payload(event))
     kind = data.get("type")
     if kind == "error" or (kind is None and data.get("error")):
+        facts.terminal = data
         return Step.FAIL
     if kind == "message_start":
         _note(sub(data, "message"), facts)
@@ -38,6 +43,7 @@ def read(event: bytes, facts: Facts) -> Step:
         _note_delta(data, facts)
         return Step.OUTPUT
     if kind == "message_stop":
+        facts.terminal = data
         return Step.END
     if kind == "content_block_start":
         if sub(data, "content_block").get("type") in _EMPTY_BLOCKS:
@@ -54,9 +60,9 @@ def read(event: bytes, facts: Facts) -> Step:
     return Step.OUTPUT if kind == "content_block_stop" else Step.NEUTRAL
 
 
-def ending(event: bytes, facts: Facts) -> Ending:
+def ending(facts: Facts) -> Ending:
     """See ``Wire.ending``."""
-    data = read_object(payload(event))
+    data = facts.terminal
     if data.get("type") == "message_stop":
         return Ending(facts.finished or "ok")
     return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)

@@ -7,12 +7,13 @@ Source: the OpenAI API reference (Responses streaming events), and what Codex CL
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
-from gateway.protocols.sse import payload
+from gateway.protocols.sse import Needle, payload
 from gateway.protocols.wire import (
     Ending,
     Facts,
@@ -27,12 +28,9 @@ from gateway.usage import Usage, count
 
 name = "responses"
 path = "/responses"
-needles: tuple[bytes, ...] = (
-    b"response.completed",
-    b"response.failed",
-    b"response.incomplete",
-    b"response.cancelled",
-    b'"error"',
+needles: tuple[Needle, ...] = (
+    re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),
+    re.compile(rb'"error"'),
 )
 last_word = b""
 error_body = openai_error_body
@@ -48,36 +46,53 @@ _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
 _TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
+# What stands before the response object of a lifecycle event.
+_LIFECYCLE_HEAD = re.compile(
+    rb"(?:event: response\.(?:created|in_progress|queued)\n)?"
+    rb'data: \{"type": ?"response\.(?:created|in_progress|queued)", ?'
+    rb'(?:"sequence_number": ?\d{1,9}, ?)?(?="response": ?\{)'
+)
 
 
 def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
+    if facts.noted and facts.noted == _from_response(event):
+        return Step.NEUTRAL
     data = read_object(payload(event))
     kind = data.get("type")
     if not isinstance(kind, str):
-        if data.get("error"):
-            return _read_error(event, data, facts)
-        return Step.NEUTRAL
+        return _read_error(event, data, facts) if data.get("error") else Step.NEUTRAL
     if kind in _TERMINALS:
         _note(sub(data, "response"), facts)
+        facts.terminal = data
         return Step.FAIL if _TERMINALS[kind] == "failed" else Step.END
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
+        facts.noted = _from_response(event)
         return Step.NEUTRAL
+    facts.noted = b""
     if kind == "error":
         return _read_error(event, data, facts)
-    if kind in _OPENERS:
+    if kind in _OPENERS or not kind.startswith("response."):
         return Step.NEUTRAL
     if kind == "response.output_item.added":
         if sub(data, "item").get("type") in _EMPTY_ITEMS:
             return Step.NEUTRAL
-    if not kind.startswith("response."):
-        return Step.NEUTRAL
     if kind == "response.output_text.delta":
         facts.opening += str(data.get("delta") or "")
     elif not (kind in _TEXT_ENDS or sub(data, "item").get("type") == "message"):
         facts.certain = True
     return Step.OUTPUT
+
+
+def _from_response(event: bytes) -> bytes:
+    """
+    A lifecycle *event* from its response object on; ``b""`` if it is not surely one.
+
+    What stands before tells nothing, so two that agree in this mean the same.
+    """
+    head = _LIFECYCLE_HEAD.match(event)
+    return event[head.end() :] if head else b""
 
 
 def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
@@ -92,9 +107,9 @@ def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
     return Step.HIDDEN
 
 
-def ending(event: bytes, facts: Facts) -> Ending:
+def ending(facts: Facts) -> Ending:
     """See ``Wire.ending``."""
-    data = read_object(payload(event))
+    data = facts.terminal
     outcome = _TERMINALS.get(str(data.get("type")), "failed")
     if outcome != "failed":
         return Ending(outcome)
@@ -149,7 +164,7 @@ def _note(response: dict[str, Any], facts: Facts) -> None:
         facts.response_id = ident
     if isinstance(model := response.get("model"), str) and model:
         facts.model = model
-    if isinstance(created := response.get("created_at"), int | float):
+    if isinstance(created := response.get("created_at"), (int, float)):
         facts.created_at = int(created)
     if isinstance(usage := response.get("usage"), dict):
         read_usage(usage, facts.usage)

@@ -1,0 +1,218 @@
+"""What a stream means does not depend on which of its events are looked at, and how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocols import PROTOCOLS
+from gateway.protocols.grammar import TRANSITIONS, Batch, State, Watch
+from gateway.protocols.wire import Facts, Step
+
+# What each protocol's needles stand for, in plain words.
+WORDS: dict[str, tuple[bytes, ...]] = {
+    "responses": (
+        b"response.completed",
+        b"response.failed",
+        b"response.incomplete",
+        b"response.cancelled",
+        b'"error"',
+    ),
+    "chat": (
+        b"[DONE]",
+        b'"finish_reason":"',
+        b'"finish_reason": "',
+        b'"usage":{',
+        b'"usage": {',
+        b'"error":',
+        b'"index":1',
+        b'"index": 1',
+    ),
+    "messages": (b"message_delta", b"message_stop", b'"error"'),
+}
+CREATED = b'"response":{"id":"r","model":"m","created_at":7,"usage":null}}'
+EVENTS: dict[str, list[bytes]] = {
+    "responses": [
+        b'event: response.created\ndata: {"type":"response.created",' + CREATED,
+        b'event: response.in_progress\ndata: {"type":"response.in_progress",' + CREATED,
+        b'data: {"type": "response.queued", "sequence_number": 3, ' + CREATED,
+        b'data: {"type":"response.in_progress","response":{"id":"s","model":"n"}}',
+        b'data: {"type":"response.output_item.added","item":{"type":"message"}}',
+        b'data: {"type":"response.output_text.delta","delta":"response.completed"}',
+        b'data: {"type":"response.output_text.delta","delta":"The "}',
+        b'event: response.output_text.delta\ndata: {"type":"response.completed"}',
+        b'data: {"type":"response.output_text.delta",\ndata: "delta":"\\"error\\""}',
+        b'data: {"type":"response.completed","response":{"usage":{"input_tokens":4}}}',
+        b'data: {"type":"response.failed","response":{"error":{"code":"c"}}}',
+        b'event: error\ndata: {"type":"error","code":"c","message":"m"}',
+    ],
+    "chat": [
+        b'data: {"id":"c","choices":[{"index":0,"delta":{"content":""}}]}',
+        b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"[DONE]"}}]}',
+        b'data: {"id":"c","choices":[{"index":1,"delta":{"content":"Selected"}}]}',
+        b'data:{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}',
+        b'data: {"choices":[{"index":1,"delta":{},"finish_reason":"length"}]}',
+        b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}',
+        b'data: {"error":{"message":"m"}}',
+        b"data: [DONE]",
+    ],
+    "messages": [
+        b'data: {"type":"message_start","message":{"id":"m","usage":{}}}',
+        b'event: ping\ndata: {"type":"ping"}',
+        b'data: {"type":"content_block_start","content_block":{"type":"text"}}',
+        b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":""}}',
+        b'data: {"type":"content_block_delta","delta":{"text":"message_stop"}}',
+        b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}',
+        b'event: message_stop\ndata: {"type":"message_stop"}',
+        b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}',
+    ],
+}
+OTHER = [b": note", b"id: 1", b"data: {broken", b"data: []", b"a\nb\nc\nd"]
+BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+
+
+def whole_events(data: bytes) -> Iterator[bytes]:
+    start = 0
+    for blank in BLANK_LINE.finditer(data):
+        yield data[start : blank.end()]
+        start = blank.end()
+
+
+def told(facts: Facts) -> dict[str, Any]:
+    """What *facts* hold, without what only serves the reading."""
+    names = set(Facts.__slots__) - {"noted", "terminal", "failure"}
+    return {name: getattr(facts, name) for name in names}
+
+
+def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
+    """
+    The stream *data* by the rules alone: one event at a time, nothing remembered.
+
+    Returns what the client gets, the outcome, the facts.
+    """
+    wire, facts, state, got = PROTOCOLS[name], Facts(), State.WAITING, b""
+    facts.certain = True
+    for event in whole_events(data):
+        if state is State.STREAMING and not any(word in event for word in WORDS[name]):
+            got += event
+            continue
+        facts.noted = b""
+        step = wire.read(event, facts)
+        state = TRANSITIONS[state][step]
+        if state is State.CLOSED:
+            held = facts.held if step is Step.FAIL else b""
+            return got + held + event, wire.ending(facts).outcome, told(facts)
+        if step is not Step.HIDDEN:
+            got += event
+    return got, "", told(facts)
+
+
+def watched(name: str, chunks: list[bytes]) -> tuple[bytes, str, dict[str, Any]]:
+    """The same of ``Watch``; a chunk that passes is not fed."""
+    facts, got = Facts(), b""
+    facts.certain = True
+    watch = Watch(PROTOCOLS[name], facts)
+    for chunk in chunks:
+        if watch.passes(chunk):
+            got += chunk
+            continue
+        batch = watch.feed(chunk)
+        got += batch.data + batch.terminal
+        if batch.ending:
+            return got, batch.ending.outcome, told(facts)
+    return got, "", told(facts)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[str, list[bytes]]:
+    """A protocol's name, and a stream of it in chunks."""
+    name = draw(st.sampled_from(list(PROTOCOLS)))
+    event = st.sampled_from(EVENTS[name] * 2 + OTHER)
+    end = st.sampled_from([b"\n"] * 6 + [b"\r\n", b"\r"])
+    stream = b""
+    for body, line_end in draw(st.lists(st.tuples(event, end), max_size=10)):
+        stream += (body + b"\n\n").replace(b"\n", line_end)
+    places = draw(st.sets(st.integers(0, len(stream)), max_size=8))
+    if draw(st.booleans()):  # as an upstream mostly writes: events are not broken
+        places = {match.end() for match in BLANK_LINE.finditer(stream)}
+    ordered = sorted(places | {0, len(stream)})
+    return name, [stream[a:b] for a, b in zip(ordered, ordered[1:])]
+
+
+@given(streams())
+def test_needles_and_short_cuts_change_nothing(case: tuple[str, list[bytes]]) -> None:
+    name, chunks = case
+
+    assert plainly(name, b"".join(chunks)) == watched(name, chunks)
+
+
+@given(streams())
+def test_what_passes_would_have_been_handed_out_as_it_is(
+    case: tuple[str, list[bytes]],
+) -> None:
+    name, chunks = case
+    watch = Watch(PROTOCOLS[name], Facts())
+    for chunk in chunks:
+        passes = watch.passes(chunk)
+        batch = watch.feed(chunk)
+
+        assert not passes or Batch(chunk, True) == batch
+        if batch.ending:
+            break
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_nothing_passes_before_an_answer_has_begun(name: str) -> None:
+    watch = Watch(PROTOCOLS[name], Facts())
+
+    assert not watch.passes(b": note\n\n")
+    watch.feed(EVENTS[name][0] + b"\n\n")
+    assert not watch.passes(b": note\n\n")
+
+
+@pytest.mark.parametrize("word", WORDS["responses"])
+def test_no_needle_and_no_half_event_passes(word: bytes) -> None:
+    watch = Watch(PROTOCOLS["responses"], Facts())
+    delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
+    watch.feed(delta % b"hello")
+
+    assert watch.passes(delta % b"hello")
+    assert not watch.passes(delta % word)
+    assert not watch.passes(b"data: ")
+    watch.feed(b"data: ")
+    assert not watch.passes(delta % b"hello")
+
+
+REPEATED = b'event: response.in_progress\ndata: {"type":"response.in_progress",'
+
+
+@pytest.mark.parametrize(
+    ("second", "model"),
+    [
+        pytest.param(REPEATED + CREATED, "m", id="repeated"),
+        pytest.param(REPEATED + CREATED.replace(b'"m"', b'"n"'), "n", id="other-model"),
+        pytest.param(b"data: {%s" % CREATED, "m", id="no-type"),
+    ],
+)
+def test_a_lifecycle_event_that_says_something_new_is_noted(
+    second: bytes, model: str
+) -> None:
+    facts, read = Facts(), PROTOCOLS["responses"].read
+
+    assert Step.NEUTRAL is read(EVENTS["responses"][0] + b"\n\n", facts)
+    assert Step.NEUTRAL is read(second + b"\n\n", facts)
+    assert model == facts.model
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_terminal_is_not_kept(name: str) -> None:
+    """It may be as large as the whole answer, and the facts outlive the stream."""
+    facts = Facts()
+    for event in EVENTS[name]:
+        if Watch(PROTOCOLS[name], facts).feed(event + b"\n\n").ending:
+            assert {} == facts.terminal
