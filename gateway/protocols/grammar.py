@@ -76,12 +76,13 @@ class Batch(NamedTuple):
 class Watch:
     """Follow a stream whose bytes pass unchanged."""
 
-    __slots__ = ("_wire", "_scanner", "_needles", "_begun", "state", "facts")
+    __slots__ = ("_wire", "_scanner", "_held", "_needles", "_begun", "state", "facts")
 
     def __init__(self, wire: Wire, facts: Facts) -> None:
         self._wire = wire
         self._needles = wire.needles
         self._scanner = EventScanner()
+        self._held = self._scanner.held
         self._begun = False
         self.state = State.WAITING
         self.facts = facts
@@ -94,7 +95,7 @@ class Watch:
         """
         if (
             self.state is not State.STREAMING
-            or self._scanner.held
+            or self._held
             or not chunk.endswith(b"\n\n")
         ):
             return False

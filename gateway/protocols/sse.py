@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 
@@ -42,7 +43,7 @@ class EventScanner:
     __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self.held = bytearray()  # of an event that is not finished
+        self.held: Final = bytearray()  # of an event that is not finished
 
     def feed(self, chunk: bytes) -> bytes:
         """
