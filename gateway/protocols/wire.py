@@ -11,7 +11,7 @@ three tables: ``PROTOCOLS`` in ``gateway.protocols``, ``FORMS`` in ``convert``, 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -99,6 +99,14 @@ class Step(Enum):
 
     # A step is looked up for every event; Enum's own hash is Python code.
     __hash__ = object.__hash__
+
+
+# A member costs ten times a global when it is taken from its Enum.
+NEUTRAL: Final = Step.NEUTRAL
+OUTPUT: Final = Step.OUTPUT
+HIDDEN: Final = Step.HIDDEN
+END: Final = Step.END
+FAIL: Final = Step.FAIL
 
 
 class Ending(NamedTuple):

@@ -15,6 +15,11 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.wire import (
+    END,
+    FAIL,
+    HIDDEN,
+    NEUTRAL,
+    OUTPUT,
     Ending,
     Facts,
     Step,
@@ -48,24 +53,24 @@ def read(event: bytes, facts: Facts) -> Step:
     if raw.strip() == b"[DONE]":
         facts.terminal = {}
         # Without any output it is no answer, only its end.
-        return Step.END if facts.finished or facts.has_output else Step.FAIL
+        return END if facts.finished or facts.has_output else FAIL
     chunk = read_object(raw)
     if chunk.get("error"):
         facts.terminal = chunk
-        return Step.FAIL
+        return FAIL
     _note(chunk, facts)
-    step = Step.NEUTRAL
+    step = NEUTRAL
     choices = chunk.get("choices")
     if facts.hide_usage and choices == [] and chunk.get("usage"):
-        return Step.HIDDEN
+        return HIDDEN
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             if choice.get("finish_reason") == "error":
                 facts.terminal = chunk
-                return Step.FAIL
+                return FAIL
             if _read_choice(choice, facts):
                 facts.has_output = True
-                step = Step.OUTPUT
+                step = OUTPUT
     return step
 
 

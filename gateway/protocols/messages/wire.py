@@ -14,7 +14,17 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
-from gateway.protocols.wire import Ending, Facts, Step, read_object, sub
+from gateway.protocols.wire import (
+    END,
+    FAIL,
+    NEUTRAL,
+    OUTPUT,
+    Ending,
+    Facts,
+    Step,
+    read_object,
+    sub,
+)
 from gateway.usage import Usage, count
 
 name = "messages"
@@ -35,29 +45,29 @@ def read(event: bytes, facts: Facts) -> Step:
     kind = data.get("type")
     if kind == "error" or (kind is None and data.get("error")):
         facts.terminal = data
-        return Step.FAIL
+        return FAIL
     if kind == "message_start":
         _note(sub(data, "message"), facts)
-        return Step.NEUTRAL
+        return NEUTRAL
     if kind == "message_delta":
         _note_delta(data, facts)
-        return Step.OUTPUT
+        return OUTPUT
     if kind == "message_stop":
         facts.terminal = data
-        return Step.END
+        return END
     if kind == "content_block_start":
         if sub(data, "content_block").get("type") in _EMPTY_BLOCKS:
-            return Step.NEUTRAL
+            return NEUTRAL
         facts.certain = True
-        return Step.OUTPUT
+        return OUTPUT
     if kind == "content_block_delta":
         delta = sub(data, "delta")
         if delta.get("type") == "text_delta":
             facts.opening += str(delta.get("text") or "")
         else:
             facts.certain = True
-        return Step.OUTPUT
-    return Step.OUTPUT if kind == "content_block_stop" else Step.NEUTRAL
+        return OUTPUT
+    return OUTPUT if kind == "content_block_stop" else NEUTRAL
 
 
 def ending(facts: Facts) -> Ending:

@@ -15,6 +15,11 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.wire import (
+    END,
+    FAIL,
+    HIDDEN,
+    NEUTRAL,
+    OUTPUT,
     Ending,
     Facts,
     Step,
@@ -57,32 +62,32 @@ _LIFECYCLE_HEAD = re.compile(
 def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
     if facts.noted and facts.noted == _from_response(event):
-        return Step.NEUTRAL
+        return NEUTRAL
     data = read_object(payload(event))
     kind = data.get("type")
     if not isinstance(kind, str):
-        return _read_error(event, data, facts) if data.get("error") else Step.NEUTRAL
+        return _read_error(event, data, facts) if data.get("error") else NEUTRAL
     if kind in _TERMINALS:
         _note(sub(data, "response"), facts)
         facts.terminal = data
-        return Step.FAIL if _TERMINALS[kind] == "failed" else Step.END
+        return FAIL if _TERMINALS[kind] == "failed" else END
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
         facts.noted = _from_response(event)
-        return Step.NEUTRAL
+        return NEUTRAL
     facts.noted = b""
     if kind == "error":
         return _read_error(event, data, facts)
     if kind in _OPENERS or not kind.startswith("response."):
-        return Step.NEUTRAL
+        return NEUTRAL
     if kind == "response.output_item.added":
         if sub(data, "item").get("type") in _EMPTY_ITEMS:
-            return Step.NEUTRAL
+            return NEUTRAL
     if kind == "response.output_text.delta":
         facts.opening += str(data.get("delta") or "")
     elif not (kind in _TEXT_ENDS or sub(data, "item").get("type") == "message"):
         facts.certain = True
-    return Step.OUTPUT
+    return OUTPUT
 
 
 def _from_response(event: bytes) -> bytes:
@@ -104,7 +109,7 @@ def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
     facts.failure = UpstreamError("upstream_failed", detail=_told(data))
     facts.failure_event = data
     facts.held += event
-    return Step.HIDDEN
+    return HIDDEN
 
 
 def ending(facts: Facts) -> Ending:
