@@ -28,7 +28,7 @@ from gateway.clients import (
     queue_comment,
 )
 from gateway.errors import ClientError, GatewayError
-from gateway.protocols.grammar import State
+from gateway.protocols.grammar import CLOSED, STREAMING, WAITING, State
 from gateway.protocols.wire import Facts, Wire
 from gateway.record import Record
 
@@ -69,7 +69,7 @@ class Downstream:
         client: Client,
         ping_interval_s: float,
     ) -> None:
-        self.state = State.WAITING
+        self.state: State = WAITING
         self.opened = False
         self.keepalives = 0
         self.facts = NOTHING  # of each attempt its own
@@ -103,7 +103,7 @@ class Downstream:
         Raises:
             ClientError: "client_gone".
         """
-        self.state = State.STREAMING
+        self.state = STREAMING
         self._last_data = self._now()
         return self._write(data)
 
@@ -116,7 +116,7 @@ class Downstream:
         """Write the terminal and close the body."""
         self._ending = True
         rest = self._write(terminal, last=True)
-        self.state = State.CLOSED  # now, not when it is taken: no second one
+        self.state = CLOSED  # now, not when it is taken: no second one
         if rest:
             await rest
         self.stop_pinging()

@@ -47,6 +47,7 @@ class Course(Protocol):
 
     facts: Facts
 
+    def passes(self, chunk: bytes) -> bool: ...
     def feed(self, chunk: bytes) -> Batch: ...
     def finish(self, *, clean: bool = True) -> Batch: ...
 
@@ -125,15 +126,17 @@ class Exchange:
         """Everything behind the preamble, as it arrives."""
         self._last = None
         reply.idle_timeout_s = self._limits.idle_timeout_s
-        came = self._turn.came
+        came, passes, push = self._turn.came, course.passes, down.push
 
         def feed(chunk: bytes) -> Awaitable[None] | Stop | None:
             came(len(chunk))
+            if passes(chunk):
+                return push(chunk)
             batch = course.feed(chunk)
             if batch.ending:
                 self._last = batch
                 return STOP
-            return down.push(batch.data) if batch.data else None
+            return push(batch.data) if batch.data else None
 
         try:
             await reply.pump(feed)

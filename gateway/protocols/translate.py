@@ -107,6 +107,10 @@ class Translation:
 
     # ------------------------------------------------------------ stream
 
+    def passes(self, chunk: bytes) -> bool:
+        """Nothing passes as it is."""
+        return False
+
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""
         if self.state is State.CLOSED:
