@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+from typing import Any
+
 import pytest
+from sqlalchemy import Table
 
 from gateway.ledger import rows
-from gateway.ledger.rows import marks_json, plain, read_marks, rows_of
+from gateway.ledger.rows import Row, marks_json, plain, read_marks, rows_of
 from gateway.ledger.statement import moment
-from gateway.record import Attempt, Mark
+from gateway.ledger.tables import attempt, request, timeline
+from gateway.record import Attempt, Mark, Record
 from tests.ledger_places import NOON, record_of
 
 
+def named(table: Table, row: Row) -> dict[str, Any]:
+    return dict(zip((c.name for c in table.columns), row, strict=True))
+
+
+def test_a_row_has_the_order_of_its_table() -> None:
+    record = record_of("9c-1", response_id="resp_1", dropped=("store", "user"))
+    rows = rows_of(record)
+
+    own = {f.name for f in fields(Record)} - {"usage", "attempts", "dropped"}
+    whole = named(request, rows.request)
+    told = {name: value for name, value in whole.items() if name in own}
+    assert told == {name: getattr(record, name) for name in told} | {
+        "started_at": moment(NOON)
+    }
+    assert {**whole, **asdict(record.usage)} == whole
+    assert (1, "store,user", "9c1") == (
+        whole["attempts"],
+        whole["dropped"],
+        whole["plain_id"],
+    )
+    assert {
+        **{"request_id": "9c-1", "request_started_at": moment(NOON), "n": 1},
+        **{"account": "openai-1", "started_at": moment(NOON + 0.5)},
+        **{"ended_at": moment(NOON + 2), "status": 200, "error_code": ""},
+    } == named(attempt, rows.attempts[0])
+    assert {
+        **{"request_id": "9c-1", "started_at": moment(NOON)},
+        "marks": '[[0.25,"authenticated",{"user":"alice"}]]',
+    } == named(timeline, rows.timeline)
+
+
 def test_an_undone_closing_keeps_what_was_used() -> None:
-    undone = rows_of(record_of()).as_undone().request
+    undone = named(request, rows_of(record_of()).as_undone().request)
 
     assert ("failed", "gateway", "ledger_unavailable") == (
         undone["outcome"],
@@ -28,13 +64,14 @@ def test_an_undone_closing_keeps_what_was_used() -> None:
 
 def test_rows_do_not_change_when_the_record_does() -> None:
     record = record_of(attempts=[Attempt(1, "a", NOON)])
-    taken = rows_of(record, "open")
+    taken = rows_of(record, is_open=True)
     record.ended("failed", "upstream", "upstream_cut")
     record.attempts[0].status = 500
     record.mark(200.0, "later")
 
-    assert ("open", 0) == (taken.request["outcome"], taken.attempts[0]["status"])
-    assert "later" not in taken.timeline["marks"]
+    assert "open" == named(request, taken.request)["outcome"]
+    assert 0 == named(attempt, taken.attempts[0])["status"]
+    assert "later" not in named(timeline, taken.timeline)["marks"]
 
 
 def test_a_long_timeline_keeps_its_beginning_and_its_end(
@@ -89,6 +126,7 @@ def test_a_text_fits(text: str, expected: str) -> None:
     ("unix_s", "expected"),
     [
         pytest.param(NOON + 0.25, "2026-11-24 12:00:00.250000", id="now"),
+        pytest.param(NOON + 0.9999997, "2026-11-24 12:00:01.000000", id="nearly"),
         pytest.param(-5.0, "1970-01-01 00:00:00.000000", id="before-all-clocks"),
         pytest.param(1e15, "2096-10-02 07:06:40.000000", id="after-all-clocks"),
     ],

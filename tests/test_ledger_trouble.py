@@ -19,6 +19,7 @@ from gateway.ledger import ledger as ledger_module
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.statement import Driver
 from gateway.ledger.tables import response
 from gateway.ledger.writer import Write
 from gateway.record import Attempt
@@ -57,11 +58,21 @@ def sabotage(pragma: str) -> Iterator[None]:
     def spoil(connection: Connection) -> None:
         connection.exec_driver_sql(pragma)
 
+    whole = Database.flush
+
+    @contextmanager
+    def spoilt(database: Database) -> Iterator[Driver]:
+        with whole(database) as driver:
+            driver.execute(pragma)
+            yield driver
+
     event.listen(Engine, "begin", spoil)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "begin", spoil)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "flush", spoilt)
+        try:
+            yield
+        finally:
+            event.remove(Engine, "begin", spoil)
 
 
 async def until(condition: Callable[[], bool]) -> None:

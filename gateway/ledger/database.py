@@ -5,7 +5,7 @@ Rule 1: SQLite and PostgreSQL run the same statements through the same synchrono
         engine; whoever lives in an event loop calls this from a thread.
 Rule 2: "written" means it survives the loss of power: WAL with ``synchronous=FULL``,
         and PostgreSQL's own default.
-Rule 3: one thread writes; ``write`` and ``reset`` belong to it alone.
+Rule 3: one thread writes; ``write``, ``flush`` and ``reset`` belong to it alone.
 Rule 4: reading never changes anything, least of all the schema.
 """
 
@@ -14,38 +14,45 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
     Connection,
+    Dialect,
     Engine,
     NullPool,
     Table,
     create_engine,
     event,
     make_url,
-    text,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
 
-from gateway.ledger.statement import Plain, Upsert, plain_upsert
+from gateway.ledger import schema
+from gateway.ledger.statement import Driver, Plain, Upsert, plain_upsert, upsert
 
 BUSY_TIMEOUT_S = 5.0  # how long another process may keep SQLite's write lock
+# Takes the write lock at once: a lock taken half-way fails without waiting.
+BEGIN = "BEGIN IMMEDIATE"
+STATEMENTS = 256  # that SQLite's driver keeps prepared; see ``statement.MAX_ROWS``
+POISON = (DataError, IntegrityError, ArithmeticError, TypeError, ValueError)
 POSTGRESQL = {
     "connect_timeout": 5,  # seconds
     # A server that vanished without a word is noticed in seconds, not in hours.
     "tcp_user_timeout": 10_000,  # milliseconds
     "keepalives_idle": 10,  # seconds
 }
-UPGRADE_LOCK = 0x6761_7465  # PostgreSQL's advisory lock: one upgrade at a time
 
 
 class LedgerError(Exception):
@@ -85,6 +92,7 @@ class Database:
         self._writer = self._writing_engine()
         self._reader = self._reading_engine()
         self._held: Connection | None = None  # by the one thread that writes
+        self._driver: Driver | None = None  # of ``_held``
 
     @property
     def sqlite(self) -> bool:
@@ -96,7 +104,7 @@ class Database:
 
     def upsert(self, table: Table) -> Upsert:
         """How rows of *table* are written here."""
-        return Upsert(table, self._writer.dialect)
+        return upsert(table, self._writer.dialect)
 
     def plain_upsert(self, table: Table) -> Plain:
         """The same for a table with binary values."""
@@ -112,7 +120,9 @@ class Database:
         try:
             self._make_file()
             with self._writer.begin() as connection:
-                self._upgrade(connection)
+                schema.upgrade(connection)
+        except schema.SchemaError as exc:
+            raise LedgerError(f"ledger {self}: {exc}") from None
         except (SQLAlchemyError, OSError) as exc:
             raise LedgerError(f"ledger {self}: {reason(exc)}") from exc
         self._inode = self._identity()
@@ -120,15 +130,39 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction; durable when the block is left."""
-        if self._path is not None and self._identity() != self._inode:
-            # Somebody removed or replaced the file: what SQLite still holds open
-            # has no name any more and would vanish with this process.
-            self.reset()
-            self.prepare()
-        if self._held is None:
-            self._held = self._writer.connect()
-        with self._held.begin():
-            yield self._held
+        held, _ = self._connected()
+        with held.begin():
+            yield held
+
+    @contextmanager
+    def flush(self) -> Iterator[Driver]:
+        """As ``write``, on the driver's own connection: for what happens always."""
+        _, driver = self._connected()
+        try:
+            if self._path is not None:
+                driver.execute(BEGIN)
+            yield driver
+            driver.commit()
+        except BaseException:
+            with suppress(self._errors.Error):  # the connection may be gone
+                driver.rollback()
+            raise
+
+    def is_lost(self, exc: Exception) -> bool:
+        """Whether *exc*, of ``write`` or ``flush``, means a broken connection."""
+        if isinstance(exc, DBAPIError):
+            return exc.connection_invalidated
+        held: Any = self._driver
+        return isinstance(exc, self._errors.Error) and self._dialect.is_disconnect(
+            exc, held, None
+        )
+
+    def is_poison(self, exc: Exception) -> bool:
+        """Whether it is the row's own fault, which no second try would mend."""
+        if isinstance(exc, StatementError) and not isinstance(exc, DBAPIError):
+            return True  # raised while the values were made ready
+        own = self._errors.DataError, self._errors.IntegrityError
+        return isinstance(exc, (*POISON, *own))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -148,14 +182,16 @@ class Database:
             raise LedgerError(f"ledger {self}: there is no ledger yet")
         try:
             with self.read() as connection:
-                self._check_revision(connection)
+                schema.check(connection)
                 yield connection
+        except schema.SchemaError as exc:
+            raise LedgerError(f"ledger {self}: {exc}") from None
         except SQLAlchemyError as exc:
             raise LedgerError(f"ledger {self}: {reason(exc)}") from exc
 
     def reset(self) -> None:
         """Drop the writing connection: after trouble the next use makes a new one."""
-        held, self._held = self._held, None
+        held, self._held, self._driver = self._held, None, None
         if held is not None:
             held.invalidate()
             held.close()
@@ -165,6 +201,27 @@ class Database:
         """Close every connection."""
         self.reset()
         self._reader.dispose()
+
+    @property
+    def _dialect(self) -> Dialect:
+        return self._writer.dialect
+
+    @property
+    def _errors(self) -> Any:
+        """The driver's module, for its classes of errors."""
+        return self._dialect.loaded_dbapi
+
+    def _connected(self) -> tuple[Connection, Driver]:
+        """The connection that writes, as SQLAlchemy has it and as the driver has."""
+        if self._path is not None and self._identity() != self._inode:
+            # Somebody removed or replaced the file: what SQLite still holds open
+            # has no name any more and would vanish with this process.
+            self.reset()
+            self.prepare()
+        if self._held is None or self._driver is None:
+            self._held = self._writer.connect()
+            self._driver = driver_of(self._held)
+        return self._held, self._driver
 
     def _make_file(self) -> None:
         # Kept responses hold what people wrote: nobody else on the machine reads it.
@@ -186,7 +243,12 @@ class Database:
                 self.url, pool_size=1, paramstyle="format", connect_args=POSTGRESQL
             )
         engine = create_engine(
-            self.url, pool_size=1, connect_args={"timeout": BUSY_TIMEOUT_S}
+            self.url,
+            pool_size=1,
+            connect_args={
+                "timeout": BUSY_TIMEOUT_S,
+                "cached_statements": STATEMENTS,
+            },
         )
         event.listen(engine, "connect", _writing_pragmas)
         event.listen(engine, "begin", _begin_immediate)
@@ -209,36 +271,12 @@ class Database:
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _upgrade(self, connection: Connection) -> None:
-        if not self.sqlite:
-            lock = text("SELECT pg_advisory_xact_lock(:key)")
-            connection.execute(lock, {"key": UPGRADE_LOCK})
-        config = _alembic()
-        script = ScriptDirectory.from_config(config)
-        current = MigrationContext.configure(connection).get_current_revision()
-        if current == script.get_current_head():
-            return
-        self._refuse_unknown(script, current)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
 
-    def _check_revision(self, connection: Connection) -> None:
-        script = ScriptDirectory.from_config(_alembic())
-        current = MigrationContext.configure(connection).get_current_revision()
-        self._refuse_unknown(script, current)
-        if current != script.get_current_head():
-            raise LedgerError(
-                f"ledger {self}: its schema ({current or 'none'}) is older than this"
-                " program's; start the daemon once to bring it up to date"
-            )
-
-    def _refuse_unknown(self, script: ScriptDirectory, current: str | None) -> None:
-        known = {found.revision for found in script.walk_revisions()}
-        if current is not None and current not in known:
-            raise LedgerError(
-                f"ledger {self}: its schema ({current}) is newer than this program"
-                f" knows ({script.get_current_head()}); nothing was changed"
-            )
+def driver_of(connection: Connection) -> Driver:
+    """The driver's connection below SQLAlchemy's *connection*."""
+    driver: Any = connection.connection.driver_connection
+    held: Driver = driver
+    return held
 
 
 def reason(exc: BaseException) -> str:
@@ -248,20 +286,15 @@ def reason(exc: BaseException) -> str:
     return lines[0] if lines else type(said).__name__
 
 
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "gateway.ledger:migrations")
-    config.set_main_option("path_separator", "os")
-    return config
-
-
 def _writing_pragmas(connection: Any, _record: Any) -> None:
     # The driver must not begin transactions by itself: _begin_immediate does.
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # What a statement of many rows would need to take itself back goes to memory: by
+    # default SQLite writes it to a temporary file, half as much again as the log.
+    connection.execute("PRAGMA temp_store = MEMORY")
 
 
 def _begin_immediate(connection: Connection) -> None:
-    # Takes the write lock at once: a lock taken half-way fails without waiting.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(BEGIN)

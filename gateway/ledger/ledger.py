@@ -2,7 +2,8 @@
 The ledger as the daemon sees it: rows ahead, closed rows, and whether it works.
 
 Rule 1: ``close`` returns when the row is durable, so a successful ending may follow
-        it; nothing else here is waited for.
+        it; nothing else here is waited for. What ends soon after it began is written
+        once, as it ended.
 Rule 2: what was sent upstream may have cost money, so its row is never dropped; a
         refusal's row is, while the ledger does not work and too many wait.
 Rule 3: one state says whether requests may be taken: ``healthy``, with a ``reason``.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -23,10 +24,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import config
 from gateway.errors import GatewayError
+from gateway.ledger.ahead import OPEN_EVERY_S, Ahead
 from gateway.ledger.database import Database, LedgerError, reason
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import Rows, rows_of
 from gateway.ledger.tables import attempt, request, timeline
+from gateway.ledger.waits import Waits
 from gateway.ledger.writer import Entry, Report, Write, Writer
 from gateway.record import Record
 
@@ -56,13 +59,16 @@ class Ledger:
         self.rules = rules
         self._database = database
         self._loop = asyncio.get_running_loop()
+        self._ahead = Ahead(self._open)
+        self._waits = Waits(self._overdue)
         self._writer = Writer(database, Retention(rules).purge, self._from_thread)
-        self._upserts = {
-            table.name: database.upsert(table) for table in (request, attempt, timeline)
-        }
+        self._put_request = database.upsert(request)
+        self._put_attempt = database.upsert(attempt)
+        self._put_timeline = database.upsert(timeline)
         self._waiting = 0
         self._dropped = 0
         self._trouble = ""
+        self._put_at = 0.0  # the last entry
         self._heard_at = time.monotonic()
         self._lag_logged_at = 0.0
 
@@ -100,11 +106,18 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Entries that are not written yet."""
-        return self._waiting
+        return self._waiting + len(self._ahead)
 
     def begin(self, record: Record) -> None:
-        """Write *record* ahead as ``open``: it is being sent upstream."""
-        self._put(self._entry(rows_of(record, "open")))
+        """
+        Have *record* written ahead as ``open``: it is being sent upstream. At once in a
+        quiet ledger, else within 0.1 seconds, and not at all if it ends before.
+        """
+        quiet = time.monotonic() - self._put_at > OPEN_EVERY_S and not self._ahead
+        if quiet:
+            self._open((record,), urgent=True)
+        else:
+            self._ahead.begin(record)
 
     async def close(self, record: Record) -> None:
         """
@@ -115,20 +128,22 @@ class Ledger:
             GatewayError: "ledger_unavailable" when that could not be had in time;
                 the row is then kept as that failure, and written when it can be.
         """
+        self._ahead.drop(record)
         rows = rows_of(record)
         try:
-            await self._written(self._entry(rows))
+            await self._written(Entry(self._writes(rows)))
         except GatewayError:
-            self._put(self._entry(rows.as_undone()))
+            self._put(Entry(self._writes(rows.as_undone())))
             raise
 
     def add(self, record: Record) -> None:
         """Write *record* as it ended, with nobody waiting for it."""
+        self._ahead.drop(record)
         rows = rows_of(record)
         if not rows.sent and self._waiting >= MAX_WAITING:
             self._dropped += 1
             return
-        self._put(self._entry(rows))
+        self._put(Entry(self._writes(rows)))
 
     async def write(self, *writes: Write) -> None:
         """
@@ -159,26 +174,27 @@ class Ledger:
 
     async def stop(self) -> None:
         """Write what is left, and close the database."""
+        self._ahead.finish()
         lost = await asyncio.to_thread(self._writer.finish, STOP_WAIT_S)
         if lost:
             log.error("ledger.lost", entries=lost, detail=self._trouble)
 
-    def _entry(self, rows: Rows) -> Entry:
-        key = rows.request["request_id"], rows.request["started_at"]
-        upserts = self._upserts
-        return Entry(
-            (
-                Write(upserts["request"], key, rows.request),
-                *(
-                    Write(upserts["attempt"], (*key, row["n"]), row)
-                    for row in rows.attempts
-                ),
-                Write(upserts["timeline"], key, rows.timeline),
-            )
+    def _open(self, records: Collection[Record], urgent: bool = False) -> None:
+        writes: list[Write] = []
+        for record in records:
+            writes += self._writes(rows_of(record, is_open=True))
+        self._put(Entry(tuple(writes), urgent))
+
+    def _writes(self, rows: Rows) -> tuple[Write, ...]:
+        key = rows.request[:2]
+        return (
+            Write(self._put_request, key, rows.request),
+            *(Write(self._put_attempt, row[:3], row) for row in rows.attempts),
+            Write(self._put_timeline, key, rows.timeline),
         )
 
     def _put(self, entry: Entry) -> None:
-        entry.put_at = time.monotonic()
+        self._put_at = entry.put_at = time.monotonic()
         if not self._waiting:
             self._heard_at = entry.put_at
         self._waiting += 1
@@ -186,15 +202,15 @@ class Ledger:
 
     async def _written(self, entry: Entry) -> None:
         """Put *entry* and wait until it is durable."""
-        entry.waiter = self._loop.create_future()
+        entry.urgent = True
+        entry.waiter = self._waits.make(CLOSE_WAIT_S)
         self._put(entry)
-        try:
-            async with asyncio.timeout(CLOSE_WAIT_S):
-                await entry.waiter
-        except TimeoutError:
-            detail = self.reason or "no commit in time"
-            raise GatewayError("ledger_unavailable", detail=detail) from None
+        await entry.waiter
         self.observe(time.monotonic() - entry.put_at)
+
+    def _overdue(self) -> GatewayError:
+        detail = self.reason or "no commit in time"
+        return GatewayError("ledger_unavailable", detail=detail)
 
     def _from_thread(self, report: Report) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody is left to hear
@@ -211,6 +227,7 @@ class Ledger:
             if entry.waiter is not None and not entry.waiter.done():
                 failure = GatewayError("ledger_unavailable", detail=detail)
                 entry.waiter.set_exception(failure)
+        self._waits.forget_done()
         self._note_health(report.trouble)
         if report.done:
             self._note_lag(self._heard_at - report.done[0].put_at, len(report.done))

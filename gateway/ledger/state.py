@@ -58,15 +58,7 @@ class State:
             states.setdefault(str(row["account"]), []).append(row)
         now = moment(datetime.now(UTC).timestamp())
         self._ledger.write_soon(
-            Write(
-                self._put_account,
-                name,
-                {
-                    "account": name,
-                    "state": orjson.dumps(state).decode(),
-                    "updated_at": now,
-                },
-            )
+            Write(self._put_account, name, (name, orjson.dumps(state).decode(), now))
             for name, state in states.items()
         )
         self._written = {name for name, state in states.items() if state}

@@ -3,15 +3,18 @@ The one writer of a ledger, in its own thread.
 
 Rule 1: everything that has arrived goes into one transaction (group commit), so a
         hundred endings at once cost one flush to the disk.
-Rule 2: an entry that somebody waits for is written at once; the others may linger a
-        few milliseconds, and what is overtaken meanwhile is not written at all.
+Rule 2: an urgent entry is written at once, but the writer has a pulse: at most one
+        transaction each few milliseconds, so that under load many share one. The
+        others may linger, and what is overtaken meanwhile is not written at all.
 Rule 3: what cannot be written is kept and tried again; the retry is the probe that
         finds out that the trouble is over. An entry that the database would never
         take is rejected alone.
+Rule 4: the thread takes the interpreter from the event loop as rarely as it can: it
+        is woken only where it listens, and it sleeps through its pulse.
 
-    queue ──▶ collect ──▶ commit ──▶ done ──▶ report to the event loop
-                 ▲           │
-                 └─ trouble ◀┘   wait, reconnect, try again
+    entries ──▶ collect ──▶ commit ──▶ done ──▶ report to the event loop
+                   ▲           │
+                   └─ trouble ◀┘   wait, reconnect, try again
 """
 
 from __future__ import annotations
@@ -21,16 +24,19 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
-from gateway.ledger.database import Database, reason
-from gateway.ledger.statement import Statement
+from gateway.ledger.database import Database, driver_of, reason
+from gateway.ledger.statement import Plain, Upsert
 
+COMMIT_EVERY_S = 0.004
 LINGER_S = 0.02
 IDLE_S = 60.0  # between two looks for rows that are too old
 # An event loop that computes gives the interpreter away for an instant at each turn,
@@ -40,7 +46,6 @@ IDLE_S = 60.0  # between two looks for rows that are too old
 SWITCH_S = 0.0001
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
-POISON = (DataError, IntegrityError, ArithmeticError, TypeError, ValueError)
 
 Purge = Callable[[Connection], bool]
 """Remove a few rows that are too old; whether there may be more."""
@@ -49,12 +54,12 @@ Purge = Callable[[Connection], bool]
 class Write(NamedTuple):
     """One row for one statement; *key* says which row, so a later one overtakes."""
 
-    statement: Statement
+    statement: Upsert | Plain
     key: Hashable
-    values: dict[str, Any]
+    values: Any
 
 
-Grouped = dict[Statement, dict[Hashable, dict[str, Any]]]
+Grouped = dict[Upsert | Plain, dict[Hashable, Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +67,7 @@ class Entry:
     """What is written together, and who waits for it."""
 
     writes: tuple[Write, ...]
+    urgent: bool = False  # somebody waits
     put_at: float = 0.0  # monotonic seconds
     waiter: asyncio.Future[None] | None = None
 
@@ -73,12 +79,19 @@ class Report:
     done: list[Entry]
     rejected: list[tuple[Entry, str]]
     trouble: str = ""  # "" = the ledger works
-    commit_s: float = 0.0
+
+
+class Listening(IntEnum):
+    """Which entries wake the thread."""
+
+    NONE = 0
+    URGENT = 1
+    ANY = 2
 
 
 class Writer:
     """
-    The thread and its queue.
+    The thread and what it has been given.
 
     Args:
         report: called in the writer's thread after every try; must not block.
@@ -91,9 +104,13 @@ class Writer:
         self._database = database
         self._purge = purge
         self._report = report
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._incoming: deque[Entry] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._listening = Listening.NONE
         self._batch: list[Entry] = []
+        self._urgent = False  # something in the batch is
         self._stopping = False
+        self._began_at = 0.0  # the last transaction
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
         self._purge_at = 0.0
@@ -108,16 +125,23 @@ class Writer:
 
     def put(self, entry: Entry) -> None:
         """Have *entry* written; called from the event loop."""
-        self._queue.put(entry)
+        # First the entry, then the look: the thread does it the other way round, so
+        # one of the two always sees the other.
+        self._incoming.append(entry)
+        listening = self._listening
+        if listening and (entry.urgent or listening is Listening.ANY):
+            self._listening = Listening.NONE
+            self._bell.put(None)
 
     def finish(self, timeout_s: float) -> int:
         """Write what is left, end the thread; how many entries could not be written."""
-        self._queue.put(None)
+        self._stopping = True
+        self._bell.put(None)
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
             # Not before: a driver does not survive two threads on one connection.
             self._database.dispose()
-        return len(self._batch) + self._queue.qsize()
+        return len(self._batch) + len(self._incoming)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -126,51 +150,61 @@ class Writer:
                 self._flush()
             else:
                 self._keep_tidy()
+        self._take()
+        if self._batch:
+            self._flush()
 
     def _collect(self) -> None:
-        """Wait for something to write, and take all of it."""
-        urgent = False
-        while not urgent and not self._stopping:
-            try:
-                entry = self._queue.get(timeout=self._patience())
-            except queue.Empty:
-                break
-            urgent = self._take(entry) and not self._retry_at
-        while not self._queue.empty():
-            self._take(self._queue.get())
+        """Wait until something has to be done; take all that has arrived."""
+        while not self._stopping:
+            self._take()
+            until, listening = self._patience()
+            wait_s = until - time.monotonic()
+            if wait_s <= 0:
+                return
+            self._sleep(wait_s, listening)
 
-    def _take(self, entry: Entry | None) -> bool:
-        """Put *entry* to the batch; whether somebody waits for it."""
-        if entry is None:
-            self._stopping = True
-            return True
-        self._batch.append(entry)
-        return entry.waiter is not None
+    def _take(self) -> None:
+        incoming, batch = self._incoming, self._batch
+        while incoming:
+            entry = incoming.popleft()
+            batch.append(entry)
+            self._urgent = self._urgent or entry.urgent
 
-    def _patience(self) -> float:
-        """Seconds until something has to be done even if nothing arrives."""
+    def _patience(self) -> tuple[float, Listening]:
+        """Until when nothing has to be done, unless something arrives; and what."""
         if self._retry_at:
-            until = self._retry_at
-        elif self._batch:
-            until = self._batch[0].put_at + LINGER_S
-        else:
-            until = self._purge_at
-        return max(0.0, until - time.monotonic())
+            return self._retry_at, Listening.NONE
+        if self._urgent:
+            return self._began_at + COMMIT_EVERY_S, Listening.NONE
+        if self._batch:
+            return self._batch[0].put_at + LINGER_S, Listening.URGENT
+        return self._purge_at, Listening.ANY
+
+    def _sleep(self, seconds: float, listening: Listening) -> None:
+        self._listening = listening
+        if not (listening and self._incoming):
+            with suppress(queue.Empty):
+                self._bell.get(timeout=seconds)
+        self._listening = Listening.NONE
 
     def _flush(self) -> None:
-        started = time.monotonic()
+        self._began_at = time.monotonic()
         try:
             rejected = self._commit_batch()
         # Whatever a driver raises, the one writer must outlive it.
         except Exception as exc:
             self._retry_at = time.monotonic() + self._trouble(exc)
             return
-        refused = {id(entry) for entry, _ in rejected}
-        done = [entry for entry in self._batch if id(entry) not in refused]
+        done = self._batch
+        if rejected:
+            refused = {id(entry) for entry, _ in rejected}
+            done = [entry for entry in done if id(entry) not in refused]
         self._batch = []
+        self._urgent = False
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
-        self._report(Report(done, rejected, "", time.monotonic() - started))
+        self._report(Report(done, rejected))
 
     def _commit_batch(self) -> list[tuple[Entry, str]]:
         """Write the batch; the entries that the database will never take."""
@@ -178,14 +212,14 @@ class Writer:
             self._commit(self._batch)
             return []
         except Exception as exc:
-            if not is_poison(exc):
+            if not self._database.is_poison(exc):
                 raise
         rejected = []
         for entry in self._batch:
             try:
                 self._commit([entry])
             except Exception as exc:
-                if not is_poison(exc):
+                if not self._database.is_poison(exc):
                     raise
                 rejected.append((entry, reason(exc)))
         return rejected
@@ -195,19 +229,31 @@ class Writer:
         grouped: Grouped = {}
         for entry in entries:
             for statement, key, values in entry.writes:
-                grouped.setdefault(statement, {})[key] = values
+                if statement in grouped:
+                    grouped[statement][key] = values
+                else:
+                    grouped[statement] = {key: values}
         try:
             self._execute(grouped)
-        except DBAPIError as exc:
-            if not exc.connection_invalidated:
+        except Exception as exc:
+            if not self._database.is_lost(exc):
                 raise
             self._database.reset()
             self._execute(grouped)
 
     def _execute(self, grouped: Grouped) -> None:
-        with self._database.write() as connection:
+        if any(isinstance(statement, Plain) for statement in grouped):
+            with self._database.write() as connection:
+                driver = driver_of(connection)
+                for statement, rows in grouped.items():
+                    if isinstance(statement, Plain):
+                        statement.run(connection, rows.values())
+                    else:
+                        statement.write(driver, rows.values())
+            return
+        with self._database.flush() as driver:
             for statement, rows in grouped.items():
-                statement.run(connection, rows.values())
+                statement.write(driver, rows.values())  # type: ignore[union-attr]
 
     def _trouble(self, exc: Exception) -> float:
         """Tell of *exc*; seconds until the next try."""
@@ -230,10 +276,3 @@ class Writer:
         self._purge_at = 0.0 if more else time.monotonic() + IDLE_S
         self._retry_s = RETRY_FIRST_S
         self._report(Report([], []))
-
-
-def is_poison(exc: Exception) -> bool:
-    """Whether it is the row's own fault, which no second try would mend."""
-    if isinstance(exc, StatementError) and not isinstance(exc, DBAPIError):
-        return True  # raised while the values were made ready
-    return isinstance(exc, POISON)
