@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
 from gateway.ledger import report
 from gateway.ledger.ledger import Ledger
@@ -162,6 +164,38 @@ async def test_what_names_nothing_finds_nothing(
     await ledger.close(record_of(**bare))
 
     assert [] == await found(ledger, wanted)
+
+
+async def test_no_id_is_looked_for_in_every_row(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    ledger = await open_ledger(place)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, sql: str, values: Any, *_more: Any) -> None:
+        asked.append((sql, values))
+
+    def plans(connection: Connection) -> list[str]:
+        if connection.dialect.name == "postgresql":
+            # An empty table is read as a whole, unless it must not be.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        event.listen(connection, "before_cursor_execute", note)
+        report.find(connection, "resp_1")
+        event.remove(connection, "before_cursor_execute", note)
+        how = "EXPLAIN" + " QUERY PLAN" * (connection.dialect.name == "sqlite")
+        return [
+            "\n".join(
+                str(row[-1])
+                for row in connection.exec_driver_sql(f"{how} {sql}", given)
+            )
+            for sql, given in asked
+        ]
+
+    of_one, of_session = await ledger.read(plans)
+    for index in ("plain_id", "response_id", "upstream_request_id"):
+        assert f"request_{index}" in of_one
+    assert "request_session" in of_session
+    assert not re.search(r"SCAN|Seq Scan", of_one + of_session)
 
 
 async def test_a_session_gives_its_requests_in_order(

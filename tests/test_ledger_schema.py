@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
 
+from gateway.ledger import report, schema
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata
 from tests.ledger_places import (  # noqa: F401
+    OpenLedger,
     Place,
+    open_ledger_fixture,
     place_fixture,
     postgres_fixture,
     postgres_place_fixture,
+    record_of,
     sqlite_place_fixture,
 )
 
@@ -45,9 +53,97 @@ def test_the_versions_make_the_tables_that_the_program_means(place: Place) -> No
     with database.write() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = compare_metadata(context, metadata)
+        made = shape(connection)
     database.dispose()
 
     assert [] == differences
+    assert intended(place) == made
+
+
+def shape(connection: Connection) -> dict[str, Any]:
+    """Keys and indexes, which the comparison above does not look at closely."""
+    found = inspect(connection)
+    return {
+        table: (
+            found.get_pk_constraint(table)["constrained_columns"],
+            {
+                index["name"]: (
+                    index["column_names"],
+                    {k: str(v) for k, v in index.get("dialect_options", {}).items()},
+                )
+                for index in found.get_indexes(table)
+            },
+        )
+        for table in metadata.tables
+    }
+
+
+def intended(place: Place) -> dict[str, Any]:
+    """The shape of the tables as the program would make them, in their place."""
+    database = Database(place.url, place.base)
+    with database.write() as connection:
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        made = shape(connection)
+    database.dispose()
+    return made
+
+
+async def test_a_ledger_of_the_first_version_keeps_its_rows(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    database = Database(place.url, place.base)
+    database.prepare()
+    with database.write() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+        schema.upgrade(connection, "0001")
+        for table, rows in FIRST_ROWS.items():
+            connection.execute(metadata.tables[table].insert(), rows)
+    database.dispose()
+
+    ledger = await open_ledger(place)
+
+    found = await ledger.read(lambda connection: report.find(connection, "resp_up-1"))
+    story = await ledger.read(lambda connection: report.story(connection, found[0]))
+    assert FIRST_ROWS["request"][0].items() <= story.request.items()
+    assert [FIRST_ROWS["attempt"][0]] == story.attempts
+    assert [(0.5, "received", {})] == story.marks
+    assert [("a", "ok"), ("b", "failed")] == place.rows(
+        "SELECT request_id, outcome FROM request ORDER BY request_id"
+    )
+    await ledger.close(record_of("c"))
+    assert [(3, 2, 2)] == place.rows(
+        "SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM attempt),"
+        " (SELECT count(*) FROM timeline)"
+    )
+
+
+AT = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+SENT = {"started_at": AT, "stream": True, "status": 200, "attempts": 1}
+FIRST_ROWS: dict[str, list[dict[str, Any]]] = {
+    "request": [
+        {
+            **{"request_id": "a", "outcome": "ok", "user": "alice", "model": "gpt-5"},
+            **{"response_id": "resp_up-1", "cost_usd": 0.25, "input_tokens": 7},
+            **{"estimated": False, "plain_id": "a", "session": "s-1", **SENT},
+        },
+        {
+            **{"request_id": "b", "outcome": "open", "user": "", "model": ""},
+            **{"response_id": "", "cost_usd": None, "input_tokens": None},
+            **{"estimated": True, "plain_id": "b", "session": "", **SENT},
+        },
+    ],
+    "attempt": [
+        {
+            **{"request_id": "a", "request_started_at": AT, "n": 1, "account": "x"},
+            **{"started_at": AT, "ended_at": AT, "status": 200, "error_code": ""},
+        }
+    ],
+    "timeline": [
+        {"request_id": "a", "started_at": AT, "marks": '[[0.5, "received", {}]]'}
+    ],
+}
 
 
 def test_preparing_twice_changes_nothing(place: Place) -> None:
@@ -56,4 +152,4 @@ def test_preparing_twice_changes_nothing(place: Place) -> None:
     database.prepare()
     database.dispose()
 
-    assert [("0001",)] == place.rows("SELECT version_num FROM alembic_version")
+    assert [("0002",)] == place.rows("SELECT version_num FROM alembic_version")

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.ledger.report import Row, Story
-from gateway.record import Mark
 
 WIDTH = 200  # of tables: they are as wide as they need, a pager can cut
 EVENT_WIDTH = 16
@@ -172,19 +171,19 @@ def _moments(story: Story) -> Iterator[str]:
         return
     yield f"{'ms':>12} {'+ms':>10}  event"
     before = 0.0
-    for mark in story.marks:
-        step = (mark.at_s - before) * 1000
-        before = mark.at_s
-        first, *more = _told(mark)
-        event = f"{mark.event:<{EVENT_WIDTH}} {first}".rstrip()
-        yield f"{mark.at_s * 1000:12.1f} {step:10.1f}  {event}"
+    for at_s, event, facts in story.marks:
+        step = (at_s - before) * 1000
+        before = at_s
+        first, *more = _told(facts)
+        line = f"{event:<{EVENT_WIDTH}} {first}".rstrip()
+        yield f"{at_s * 1000:12.1f} {step:10.1f}  {line}"
         for line in more:
             yield f"{'':<{25 + EVENT_WIDTH}} {line}".rstrip()
 
 
-def _told(mark: Mark) -> list[str]:
-    """The facts of *mark*: a first line, and one for each account that was out."""
-    facts = dict(mark.facts)
+def _told(told: dict[str, Any]) -> list[str]:
+    """The facts of a mark: a first line, and one for each account that was out."""
+    facts = dict(told)
     rejected = facts.pop("rejected", None) or []
     lines = [" ".join(f"{key}={_value(value)}" for key, value in facts.items())]
     pairs = rejected.items() if isinstance(rejected, dict) else rejected

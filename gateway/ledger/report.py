@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    and_,
     case,
     func,
     literal_column,
@@ -24,7 +25,14 @@ from sqlalchemy import (
 
 from gateway.budget import DaySum
 from gateway.ledger.rows import plain, read_marks
-from gateway.ledger.tables import attempt, request, timeline
+from gateway.ledger.tables import (
+    HAS_FOREIGN_RESPONSE_ID,
+    HAS_SESSION,
+    HAS_UPSTREAM_ID,
+    attempt,
+    request,
+    timeline,
+)
 from gateway.record import Mark
 
 TOKENS = (
@@ -150,13 +158,15 @@ def find(connection: Connection, wanted: str) -> list[Row]:
     undashed = wanted.replace("-", "")
     if not undashed:
         return []
+    # The words of an index's own condition: without them SQLite does not use it.
     of_one = or_(
         request.c.plain_id.in_((undashed, undashed.removeprefix("resp_"))),
-        request.c.response_id == wanted,
-        request.c.upstream_request_id == wanted,
+        and_(request.c.response_id == wanted, HAS_FOREIGN_RESPONSE_ID),
+        and_(request.c.upstream_request_id == wanted, HAS_UPSTREAM_ID),
     )
+    of_session = and_(request.c.session == wanted, HAS_SESSION)
     return _listed(connection, [of_one], MAX_LISTED) or _listed(
-        connection, [request.c.session == wanted], MAX_LISTED
+        connection, [of_session], MAX_LISTED
     )
 
 
