@@ -66,6 +66,7 @@ def shape(connection: Connection) -> dict[str, Any]:
     return {
         table: (
             found.get_pk_constraint(table)["constrained_columns"],
+            found.get_table_options(table),
             {
                 index["name"]: (
                     index["column_names"],

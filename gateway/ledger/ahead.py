@@ -1,67 +1,77 @@
 """
 Requests whose row is to be written ahead, unless they end before.
 
-Rule 1: a lone request is handed on at once; under load they are gathered, and one
-        timer for all of them hands on those that are still open. So a short request
-        is written once, as it ended.
-Rule 2: what was begun is handed on or dropped: within two turns of the timer.
+Rule 1: what is still open after RIDE_AFTER_S goes along with whatever is written next;
+        after OPEN_WITHIN_S it is written by itself. So a short request is written
+        once, as it ended, and a long one seldom needs a transaction of its own.
+Rule 2: one timer for all of them, and none while there is nothing to write ahead.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 
 from gateway.record import Record
 
-OPEN_EVERY_S = 0.025
-"""The timer's turn: an ``open`` row is on its way one to two turns after its begin."""
+RIDE_AFTER_S = 0.025
+OPEN_WITHIN_S = 0.05
 
 
 class Ahead:
     """
     Args:
-        hand_on: called with the records that are still open.
+        write: called with the records that may not wait any longer.
     """
 
-    def __init__(self, hand_on: Callable[[Collection[Record]], None]) -> None:
-        self._hand_on = hand_on
+    def __init__(self, write: Callable[[list[Record]], None]) -> None:
+        self._write = write
         self._loop = asyncio.get_running_loop()
-        # By identity: a record has no hash. The value keeps the id its own.
-        self._young: dict[int, Record] = {}
-        self._old: dict[int, Record] = {}  # since before the timer's last turn
+        # In the order of their begin, by identity, for a record has no hash.
+        self._begun: dict[int, tuple[float, Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._begun)
 
     def begin(self, record: Record) -> None:
-        """*record* is being sent upstream."""
-        if id(record) not in self._old:
-            self._young[id(record)] = record
+        """*record* is being sent upstream, or once more."""
+        self._begun.setdefault(id(record), (time.monotonic(), record))
         if self._timer is None:
-            self._timer = self._loop.call_later(OPEN_EVERY_S, self._turn)
+            self._timer = self._loop.call_later(OPEN_WITHIN_S, self._look)
 
     def drop(self, record: Record) -> None:
-        """*record* has ended, or its row is written otherwise."""
-        if self._young.pop(id(record), None) is None:
-            self._old.pop(id(record), None)
+        """*record* has ended."""
+        self._begun.pop(id(record), None)
 
-    def finish(self) -> None:
-        """Hand on all that is left; the timer ends."""
+    def take(self, now: float, after_s: float = RIDE_AFTER_S) -> list[Record]:
+        """Those that began at least *after_s* seconds ago; they are dropped here."""
+        taken: list[Record] = []
+        for begun_at, record in self._begun.values():
+            if begun_at + after_s > now:
+                break
+            taken.append(record)
+        for record in taken:
+            del self._begun[id(record)]
+        return taken
+
+    def finish(self) -> list[Record]:
+        """All that is left; the timer ends."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        left = [*self._old.values(), *self._young.values()]
-        self._old, self._young = {}, {}
-        if left:
-            self._hand_on(left)
+        left = [record for _, record in self._begun.values()]
+        self._begun.clear()
+        return left
 
-    def _turn(self) -> None:
-        left = self._old
-        self._old, self._young = self._young, {}
-        self._timer = (
-            self._loop.call_later(OPEN_EVERY_S, self._turn) if self._old else None
-        )
-        if left:
-            self._hand_on(left.values())
+    def _look(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        if late := self.take(now, OPEN_WITHIN_S):
+            self._write(late)
+        for begun_at, _ in self._begun.values():
+            # Not by the instant: whoever is due soon after can then go along.
+            wait_s = max(begun_at + OPEN_WITHIN_S - now, RIDE_AFTER_S / 2)
+            self._timer = self._loop.call_later(wait_s, self._look)
+            return

@@ -123,13 +123,15 @@ class Writer:
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread.start()
 
-    def put(self, entry: Entry) -> None:
-        """Have *entry* written; called from the event loop."""
-        # First the entry, then the look: the thread does it the other way round, so
+    def put(self, *entries: Entry) -> None:
+        """
+        Have *entries* written, the most urgent is the last; called from the event loop.
+        """
+        # First the entries, then the look: the thread does it the other way round, so
         # one of the two always sees the other.
-        self._incoming.append(entry)
+        self._incoming.extend(entries)
         listening = self._listening
-        if listening and (entry.urgent or listening is Listening.ANY):
+        if listening and (entries[-1].urgent or listening is Listening.ANY):
             self._listening = Listening.NONE
             self._bell.put(None)
 

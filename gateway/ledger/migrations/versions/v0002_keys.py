@@ -31,7 +31,8 @@ PARTIAL = {
 def _new_key(table: str) -> None:
     """SQLite copies the table for it; PostgreSQL makes a new index."""
     name = f"{table}_pkey"
-    with op.batch_alter_table(table, recreate="auto") as batch:
+    kind = {"sqlite_with_rowid": table != "attempt"}
+    with op.batch_alter_table(table, table_kwargs=kind) as batch:
         if op.get_context().dialect.name != "sqlite":
             batch.drop_constraint(name, type_="primary")
         batch.create_primary_key(name, KEYS[table])
