@@ -11,17 +11,24 @@ import sys
 from gateway.__main__ import main
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.writer import Entry
+from gateway.record import Record
 
 
-async def _written(self: Ledger, entry: Entry) -> None:
-    """Say that *entry* is durable."""
+def _forget(ledger: Ledger, of: Record | Entry) -> None:
+    """Keep nothing of it."""
 
 
-def _put(self: Ledger, entry: Entry) -> None:
-    """Forget *entry*."""
+async def _durable(ledger: Ledger, of: Record | Entry) -> None:
+    """Say that it is durable."""
+
+
+INSTEAD = {
+    **{"begin": _forget, "add": _forget, "_put": _forget},
+    **{"close": _durable, "_written": _durable},
+}
 
 
 if __name__ == "__main__":
-    Ledger._written = _written  # type: ignore[method-assign]
-    Ledger._put = _put  # type: ignore[method-assign]
+    for name, nothing in INSTEAD.items():
+        setattr(Ledger, name, nothing)
     sys.exit(main())

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event
@@ -19,8 +20,8 @@ from gateway.ledger import ledger as ledger_module
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.statement import Driver
-from gateway.ledger.tables import response
+from gateway.ledger.statement import Driver, moment
+from gateway.ledger.tables import account_state, attempt, response
 from gateway.ledger.writer import Write
 from gateway.record import Attempt
 from tests.ledger_places import (  # noqa: F401
@@ -102,7 +103,8 @@ async def test_what_cannot_be_made_durable_is_never_a_success(
 
     with capture_logs() as logs:
         with sabotage(pragma):
-            big = record_of("b-bad", marks=record_of().marks * 5000, session="s" * 500)
+            big = record_of("b-bad")
+            big.mark(101.0, "long", text="x" * 200_000)
             with pytest.raises(GatewayError) as raised:
                 await ledger.close(big)
             assert ("ledger_unavailable", 503) == (
@@ -173,21 +175,32 @@ async def test_a_folder_that_vanished_and_returned_heals(
     assert [("a", "failed", "ledger_unavailable")] == place.rows(BY_ID)
 
 
+def poison_plain(database: Database) -> Write:
+    row = {"response_id": "r", "user": "u", "account": "a", "body": None}
+    when = {"created_at": NOON, "expires_at": NOON}
+    return Write(database.plain_upsert(response), "poison", row | when)
+
+
+def poison_null(database: Database) -> Write:
+    row = "a", None, moment(NOON)
+    return Write(database.upsert(account_state), "poison", row)
+
+
+def poison_huge(database: Database) -> Write:
+    row = "r", moment(NOON), 10**40, "a", moment(NOON), None, 200, ""
+    return Write(database.upsert(attempt), "poison", row)
+
+
+@pytest.mark.parametrize("make", [poison_plain, poison_null, poison_huge])
 async def test_one_row_that_can_never_be_written_harms_no_other(
-    place: Place, open_ledger: OpenLedger
+    place: Place, open_ledger: OpenLedger, make: Callable[[Database], Write]
 ) -> None:
     ledger = await open_ledger(place)
-    poison = Write(
-        ledger.database.plain_upsert(response),
-        "poison",
-        {"response_id": "r", "user": "u", "account": "a", "body": None}
-        | {"created_at": NOON, "expires_at": NOON},
-    )
+    closings = [ledger.close(record_of()) for _ in range(5)]
 
     with capture_logs() as logs:
-        closings = [ledger.close(record_of()) for _ in range(5)]
         *good, bad = await asyncio.gather(
-            *closings, ledger.write(poison), return_exceptions=True
+            *closings, ledger.write(make(ledger.database)), return_exceptions=True
         )
 
     assert [None] * 5 == good
@@ -195,6 +208,21 @@ async def test_one_row_that_can_never_be_written_harms_no_other(
     assert ["ledger.rejected"] == [line["event"] for line in logs]
     assert ledger.healthy
     assert [(5,)] == place.rows("SELECT count(*) FROM request")
+
+
+async def test_a_connection_that_is_lost_is_made_anew_unnoticed(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    ledger = await open_ledger(place)
+    await ledger.close(record_of("a"))
+    driver: Any = ledger.database._driver
+    driver.close()
+
+    with capture_logs() as logs:
+        await ledger.close(record_of("b"))
+
+    assert [] == logs
+    assert [("a", "ok", ""), ("b", "ok", "")] == place.rows(BY_ID)
 
 
 async def test_a_slow_ledger_is_logged_with_figures(
