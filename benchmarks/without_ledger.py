@@ -14,7 +14,7 @@ from gateway.ledger.writer import Entry
 from gateway.record import Record
 
 
-def _forget(ledger: Ledger, of: Record | Entry) -> None:
+def _forget(ledger: Ledger, *of: Record | Entry) -> None:
     """Keep nothing of it."""
 
 

@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -183,11 +182,12 @@ class Ledger:
 
     def _put_open(self, records: list[Record]) -> None:
         """Write *records* ahead, now."""
-        self._put(self._open(records, urgent=True))
+        entries = self._open(records)
+        entries[-1].urgent = True
+        self._put(*entries)
 
-    def _open(self, records: list[Record], urgent: bool = False) -> Entry:
-        rows = (rows_of(record, is_open=True) for record in records)
-        return Entry(tuple(chain.from_iterable(map(self._writes, rows))), urgent)
+    def _open(self, records: list[Record]) -> list[Entry]:
+        return [Entry(self._writes(rows_of(one, is_open=True))) for one in records]
 
     def _writes(self, rows: Rows) -> tuple[Write, ...]:
         key = rows.request[:2]
@@ -197,18 +197,17 @@ class Ledger:
             Write(self._put_timeline, key, rows.timeline),
         )
 
-    def _put(self, entry: Entry) -> None:
-        now = self._put_at = entry.put_at = time.monotonic()
+    def _put(self, *entries: Entry) -> None:
+        """Have *entries* written; if the last is urgent, what is due goes along."""
+        now = self._put_at = time.monotonic()
+        if entries[-1].urgent and self._ahead:
+            entries = *self._open(self._ahead.take(now)), *entries
+        for entry in entries:
+            entry.put_at = now
         if not self._waiting:
             self._heard_at = now
-        self._waiting += 1
-        if entry.urgent and self._ahead and (due := self._ahead.take(now)):
-            along = self._open(due)
-            along.put_at = now
-            self._waiting += 1
-            self._writer.put(along, entry)
-        else:
-            self._writer.put(entry)
+        self._waiting += len(entries)
+        self._writer.put(*entries)
 
     async def _written(self, entry: Entry) -> None:
         """Put *entry* and wait until it is durable."""
