@@ -19,7 +19,7 @@ import orjson
 
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import request
-from gateway.record import Attempt, Mark, Record
+from gateway.record import Attempt, Mark, Marked, Record
 from gateway.usage import count
 
 Row = tuple[Any, ...]
@@ -116,7 +116,7 @@ def _attempt_row(request_id: str, started_at: str, attempt: Attempt) -> Row:
 
 def marks_json(marks: Sequence[Marked]) -> str:
     """A timeline as JSON; a very long one keeps its beginning and its end."""
-    kept: Iterable[tuple[float, str, dict[str, Any]]] = marks
+    kept: Iterable[Marked] = marks
     if len(marks) > MAX_MARKS:
         half = MAX_MARKS // 2
         at_s, _, _ = marks[half]
