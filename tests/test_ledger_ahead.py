@@ -40,7 +40,7 @@ def batches_fixture(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def noted(writer: Writer, grouped: Grouped) -> None:
         requests, *_ = grouped.values()
-        seen.append([row[0] for row in requests.values()])
+        seen.append([rows.request[0] for rows in requests.values()])
         whole(writer, grouped)
 
     monkeypatch.setattr(Writer, "_execute", noted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gateway.ledger import ledger as ledger_module
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.statement import Driver, moment
+from gateway.ledger.statement import Call, moment
 from gateway.ledger.tables import account_state, attempt, response
 from gateway.ledger.writer import Write
 from gateway.record import Attempt
@@ -61,11 +61,8 @@ def sabotage(pragma: str) -> Iterator[None]:
 
     whole = Database.flush
 
-    @contextmanager
-    def spoilt(database: Database) -> Iterator[Driver]:
-        with whole(database) as driver:
-            driver.execute(pragma)
-            yield driver
+    def spoilt(database: Database, calls: Sequence[Call]) -> None:
+        whole(database, [(pragma, ()), *calls])
 
     event.listen(Engine, "begin", spoil)
     with pytest.MonkeyPatch.context() as patch:

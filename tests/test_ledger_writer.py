@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from sqlalchemy.dialects import sqlite
 
 from gateway.ledger import statement
 from gateway.ledger.database import Database
+from gateway.ledger.requests import SqliteRequests
+from gateway.ledger.rows import rows_of
 from gateway.ledger.statement import Values
-from gateway.ledger.tables import account_state, request
+from gateway.ledger.tables import account_state
 from gateway.ledger.writer import (
-    COMMIT_EVERY_S,
     LINGER_S,
     Entry,
     Listening,
     Writer,
 )
-from tests.ledger_places import Place, sqlite_place_fixture  # noqa: F401
+from gateway.record import Attempt
+from tests.ledger_places import (  # noqa: F401
+    NOON,
+    OpenLedger,
+    Place,
+    open_ledger_fixture,
+    record_of,
+    sqlite_place_fixture,
+)
 
 URGENT = Entry((), urgent=True, put_at=100.0)
 LATER = Entry((), put_at=50.0)
@@ -36,10 +43,8 @@ def writer_fixture(sqlite_place: Place) -> Writer:
     [
         pytest.param([], 0.0, 7.0, Listening.ANY, id="idle-until-the-purge"),
         pytest.param([LATER], 0.0, 50 + LINGER_S, Listening.URGENT, id="lingering"),
-        pytest.param([URGENT], 0.0, 90 + COMMIT_EVERY_S, Listening.NONE, id="pulse"),
-        pytest.param(
-            [LATER, URGENT], 0.0, 90 + COMMIT_EVERY_S, Listening.NONE, id="both"
-        ),
+        pytest.param([URGENT], 0.0, 94.0, Listening.NONE, id="pulse"),
+        pytest.param([LATER, URGENT], 0.0, 94.0, Listening.NONE, id="both"),
         pytest.param([URGENT], 120.0, 120.0, Listening.NONE, id="in-trouble"),
     ],
 )
@@ -50,7 +55,7 @@ def test_how_long_the_writer_waits_and_for_what(
     until: float,
     listening: Listening,
 ) -> None:
-    writer._began_at, writer._purge_at, writer._retry_at = 90.0, 7.0, retry_at
+    writer._next_at, writer._purge_at, writer._retry_at = 94.0, 7.0, retry_at
     for entry in entries:
         writer.put(entry)
     writer._take()
@@ -79,42 +84,58 @@ def test_the_thread_is_woken_only_for_what_it_listens_to(
     assert rings == writer._bell.qsize()
 
 
-class Calls:
-    """A driver that notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[str, Any]] = []
-
-    def execute(self, sql: str, values: Any = ()) -> None:
-        self.made.append((sql, values))
-
-    def commit(self) -> None:
-        """Nothing to do."""
-
-    def rollback(self) -> None:
-        """Nothing to do."""
-
-
 @pytest.mark.parametrize(
     ("rows", "calls"),
     [(0, []), (1, [1]), (2, [2]), (30, [30]), (31, [30, 1]), (75, [30, 30, 15])],
 )
 def test_many_rows_are_few_calls(rows: int, calls: list[int]) -> None:
-    driver = Calls()
     listed = [(f"account-{number}", "[]", "now") for number in range(rows)]
 
-    Values(account_state, sqlite.dialect()).write(driver, listed)
+    made = list(Values(account_state, sqlite.dialect()).calls(listed))
 
-    assert calls == [sql.count("(?, ?, ?)") for sql, _ in driver.made]
+    assert calls == [text.count("(?, ?, ?)") for text, _ in made]
     assert [one for row in listed for one in row] == [
-        value for _, values in driver.made for value in values
+        value for _, values in made for value in values
     ]
 
 
 def test_no_statement_has_more_variables_than_an_old_sqlite_takes() -> None:
-    driver = Calls()
-    width = len(request.columns)
+    rows = [rows_of(record_of()) for _ in range(100)]
 
-    Values(request, sqlite.dialect()).write(driver, [tuple(range(width))] * 100)
+    made = list(SqliteRequests(sqlite.dialect()).calls(rows))
 
-    assert 1 < max(len(values) for _, values in driver.made) <= statement.MAX_VARIABLES
+    assert 1 < max(len(values) for _, values in made) <= statement.MAX_VARIABLES
+
+
+async def test_a_request_is_one_statement_and_each_part_in_its_table(
+    sqlite_place: Place, open_ledger: OpenLedger
+) -> None:
+    """Without an attempt, with one, with three: all in one call of the driver."""
+    ledger = await open_ledger(sqlite_place)
+    tries = [Attempt(n, f"account-{n}", NOON, NOON + n, 200 + n) for n in (1, 2, 3)]
+    records = [record_of(f"r{n}", attempts=tries[:n]) for n in (0, 1, 3)]
+    rows = [rows_of(record) for record in records]
+
+    [call] = ledger.database.requests.calls(rows)
+    for record in records:
+        ledger.add(record)
+        await ledger.close(record)
+
+    assert 5 * len(rows[0].request) < len(call[1])
+    assert [("r0", 0), ("r1", 1), ("r3", 3)] == sqlite_place.rows(
+        "SELECT request_id, attempts FROM request ORDER BY 1"
+    )
+    assert [("r1", 1, 201), ("r3", 1, 201), ("r3", 2, 202), ("r3", 3, 203)] == (
+        sqlite_place.rows("SELECT request_id, n, status FROM attempt ORDER BY 1, 2")
+    )
+    assert [(3,)] == sqlite_place.rows("SELECT count(marks) FROM timeline")
+
+
+async def test_the_view_is_the_writers_alone(
+    sqlite_place: Place, open_ledger: OpenLedger
+) -> None:
+    await open_ledger(sqlite_place)
+
+    assert [] == sqlite_place.rows(
+        "SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger')"
+    )

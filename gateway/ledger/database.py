@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,15 @@ from sqlalchemy.exc import (
 )
 
 from gateway.ledger import schema
-from gateway.ledger.statement import Driver, Plain, Upsert, plain_upsert, upsert
+from gateway.ledger.requests import requests
+from gateway.ledger.statement import (
+    Call,
+    Driver,
+    Plain,
+    Upsert,
+    plain_upsert,
+    upsert,
+)
 
 BUSY_TIMEOUT_S = 5.0  # how long another process may keep SQLite's write lock
 # Takes the write lock at once: a lock taken half-way fails without waiting.
@@ -82,7 +90,13 @@ def resolve(url: str, base: Path) -> URL:
 
 
 class Database:
-    """One ledger's database; ``dialect`` is "sqlite" or "postgresql"."""
+    """
+    One ledger's database.
+
+    Attributes:
+        dialect: "sqlite" or "postgresql".
+        requests: how whole requests are written here.
+    """
 
     def __init__(self, url: str, base: Path) -> None:
         self.url = resolve(url, base)
@@ -93,6 +107,7 @@ class Database:
         self._reader = self._reading_engine()
         self._held: Connection | None = None  # by the one thread that writes
         self._driver: Driver | None = None  # of ``_held``
+        self.requests = requests(self._dialect)
 
     @property
     def sqlite(self) -> bool:
@@ -134,14 +149,14 @@ class Database:
         with held.begin():
             yield held
 
-    @contextmanager
-    def flush(self) -> Iterator[Driver]:
-        """As ``write``, on the driver's own connection: for what happens always."""
+    def flush(self, calls: Sequence[Call]) -> None:
+        """A transaction of *calls* alone, on the driver's own connection."""
         _, driver = self._connected()
         try:
-            if self._path is not None:
+            if self.sqlite and len(calls) > 1:  # one is a transaction by itself
                 driver.execute(BEGIN)
-            yield driver
+            for text, values in calls:
+                driver.execute(text, values)
             driver.commit()
         except BaseException:
             with suppress(self._errors.Error):  # the connection may be gone
@@ -221,6 +236,8 @@ class Database:
         if self._held is None or self._driver is None:
             self._held = self._writer.connect()
             self._driver = driver_of(self._held)
+            for text in self.requests.setup:
+                self._driver.execute(text)
         return self._held, self._driver
 
     def _make_file(self) -> None:

@@ -28,7 +28,7 @@ from gateway.ledger.ahead import RIDE_AFTER_S, Ahead
 from gateway.ledger.database import Database, LedgerError, reason
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import Rows, rows_of
-from gateway.ledger.tables import attempt, request, timeline
+from gateway.ledger.tables import attempt, request
 from gateway.ledger.waits import Waits
 from gateway.ledger.writer import Entry, Report, Write, Writer
 from gateway.record import Record
@@ -62,9 +62,6 @@ class Ledger:
         self._ahead = Ahead(self._put_open)
         self._waits = Waits(self._overdue)
         self._writer = Writer(database, Retention(rules).purge, self._from_thread)
-        self._put_request = database.upsert(request)
-        self._put_attempt = database.upsert(attempt)
-        self._put_timeline = database.upsert(timeline)
         self._waiting = 0
         self._dropped = 0
         self._trouble = ""
@@ -131,9 +128,9 @@ class Ledger:
         self._ahead.drop(record)
         rows = rows_of(record)
         try:
-            await self._written(Entry(self._writes(rows)))
+            await self._written(self._entry(rows))
         except GatewayError:
-            self._put(Entry(self._writes(rows.as_undone())))
+            self._put(self._entry(rows.as_undone()))
             raise
 
     def add(self, record: Record) -> None:
@@ -143,7 +140,7 @@ class Ledger:
         if not rows.sent and self._waiting >= MAX_WAITING:
             self._dropped += 1
             return
-        self._put(Entry(self._writes(rows)))
+        self._put(self._entry(rows))
 
     async def write(self, *writes: Write) -> None:
         """
@@ -187,15 +184,10 @@ class Ledger:
         self._put(*entries)
 
     def _open(self, records: list[Record]) -> list[Entry]:
-        return [Entry(self._writes(rows_of(one, is_open=True))) for one in records]
+        return [self._entry(rows_of(one, is_open=True)) for one in records]
 
-    def _writes(self, rows: Rows) -> tuple[Write, ...]:
-        key = rows.request[:2]
-        return (
-            Write(self._put_request, key, rows.request),
-            *(Write(self._put_attempt, row[:3], row) for row in rows.attempts),
-            Write(self._put_timeline, key, rows.timeline),
-        )
+    def _entry(self, rows: Rows) -> Entry:
+        return Entry((Write(self._database.requests, rows.request[:2], rows),))
 
     def _put(self, *entries: Entry) -> None:
         """Have *entries* written; if the last is urgent, what is due goes along."""

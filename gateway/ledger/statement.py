@@ -13,11 +13,11 @@ Rule 3: what is written all the time goes to the driver itself: SQLAlchemy makes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from sqlalchemy import (
@@ -55,16 +55,20 @@ class Driver(Protocol):
     def rollback(self) -> None: ...
 
 
+Call = tuple[str, Sequence[Any]]
+"""What a driver's ``execute`` takes: the text and its values."""
+
+
 class Upsert(Protocol):
     """
-    Inserts rows of a table, or brings those with the same key up to date.
+    Inserts rows, or brings those with the same key up to date.
 
     A row has a JSON value for every column; a moment is the text that ``moment``
     makes. No two rows of one call have the same key.
     """
 
-    def write(self, driver: Driver, rows: Collection[Row]) -> None:
-        """Write *rows* inside the transaction that is open."""
+    def calls(self, rows: Collection[Any]) -> Iterator[Call]:
+        """What is to be executed, in one transaction, to write *rows*."""
         ...
 
 
@@ -75,23 +79,42 @@ class Values:
     Unpacking a JSON text of a request cost four times as much (SQLite 3.40).
     """
 
-    __slots__ = ("_most", "_texts")
+    __slots__ = ("_texts",)
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
-        one = str(_replacing(table, _insert(table, dialect)).compile(dialect=dialect))
-        head, _, tail = one.partition(" ON CONFLICT ")
-        row = "(" + ", ".join("?" * len(table.columns)) + ")"
-        self._most = min(MAX_ROWS, MAX_VARIABLES // len(table.columns))
-        self._texts = [
-            f"{head}{f', {row}' * (rows - 1)} ON CONFLICT {tail}"
-            for rows in range(1, self._most + 1)
-        ]
+        head, tail = upsert_parts(table, dialect)
+        self._texts = multi_row(f"{head} VALUES ", tail, len(table.columns))
 
-    def write(self, driver: Driver, rows: Collection[Row]) -> None:
-        """Write *rows*."""
+    def calls(self, rows: Collection[Row]) -> Iterator[Call]:
+        """See ``Upsert.calls``."""
+        return self._texts.calls(rows)
+
+
+class MultiRow(NamedTuple):
+    """A statement for one row, for two, …; the longest takes what is left over."""
+
+    texts: list[str]
+
+    def calls(self, rows: Iterable[Row]) -> Iterator[Call]:
+        """The fewest statements for *rows*."""
         left = iter(rows)
-        while some := list(islice(left, self._most)):
-            driver.execute(self._texts[len(some) - 1], list(chain(*some)))
+        while some := list(islice(left, len(self.texts))):
+            yield self.texts[len(some) - 1], list(chain(*some))
+
+
+def multi_row(head: str, tail: str, width: int) -> MultiRow:
+    """*head*, any number of rows of *width* values, *tail*."""
+    row = "(" + ", ".join("?" * width) + ")"
+    most = min(MAX_ROWS, MAX_VARIABLES // width)
+    counts = range(1, most + 1)
+    return MultiRow([head + ", ".join([row] * count) + tail for count in counts])
+
+
+def upsert_parts(table: Table, dialect: Dialect) -> tuple[str, str]:
+    """What stands before and behind the values of an upsert of SQLite."""
+    one = str(_replacing(table, _insert(table, dialect)).compile(dialect=dialect))
+    head, _, rest = one.partition(" VALUES ")
+    return head, " ON CONFLICT " + rest.partition(" ON CONFLICT ")[2]
 
 
 class Recordset:
@@ -105,10 +128,10 @@ class Recordset:
         insert = _insert(table, dialect).from_select(self._names, rows)
         self._text = str(_replacing(table, insert).compile(dialect=dialect))
 
-    def write(self, driver: Driver, rows: Collection[Row]) -> None:
-        """Write *rows*."""
+    def calls(self, rows: Collection[Row]) -> Iterator[Call]:
+        """See ``Upsert.calls``."""
         listed = orjson.dumps([dict(zip(self._names, row)) for row in rows])
-        driver.execute(self._text, (listed.decode(),))
+        yield self._text, (listed.decode(),)
 
 
 class Plain:

@@ -4,8 +4,9 @@ The one writer of a ledger, in its own thread.
 Rule 1: everything that has arrived goes into one transaction (group commit), so a
         hundred endings at once cost one flush to the disk.
 Rule 2: an urgent entry is written at once, but the writer has a pulse: at most one
-        transaction each few milliseconds, so that under load many share one. The
-        others may linger, and what is overtaken meanwhile is not written at all.
+        transaction each few milliseconds, and a rest as long as the last one took, so
+        that under load many share one. The others may linger, and what is overtaken
+        meanwhile is not written at all.
 Rule 3: what cannot be written is kept and tried again; the retry is the probe that
         finds out that the trouble is over. An entry that the database would never
         take is rejected alone.
@@ -37,6 +38,7 @@ from gateway.ledger.database import Database, driver_of, reason
 from gateway.ledger.statement import Plain, Upsert
 
 COMMIT_EVERY_S = 0.004
+REST = 1.0  # share of a transaction's time; long ones are those of a busy loop
 LINGER_S = 0.02
 IDLE_S = 60.0  # between two looks for rows that are too old
 # An event loop that computes gives the interpreter away for an instant at each turn,
@@ -110,7 +112,7 @@ class Writer:
         self._batch: list[Entry] = []
         self._urgent = False  # something in the batch is
         self._stopping = False
-        self._began_at = 0.0  # the last transaction
+        self._next_at = 0.0  # the earliest moment for the next transaction
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
         self._purge_at = 0.0
@@ -178,7 +180,7 @@ class Writer:
         if self._retry_at:
             return self._retry_at, Listening.NONE
         if self._urgent:
-            return self._began_at + COMMIT_EVERY_S, Listening.NONE
+            return self._next_at, Listening.NONE
         if self._batch:
             return self._batch[0].put_at + LINGER_S, Listening.URGENT
         return self._purge_at, Listening.ANY
@@ -191,7 +193,7 @@ class Writer:
         self._listening = Listening.NONE
 
     def _flush(self) -> None:
-        self._began_at = time.monotonic()
+        began_at = time.monotonic()
         try:
             rejected = self._commit_batch()
         # Whatever a driver raises, the one writer must outlive it.
@@ -206,6 +208,8 @@ class Writer:
         self._urgent = False
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
+        now = time.monotonic()
+        self._next_at = max(began_at + COMMIT_EVERY_S, now + REST * (now - began_at))
         self._report(Report(done, rejected))
 
     def _commit_batch(self) -> list[tuple[Entry, str]]:
@@ -250,12 +254,17 @@ class Writer:
                 for statement, rows in grouped.items():
                     if isinstance(statement, Plain):
                         statement.run(connection, rows.values())
-                    else:
-                        statement.write(driver, rows.values())
+                        continue
+                    for text, values in statement.calls(rows.values()):
+                        driver.execute(text, values)
             return
-        with self._database.flush() as driver:
-            for statement, rows in grouped.items():
-                statement.write(driver, rows.values())  # type: ignore[union-attr]
+        self._database.flush(
+            [
+                call
+                for statement, rows in grouped.items()
+                for call in statement.calls(rows.values())  # type: ignore[union-attr]
+            ]
+        )
 
     def _trouble(self, exc: Exception) -> float:
         """Tell of *exc*; seconds until the next try."""

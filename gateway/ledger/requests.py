@@ -1,0 +1,112 @@
+"""
+A request with its attempts and its timeline, written together.
+
+On SQLite that is *one* statement: its rows go into a view that only the writing
+connection has, and the view's trigger puts each part where it belongs. One statement
+is a transaction by itself and one call of the driver. As five (begin, three tables,
+commit) the writer handed the interpreter over some fifteen times a batch, and each
+time had to wait for a busy event loop to give it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+from sqlalchemy import Dialect
+
+from gateway.ledger.rows import Row, Rows
+from gateway.ledger.statement import Call, Recordset, multi_row, upsert_parts
+from gateway.ledger.tables import attempt, request, timeline
+
+VIEW = "whole_request"
+_REQUEST = [f"request_{c.name}" for c in request.columns]
+_ATTEMPT = [f"attempt_{c.name}" for c in attempt.columns][
+    2:
+]  # behind the request's key
+_COLUMNS = [*_REQUEST, *_ATTEMPT, "marks"]
+_KEY = _REQUEST[:2]
+_NO_ATTEMPT = (None,) * len(_ATTEMPT)
+
+
+class Requests(Protocol):
+    """
+    Writes ``Rows``.
+
+    Attributes:
+        setup: what a connection must run once before.
+    """
+
+    setup: Sequence[str]
+
+    def calls(self, rows: Collection[Rows]) -> Iterator[Call]:
+        """What is to be executed, in one transaction, to write *rows*."""
+        ...
+
+
+class SqliteRequests:
+    """By the view."""
+
+    setup: Sequence[str]
+
+    def __init__(self, dialect: Dialect) -> None:
+        columns = ", ".join(f"NULL AS {name}" for name in _COLUMNS)
+        self.setup = (
+            f"CREATE TEMP VIEW {VIEW} AS SELECT {columns}",
+            f"CREATE TEMP TRIGGER {VIEW}_insert INSTEAD OF INSERT ON {VIEW}"
+            f" BEGIN {'; '.join(_parts(dialect))}; END",
+        )
+        head = f"INSERT INTO {VIEW} ({', '.join(_COLUMNS)}) VALUES "
+        self._texts = multi_row(head, "", len(_COLUMNS))
+
+    def calls(self, rows: Collection[Rows]) -> Iterator[Call]:
+        """See ``Requests.calls``."""
+        listed = [row for whole in rows for row in _view_rows(whole)]
+        return self._texts.calls(listed)
+
+
+def _parts(dialect: Dialect) -> Iterator[str]:
+    """The statements of the trigger."""
+    for table, names, having in (
+        (request, _REQUEST, "true"),
+        (attempt, [*_KEY, *_ATTEMPT], "NEW.attempt_n IS NOT NULL"),
+        (timeline, [*_KEY, "marks"], "true"),
+    ):
+        head, tail = upsert_parts(table, dialect)
+        values = ", ".join(f"NEW.{name}" for name in names)
+        # Without WHERE, SQLite takes the ON of ON CONFLICT for that of a join.
+        yield f"{head} SELECT {values} WHERE {having}{tail}"
+
+
+def _view_rows(whole: Rows) -> Iterator[Row]:
+    """A row for each attempt; the request's own part is the same in all of them."""
+    marks = whole.timeline[2]
+    if not whole.attempts:
+        yield (*whole.request, *_NO_ATTEMPT, marks)
+    for row in whole.attempts:
+        yield (*whole.request, *row[2:], marks)
+
+
+class PostgresqlRequests:
+    """Table by table."""
+
+    setup: Sequence[str] = ()
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._request = Recordset(request, dialect)
+        self._attempt = Recordset(attempt, dialect)
+        self._timeline = Recordset(timeline, dialect)
+
+    def calls(self, rows: Collection[Rows]) -> Iterator[Call]:
+        """See ``Requests.calls``."""
+        yield from self._request.calls([whole.request for whole in rows])
+        attempts = [row for whole in rows for row in whole.attempts]
+        if attempts:
+            yield from self._attempt.calls(attempts)
+        yield from self._timeline.calls([whole.timeline for whole in rows])
+
+
+def requests(dialect: Dialect) -> Requests:
+    """How requests are written to a database of *dialect*."""
+    kind = SqliteRequests if dialect.name == "sqlite" else PostgresqlRequests
+    return kind(dialect)
