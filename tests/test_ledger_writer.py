@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy.dialects import sqlite
 
 from gateway.ledger import statement
+from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database
 from gateway.ledger.requests import SqliteRequests
 from gateway.ledger.rows import rows_of
 from gateway.ledger.statement import Values
 from gateway.ledger.tables import account_state
 from gateway.ledger.writer import (
+    BUSY_EVERY_S,
+    COMMIT_EVERY_S,
     LINGER_S,
+    MANY,
     Entry,
     Listening,
     Writer,
@@ -61,6 +67,23 @@ def test_how_long_the_writer_waits_and_for_what(
     writer._take()
 
     assert (until, listening) == writer._patience()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "every_s"),
+    [(0, COMMIT_EVERY_S), (MANY - 1, COMMIT_EVERY_S), (MANY, BUSY_EVERY_S)],
+)
+def test_the_pulse_is_slower_where_many_share_it(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, waiting: int, every_s: float
+) -> None:
+    monkeypatch.setattr(writer_module, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr(writer, "_commit_batch", lambda: [])
+    writer.put(*[LATER] * 9, *[URGENT] * waiting)
+    writer._take()
+
+    writer._flush()
+
+    assert 100.0 + every_s == writer._next_at
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ The one writer of a ledger, in its own thread.
 Rule 1: everything that has arrived goes into one transaction (group commit), so a
         hundred endings at once cost one flush to the disk.
 Rule 2: an urgent entry is written at once, but the writer has a pulse: at most one
-        transaction each few milliseconds, and a rest as long as the last one took, so
-        that under load many share one. The others may linger, and what is overtaken
-        meanwhile is not written at all.
+        transaction each few milliseconds, fewer when many wait for each, so that they
+        share it. The others may linger, and what is overtaken meanwhile is not
+        written at all.
 Rule 3: what cannot be written is kept and tried again; the retry is the probe that
         finds out that the trouble is over. An entry that the database would never
         take is rejected alone.
@@ -38,7 +38,8 @@ from gateway.ledger.database import Database, driver_of, reason
 from gateway.ledger.statement import Plain, Upsert
 
 COMMIT_EVERY_S = 0.004
-REST = 1.0  # share of a transaction's time; long ones are those of a busy loop
+BUSY_EVERY_S = 0.01  # behind a transaction for which MANY waited
+MANY = 4
 LINGER_S = 0.02
 IDLE_S = 60.0  # between two looks for rows that are too old
 # An event loop that computes gives the interpreter away for an instant at each turn,
@@ -110,7 +111,7 @@ class Writer:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._listening = Listening.NONE
         self._batch: list[Entry] = []
-        self._urgent = False  # something in the batch is
+        self._urgent = 0  # how many in the batch are
         self._stopping = False
         self._next_at = 0.0  # the earliest moment for the next transaction
         self._retry_at = 0.0
@@ -173,7 +174,7 @@ class Writer:
         while incoming:
             entry = incoming.popleft()
             batch.append(entry)
-            self._urgent = self._urgent or entry.urgent
+            self._urgent += entry.urgent
 
     def _patience(self) -> tuple[float, Listening]:
         """Until when nothing has to be done, unless something arrives; and what."""
@@ -205,11 +206,11 @@ class Writer:
             refused = {id(entry) for entry, _ in rejected}
             done = [entry for entry in done if id(entry) not in refused]
         self._batch = []
-        self._urgent = False
+        every_s = COMMIT_EVERY_S if self._urgent < MANY else BUSY_EVERY_S
+        self._next_at = began_at + every_s
+        self._urgent = 0
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
-        now = time.monotonic()
-        self._next_at = max(began_at + COMMIT_EVERY_S, now + REST * (now - began_at))
         self._report(Report(done, rejected))
 
     def _commit_batch(self) -> list[tuple[Entry, str]]:
