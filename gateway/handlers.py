@@ -52,13 +52,19 @@ def request_id_of(request: web.BaseRequest) -> str:
     given = request.headers.get("x-request-id", "")
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    return new_uuid()
+    return new_uuid(time.time())
 
 
-def new_uuid() -> str:
-    """A random UUID (version 4); unique, not secret: it costs no system call."""
-    bits = random.getrandbits(128)
-    bits = bits & ~(0xF << 76 | 0x3 << 62) | (0x4 << 76 | 0x2 << 62)
+def new_uuid(unix_s: float) -> str:
+    """
+    A UUID of version 7: the time in milliseconds, then 74 bits of chance. Unique, not
+    secret. Ids that grow with the time fall into one place of the ledger's index.
+
+    Source: RFC 9562, 5.7
+    """
+    chance = random.getrandbits(74)
+    late, early = chance & (1 << 62) - 1, chance >> 62
+    bits = int(unix_s * 1000) << 80 | 7 << 76 | early << 64 | 2 << 62 | late
     digits = f"{bits:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

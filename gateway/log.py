@@ -197,12 +197,28 @@ def _bytes_of(stream: TextIO) -> BinaryIO:
     buffer = getattr(stream, "buffer", None)
     if isinstance(buffer, io.BufferedIOBase):
         return cast(BinaryIO, buffer)
-    # No buffer, or (python -u) a file that may take a part of a line only.
+    if isinstance(buffer, io.RawIOBase):
+        return cast(BinaryIO, _Unbuffered(buffer))
     return cast(BinaryIO, _Encoded(stream))
 
 
+class _Unbuffered:
+    """A file (python -u) that may take a part of a line only."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self.flush = raw.flush
+
+    def write(self, line: bytes) -> None:
+        while line:
+            taken = self._raw.write(line)
+            if taken is None:
+                raise BlockingIOError("stdout takes nothing at the moment")
+            line = line[taken:]
+
+
 class _Encoded:
-    """A stream of text, written to as one of bytes."""
+    """A stream of text without a file, written to as one of bytes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -230,3 +230,34 @@ def test_lines_are_there_at_once_and_whole_from_every_thread(tmp_path: Path) -> 
     assert sorted(f"{name}-{n}" for name in "abcdefgh" for n in range(50)) == (
         sorted(finished)
     )
+
+
+class Slow(io.RawIOBase):
+    """A file that takes a few bytes at a time, and at last none."""
+
+    def __init__(self, room: int) -> None:
+        self.got = b""
+        self._room = room
+
+    def write(self, data: Any) -> int | None:
+        part = bytes(data[: min(7, self._room)])
+        self.got += part
+        self._room -= len(part)
+        return len(part) if part else None
+
+
+@pytest.mark.parametrize(("room", "whole"), [(10_000, True), (20, False)])
+def test_an_unbuffered_file_gets_whole_lines(room: int, whole: bool) -> None:
+    """As under ``python -u``, where a write may take a part."""
+    raw = Slow(room)
+    lines = log._bytes_of(SimpleNamespace(buffer=raw))  # type: ignore[arg-type]
+    line = b'{"event":"thing.happened"}\n'
+
+    if whole:
+        lines.write(line)
+    else:
+        with pytest.raises(BlockingIOError):
+            lines.write(line)
+
+    assert raw.got == line[: len(raw.got)]
+    assert whole == (raw.got == line)
