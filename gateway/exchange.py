@@ -57,8 +57,6 @@ class Exchange:
     Args:
         outgoing: the request as this account gets it.
 
-    Attributes:
-        on_output: called once, when the first real output is there.
     """
 
     def __init__(
@@ -75,15 +73,19 @@ class Exchange:
         self._outgoing = outgoing
         self._upstream = upstream
         self._limits = limits
-        self.on_output: Callable[[], None] = lambda: None
         self._last: Batch | None = None
         self._body = bytearray()
 
     # --- streams ------------------------------------------------------------------
 
-    async def stream(self, course: Course, down: Downstream) -> Batch:
+    async def stream(
+        self, course: Course, down: Downstream, on_output: Callable[[], None]
+    ) -> Batch:
         """
         Relay a stream up to its ending, which is handed back unwritten.
+
+        Args:
+            on_output: called once, when the first real output is there.
 
         Raises:
             Refusal: before anything of an answer.
@@ -96,7 +98,7 @@ class Exchange:
             held, batch = await self._hold(reply, course, patience)
         if batch.ending and batch.ending.outcome == "failed" and not batch.started:
             return batch._replace(data=held)
-        self.on_output()
+        on_output()
         down.head(self._headers_down(reply))
         if batch.ending:
             return batch._replace(data=held)

@@ -328,7 +328,7 @@ class Handlers:
         """Wait for the user's slot, then relay; refuse early what never can be."""
         self._allowance.admit(turn)
         self._pool.check(turn)
-        turn.holder.on_wait = partial(_note_wait, turn)
+        turn.holder.on_wait = partial(_note_wait, turn.record)
         slot = await self._registry.user_slot(
             turn.user.name, turn.holder, turn.deadline, session=turn.session.value
         )
@@ -350,6 +350,7 @@ class Handlers:
 
     async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""
+        error.__traceback__ = None  # its frames hold it, and the request
         record, down = visit.record, visit.down
         if error.code == "client_gone" or (down and down.state is State.CLOSED):
             # It left, or has its terminal: the record says already how it ended.
@@ -375,8 +376,9 @@ class Handlers:
         return down.response
 
 
-def _note_wait(turn: Turn, place: Place) -> None:
-    turn.mark(
+def _note_wait(record: Record, place: Place) -> None:
+    record.mark(
+        time.monotonic(),
         "queued",
         scope=place.scope,
         position=place.position,

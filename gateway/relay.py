@@ -39,7 +39,7 @@ from gateway.protocols.convert import Converted
 from gateway.protocols.grammar import Batch, State, Watch
 from gateway.protocols.translate import Translation
 from gateway.protocols.wire import Ending, Facts
-from gateway.record import Attempt
+from gateway.record import Attempt, Record
 from gateway.turn import Turn
 from gateway.upstream import Upstream
 
@@ -106,6 +106,7 @@ class Relay:
                 return await self._attempt(turn, way, account, slot, down)
             except (Refusal, StatedFailure, UpstreamError) as failure:
                 verdict = verdict_of(failure, turn.record.upstream_model)
+                failure.__traceback__ = None  # its frames hold it, and the request
             except BaseException:
                 self._pool.dropped(turn, account.name)  # it says nothing of the account
                 raise
@@ -135,7 +136,7 @@ class Relay:
             turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
                 raise self._last_word(turn, way, choice)
-            turn.holder.on_wait = partial(_note_wait, turn)
+            turn.holder.on_wait = partial(_note_wait, turn.record)
             slot = await self._registry.account_slot(
                 choice.tiers,
                 turn.holder,
@@ -211,7 +212,6 @@ class Relay:
         try:
             request = self._write(turn, way, account)
             exchange = Exchange(turn, account, request, self._upstream, self._limits)
-            exchange.on_output = partial(self._served, turn, exchange, facts)
             if down is None:
                 read = partial(self._read_whole, turn, exchange, facts)
                 answer = await self._whole(turn, exchange, request, way.document, facts)
@@ -220,7 +220,8 @@ class Relay:
             down.facts = facts
             course = self._course(turn, request, facts)
             read = partial(exchange.drain, course)
-            batch = await exchange.stream(course, down)
+            served = partial(self._served, turn, exchange, facts)
+            batch = await exchange.stream(course, down, served)
             kept_turn = request.converted and turn.wire.name == "responses"
             answered = await self._conclude(
                 turn, batch, down, way.document if kept_turn else None
@@ -376,7 +377,7 @@ class Relay:
             if turn.path == PROTOCOLS["responses"].path:
                 await self._conversations.keep(turn, asked, document)
         self._enter(turn, ending, passes=request.converted is None)
-        exchange.on_output()
+        self._served(turn, exchange, facts)
         self._learn(turn, facts)
         turn.mark_ending(ending.outcome)
         turn.record.status = 200
@@ -447,5 +448,5 @@ class Relay:
         return self._pool.refusal(turn, choice, time.monotonic())
 
 
-def _note_wait(turn: Turn, place: Place) -> None:
-    turn.mark("queued", scope=place.scope, position=place.position)
+def _note_wait(record: Record, place: Place) -> None:
+    record.mark(time.monotonic(), "queued", scope=place.scope, position=place.position)

@@ -273,14 +273,16 @@ class DirectReply:
             self._stop_timers()
             self._wake()
             self._connection.abort()
+            if self._closed:
+                self._part()
 
     def _give_up(self) -> None:
         self._fail("upstream_reset", "closed by the gateway")
-        self._part()
 
     def _part(self) -> None:
         """Give the connection back, or drop it."""
         self._answer.drop()
+        self._silence.release()
         connection = self._connection
         if self._answer.may_reuse and connection.all_sent and connection.usable:
             connection.let_go()

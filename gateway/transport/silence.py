@@ -60,6 +60,14 @@ class Silence:
             self._timer.cancel()
             self._timer = None
 
+    def release(self) -> None:
+        """
+        Let go of whoever asked for it. Else the two would hold each other, and all
+        that a request has made would wait for the cycle collector.
+        """
+        self.stop()
+        del self._ours, self._on_limit
+
     def _set(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -70,26 +70,15 @@ class Writer:
         self._offsets: dict[int, int] = {}  # where a text begins in all of them
         self._thought = False
         self._gap = ""  # what parts one stretch of reasoning from the next
-        self._write: dict[type, Callable[[Any], bytes]] = {
-            TextDelta: self._text,
-            RefusalDelta: self._refusal,
-            ReasoningDelta: self._reasoning,
-            ArgsDelta: self._args,
-            CallOpen: self._call,
-            ItemOpen: self._open,
-            ItemClose: self._close,
-            Annotation: self._annotation,
-            Finish: self._finish,
-        }
 
     def write(self, event: Event) -> bytes:
         """See ``reply.Writer``."""
-        write = self._write.get(type(event))
+        write = _WRITE.get(type(event))
         if self._begun:
-            return write(event) if write else b""
+            return write(self, event) if write else b""
         self._begun = True
         first = self._chunk(b'{"role":"assistant","content":"","refusal":null}')
-        return first + write(event) if write else first
+        return first + write(self, event) if write else first
 
     def _chunk(self, delta: bytes) -> bytes:
         return self._delta + delta + self._tail
@@ -186,6 +175,19 @@ class Writer:
         if finish.tier:
             body["service_tier"] = finish.tier
         return body
+
+
+_WRITE: dict[type, Callable[[Writer, Any], bytes]] = {
+    TextDelta: Writer._text,
+    RefusalDelta: Writer._refusal,
+    ReasoningDelta: Writer._reasoning,
+    ArgsDelta: Writer._args,
+    CallOpen: Writer._call,
+    ItemOpen: Writer._open,
+    ItemClose: Writer._close,
+    Annotation: Writer._annotation,
+    Finish: Writer._finish,
+}
 
 
 class _Fold:

@@ -93,22 +93,6 @@ class Reader:
         self._over = False
         self._stop: dict[str, Any] = {}
         self._tier = ""
-        self._read: dict[str, Callable[[dict[str, Any]], list[Event]]] = {
-            "content_block_delta": self._delta,
-            "content_block_start": self._block_start,
-            "content_block_stop": self._block_stop,
-            "message_start": self._message_start,
-            "message_delta": self._message_delta,
-            "message_stop": self._message_stop,
-            "error": self._error,
-        }
-        self._read_delta: dict[str, Callable[[_Block, dict[str, Any]], list[Event]]] = {
-            "text_delta": self._text,
-            "thinking_delta": self._thinking,
-            "input_json_delta": self._input,
-            "signature_delta": self._signature,
-            "citations_delta": self._citation,
-        }
 
     def handle(self, frame: bytes) -> list[Event]:
         """The events of one whole *frame*."""
@@ -116,9 +100,9 @@ class Reader:
         if data is None or self._over:
             return []
         kind = data.get("type")
-        read = self._read.get(kind) if isinstance(kind, str) else None
+        read = _READ.get(kind) if isinstance(kind, str) else None
         if read is not None:
-            return read(data)
+            return read(self, data)
         return self._error(data) if kind is None and data.get("error") else []
 
     def finish(self) -> list[Event]:
@@ -295,8 +279,8 @@ class Reader:
             if kind != "text_delta":
                 return []
             block = self._new_block(_index(data), "text")
-        read = self._read_delta.get(kind) if isinstance(kind, str) else None
-        return read(block, delta) if read else []
+        read = _READ_DELTA.get(kind) if isinstance(kind, str) else None
+        return read(self, block, delta) if read else []
 
     def _text(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
         text = delta.get("text")
@@ -365,6 +349,26 @@ class Reader:
         key = self._keys
         close = ItemClose(key, "incomplete")
         return [ItemOpen(key, "refusal"), RefusalDelta(key, text), close]
+
+
+_READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
+    "content_block_delta": Reader._delta,
+    "content_block_start": Reader._block_start,
+    "content_block_stop": Reader._block_stop,
+    "message_start": Reader._message_start,
+    "message_delta": Reader._message_delta,
+    "message_stop": Reader._message_stop,
+    "error": Reader._error,
+}
+
+
+_READ_DELTA: dict[str, Callable[[Reader, _Block, dict[str, Any]], list[Event]]] = {
+    "text_delta": Reader._text,
+    "thinking_delta": Reader._thinking,
+    "input_json_delta": Reader._input,
+    "signature_delta": Reader._signature,
+    "citations_delta": Reader._citation,
+}
 
 
 def _index(data: dict[str, Any]) -> int:

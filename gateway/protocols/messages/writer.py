@@ -70,16 +70,6 @@ class Writer:
         self._called = False
         self._searches = 0
         self._written = 0  # characters of the answer
-        self._write: dict[type, Callable[[Any], bytes]] = {
-            TextDelta: self._text,
-            ReasoningDelta: self._reasoning,
-            Signature: self._signature,
-            ArgsDelta: self._args,
-            ItemOpen: self._item,
-            CallOpen: self._call,
-            SearchFound: self._found,
-            ItemClose: self._close,
-        }
 
     def write(self, event: Event) -> bytes:
         """See ``reply.Writer``."""
@@ -95,19 +85,19 @@ class Writer:
         """Write *event* if it is its part's turn, else let it wait."""
         if isinstance(event, Finish):
             return self._finish(event)
-        write = self._write.get(type(event))
+        write = _WRITE.get(type(event))
         if write is None:
             if isinstance(event, RefusalDelta):
                 self._refused.append(event.text)
             return b""
         key: int = event.key  # type: ignore[union-attr]  # all in _write have one
         if key == self._current:
-            return write(event)
+            return write(self, event)
         if key in self._silent or self._keep_silent(event):
             return b""
         if self._current is None:
             self._current = key
-            return write(event)
+            return write(self, event)
         self._waiting.setdefault(key, []).append(event)
         return b""
 
@@ -245,3 +235,15 @@ class Writer:
     def body(self, events: list[Event]) -> dict[str, Any]:
         """See ``reply.Writer``."""
         return fold(events, self.response_id, self._reply)
+
+
+_WRITE: dict[type, Callable[[Writer, Any], bytes]] = {
+    TextDelta: Writer._text,
+    ReasoningDelta: Writer._reasoning,
+    Signature: Writer._signature,
+    ArgsDelta: Writer._args,
+    ItemOpen: Writer._item,
+    CallOpen: Writer._call,
+    SearchFound: Writer._found,
+    ItemClose: Writer._close,
+}

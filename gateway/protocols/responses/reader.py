@@ -90,27 +90,6 @@ class Reader:
         self._started = False
         self._over = False
         self._failure: Fail | None = None
-        self._read: dict[str, Callable[[dict[str, Any]], list[Event]]] = {
-            "response.output_text.delta": self._text,
-            "response.refusal.delta": self._refusal,
-            "response.function_call_arguments.delta": self._args,
-            "response.custom_tool_call_input.delta": self._args,
-            "response.reasoning_summary_text.delta": self._summary,
-            "response.reasoning_text.delta": self._raw,
-            "response.reasoning.delta": self._raw,
-            "response.output_item.added": self._added,
-            "response.output_item.done": self._done,
-            "response.content_part.done": self._part_done,
-            "response.output_text.annotation.added": self._annotation,
-            "response.created": self._lifecycle,
-            "response.queued": self._lifecycle,
-            "response.in_progress": self._lifecycle,
-            "response.completed": self._terminal,
-            "response.incomplete": self._terminal,
-            "response.failed": self._failed,
-            "response.cancelled": self._failed,
-            "error": self._error,
-        }
 
     def handle(self, frame: bytes) -> list[Event]:
         """The events of one whole *frame*."""
@@ -118,9 +97,9 @@ class Reader:
         if data is None or self._over:
             return []
         kind = data.get("type")
-        read = self._read.get(kind) if isinstance(kind, str) else None
+        read = _READ.get(kind) if isinstance(kind, str) else None
         if read is not None:
-            return read(data)
+            return read(self, data)
         return self._error(data) if kind is None and data.get("error") else []
 
     def finish(self) -> list[Event]:
@@ -384,6 +363,29 @@ class Reader:
                 out.append(ReasoningDelta(item.key, text))
         if blob := string(given, "encrypted_content"):
             out.append(Signature(item.key, "blob", blob, string(given, "id")))
+
+
+_READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
+    "response.output_text.delta": Reader._text,
+    "response.refusal.delta": Reader._refusal,
+    "response.function_call_arguments.delta": Reader._args,
+    "response.custom_tool_call_input.delta": Reader._args,
+    "response.reasoning_summary_text.delta": Reader._summary,
+    "response.reasoning_text.delta": Reader._raw,
+    "response.reasoning.delta": Reader._raw,
+    "response.output_item.added": Reader._added,
+    "response.output_item.done": Reader._done,
+    "response.content_part.done": Reader._part_done,
+    "response.output_text.annotation.added": Reader._annotation,
+    "response.created": Reader._lifecycle,
+    "response.queued": Reader._lifecycle,
+    "response.in_progress": Reader._lifecycle,
+    "response.completed": Reader._terminal,
+    "response.incomplete": Reader._terminal,
+    "response.failed": Reader._failed,
+    "response.cancelled": Reader._failed,
+    "error": Reader._error,
+}
 
 
 def _number(data: dict[str, Any], key: str) -> int:

@@ -112,30 +112,15 @@ class Writer:
         self._message: _Message | None = None
         self._open: dict[int, _Open] = {}
         self._summary = ""
-        self._write: dict[type, Callable[[Any], bytes]] = {
-            TextDelta: self._text,
-            RefusalDelta: self._delta,
-            ReasoningDelta: self._reasoning,
-            ArgsDelta: self._args,
-            ItemOpen: self._item,
-            CallOpen: self._call,
-            SearchOpen: self._search,
-            Signature: self._signature,
-            Annotation: self._annotation,
-            SearchFound: self._found,
-            ItemClose: self._close,
-            Compaction: self._compaction,
-            Finish: self._finish,
-        }
 
     def write(self, event: Event) -> bytes:
         """See ``reply.Writer``."""
-        write = self._write.get(type(event))
+        write = _WRITE.get(type(event))
         if self._number >= 0:
-            return write(event) if write else b""
+            return write(self, event) if write else b""
         begun = self._event("response.created", response=self._base)
         begun += self._event("response.in_progress", response=self._base)
-        return begun + write(event) if write else begun
+        return begun + write(self, event) if write else begun
 
     def _event(self, name: str, /, **members: Any) -> bytes:
         self._number += 1
@@ -408,6 +393,23 @@ class Writer:
             created_at=self._reply.created_at,
             usage=usage_object(finish.usage) if isinstance(finish, Finish) else None,
         )
+
+
+_WRITE: dict[type, Callable[[Writer, Any], bytes]] = {
+    TextDelta: Writer._text,
+    RefusalDelta: Writer._delta,
+    ReasoningDelta: Writer._reasoning,
+    ArgsDelta: Writer._args,
+    ItemOpen: Writer._item,
+    CallOpen: Writer._call,
+    SearchOpen: Writer._search,
+    Signature: Writer._signature,
+    Annotation: Writer._annotation,
+    SearchFound: Writer._found,
+    ItemClose: Writer._close,
+    Compaction: Writer._compaction,
+    Finish: Writer._finish,
+}
 
 
 def _reasoning_item(opened: _Open, status: str) -> dict[str, Any]:
