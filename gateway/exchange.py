@@ -96,12 +96,12 @@ class Exchange:
             if _is_json(reply):
                 raise await self._no_stream(reply)
             held, batch = await self._hold(reply, course, patience)
-        if batch.ending and batch.ending.outcome == "failed" and not batch.started:
-            return batch._replace(data=held)
-        on_output()
-        down.head(self._headers_down(reply))
-        if batch.ending:
-            return batch._replace(data=held)
+        ending = batch.ending
+        if ending is None or ending.outcome != "failed" or batch.started:
+            on_output()
+            down.head(self._headers_down(reply))
+        if ending is not None:
+            return Batch(held, batch.started, batch.terminal, ending)
         await down.send(held)
         return await self._pump(reply, course, down)
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from gateway.record import Record
 
-RIDE_AFTER_S = 0.025
-OPEN_WITHIN_S = 0.05
+RIDE_AFTER_S = 0.04
+OPEN_WITHIN_S = 0.06
 
 
 class Ahead:

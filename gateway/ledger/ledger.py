@@ -108,7 +108,7 @@ class Ledger:
     def begin(self, record: Record) -> None:
         """
         Have *record* written ahead as ``open``: it is being sent upstream. At once in a
-        quiet ledger, else within some 0.06 seconds, and not at all if it ends before.
+        quiet ledger, else within some 0.08 seconds, and not at all if it ends before.
         """
         quiet = time.monotonic() - self._put_at > RIDE_AFTER_S
         if quiet and not self._ahead:

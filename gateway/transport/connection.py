@@ -20,7 +20,7 @@ from gateway.transport.request import Origin
 SLICE_BYTES = 262144
 """How much of a large body is handed to the socket at once."""
 
-JOIN_BYTES = 65536
+JOIN_BYTES = 131072
 """Up to here head and body are joined and leave in one packet."""
 
 _NOTHING = memoryview(b"")
