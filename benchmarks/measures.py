@@ -7,6 +7,7 @@ on the machine happens to all of them. The ratios count, not the absolute number
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -226,6 +227,7 @@ class Bench:
     def commits(self, seconds: int = 5) -> dict[str, float]:
         """What a terminal waits for the ledger at 100 endings a second, in ms."""
         program = self._fresh("gateway")
+        os.sync()  # what others have left to be written would stand in its way
         self._play(scripts.stream("responses", 50, delay_us=20_000))
         peers.load(
             program.port,

@@ -21,9 +21,7 @@ from gateway.ledger.tables import attempt, request, timeline
 
 VIEW = "whole_request"
 _REQUEST = [f"request_{c.name}" for c in request.columns]
-_ATTEMPT = [f"attempt_{c.name}" for c in attempt.columns][
-    2:
-]  # behind the request's key
+_ATTEMPT = [f"attempt_{c.name}" for c in list(attempt.columns)[2:]]  # without the key
 _COLUMNS = [*_REQUEST, *_ATTEMPT, "marks"]
 _KEY = _REQUEST[:2]
 _NO_ATTEMPT = (None,) * len(_ATTEMPT)
