@@ -96,16 +96,32 @@ class Downstream:
         if not self.opened:
             self._headers.update(headers)
 
-    def push(self, data: bytes) -> Awaitable[None] | None:
+    def push(
+        self, data: bytes, *, last: bool = False, keepalive: bool = False
+    ) -> Awaitable[None] | None:
         """
         Write whole events now; what is awaited, if anything, is back-pressure.
+
+        Args:
+            last: the body ends with them.
+            keepalive: they are nothing of the answer.
 
         Raises:
             ClientError: "client_gone".
         """
-        self.state = STREAMING
-        self._last_data = self._now()
-        return self._write(data)
+        self._last_write = now = self._now()
+        if not keepalive:
+            self.state, self._last_data = STREAMING, now
+        response = self._response if self.opened else self._open()
+        assert response
+        coroutine = response.write_eof(data) if last else response.write(data)
+        try:
+            future = coroutine.send(None)
+        except StopIteration:
+            return None
+        except ConnectionError as gone:
+            raise ClientError("client_gone", detail=repr(gone)) from None
+        return _Rest(coroutine, future, self)
 
     async def send(self, data: bytes) -> None:
         """Write whole events and wait until the client takes them."""
@@ -115,7 +131,7 @@ class Downstream:
     async def finish(self, terminal: bytes) -> None:
         """Write the terminal and close the body."""
         self._ending = True
-        rest = self._write(terminal, last=True)
+        rest = self.push(terminal, last=True)
         self.state = CLOSED  # now, not when it is taken: no second one
         if rest:
             await rest
@@ -128,19 +144,6 @@ class Downstream:
             error, record.request_id, self.facts, record.model
         )
         await self.finish(frame)
-
-    def _write(self, data: bytes, *, last: bool = False) -> Awaitable[None] | None:
-        self._last_write = self._now()
-        response = self._response if self.opened else self._open()
-        assert response
-        coroutine = response.write_eof(data) if last else response.write(data)
-        try:
-            future = coroutine.send(None)
-        except StopIteration:
-            return None
-        except ConnectionError as gone:
-            raise ClientError("client_gone", detail=repr(gone)) from None
-        return _Rest(coroutine, future, self)
 
     def _open(self) -> web.StreamResponse:
         """Prepare the head; it leaves together with what is written next."""
@@ -186,7 +189,7 @@ class Downstream:
     def _ping(self) -> None:
         """One keepalive; a client that is gone is noticed by who serves it."""
         try:
-            rest = self._write(self._keepalive())
+            rest = self.push(self._keepalive(), keepalive=True)
         except ClientError:
             return
         self.keepalives += 1

@@ -74,8 +74,7 @@ class Turn:
     def came(self, size: int) -> None:
         """*size* bytes have come from the upstream."""
         self.received_bytes += size
-        now = time.monotonic()
-        gap_s = now - self.last_came if self.last_came else 0.0
-        if gap_s > self.longest_gap_s:
-            self.longest_gap_s = gap_s
+        now, before = time.monotonic(), self.last_came
         self.last_came = now
+        if before and now - before > self.longest_gap_s:
+            self.longest_gap_s = now - before
