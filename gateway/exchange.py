@@ -109,7 +109,7 @@ class Exchange:
         self, reply: Reply, course: Course, patience: Patience
     ) -> tuple[bytes, Batch]:
         """The preamble, up to the first output, an ending, or the bound."""
-        held = b""
+        held = bytearray()  # a preamble may come in any number of pieces
         while True:
             chunk = await reply.read()
             self._turn.came(len(chunk))
@@ -120,7 +120,7 @@ class Exchange:
             held += batch.data
             if batch.ending or batch.started or len(held) > HOLD_BACK_BYTES:
                 self._turn.first_output()
-                return held, batch
+                return bytes(held), batch
             if held:
                 reply.idle_timeout_s = self._limits.idle_timeout_s
 

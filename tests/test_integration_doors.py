@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.conftest import Serve
-from tests.kit import answers, endings, plays
+from tests.kit import answers, badly, endings, plays
 from tests.kit.asking import question
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Exchange, ScriptedUpstream
@@ -93,3 +93,43 @@ async def test_the_trial_account_answers_as_a_whole(
     assert 200 == reply.status
     assert b"something" in reply.body
     assert "ok" == (await gateway.finished(reply))["outcome"]
+
+
+async def test_a_body_that_waits_to_be_asked_for_is_asked_for(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    """``Expect: 100-continue``, as curl sends it before a large body."""
+    body = json.dumps(question("chat", "chat-x", stream=False)).encode()
+    reader, writer = await badly.connect(gateway)
+    lines = f"expect: 100-continue\r\ncontent-length: {len(body)}"
+    writer.write(badly.raw_head("chat", gateway, lines, "expecting-request"))
+
+    asked = await reader.readuntil(b"\r\n\r\n")
+    writer.write(body)
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+    assert asked.startswith(b"HTTP/1.1 100 ")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    await gateway.log.wait_finished("expecting-request")
+
+
+@pytest.mark.parametrize("before", ["", "http://x"], ids=["path", "whole-url"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/messages"])
+async def test_a_model_endpoint_is_found_however_it_is_named(
+    gateway: Gateway, upstream: ScriptedUpstream, before: str, path: str
+) -> None:
+    """With a query, as Claude Code asks, and as a proxy would write it."""
+    body = json.dumps(question("messages", "messages-x", stream=False)).encode()
+    reader, writer = await badly.connect(gateway)
+    lines = f"content-length: {len(body)}"
+    request = badly.raw_head("messages", gateway, lines, "named-request")
+    target = f"POST {before}{path}?beta=true".encode()
+    writer.write(request.replace(b"POST /v1/messages", target, 1) + body)
+
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert "/messages" == upstream.requests[-1].path
+    await gateway.log.wait_finished("named-request")

@@ -71,7 +71,7 @@ def origin_of(url: URL) -> Origin:
     return Origin(url.scheme, url.raw_host, url.port)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)  # a client's query is part of it
 def target_of(method: str, url: URL) -> Target:
     """
     Where a request goes; the same few come again and again.
