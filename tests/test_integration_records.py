@@ -124,10 +124,15 @@ async def test_a_success_that_a_client_saw_outlives_a_kill(
     """kill -9 amid twenty streams: no success is lost, and no row stays open."""
     daemon = Daemon(tmp_path, accounts(upstream), limits=LIMITS)
     await daemon.start()
+    upstream.next(plays.held(asyncio.Event()))
     upstream.always(plays.ok(interval_s=0.01))
     seen: list[str] = []
     async with aiohttp.ClientSession() as session:
         client = Gateway(daemon, session).client()
+        cut = asyncio.create_task(client.ask("responses", "responses-x"))
+        async with asyncio.timeout(20):
+            while not rows(tmp_path, "select 1 from request where outcome = 'open'"):
+                await asyncio.sleep(0.01)
 
         async def keep_asking(protocol: str) -> None:
             """Until the daemon is gone."""
@@ -148,6 +153,7 @@ async def test_a_success_that_a_client_saw_outlives_a_kill(
                 await asyncio.sleep(0.01)
         await daemon.kill()
         await asyncio.gather(*asking)
+        assert (await cut).broken
 
     kept = rows(tmp_path, "select request_id from request where outcome = 'ok'")
     assert set(seen) <= {one for one, in kept}
@@ -158,8 +164,9 @@ async def test_a_success_that_a_client_saw_outlives_a_kill(
     assert 0 == await again.stop()
     left = rows(tmp_path, "select count(*) from request where outcome = 'open'")
     assert [(0,)] == left
-    crashed = "select distinct outcome from request where error_code = 'crashed'"
-    assert [("failed",)] == rows(tmp_path, crashed)
+    # Of the short ones some were open too, if their time to be written ahead had come.
+    crashed = "select outcome from request where error_code = 'crashed'"
+    assert {("failed",)} == set(rows(tmp_path, crashed))
 
 
 # --- the metrics ---
