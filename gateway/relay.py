@@ -330,7 +330,9 @@ class Relay:
         ending = batch.ending
         assert ending
         self._enter(turn, ending, passes=bool(batch.terminal))
-        if batch.data:
+        # An answer that is whole already when it begins leaves in one write.
+        last = batch.data if down.state is State.WAITING else b""
+        if batch.data and not last:
             await down.send(batch.data)
         self._learn(turn, down.facts)
         turn.mark_ending(ending.outcome, keepalives=down.keepalives)
@@ -338,7 +340,7 @@ class Relay:
             response = response_in(batch.terminal)
             await self._conversations.keep(turn, converted, response)
         await self._books.durable(turn.record)
-        await down.finish(batch.terminal)
+        await down.finish(last + batch.terminal)
         return ending.outcome != "failed"
 
     def _enter(self, turn: Turn, ending: Ending, *, passes: bool) -> None:

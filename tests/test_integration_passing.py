@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Serve
-from tests.kit import answers, endings, plays
+from tests.kit import answers, badly, endings, plays
 from tests.kit.answer import Answer, Tool
 from tests.kit.asking import PATHS, question
 from tests.kit.gateway import Gateway
@@ -43,6 +43,26 @@ async def test_the_request_body_is_not_touched(
         told = json.loads(sent)
         assert {"include_usage": True} == told.pop("stream_options")
         assert json.loads(body) == told
+
+
+@each_protocol
+async def test_an_answer_that_is_whole_when_it_begins_leaves_in_one_write(
+    gateway: Gateway, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    upstream.next(plays.shaped())
+    body = json.dumps(question(protocol, f"{protocol}-x")).encode()
+    reader, writer = await badly.connect(gateway)
+    head = badly.raw_head(
+        protocol, gateway, f"content-length: {len(body)}", "in-one-write"
+    )
+    writer.write(head + body)
+
+    first = await reader.read(1 << 20)
+    writer.close()
+
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert first.endswith(b"\r\n0\r\n\r\n")
+    assert "ok" == (await gateway.log.wait_finished("in-one-write"))["outcome"]
 
 
 @each_protocol

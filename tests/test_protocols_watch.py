@@ -213,6 +213,36 @@ def test_a_lifecycle_event_that_says_something_new_is_noted(
     assert model == facts.model
 
 
+PART = '"response.content_part.added","item_id":"i","part":{"type":"output_text"}'
+ITEM = '"response.output_item.added"'
+ADDED = [
+    (PART, False),
+    ('"response.reasoning_summary_part.added","item_id":"i"', False),
+    (f'{ITEM},"output_index":0,"item":{{"type":"message"}}', False),
+    *(
+        (f'{ITEM},{place}"item":{{"id":"i_1","type":"{kind}"}}', begun)
+        for kind, begun in (("message", False), ("reasoning", False), ("call", True))
+        for place in ('"sequence_number":2,"output_index":10,', '"output_index":0,', "")
+    ),
+]
+
+
+@pytest.mark.parametrize("blank", ["", " "], ids=["dense", "blanks"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "data-alone"])
+@pytest.mark.parametrize(("said", "begun"), ADDED)
+def test_what_opens_something_empty_begins_no_answer(
+    said: str, begun: bool, named: bool, blank: str
+) -> None:
+    """Known by its beginning or parsed: it means the same."""
+    name = "event: " + said.split('"')[1] + "\n" if named else ""
+    data = f'{{"type":{said}}}'.replace(":", ":" + blank).replace(",", "," + blank)
+    facts = Facts()
+
+    step = PROTOCOLS["responses"].read(f"{name}data: {data}\n\n".encode(), facts)
+
+    assert (Step.OUTPUT if begun else Step.NEUTRAL, begun) == (step, facts.certain)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_terminal_is_not_kept(name: str) -> None:
     """It may be as large as the whole answer, and the facts outlive the stream."""

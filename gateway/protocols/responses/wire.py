@@ -57,11 +57,21 @@ _LIFECYCLE_HEAD = re.compile(
     rb'data: \{"type": ?"response\.(?:created|in_progress|queued)", ?'
     rb'(?:"sequence_number": ?\d{1,9}, ?)?(?="response": ?\{)'
 )
+# The beginning of an event that opens something without content.
+_OPENING = re.compile(
+    rb"(?:event: response\.[a-z_.]+\n)?"
+    rb'data: \{"type": ?"response\.(?:(?:content|reasoning_summary)_part\.added"'
+    rb'|output_item\.added", ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
+    rb'"item": ?\{"id": ?"[\w.-]*", ?"type": ?"(?:message|reasoning)")'
+)
 
 
 def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
     if facts.noted and facts.noted == _from_response(event):
+        return NEUTRAL
+    if _OPENING.match(event):
+        facts.noted = b""
         return NEUTRAL
     data = read_object(payload(event))
     kind = data.get("type")
