@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, inspect
 
-from gateway.ledger import report, schema
+from gateway.ledger import migrations, report, schema
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata
 from tests.ledger_places import (  # noqa: F401
@@ -46,8 +49,21 @@ def test_the_tables_have_the_columns_of_the_contract() -> None:
     assert set() == missing
 
 
-def test_the_versions_make_the_tables_that_the_program_means(place: Place) -> None:
+def test_every_migration_is_a_version() -> None:
+    script = ScriptDirectory(str(Path(migrations.__path__[0])))
+    made = [found.revision for found in script.walk_revisions()]
+
+    assert list(schema.VERSIONS) == made[::-1]
+
+
+@pytest.mark.parametrize("first", [None, *schema.VERSIONS])
+def test_the_versions_make_the_tables_that_the_program_means(
+    place: Place, first: str | None
+) -> None:
+    """A new ledger, and one that has come through the migrations."""
     database = Database(place.url, place.base)
+    if first:
+        make(database.url, first, {})
     database.prepare()
 
     with database.write() as connection:
@@ -90,17 +106,21 @@ def intended(place: Place) -> dict[str, Any]:
     return made
 
 
+def make(url: URL, version: str, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """The tables of *version*, by the migrations, and *rows* in them."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        schema._migrate(connection, version)
+        for table, listed in rows.items():
+            connection.execute(metadata.tables[table].insert(), listed)
+    engine.dispose()
+
+
 async def test_a_ledger_of_the_first_version_keeps_its_rows(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     database = Database(place.url, place.base)
-    database.prepare()
-    with database.write() as connection:
-        metadata.drop_all(connection)
-        connection.exec_driver_sql("DROP TABLE alembic_version")
-        schema.upgrade(connection, "0001")
-        for table, rows in FIRST_ROWS.items():
-            connection.execute(metadata.tables[table].insert(), rows)
+    make(database.url, "0001", FIRST_ROWS)
     database.dispose()
 
     ledger = await open_ledger(place)
