@@ -34,11 +34,12 @@ class Service:
             return
         mean_s = self.mean_s
         self.count += 1
-        if self.count > MEMORY:
-            weight = 1 / MEMORY
-            seconds = min(seconds, OUTLIER * mean_s + 1)
-        else:
+        if self.count <= MEMORY:
             weight = 1 / self.count
+        else:
+            weight = 1 / MEMORY
+            if seconds > OUTLIER * mean_s + 1:
+                seconds = OUTLIER * mean_s + 1
         off = seconds - mean_s
         change = weight * off
         self.mean_s = mean_s + change

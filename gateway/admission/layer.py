@@ -139,7 +139,7 @@ class Layer:
         slot = Slot(gate.name, self.scope, holder, now, self._leave, self._drain)
         gate.take(slot)
         self._roll.tie(holder)
-        holder.becomes("running", now)
+        holder.state, holder.since = "running", now
         if self.scope == "account":
             holder.account = gate.name
         return slot
@@ -155,7 +155,8 @@ class Layer:
         self._roll.untie(holder)
         if gate.removed:
             self._forget(gate)
-        self._hand_on(gate)
+        if self.line or gate.draining:
+            self._hand_on(gate)
         if slot.evict:  # it may have been promised to one who still waits elsewhere
             self._preempt([n for n, other in self.gates.items() if other.draining])
 
