@@ -62,11 +62,14 @@ def new_uuid(unix_s: float) -> str:
 
     Source: RFC 9562, 5.7
     """
-    chance = random.getrandbits(74)
-    late, early = chance & (1 << 62) - 1, chance >> 62
-    bits = int(unix_s * 1000) << 80 | 7 << 76 | early << 64 | 2 << 62 | late
-    digits = f"{bits:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    ms, bits = int(unix_s * 1000), random.getrandbits
+    return "%08x-%04x-7%03x-%04x-%012x" % (
+        ms >> 16,
+        ms & 0xFFFF,
+        bits(12),
+        0x8000 | bits(14),
+        bits(48),
+    )
 
 
 def id_headers(record: Record) -> dict[str, str]:
@@ -332,9 +335,11 @@ class Handlers:
         slot = await self._registry.user_slot(
             turn.user.name, turn.holder, turn.deadline, session=turn.session.value
         )
-        with slot:
+        try:
             self._allowance.check(turn)
             return await self._relay.run(turn, down)
+        finally:
+            slot.release()
 
     def _answer(self, record: Record, answer: Answer | None) -> web.Response:
         assert answer is not None
