@@ -39,8 +39,8 @@ class Keys:
             ClientError: "missing_key" or "unknown_key".
         """
         digest = ""
-        for key in (_bearer(headers), headers.get("x-api-key", "").strip()):
-            if key:
+        for read in (_bearer, _api_key):
+            if key := read(headers):
                 digest = key_sha256(key)
                 if user := self._users.get(digest):
                     return Identity(user, digest[:8])
@@ -52,6 +52,10 @@ class Keys:
 def _bearer(headers: Mapping[str, str]) -> str:
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _api_key(headers: Mapping[str, str]) -> str:
+    return headers.get("x-api-key", "").strip()
 
 
 def key_sha256(key: str) -> str:
