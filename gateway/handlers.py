@@ -47,12 +47,12 @@ KEY_PARAMETERS = frozenset(
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def request_id_of(request: web.BaseRequest) -> str:
+def request_id_of(request: web.BaseRequest, unix_s: float) -> str:
     """The client's own id where it is one, else a new UUID."""
     given = request.headers.get("x-request-id", "")
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    return new_uuid(time.time())
+    return new_uuid(unix_s)
 
 
 def new_uuid(unix_s: float) -> str:
@@ -162,7 +162,7 @@ class Handlers:
             client = clients.recognise(request.headers)
             record = self._record(request, wire, client)
             visit = Visit(request, record, wire, client)
-            visit.record.durable = not kept
+            record.durable = not kept
             visit.task = asyncio.current_task()
             self._visits.add(visit)
             try:
@@ -182,7 +182,7 @@ class Handlers:
                 self._visits.discard(visit)
                 if visit.down:
                     visit.down.stop_pinging()
-                if not visit.record.drained:
+                if not record.drained:
                     self._close(visit)
 
         return handle
@@ -253,9 +253,10 @@ class Handlers:
     # --- the way in -------------------------------------------------------------------
 
     def _record(self, request: web.BaseRequest, wire: Wire, client: Client) -> Record:
+        unix_s = time.time()
         record = Record(
-            request_id=request_id_of(request),
-            started_at=time.time(),
+            request_id=request_id_of(request, unix_s),
+            started_at=unix_s,
             received=time.monotonic(),
             protocol=wire.name,
             client=client.name,
@@ -295,7 +296,9 @@ class Handlers:
             limits=limits,
             client=visit.client,
             session=session,
-            holder=Holder(record.request_id, user.name),
+            holder=Holder(
+                record.request_id, user.name, on_wait=partial(_note_wait, record)
+            ),
             deadline=time.monotonic() + limits.queue_timeout_s,
         )
 
@@ -314,7 +317,9 @@ class Handlers:
             turn.client,
             turn.limits.ping_interval_s,
         )
-        down.head(id_headers(turn.record) | self._allowance.meter(turn))
+        down.head(id_headers(turn.record))
+        if meter := self._allowance.meter(turn):
+            down.head(meter)
         down.waiting = lambda: self._wait(turn)
         return down
 
@@ -331,7 +336,6 @@ class Handlers:
         """Wait for the user's slot, then relay; refuse early what never can be."""
         self._allowance.admit(turn)
         self._pool.check(turn)
-        turn.holder.on_wait = partial(_note_wait, turn.record)
         slot = await self._registry.user_slot(
             turn.user.name, turn.holder, turn.deadline, session=turn.session.value
         )
@@ -382,13 +386,10 @@ class Handlers:
 
 
 def _note_wait(record: Record, place: Place) -> None:
-    record.mark(
-        time.monotonic(),
-        "queued",
-        scope=place.scope,
-        position=place.position,
-        expected_s=round(place.expected_s, 1),
-    )
+    facts = {"scope": place.scope, "position": place.position}
+    if place.scope == "user":
+        facts["expected_s"] = round(place.expected_s, 1)
+    record.mark(time.monotonic(), "queued", **facts)
 
 
 def _refuse_keys_in(request: web.BaseRequest) -> None:
