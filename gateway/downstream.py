@@ -125,6 +125,10 @@ Waiting = Callable[[], Wait | None]
 """Tells the place in the queue; None when the request does not queue."""
 
 
+def _nowhere() -> None:
+    """The place of a request that does not queue."""
+
+
 class Downstream:
     """
     The client of one streaming request.
@@ -145,7 +149,7 @@ class Downstream:
         self.opened = False
         self.keepalives = 0
         self.facts = NOTHING  # of each attempt its own
-        self.waiting: Waiting = lambda: None
+        self.waiting: Waiting = _nowhere
         self._request = request
         self._record = record
         self._wire = wire
@@ -186,9 +190,8 @@ class Downstream:
         if not keepalive:
             self.state, self._last_data = STREAMING, now
         try:
-            if not self.opened:
-                self._open()
-            coroutine = self.response.put(data, last=last)
+            response = self.response if self.opened else self._open()
+            coroutine = response.put(data, last=last)
             if coroutine is None:
                 return None
             future = coroutine.send(None)
@@ -220,11 +223,13 @@ class Downstream:
         )
         await self.finish(frame)
 
-    def _open(self) -> None:
+    def _open(self) -> _Answer:
         """Prepare the head, once; it leaves together with what is written next."""
         self.opened = True
         self._record.status = 200
-        self.response.begin(self._request)
+        response = self.response
+        response.begin(self._request)
+        return response
 
     @property
     def response(self) -> _Answer:

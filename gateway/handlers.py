@@ -190,16 +190,26 @@ class Handlers:
     def model_endpoint(self, protocol: str, path: str) -> Handler:
         """The handler of ``POST /v1`` + *path*."""
 
-        async def answer(visit: Visit) -> web.StreamResponse:
+        async def serve(visit: Visit) -> web.StreamResponse:
             turn = visit.turn = await self.turn(visit, path)
+            down = None
             if turn.ask.stream and path == visit.wire.path:
-                visit.down = self._downstream(visit.request, turn)
-                visit.down.start_pinging()
-                await self._admitted(turn, visit.down)
-                return visit.down.response
-            return self._answer(visit.record, await self._admitted(turn, None))
+                down = visit.down = self._downstream(visit.request, turn)
+                down.start_pinging()
+            # What never can be is refused before anything is waited for.
+            self._allowance.admit(turn)
+            self._pool.check(turn)
+            slot = await self._registry.user_slot(
+                turn.user.name, turn.holder, turn.deadline, session=turn.session.value
+            )
+            try:
+                self._allowance.check(turn)
+                answer = await self._relay.run(turn, down)
+            finally:
+                slot.release()
+            return down.response if down else self._answer(visit.record, answer)
 
-        return self.recorded(protocol, answer)
+        return self.recorded(protocol, serve)
 
     def _close(self, visit: Visit) -> None:
         record = visit.record
@@ -330,20 +340,7 @@ class Handlers:
         waited_s = time.monotonic() - turn.record.received
         return clients.Wait(place.position, place.expected_s, waited_s)
 
-    # --- the way through --------------------------------------------------------------
-
-    async def _admitted(self, turn: Turn, down: Downstream | None) -> Answer | None:
-        """Wait for the user's slot, then relay; refuse early what never can be."""
-        self._allowance.admit(turn)
-        self._pool.check(turn)
-        slot = await self._registry.user_slot(
-            turn.user.name, turn.holder, turn.deadline, session=turn.session.value
-        )
-        try:
-            self._allowance.check(turn)
-            return await self._relay.run(turn, down)
-        finally:
-            slot.release()
+    # --- the way back -----------------------------------------------------------------
 
     def _answer(self, record: Record, answer: Answer | None) -> web.Response:
         assert answer is not None
@@ -354,8 +351,6 @@ class Handlers:
             body=answer.body,
             content_type="application/json",
         )
-
-    # --- the way back -----------------------------------------------------------------
 
     async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""

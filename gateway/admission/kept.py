@@ -41,6 +41,8 @@ class KeptPlaces:
 
     def take(self, user: str, session: str, now: float) -> KeptPlace | None:
         """The oldest place that is kept for *session*, once."""
+        if not self._places:
+            return None
         self._expire(now)
         places = self._places.get((user, session))
         if not places:
