@@ -30,6 +30,10 @@ class KeptPlaces:
     def __init__(self) -> None:
         self._places: dict[tuple[str, str], list[KeptPlace]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether any place is kept."""
+        return bool(self._places)
+
     def keep(
         self, user: str, session: str, arrival: int, turn: int | None, now: float
     ) -> None:
@@ -41,8 +45,6 @@ class KeptPlaces:
 
     def take(self, user: str, session: str, now: float) -> KeptPlace | None:
         """The oldest place that is kept for *session*, once."""
-        if not self._places:
-            return None
         self._expire(now)
         places = self._places.get((user, session))
         if not places:

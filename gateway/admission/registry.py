@@ -173,7 +173,9 @@ class Registry:
     def _arrive(self, holder: Holder, session: str) -> None:
         """Give *holder* its number, or the one that was kept for its session."""
         holder.session = session
-        kept = self._kept.take(holder.user, session, self._clock())
+        kept = None
+        if self._kept:
+            kept = self._kept.take(holder.user, session, self._clock())
         if kept is None:
             self._arrivals += 1
             holder.arrival = self._arrivals
