@@ -264,13 +264,8 @@ class Handlers:
 
     def _record(self, request: web.BaseRequest, wire: Wire, client: Client) -> Record:
         unix_s = time.time()
-        record = Record(
-            request_id=request_id_of(request, unix_s),
-            started_at=unix_s,
-            received=time.monotonic(),
-            protocol=wire.name,
-            client=client.name,
-        )
+        record = Record(request_id_of(request, unix_s), unix_s, time.monotonic())
+        record.protocol, record.client = wire.name, client.name
         record.response_id = response_id_of(record.request_id)
         record.mark(record.received, "received", path=request.path)
         log.bind(record.request_id)
@@ -295,21 +290,21 @@ class Handlers:
         limits = self._limits[user.name]
         session = session_of(request.headers, ask.document, user.name)
         record.session = session.value
-        return Turn(
-            ask=ask,
-            record=record,
-            wire=visit.wire,
-            path=path,
-            query=query,
-            headers=request.headers,
-            user=user,
-            limits=limits,
-            client=visit.client,
-            session=session,
-            holder=Holder(
-                record.request_id, user.name, on_wait=partial(_note_wait, record)
-            ),
-            deadline=time.monotonic() + limits.queue_timeout_s,
+        holder = Holder(record.request_id, user.name)
+        holder.on_wait = partial(_note_wait, record)
+        return Turn(  # named, its arguments would cost as much as all the rest of it
+            ask,
+            record,
+            visit.wire,
+            path,
+            query,
+            request.headers,
+            user,
+            limits,
+            visit.client,
+            session,
+            holder,
+            time.monotonic() + limits.queue_timeout_s,
         )
 
     def identify(self, request: web.BaseRequest, record: Record) -> Identity:
