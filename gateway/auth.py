@@ -27,7 +27,11 @@ class Keys:
     """All keys of all users."""
 
     def __init__(self, users: Iterable[User]) -> None:
-        self._users = {digest: user for user in users for digest in user.key_sha256}
+        self._known = {
+            digest: Identity(user, digest[:8])
+            for user in users
+            for digest in user.key_sha256
+        }
 
     def identify(self, headers: Mapping[str, str]) -> Identity:
         """
@@ -39,11 +43,11 @@ class Keys:
             ClientError: "missing_key" or "unknown_key".
         """
         digest = ""
-        for key in (_bearer(headers), headers.get("x-api-key", "").strip()):
-            if key:
+        for read in (_bearer, _api_key):
+            if key := read(headers):
                 digest = key_sha256(key)
-                if user := self._users.get(digest):
-                    return Identity(user, digest[:8])
+                if identity := self._known.get(digest):
+                    return identity
         if not digest:
             raise ClientError("missing_key")
         raise ClientError("unknown_key", detail=f"key {digest[:8]}")
@@ -52,6 +56,10 @@ class Keys:
 def _bearer(headers: Mapping[str, str]) -> str:
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _api_key(headers: Mapping[str, str]) -> str:
+    return headers.get("x-api-key", "").strip()
 
 
 def key_sha256(key: str) -> str:

@@ -11,7 +11,7 @@ import zlib
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from backports import zstd
 
@@ -38,7 +38,7 @@ async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     Raises:
         ClientError: "body_too_large", "unsupported_encoding", "invalid_request".
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
     content = request.content
     if encoding == "identity" and content.is_eof() and content.exception() is None:
         # It has come together with the head, as it is: nothing to wait for.

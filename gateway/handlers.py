@@ -47,12 +47,12 @@ KEY_PARAMETERS = frozenset(
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def request_id_of(request: web.BaseRequest) -> str:
+def request_id_of(request: web.BaseRequest, unix_s: float) -> str:
     """The client's own id where it is one, else a new UUID."""
     given = request.headers.get("x-request-id", "")
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    return new_uuid(time.time())
+    return new_uuid(unix_s)
 
 
 def new_uuid(unix_s: float) -> str:
@@ -62,11 +62,14 @@ def new_uuid(unix_s: float) -> str:
 
     Source: RFC 9562, 5.7
     """
-    chance = random.getrandbits(74)
-    late, early = chance & (1 << 62) - 1, chance >> 62
-    bits = int(unix_s * 1000) << 80 | 7 << 76 | early << 64 | 2 << 62 | late
-    digits = f"{bits:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    ms, bits = int(unix_s * 1000), random.getrandbits
+    return "%08x-%04x-7%03x-%04x-%012x" % (
+        ms >> 16,
+        ms & 0xFFFF,
+        bits(12),
+        0x8000 | bits(14),
+        bits(48),
+    )
 
 
 def id_headers(record: Record) -> dict[str, str]:
@@ -159,7 +162,7 @@ class Handlers:
             client = clients.recognise(request.headers)
             record = self._record(request, wire, client)
             visit = Visit(request, record, wire, client)
-            visit.record.durable = not kept
+            record.durable = not kept
             visit.task = asyncio.current_task()
             self._visits.add(visit)
             try:
@@ -179,7 +182,7 @@ class Handlers:
                 self._visits.discard(visit)
                 if visit.down:
                     visit.down.stop_pinging()
-                if not visit.record.drained:
+                if not record.drained:
                     self._close(visit)
 
         return handle
@@ -187,16 +190,26 @@ class Handlers:
     def model_endpoint(self, protocol: str, path: str) -> Handler:
         """The handler of ``POST /v1`` + *path*."""
 
-        async def answer(visit: Visit) -> web.StreamResponse:
+        async def serve(visit: Visit) -> web.StreamResponse:
             turn = visit.turn = await self.turn(visit, path)
+            down = None
             if turn.ask.stream and path == visit.wire.path:
-                visit.down = self._downstream(visit.request, turn)
-                visit.down.start_pinging()
-                await self._admitted(turn, visit.down)
-                return visit.down.response
-            return self._answer(visit.record, await self._admitted(turn, None))
+                down = visit.down = self._downstream(visit.request, turn)
+                down.start_pinging()
+            # What never can be is refused before anything is waited for.
+            self._allowance.admit(turn)
+            self._pool.check(turn)
+            slot = await self._registry.user_slot(
+                turn.user.name, turn.holder, turn.deadline, session=turn.session.value
+            )
+            try:
+                self._allowance.check(turn)
+                answer = await self._relay.run(turn, down)
+            finally:
+                slot.release()
+            return down.response if down else self._answer(visit.record, answer)
 
-        return self.recorded(protocol, answer)
+        return self.recorded(protocol, serve)
 
     def _close(self, visit: Visit) -> None:
         record = visit.record
@@ -250,13 +263,9 @@ class Handlers:
     # --- the way in -------------------------------------------------------------------
 
     def _record(self, request: web.BaseRequest, wire: Wire, client: Client) -> Record:
-        record = Record(
-            request_id=request_id_of(request),
-            started_at=time.time(),
-            received=time.monotonic(),
-            protocol=wire.name,
-            client=client.name,
-        )
+        unix_s = time.time()
+        record = Record(request_id_of(request, unix_s), unix_s, time.monotonic())
+        record.protocol, record.client = wire.name, client.name
         record.response_id = response_id_of(record.request_id)
         record.mark(record.received, "received", path=request.path)
         log.bind(record.request_id)
@@ -281,19 +290,21 @@ class Handlers:
         limits = self._limits[user.name]
         session = session_of(request.headers, ask.document, user.name)
         record.session = session.value
-        return Turn(
-            ask=ask,
-            record=record,
-            wire=visit.wire,
-            path=path,
-            query=query,
-            headers=request.headers,
-            user=user,
-            limits=limits,
-            client=visit.client,
-            session=session,
-            holder=Holder(record.request_id, user.name),
-            deadline=time.monotonic() + limits.queue_timeout_s,
+        holder = Holder(record.request_id, user.name)
+        holder.on_wait = partial(_note_wait, record)
+        return Turn(  # named, its arguments would cost as much as all the rest of it
+            ask,
+            record,
+            visit.wire,
+            path,
+            query,
+            request.headers,
+            user,
+            limits,
+            visit.client,
+            session,
+            holder,
+            time.monotonic() + limits.queue_timeout_s,
         )
 
     def identify(self, request: web.BaseRequest, record: Record) -> Identity:
@@ -311,7 +322,9 @@ class Handlers:
             turn.client,
             turn.limits.ping_interval_s,
         )
-        down.head(id_headers(turn.record) | self._allowance.meter(turn))
+        down.head(id_headers(turn.record))
+        if meter := self._allowance.meter(turn):
+            down.head(meter)
         down.waiting = lambda: self._wait(turn)
         return down
 
@@ -322,19 +335,7 @@ class Handlers:
         waited_s = time.monotonic() - turn.record.received
         return clients.Wait(place.position, place.expected_s, waited_s)
 
-    # --- the way through --------------------------------------------------------------
-
-    async def _admitted(self, turn: Turn, down: Downstream | None) -> Answer | None:
-        """Wait for the user's slot, then relay; refuse early what never can be."""
-        self._allowance.admit(turn)
-        self._pool.check(turn)
-        turn.holder.on_wait = partial(_note_wait, turn.record)
-        slot = await self._registry.user_slot(
-            turn.user.name, turn.holder, turn.deadline, session=turn.session.value
-        )
-        with slot:
-            self._allowance.check(turn)
-            return await self._relay.run(turn, down)
+    # --- the way back -----------------------------------------------------------------
 
     def _answer(self, record: Record, answer: Answer | None) -> web.Response:
         assert answer is not None
@@ -345,8 +346,6 @@ class Handlers:
             body=answer.body,
             content_type="application/json",
         )
-
-    # --- the way back -----------------------------------------------------------------
 
     async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""
@@ -377,13 +376,10 @@ class Handlers:
 
 
 def _note_wait(record: Record, place: Place) -> None:
-    record.mark(
-        time.monotonic(),
-        "queued",
-        scope=place.scope,
-        position=place.position,
-        expected_s=round(place.expected_s, 1),
-    )
+    facts = {"scope": place.scope, "position": place.position}
+    if place.scope == "user":
+        facts["expected_s"] = round(place.expected_s, 1)
+    record.mark(time.monotonic(), "queued", **facts)
 
 
 def _refuse_keys_in(request: web.BaseRequest) -> None:

@@ -29,11 +29,11 @@ class Patience:
         self._expired = False
 
     def __enter__(self) -> Patience:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task
         self._task = task
         self._cancelling = task.cancelling()
-        loop = asyncio.get_running_loop()
         self._handle = loop.call_later(self._limit_s, self._expire)
         return self
 

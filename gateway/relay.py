@@ -24,7 +24,7 @@ from gateway import log, outgoing
 from gateway.accounts.choice import Choice
 from gateway.accounts.pool import STATE, Pool
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
-from gateway.admission.registry import Place, Registry, Slot
+from gateway.admission.registry import Registry, Slot
 from gateway.books import Books
 from gateway.config import Account, UpstreamLimits
 from gateway.conversation import Conversations, response_in
@@ -39,7 +39,7 @@ from gateway.protocols.convert import Converted
 from gateway.protocols.grammar import Batch, State, Watch
 from gateway.protocols.translate import Translation
 from gateway.protocols.wire import Ending, Facts
-from gateway.record import Attempt, Record
+from gateway.record import Attempt
 from gateway.turn import Turn
 from gateway.upstream import Upstream
 
@@ -136,7 +136,6 @@ class Relay:
             turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
                 raise self._last_word(turn, way, choice)
-            turn.holder.on_wait = partial(_note_wait, turn.record)
             slot = await self._registry.account_slot(
                 choice.tiers,
                 turn.holder,
@@ -206,20 +205,18 @@ class Relay:
     ) -> Answer | None:
         """Try *account*; the slot is given back when its upstream is done with."""
         exchange: Exchange | None = None
-        read: Reading | None = None
+        course: Course | None = None
         facts = Facts()
         answered = kept = False
         try:
             request = self._write(turn, way, account)
             exchange = Exchange(turn, account, request, self._upstream, self._limits)
             if down is None:
-                read = partial(self._read_whole, turn, exchange, facts)
                 answer = await self._whole(turn, exchange, request, way.document, facts)
                 answered = True
                 return answer
             down.facts = facts
             course = self._course(turn, request, facts)
-            read = partial(exchange.drain, course)
             served = partial(self._served, turn, exchange, facts)
             batch = await exchange.stream(course, down, served)
             kept_turn = request.converted and turn.wire.name == "responses"
@@ -228,8 +225,8 @@ class Relay:
             )
             return None
         except BaseException as error:
-            if exchange and exchange.reply and read and has_left(error):
-                kept = self._drain(turn, exchange, slot, read, facts)
+            if exchange and exchange.reply and has_left(error):
+                kept = self._drain(turn, exchange, slot, course, facts)
             raise
         finally:
             if not kept:
@@ -253,7 +250,7 @@ class Relay:
         turn: Turn,
         exchange: Exchange,
         slot: Slot,
-        read: Reading,
+        course: Course | None,
         facts: Facts,
     ) -> bool:
         """The client has left: read on for the usage, where that is allowed."""
@@ -262,6 +259,9 @@ class Relay:
             return False
         turn.record.drained = True
         turn.mark("client_left", drain=True)
+        read: Reading = partial(self._read_whole, turn, exchange, facts)
+        if course:
+            read = partial(exchange.drain, course)
 
         def done(how: str) -> None:
             turn.mark_ending(how)
@@ -448,7 +448,3 @@ class Relay:
             return self._pool.last_word(turn, way.verdict, way.fitting)
         assert choice
         return self._pool.refusal(turn, choice, time.monotonic())
-
-
-def _note_wait(record: Record, place: Place) -> None:
-    record.mark(time.monotonic(), "queued", scope=place.scope, position=place.position)

@@ -127,8 +127,9 @@ class Affinity:
 
     def made(self, user: str, response_id: str, account: str, now: float) -> None:
         """*account* made the response *response_id* for *user*."""
-        self._made[user, response_id] = (account, now)
-        self._made.move_to_end((user, response_id))
+        key = (user, response_id)
+        self._made[key] = (account, now)
+        self._made.move_to_end(key)
         while len(self._made) > MAX_RESPONSES:
             self._made.popitem(last=False)
 

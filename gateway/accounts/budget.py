@@ -50,9 +50,12 @@ class Purse:
         self._floor -= 1.0 - from_earned
 
     def _age(self, now: float) -> None:
-        passed = max(0.0, now - self._at)
-        self._at = max(now, self._at)
-        self._floor = min(FLOOR, self._floor + passed * REFILL_PER_S)
+        passed = now - self._at
+        if passed <= 0:
+            return
+        self._at = now
+        if self._floor < FLOOR:
+            self._floor = min(FLOOR, self._floor + passed * REFILL_PER_S)
         self._earned *= math.exp2(-passed / RECENT_S)
 
 

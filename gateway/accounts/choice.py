@@ -131,7 +131,9 @@ def candidates(
         serving: the accounts that may serve the model (``Fleet``).
         load: looked at only where there is something to weigh.
     """
-    fit = [account for account in serving if ask.owner in ("", account.name)]
+    fit = serving
+    if ask.owner:
+        fit = [account for account in serving if account.name == ask.owner]
     names = [account.name for account in fit]
     if (
         len(fit) == 1

@@ -91,12 +91,13 @@ def pinned(body: Document) -> bool:
     given = body.get("input")
     if not isinstance(given, list):
         return False
-    return any(
-        item.get("type") in _COMPACTIONS
-        and not str(item["encrypted_content"]).startswith(OWN_MARK)
-        for item in _objects(given)
-        if item.get("encrypted_content")
-    )
+    for item in given:
+        if not isinstance(item, dict) or item.get("type") not in _COMPACTIONS:
+            continue
+        proof = item.get("encrypted_content")
+        if proof and not str(proof).startswith(OWN_MARK):
+            return True
+    return False
 
 
 def tails(protocol: str, body: Document) -> list[str]:

@@ -100,14 +100,15 @@ class Health:
         self, account: str, model: str, started_at: float, now: float
     ) -> list[Happening]:
         """An attempt brought its first output, or its whole answer."""
-        self._served[account, model] = now
-        self._served.move_to_end((account, model))
+        key = (account, model)
+        self._served[key] = now
+        self._served.move_to_end(key)
         if len(self._served) > MAX_MARKS:
             self._served.popitem(last=False)
         if not self._marks:
             return []
         recovered = False
-        for key in ((account, ""), (account, model)):
+        for key in ((account, ""), key):
             mark = self._marks.get(key)
             if mark is None or mark.ramp_from is not None:
                 continue

@@ -31,11 +31,16 @@ class Pool:
     """
     Args:
         load: the accounts' slots at this moment.
+
+    Attributes:
+        accounts: every account by its name.
     """
 
     def __init__(self, accounts: Iterable[Account], load: LoadOf) -> None:
-        self._accounts = {account.name: account for account in accounts}
-        self._fleet = Fleet(self._accounts.values())
+        self.accounts: Mapping[str, Account] = {
+            account.name: account for account in accounts
+        }
+        self._fleet = Fleet(self.accounts.values())
         self._load = load
         self._health = Health(random.random)
         self._affinity = Affinity()
@@ -46,7 +51,7 @@ class Pool:
     def replace(self, accounts: Iterable[Account]) -> None:
         """Take up a changed config: what is new is well, what is gone is forgotten."""
         fresh = {account.name: account for account in accounts}
-        for name, old in self._accounts.items():
+        for name, old in self.accounts.items():
             new = fresh.get(name)
             if new is None:
                 self._affinity.forget(name)
@@ -55,20 +60,16 @@ class Pool:
                 old.base_url,
             ):
                 self._health.forget(name)
-        self._accounts = fresh
+        self.accounts = fresh
         self._fleet = Fleet(fresh.values())
-
-    @property
-    def accounts(self) -> Mapping[str, Account]:
-        """Every account by its name."""
-        return self._accounts
 
     # --- choosing --------------------------------------------------------------------
 
     def choose(self, turn: Turn, tried: Collection[str], now: float) -> Choice:
         """Where *turn* may go next."""
         model = turn.ask.model
-        owner = self._owner(turn, now)
+        # Where there is one account, no other could answer.
+        owner = self._owner(turn, now) if len(self.accounts) > 1 else ""
         ask = Ask(model, turn.wire.name, turn.session, tried, owner)
         return candidates(
             self._fleet.serving(model),
@@ -93,7 +94,7 @@ class Pool:
             name = self._affinity.maker(turn.user.name, ident, now)
         if not name and pinned(document):
             name = self._affinity.latest(turn.session.key)
-        account = self._accounts.get(name)
+        account = self.accounts.get(name)
         return name if account and account.speaks("responses") == "responses" else ""
 
     def check(self, turn: Turn) -> None:
@@ -140,9 +141,9 @@ class Pool:
     def served(self, turn: Turn, account: str, response_id: str) -> None:
         """*account* brought output: it is well, and it knows the session now."""
         now = time.monotonic()
-        self._tell(
-            self._health.succeeded(account, turn.ask.model, turn.attempt_at, now)
-        )
+        model = turn.ask.model
+        if told := self._health.succeeded(account, model, turn.attempt_at, now):
+            self._tell(told)
         if turn.session.told:
             self._affinity.bind(turn.session.key, account, now)
         if response_id:
@@ -214,7 +215,7 @@ class Pool:
     def maker(self, user: str, response_id: str) -> Account | None:
         """The account that made the response *response_id* for *user*."""
         name = self._affinity.maker(user, response_id, time.monotonic())
-        return self._accounts.get(name)
+        return self.accounts.get(name)
 
     def is_native(self, account: Account | None) -> bool:
         """Whether *account* keeps responses itself."""
@@ -233,7 +234,7 @@ class Pool:
         """Every account: whether it takes requests, else why not and until when."""
         now = time.monotonic()
         states: dict[str, dict[str, Any]] = {}
-        for name in self._accounts:
+        for name in self.accounts:
             found = self._health.available(name, "", now)
             states[name] = {"available": found.ok}
             if found.reason:
@@ -248,7 +249,7 @@ class Pool:
         whose credential or quota was refused does not.
         """
         now = time.monotonic()
-        looks = [self._health.last_resort(name, "", now) for name in self._accounts]
+        looks = [self._health.last_resort(name, "", now) for name in self.accounts]
         return any(look.ok and look.reason not in LASTING for look in looks)
 
     def dump(self) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ MEMORY = 16
 """How many service times weigh in a mean; older ones fade exponentially."""
 OUTLIER = 10.0
 """A service time counts for at most so many means: a clock that leapt is not a fact."""
+_LEAST = 1 / MEMORY  # what a service time weighs once there are enough of them
 
 
 class Service:
@@ -32,13 +33,15 @@ class Service:
         """Learn one service time; a negative one is a broken clock's."""
         if not seconds >= 0:
             return
-        mean_s = self.mean_s
-        self.count += 1
-        if self.count > MEMORY:
-            weight = 1 / MEMORY
-            seconds = min(seconds, OUTLIER * mean_s + 1)
+        mean_s, count = self.mean_s, self.count + 1
+        self.count = count
+        if count <= MEMORY:
+            weight = 1 / count
         else:
-            weight = 1 / self.count
+            weight = _LEAST
+            most = OUTLIER * mean_s + 1
+            if seconds > most:
+                seconds = most
         off = seconds - mean_s
         change = weight * off
         self.mean_s = mean_s + change

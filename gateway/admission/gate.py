@@ -13,6 +13,16 @@ from gateway.admission.expected import Server, Service, mean_of
 from gateway.admission.slot import Slot
 
 
+class Counter(asyncio.Semaphore):
+    """A semaphore that can be taken without a coroutine where nobody ever waits."""
+
+    def take(self) -> None:
+        """As ``acquire``; only while it is free."""
+        if self._value <= 0:
+            raise RuntimeError("the semaphore was not free")
+        self._value -= 1
+
+
 class Gate:
     """
     Args:
@@ -49,12 +59,12 @@ class Gate:
         self.service = Service()
         self.onward = Service()
         self.removed = False
-        self._semaphore = asyncio.Semaphore(0)
+        self._semaphore = Counter(0)
 
     def resize(self, limit: int) -> None:
         """Have *limit* slots; those taken beyond it stay until they are released."""
         self.limit = max(0, limit)
-        self._semaphore = asyncio.Semaphore(max(0, self.limit - len(self.slots)))
+        self._semaphore = Counter(max(0, self.limit - len(self.slots)))
 
     @property
     def free(self) -> bool:
@@ -71,7 +81,7 @@ class Gate:
     def take(self, slot: Slot) -> None:
         """Count *slot* as taken; only while ``free``."""
         if self.limit:
-            _acquire(self._semaphore)
+            self._semaphore.take()
         self.slots[slot] = None
 
     def give(self, slot: Slot) -> None:
@@ -79,10 +89,11 @@ class Gate:
         del self.slots[slot]
         if self.limit and len(self.slots) < self.limit:
             self._semaphore.release()
-        if slot in self.draining:
-            del self.draining[slot]
-        elif slot.evict:
-            self.evicted -= 1
+        if slot.evict:
+            if slot in self.draining:
+                del self.draining[slot]
+            else:
+                self.evicted -= 1
 
     def server(self, fallback: Service, now: float) -> Server:
         """
@@ -94,12 +105,3 @@ class Gate:
         ages_s = [max(0.0, now - slot.since) for slot in self.slots if not slot.evict]
         mean_s, spread = mean_of((self.service, fallback), ages_s)
         return Server(self.limit, mean_s, spread, ages_s)
-
-
-def _acquire(semaphore: asyncio.Semaphore) -> None:
-    """Take a free *semaphore*: its ``acquire`` then ends without being suspended."""
-    try:
-        semaphore.acquire().send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("the semaphore was not free")

@@ -30,6 +30,10 @@ class KeptPlaces:
     def __init__(self) -> None:
         self._places: dict[tuple[str, str], list[KeptPlace]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether any place is kept."""
+        return bool(self._places)
+
     def keep(
         self, user: str, session: str, arrival: int, turn: int | None, now: float
     ) -> None:

@@ -124,7 +124,9 @@ class Layer:
             best: Gate | None = None
             for name in tier:
                 gate = self.gates.get(name)
-                if gate is None or gate.removed or not gate.free:
+                if gate is None or gate.removed:
+                    continue
+                if gate.limit and len(gate.slots) >= gate.limit:  # not ``free``
                     continue
                 if fits is not None and name not in fits:
                     continue
@@ -138,8 +140,9 @@ class Layer:
         now = self._clock()
         slot = Slot(gate.name, self.scope, holder, now, self._leave, self._drain)
         gate.take(slot)
-        self._roll.tie(holder)
-        holder.becomes("running", now)
+        holder.ties += 1  # as ``Roll.tie``
+        self._roll.holders[holder] = None
+        holder.state, holder.since = "running", now
         if self.scope == "account":
             holder.account = gate.name
         return slot
@@ -150,12 +153,13 @@ class Layer:
             self._measure(gate, slot)
         gate.give(slot)
         holder = slot.holder
-        if self.scope == "account" and holder.account == slot.name:
+        if holder.account == slot.name and self.scope == "account":
             holder.account = ""
         self._roll.untie(holder)
         if gate.removed:
             self._forget(gate)
-        self._hand_on(gate)
+        if self.line or gate.draining:
+            self._hand_on(gate)
         if slot.evict:  # it may have been promised to one who still waits elsewhere
             self._preempt([n for n, other in self.gates.items() if other.draining])
 

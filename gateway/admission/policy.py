@@ -148,6 +148,10 @@ class Line(Generic[W]):
         self._at: dict[str, list[Group[W]]] = {}  # by name
         self._turn = 0
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._groups)
+
     def add(self, waiter: W, turn: int | None = None) -> None:
         """
         Let *waiter* stand in line.

@@ -98,7 +98,8 @@ class Registry:
             Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
             ClientError: "unknown_key": the user was removed.
         """
-        self._arrive(holder, session)
+        if not holder.arrival:
+            self._arrive(holder, session)
         tiers = ((user,),)
         slot = self._users.enter(tiers, holder)
         if slot is not None:
@@ -128,7 +129,8 @@ class Registry:
             Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
             GatewayError: "model_not_found": none of the accounts exists any more.
         """
-        self._arrive(holder, holder.session)
+        if not holder.arrival:
+            self._arrive(holder, holder.session)
         waited_s = 0.0
         slot = None if prefer else self._accounts.enter(candidates, holder)
         if slot is None:
@@ -170,10 +172,10 @@ class Registry:
 
     def _arrive(self, holder: Holder, session: str) -> None:
         """Give *holder* its number, or the one that was kept for its session."""
-        if holder.arrival:
-            return
         holder.session = session
-        kept = self._kept.take(holder.user, session, self._clock())
+        kept = None
+        if self._kept:
+            kept = self._kept.take(holder.user, session, self._clock())
         if kept is None:
             self._arrivals += 1
             holder.arrival = self._arrivals
