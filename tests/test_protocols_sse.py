@@ -12,10 +12,11 @@ from gateway.protocols import sse
 from gateway.protocols.sse import (
     EventScanner,
     EventTooLarge,
+    event_at,
     events,
     field,
+    next_telling,
     payload,
-    telling,
 )
 
 ENDS = {"lf": "\n", "crlf": "\r\n", "cr": "\r"}
@@ -138,7 +139,10 @@ def test_the_events_with_a_needle_are_found(
     pieces: list[bytes], line_end: bytes
 ) -> None:
     data = b"".join((piece + b"\n\n").replace(b"\n", line_end) for piece in pieces)
-    found = [data[begin:end] for begin, end in telling(data, 0, PATTERNS)]
+    found, start, hits = [], 0, [-1, -1]
+    while (start := next_telling(data, start, PATTERNS, hits)) < len(data):
+        found.append(event_at(data, start))
+        start += len(found[-1])
 
     assert found == [
         event for event in events(data) if any(p.search(event) for p in PATTERNS)

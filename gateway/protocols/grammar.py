@@ -15,13 +15,17 @@ that one read completed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
 from typing import Final, NamedTuple
 
 from gateway.errors import UpstreamError
 from gateway.protocols.overload import answer_so_far
-from gateway.protocols.sse import EventScanner, EventTooLarge, event_end, telling
+from gateway.protocols.sse import (
+    EventScanner,
+    EventTooLarge,
+    event_at,
+    next_telling,
+)
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -68,6 +72,8 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
     },
     State.CLOSED: {},
 }
+
+NO_STREAM = (b"<", b"{", b"[")  # what HTML or JSON begins with
 
 
 class Batch(NamedTuple):
@@ -117,8 +123,6 @@ class Watch:
 
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""
-        if self.passes(chunk):
-            return Batch(chunk, True)
         if not self._begun and (refused := self._begin(chunk)):
             return refused
         try:
@@ -163,15 +167,25 @@ class Watch:
         if not first:
             return None
         self._begun = True
-        return self._failed("upstream_malformed") if first in b"<{[" else None
+        return self._failed("upstream_malformed") if first in NO_STREAM else None
 
     def _look(self, data: bytes) -> Batch:
-        """Read the events of *data* that may mean something; the others pass."""
-        read, facts = self._wire.read, self.facts
+        """
+        Read the events of *data* that may mean something: each one of a preamble,
+        later those alone that a needle points at. The others pass.
+        """
+        read, facts, needles = self._wire.read, self.facts, self._needles
         passed, done = b"", 0  # what of data is the client's, and up to where
+        end, size, hits = 0, len(data), [-1] * len(needles)
         state = self.state
-        for begin, end in self._telling(data):
-            event = data[begin:end]
+        while end < size:
+            begin = end
+            if state is not WAITING:
+                begin = next_telling(data, end, needles, hits)
+                if begin == size:
+                    break
+            event = event_at(data, begin)
+            end = begin + len(event)
             step = read(event, facts)
             if step is OUTPUT and state is WAITING and not self._is_answer():
                 step = NEUTRAL
@@ -183,18 +197,6 @@ class Watch:
                 passed += data[done:begin]
                 done = end
         return Batch(passed + data[done:], state is not WAITING)
-
-    def _telling(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """
-        Where the events begin and end that must be read: each one of a preamble, later
-        those alone that a needle points at.
-        """
-        start, size = 0, len(data)
-        while start < size and self.state is WAITING:
-            end = event_end(data, start)
-            yield start, end
-            start = end
-        yield from telling(data, start, self._needles)
 
     def _close(self, step: Step, passed: bytes, event: bytes) -> Batch:
         """The terminal *event* has come, behind *passed*."""

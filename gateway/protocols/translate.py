@@ -9,6 +9,7 @@ and gives the same batches.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.protocols.chat.writer import Writer as ChatWriter
 from gateway.protocols.convert import Converted
 from gateway.protocols.events import PREAMBLE, Event, Fail, Finish, ItemClose, TextDelta
 from gateway.protocols.frames import Garbled
-from gateway.protocols.grammar import Batch, State
+from gateway.protocols.grammar import NO_STREAM, Batch, State
 from gateway.protocols.messages.reader import Reader as MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
 from gateway.protocols.messages.writer import Writer as MessagesWriter
@@ -27,7 +28,7 @@ from gateway.protocols.overload import answer_so_far
 from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
 from gateway.protocols.responses.writer import Writer as ResponsesWriter
-from gateway.protocols.sse import EventScanner, EventTooLarge, events
+from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
 from gateway.protocols.stages import Binding, Compacting, Halves, Stage, StopCut
 from gateway.protocols.wire import Ending, Facts
 from gateway.usage import Usage
@@ -46,6 +47,7 @@ _FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
 _LAST = frozenset((Finish, Fail))
 _NO_ANSWER = PREAMBLE | {ItemClose}
 _BOM = b"\xef\xbb\xbf"
+_HALF = re.compile(rb"\\u[dD]")  # of a surrogate pair, as an escape
 
 
 class Translation:
@@ -117,9 +119,9 @@ class Translation:
             return Batch(b"", True)
         if not self._begun:
             chunk = chunk.removeprefix(_BOM)
-            if chunk.strip():
+            if first := chunk.lstrip()[:1]:
                 self._begun = True
-                if chunk.lstrip()[:1] in b"<{[":
+                if first in NO_STREAM:
                     return self._failed("upstream_malformed")
         try:
             data = self._scanner.feed(chunk)
@@ -127,10 +129,10 @@ class Translation:
             return self._failed("upstream_too_large")
         if not data:
             return Batch(b"", self._started)
-        if not self._escaped and (b"\\ud" in data or b"\\uD" in data):
+        if not self._escaped and _HALF.search(data):
             self._escaped = True
             self._stages.insert(0, Halves())
-        return self._read(data.split(b"\n\n") if b"\r" not in data else events(data))
+        return self._read(data.split(b"\n\n") if CR not in data else events(data))
 
     def finish(self, *, clean: bool = True) -> Batch:
         """

@@ -51,29 +51,46 @@ _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
 _TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
-# What stands before the response object of a lifecycle event.
-_LIFECYCLE_HEAD = re.compile(
-    rb"(?:event: response\.(?:created|in_progress|queued)\n)?"
-    rb'data: \{"type": ?"response\.(?:created|in_progress|queued)", ?'
-    rb'(?:"sequence_number": ?\d{1,9}, ?)?(?="response": ?\{)'
+_ITEM_ADDED = "response.output_item.added"
+# What stands between the type and the response object of a lifecycle event.
+_BEFORE_RESPONSE = re.compile(
+    rb', ?(?:"sequence_number": ?\d{1,9}, ?)?(?="response": ?\{)'
 )
-# The beginning of an event that opens something without content.
-_OPENING = re.compile(
-    rb"(?:event: response\.[a-z_.]+\n)?"
-    rb'data: \{"type": ?"response\.(?:(?:content|reasoning_summary)_part\.added"'
-    rb'|output_item\.added", ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
-    rb'"item": ?\{"id": ?"[\w.-]*", ?"type": ?"(?:message|reasoning)")'
+# The same up to the type of an item without content.
+_EMPTY_ITEM = re.compile(
+    rb', ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
+    rb'"item": ?\{"id": ?"[\w.-]*", ?"type": ?"(?:message|reasoning)"'
+)
+
+
+def _heads(*kinds: str) -> dict[bytes, tuple[str, int]]:
+    """
+    What events of these *kinds* say up to their first comma, in all usual forms: the
+    kind, and where the JSON begins. So they are known without being parsed.
+    """
+    return {
+        f'{line}data: {{"type":{blank}"{kind}"'.encode(): (kind, len(line) + 6)
+        for kind in kinds
+        for line in ("", f"event: {kind}\n")
+        for blank in ("", " ")
+    }
+
+
+_HEADS = _heads(
+    *_TERMINALS, *_LIFECYCLE, *_OPENERS, _ITEM_ADDED, "response.output_text.delta"
 )
 
 
 def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
-    if facts.noted and facts.noted == _from_response(event):
+    comma = event.find(b",")
+    known, start = _HEADS.get(event[:comma], ("", 0))
+    if facts.noted and facts.noted == _from_response(event, known, comma):
         return NEUTRAL
-    if _OPENING.match(event):
+    if known in _OPENERS or known == _ITEM_ADDED and _EMPTY_ITEM.match(event, comma):
         facts.noted = b""
         return NEUTRAL
-    data = read_object(payload(event))
+    data = _document(event, start)
     kind = data.get("type")
     if not isinstance(kind, str):
         return _read_error(event, data, facts) if data.get("error") else NEUTRAL
@@ -83,14 +100,14 @@ def read(event: bytes, facts: Facts) -> Step:
         return FAIL if _TERMINALS[kind] == "failed" else END
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
-        facts.noted = _from_response(event)
+        facts.noted = _from_response(event, known, comma)
         return NEUTRAL
     facts.noted = b""
     if kind == "error":
         return _read_error(event, data, facts)
     if kind in _OPENERS or not kind.startswith("response."):
         return NEUTRAL
-    if kind == "response.output_item.added":
+    if kind == _ITEM_ADDED:
         if sub(data, "item").get("type") in _EMPTY_ITEMS:
             return NEUTRAL
     if kind == "response.output_text.delta":
@@ -100,14 +117,27 @@ def read(event: bytes, facts: Facts) -> Step:
     return OUTPUT
 
 
-def _from_response(event: bytes) -> bytes:
+def _document(event: bytes, start: int) -> dict[str, Any]:
+    """The object of an *event*, which begins at *start* if that is known."""
+    if start:
+        try:
+            document: dict[str, Any] = orjson.loads(event[start:])
+            return document
+        except orjson.JSONDecodeError:
+            pass  # more lines follow
+    return read_object(payload(event))
+
+
+def _from_response(event: bytes, kind: str, comma: int) -> bytes:
     """
     A lifecycle *event* from its response object on; ``b""`` if it is not surely one.
 
     What stands before tells nothing, so two that agree in this mean the same.
     """
-    head = _LIFECYCLE_HEAD.match(event)
-    return event[head.end() :] if head else b""
+    if kind not in _LIFECYCLE:
+        return b""
+    before = _BEFORE_RESPONSE.match(event, comma)
+    return event[before.end() :] if before else b""
 
 
 def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
