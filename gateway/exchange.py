@@ -95,19 +95,17 @@ class Exchange:
             reply = await self._open()
             if _is_json(reply):
                 raise await self._no_stream(reply)
-            held, batch = await self._hold(reply, course, patience)
+            batch = await self._hold(reply, course, patience)
         ending = batch.ending
         if ending is None or ending.outcome != "failed" or batch.started:
             on_output()
             down.head(self._headers_down(reply))
         if ending is not None:
-            return Batch(held, batch.started, batch.terminal, ending)
-        await down.send(held)
+            return batch
+        await down.send(batch.data)
         return await self._pump(reply, course, down)
 
-    async def _hold(
-        self, reply: Reply, course: Course, patience: Patience
-    ) -> tuple[bytes, Batch]:
+    async def _hold(self, reply: Reply, course: Course, patience: Patience) -> Batch:
         """The preamble, up to the first output, an ending, or the bound."""
         held = bytearray()  # a preamble may come in any number of pieces
         while True:
@@ -120,7 +118,8 @@ class Exchange:
             held += batch.data
             if batch.ending or batch.started or len(held) > HOLD_BACK_BYTES:
                 self._turn.first_output()
-                return bytes(held), batch
+                first = len(held) == len(batch.data)
+                return batch if first else batch._replace(data=bytes(held))
             if held:
                 reply.idle_timeout_s = self._limits.idle_timeout_s
 

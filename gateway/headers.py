@@ -9,7 +9,7 @@ pass: the rest describes the upstream's machines.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -74,9 +74,11 @@ def upwards(
     headers["x-request-id"] = request_id
     if account.protocol == "messages" and "anthropic-version" not in headers:
         headers["anthropic-version"] = "2023-06-01"
-    for name, value in _credentials(account):
+    if account.api_key:
+        name, value = _credential(account)
         headers[name] = value
-    headers.update(account.headers)
+    if account.headers:
+        headers.update(account.headers)
     return headers
 
 
@@ -93,15 +95,12 @@ def _is_text(value: str) -> bool:
     return _TEXT.fullmatch(value) is not None
 
 
-def _credentials(account: Account) -> Iterable[tuple[str, str]]:
-    if not account.api_key:
-        return
-    default = "x-api-key" if account.protocol == "messages" else "bearer"
-    auth = account.auth or default
-    if auth == "bearer":
-        yield "Authorization", f"Bearer {account.api_key}"
-    else:
-        yield auth, account.api_key
+def _credential(account: Account) -> tuple[str, str]:
+    """The header that bears the key of *account*."""
+    name = account.auth or ("x-api-key" if account.protocol == "messages" else "bearer")
+    if name == "bearer":
+        return "Authorization", f"Bearer {account.api_key}"
+    return name, account.api_key
 
 
 def downwards(

@@ -61,17 +61,18 @@ class Connection(asyncio.Protocol):
     Attributes:
         origin: whom it goes to.
         reused: whether a request was answered on it before.
+        reading: whether its socket is read.
     """
 
     def __init__(self, origin: Origin, keeper: Keeper) -> None:
         self.origin = origin
         self.reused = False
+        self.reading = True
         self._keeper = keeper
         self._transport: asyncio.Transport | None = None
         self._listener: Listener | None = None
         self._unsent = _NOTHING
         self._may_write = True
-        self._reading = True
 
     # what the listener does with it
 
@@ -119,19 +120,15 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read the socket no more."""
-        if self._reading and self.usable:
-            self._reading = False
+        if self.reading and self.usable:
+            self.reading = False
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def resume(self) -> None:
         """Read the socket again."""
-        if not self._reading and self.usable:
-            self._reading = True
+        if not self.reading and self.usable:
+            self.reading = True
             cast(asyncio.Transport, self._transport).resume_reading()
-
-    @property
-    def reading(self) -> bool:
-        return self._reading
 
     # what the loop tells
 

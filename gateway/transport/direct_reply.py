@@ -118,10 +118,11 @@ class DirectReply:
             return
         self._closed = True
         self._buffer.clear()
-        self._stop_timers()
         if self._answer.ended or self._failure is not None:
             self._part()
-        elif linger_s > 0 and self._begun:
+            return
+        self._stop_timers()
+        if linger_s > 0 and self._begun:
             self._overhead_bytes = 0
             self._connection.resume()
             self._linger = self._loop.call_later(linger_s, self._give_up)
@@ -143,7 +144,7 @@ class DirectReply:
 
     async def _wait(self) -> None:
         """Wait for anything to change, the socket being read."""
-        if self._is_paused():
+        if not self._connection.reading:
             self._silence.heard_at = self._time()
             self._connection.resume()
         self._waiter = self._loop.create_future()

@@ -104,12 +104,10 @@ def request_headers(
     if body_bytes or target.method not in _BODILESS:
         pairs.append(("Content-Length", str(body_bytes)))
     for pair in headers:
-        low = _known(pair[0])
-        if low in OWN_HEADERS:
-            continue
-        if low == "host" and pairs[0][0] == "Host":
-            del pairs[0]
-        pairs.append(pair)
+        if low := _known(pair[0]):
+            if low == "host" and pairs[0][0] == "Host":
+                del pairs[0]
+            pairs.append(pair)
     values = "".join([value for _, value in pairs])
     if "\r" in values or "\n" in values or "\0" in values:
         raise ValueError("the value of a header holds CR, LF or NUL")
@@ -119,13 +117,16 @@ def request_headers(
 @lru_cache(maxsize=512)
 def _known(name: str) -> str:
     """
-    The *name* of a header in lower case; the same few come with every request.
+    The *name* of a header in lower case, "" if it is the transport's own; the same few
+    come with every request.
 
     Raises:
         ValueError: it is not a token.
     """
     low = name.lower()
-    if low not in OWN_HEADERS and not _TOKEN.fullmatch(name):
+    if low in OWN_HEADERS:
+        return ""
+    if not _TOKEN.fullmatch(name):
         raise ValueError("the name of a header is not a token")
     return low
 

@@ -8,7 +8,8 @@ Rule 2: a proxy that we cannot speak to is a failure; going round it would be a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from yarl import URL
@@ -50,7 +51,7 @@ class RoutedTransport:
         self._direct = DirectTransport(tls)
         self._proxied = ProxiedTransport(tls)
 
-    async def open(
+    def open(
         self,
         method: str,
         url: URL,
@@ -59,13 +60,14 @@ class RoutedTransport:
         *,
         connect_timeout_s: float,
         idle_timeout_s: float,
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
+        """See ``Transport.open``; what it gives to await is the chosen way's own."""
         proxy = None
         if self._proxies:
             origin_of(url)
             proxy = maybe_proxy(url, self._proxies)
         if proxy is None:
-            return await self._direct.open(
+            return self._direct.open(
                 method,
                 url,
                 headers,
@@ -73,7 +75,7 @@ class RoutedTransport:
                 connect_timeout_s=connect_timeout_s,
                 idle_timeout_s=idle_timeout_s,
             )
-        return await self._proxied.open(
+        return self._proxied.open(
             method,
             url,
             headers,
