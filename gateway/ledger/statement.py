@@ -166,10 +166,7 @@ def moment(unix_s: float) -> str:
     """A time as ``Upsert`` takes it: UTC, to the microsecond."""
     if not 0.0 <= unix_s <= MAX_UNIX_S:
         unix_s = MAX_UNIX_S if unix_s > 0.0 else 0.0
-    whole_s = int(unix_s)
-    micro = int((unix_s - whole_s) * 1e6 + 0.5)
-    if micro == 1_000_000:
-        whole_s, micro = whole_s + 1, 0
+    whole_s, micro = divmod(int(unix_s * 1e6 + 0.5), 1_000_000)
     return f"{_second(whole_s)}.{micro:06d}"
 
 
