@@ -6,7 +6,10 @@ exceptions are led through the same renderer, so that a line of aiohttp or a
 traceback is an object too. On a terminal (``log_format = "auto"``) the same events
 are rendered for people.
 
-Rule 1: a line is written at once, whole and in one piece, from whichever thread.
+Rule 1: a line is written at once, whole and in one piece, from whichever thread. Only
+        canonical lines may wait for the end of the event loop's turn, in which often
+        twenty requests end together: then they leave in one write, and in any case
+        before the next other line.
 Rule 2: every line of a request bears its id.
 Rule 3: the canonical line, one for each request, goes round the processors; whoever
         replaces them gets it through them.
@@ -17,11 +20,13 @@ said in ``docs/behaviour.md``.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
@@ -42,9 +47,10 @@ class _Short(NamedTuple):
     """The short way of the canonical line: none where nobody reads it as JSON."""
 
     processors: list[Processor]  # of the long way, as they are now
-    write: Callable[[bytes], None]
+    add: Callable[[bytes], None]
 
 
+_FINISHED = "request.finished"
 _short: _Short | None = None
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _second = 0, ""  # of the last line: Unix seconds, and the same as text
@@ -63,8 +69,8 @@ def set_up(
         factory, _short = structlog.PrintLoggerFactory(stream), None
     else:
         processors += [structlog.processors.format_exc_info, _shorten, _render_json]
-        lines = structlog.BytesLogger(_bytes_of(stream))
-        factory, _short = lambda *names: lines, _Short(processors, lines.msg)
+        lines = _Lines(_bytes_of(stream))
+        factory, _short = lines.logger_for, _Short(processors, lines.add)
     if LEVELS[level] > LEVELS["info"]:
         _short = None
     structlog.configure(
@@ -99,19 +105,23 @@ def finished(record: Record) -> None:
     """Write the canonical line."""
     facts = _facts(record)
     if _short is None or _short.processors[-1] is not _render_json:
-        get().info("request.finished", **facts)
+        for own in ("timestamp", "level", "event"):
+            del facts[own]
+        get().info(_FINISHED, **facts)
         return
-    head = {"timestamp": _now(), "level": "info", "event": "request.finished"}
-    line = _json(head | facts)
+    line = _json(facts)
     if len(line) > _MAX_TEXT:  # else no value can be too long
-        line = _json(_shorten(None, "info", head | facts))
-    _short.write(line)
+        line = _json(_shorten(None, "info", facts))
+    _short.add(line)
 
 
 def _facts(record: Record) -> dict[str, Any]:
-    """What the canonical line says, in the contract's order."""
+    """The canonical line, in the contract's order."""
     usage = record.usage
     line: dict[str, Any] = {
+        "timestamp": _now(),
+        "level": "info",
+        "event": _FINISHED,
         "request_id": record.request_id,
         "response_id": record.response_id,
         "user": record.user,
@@ -201,6 +211,39 @@ def _bytes_of(stream: TextIO) -> BinaryIO:
     if isinstance(buffer, io.RawIOBase):
         return cast(BinaryIO, _Unbuffered(buffer))
     return cast(BinaryIO, _Encoded(stream))
+
+
+class _Lines:
+    """The one way out for lines; a logger writes its own at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.flush = file.flush
+        self._kept: deque[bytes] = deque()  # until the end of the loop's turn
+        self._logger = structlog.BytesLogger(cast(BinaryIO, self))
+
+    def logger_for(self, *names: str) -> structlog.BytesLogger:
+        """What structlog writes with."""
+        return self._logger
+
+    def add(self, line: bytes) -> None:
+        """Write *line* at the end of the event loop's turn; at once without a loop."""
+        if not self._kept:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return self._logger.msg(line)
+            loop.call_soon(self._logger.msg, b"")
+        self._kept.append(line + b"\n")
+
+    def write(self, line: bytes) -> None:
+        """Called by the logger, which lets in one thread at a time: a line, or none."""
+        kept = self._kept
+        before = b"".join([kept.popleft() for _ in range(len(kept))])
+        if line == b"\n":
+            line = b""
+        if before or line:
+            self._file.write(before + line)
 
 
 class _Unbuffered:

@@ -246,6 +246,27 @@ class Slow(io.RawIOBase):
         return len(part) if part else None
 
 
+async def test_who_ends_in_one_turn_of_the_loop_shares_one_write(frozen: None) -> None:
+    written: list[bytes] = []
+    file = io.BytesIO()
+    file.write = written.append  # type: ignore[method-assign, assignment]
+    log.set_up("info", "json", SimpleNamespace(buffer=file))  # type: ignore[arg-type]
+
+    log.finished(record_of("a"))
+    log.finished(record_of("b"))
+    assert [] == written
+    await asyncio.sleep(0)
+    log.finished(record_of("c"))
+    say("other")
+    log.finished(record_of("d"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    told = [[json.loads(line) for line in one.splitlines()] for one in written]
+    ids = [[line.get("request_id", line["event"]) for line in one] for one in told]
+    assert [["a", "b"], ["c", "other"], ["d"]] == ids
+
+
 @pytest.mark.parametrize(("room", "whole"), [(10_000, True), (20, False)])
 def test_an_unbuffered_file_gets_whole_lines(room: int, whole: bool) -> None:
     """As under ``python -u``, where a write may take a part."""
