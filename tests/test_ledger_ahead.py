@@ -161,13 +161,13 @@ async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
 
     ahead.begin(record)
     ahead.begin(record)
-    assert 1 == len(ahead)
+    assert 1 == len(ahead.begun)
     ahead.drop(record)
     ahead.drop(record)
     while ahead._timer is not None:
         await asyncio.sleep(0.005)
 
-    assert 0 == len(ahead)
+    assert 0 == len(ahead.begun)
     assert [] == due
 
 
@@ -175,8 +175,8 @@ async def test_only_what_is_old_enough_is_taken() -> None:
     ahead = Ahead(lambda records: None)
     old, young = record_of("old"), record_of("young")
     ahead.begin(old)
-    begun_at, _ = ahead._begun[id(old)]
-    ahead._begun[id(young)] = begun_at + 1.0, young
+    begun_at, _ = ahead.begun[id(old)]
+    ahead.begun[id(young)] = begun_at + 1.0, young
 
     assert [] == ahead.take(begun_at, 0.5)
     assert [old] == ahead.take(begun_at + 0.75, 0.5)

@@ -23,37 +23,37 @@ class Ahead:
     """
     Args:
         write: called with the records that may not wait any longer.
+
+    Attributes:
+        begun: in the order of their begin, and by identity, for a record has no hash:
+            when, in monotonic seconds, and the record.
     """
 
     def __init__(self, write: Callable[[list[Record]], None]) -> None:
         self._write = write
         self._loop = asyncio.get_running_loop()
-        # In the order of their begin, by identity, for a record has no hash.
-        self._begun: dict[int, tuple[float, Record]] = {}
+        self.begun: dict[int, tuple[float, Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._begun)
 
     def begin(self, record: Record) -> None:
         """*record* is being sent upstream, or once more."""
-        self._begun.setdefault(id(record), (time.monotonic(), record))
+        self.begun.setdefault(id(record), (time.monotonic(), record))
         if self._timer is None:
             self._timer = self._loop.call_later(OPEN_WITHIN_S, self._look)
 
     def drop(self, record: Record) -> None:
         """*record* has ended."""
-        self._begun.pop(id(record), None)
+        self.begun.pop(id(record), None)
 
     def take(self, now: float, after_s: float = RIDE_AFTER_S) -> list[Record]:
         """Those that began at least *after_s* seconds ago; they are dropped here."""
         taken: list[Record] = []
-        for begun_at, record in self._begun.values():
+        for begun_at, record in self.begun.values():
             if begun_at + after_s > now:
                 break
             taken.append(record)
         for record in taken:
-            del self._begun[id(record)]
+            del self.begun[id(record)]
         return taken
 
     def finish(self) -> list[Record]:
@@ -61,8 +61,8 @@ class Ahead:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        left = [record for _, record in self._begun.values()]
-        self._begun.clear()
+        left = [record for _, record in self.begun.values()]
+        self.begun.clear()
         return left
 
     def _look(self) -> None:
@@ -70,7 +70,7 @@ class Ahead:
         now = time.monotonic()
         if late := self.take(now, OPEN_WITHIN_S):
             self._write(late)
-        for begun_at, _ in self._begun.values():
+        for begun_at, _ in self.begun.values():
             # Not by the instant: whoever is due soon after can then go along.
             wait_s = max(begun_at + OPEN_WITHIN_S - now, RIDE_AFTER_S / 2)
             self._timer = self._loop.call_later(wait_s, self._look)

@@ -29,7 +29,7 @@ from gateway.ledger.database import Database, LedgerError, reason
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import Rows, rows_of
 from gateway.ledger.tables import attempt, request
-from gateway.ledger.waits import Waits
+from gateway.ledger.waits import Waiter, Waits
 from gateway.ledger.writer import Entry, Report, Write, Writer
 from gateway.record import Record
 
@@ -103,7 +103,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Entries that are not written yet."""
-        return self._waiting + len(self._ahead)
+        return self._waiting + len(self._ahead.begun)
 
     def begin(self, record: Record) -> None:
         """
@@ -111,7 +111,7 @@ class Ledger:
         quiet ledger, else within some 0.08 seconds, and not at all if it ends before.
         """
         quiet = time.monotonic() - self._put_at > RIDE_AFTER_S
-        if quiet and not self._ahead:
+        if quiet and not self._ahead.begun:
             self._put_open([record])
         else:
             self._ahead.begin(record)
@@ -192,7 +192,7 @@ class Ledger:
     def _put(self, *entries: Entry) -> None:
         """Have *entries* written; if the last is urgent, what is due goes along."""
         now = self._put_at = time.monotonic()
-        if entries[-1].urgent and self._ahead:
+        if self._ahead.begun and entries[-1].urgent:
             entries = *self._open(self._ahead.take(now)), *entries
         for entry in entries:
             entry.put_at = now
@@ -201,13 +201,12 @@ class Ledger:
         self._waiting += len(entries)
         self._writer.put(*entries)
 
-    async def _written(self, entry: Entry) -> None:
-        """Put *entry* and wait until it is durable."""
+    def _written(self, entry: Entry) -> Waiter:
+        """Put *entry*; what is awaited is done when it is durable."""
         entry.urgent = True
-        entry.waiter = self._waits.make(CLOSE_WAIT_S)
+        entry.waiter = waiter = self._waits.make(CLOSE_WAIT_S)
         self._put(entry)
-        await entry.waiter
-        self.observe(time.monotonic() - entry.put_at)
+        return waiter
 
     def _overdue(self) -> GatewayError:
         detail = self.reason or "no commit in time"
@@ -221,8 +220,10 @@ class Ledger:
         self._heard_at = time.monotonic()
         self._waiting -= len(report.done) + len(report.rejected)
         for entry in report.done:
-            if entry.waiter is not None and not entry.waiter.done():
-                entry.waiter.set_result(None)
+            waiter = entry.waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+                self.observe(self._heard_at - entry.put_at)
         for entry, detail in report.rejected:
             log.error("ledger.rejected", detail=detail)
             if entry.waiter is not None and not entry.waiter.done():

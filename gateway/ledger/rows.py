@@ -51,32 +51,40 @@ class Rows(NamedTuple):
 
 def rows_of(record: Record, is_open: bool = False) -> Rows:
     """*record* as rows, as it ended; *is_open*: it is still running."""
-    request_id, started_at = plain(record.request_id), moment(record.started_at)
-    ended = record.outcome, record.origin, plain(record.error_code)
+    texts = _all_plain(
+        record.request_id,
+        record.error_code,
+        record.response_id,
+        record.model,
+        record.upstream_model,
+        record.upstream_request_id,
+        record.session,
+    )
+    request_id, started_at = texts[0], moment(record.started_at)
+    ended = ("open", "", "") if is_open else (record.outcome, record.origin, texts[1])
     return Rows(
-        _request_row(
-            record, request_id, started_at, ("open", "", "") if is_open else ended
-        ),
+        _request_row(record, started_at, ended, texts),
         [_attempt_row(request_id, started_at, attempt) for attempt in record.attempts],
         (request_id, started_at, marks_json(record.marks)),
     )
 
 
 def _request_row(
-    record: Record, request_id: str, started_at: str, ended: tuple[str, str, str]
+    record: Record, started_at: str, ended: tuple[str, str, str], texts: Sequence[str]
 ) -> Row:
+    request_id, _, response_id, model, upstream_model, upstream_id, session = texts
     usage = record.usage
     return (
         request_id,
         started_at,
-        plain(record.response_id),
+        response_id,
         record.user,
         record.key,
         record.account,
         record.protocol,
         record.upstream_protocol,
-        plain(record.model),
-        plain(record.upstream_model),
+        model,
+        upstream_model,
         record.stream,
         *ended,
         _status(record.status),
@@ -92,9 +100,9 @@ def _request_row(
         count(usage.reasoning_tokens),
         record.estimated,
         number(record.cost_usd),
-        plain(record.upstream_request_id),
+        upstream_id,
         record.client,
-        plain(record.session),
+        session,
         plain(",".join(record.dropped)) if record.dropped else "",
         request_id.replace("-", ""),
     )
@@ -110,7 +118,7 @@ def _attempt_row(request_id: str, started_at: str, attempt: Attempt) -> Row:
         moment(attempt.started_at),
         None if ended_at is None else moment(ended_at),
         _status(attempt.status),
-        plain(attempt.error_code),
+        plain(attempt.error_code) if attempt.error_code else "",
     )
 
 
@@ -124,12 +132,11 @@ def marks_json(marks: Sequence[Marked]) -> str:
         kept = [*marks[:half], left_out, *marks[-half:]]
     # To the microsecond; ``round`` takes five times as long.
     listed = [
-        (int(at_s * 1e6 + 0.5) / 1e6, event, facts) for at_s, event, facts in kept
+        ((at_s * 1e6 + 0.5) // 1 / 1e6, event, facts) for at_s, event, facts in kept
     ]
     try:
-        text = orjson.dumps(listed, default=str, option=orjson.OPT_NON_STR_KEYS)
-        return text.decode()
-    except TypeError:  # half a surrogate pair, or a number beyond 64 bits
+        return orjson.dumps(listed, default=str).decode()
+    except TypeError:  # half a surrogate pair, a number beyond 64 bits, an odd key
         return json.dumps(listed, default=str, skipkeys=True)
 
 
@@ -144,6 +151,14 @@ def plain(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _all_plain(*texts: str) -> Sequence[str]:
+    """Each of *texts* as ``plain`` makes it; nearly always all are so already."""
+    whole = "".join(texts)
+    if len(whole) <= MAX_TEXT and whole.isascii() and "\0" not in whole:
+        return texts
+    return [plain(text) for text in texts]
 
 
 def number(value: float | None) -> float | None:

@@ -167,12 +167,12 @@ def moment(unix_s: float) -> str:
     if not 0.0 <= unix_s <= MAX_UNIX_S:
         unix_s = MAX_UNIX_S if unix_s > 0.0 else 0.0
     whole_s, micro = divmod(int(unix_s * 1e6 + 0.5), 1_000_000)
-    return f"{_second(whole_s)}.{micro:06d}"
+    return _second(whole_s) + str(1_000_000 + micro)[1:]  # ``:06d`` costs twice as much
 
 
 @lru_cache(maxsize=256)
 def _second(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S.")
 
 
 def _insert(table: Table, dialect: Dialect) -> Any:
