@@ -376,10 +376,13 @@ class Handlers:
 
 
 def _note_wait(record: Record, place: Place) -> None:
-    facts = {"scope": place.scope, "position": place.position}
-    if place.scope == "user":
-        facts["expected_s"] = round(place.expected_s, 1)
-    record.mark(time.monotonic(), "queued", **facts)
+    record.mark(
+        time.monotonic(),
+        "queued",
+        scope=place.scope,
+        position=place.position,
+        expected_s=round(place.expected_s, 1),
+    )
 
 
 def _refuse_keys_in(request: web.BaseRequest) -> None:

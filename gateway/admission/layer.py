@@ -124,9 +124,7 @@ class Layer:
             best: Gate | None = None
             for name in tier:
                 gate = self.gates.get(name)
-                if gate is None or gate.removed:
-                    continue
-                if gate.limit and len(gate.slots) >= gate.limit:  # not ``free``
+                if gate is None or gate.removed or not gate.free:
                     continue
                 if fits is not None and name not in fits:
                     continue
@@ -140,8 +138,7 @@ class Layer:
         now = self._clock()
         slot = Slot(gate.name, self.scope, holder, now, self._leave, self._drain)
         gate.take(slot)
-        holder.ties += 1  # as ``Roll.tie``
-        self._roll.holders[holder] = None
+        self._roll.tie(holder)
         holder.state, holder.since = "running", now
         if self.scope == "account":
             holder.account = gate.name
