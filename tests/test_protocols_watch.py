@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import TRANSITIONS, Batch, State, Watch
+from gateway.protocols.responses import wire
 from gateway.protocols.wire import Facts, Step
 
 # What each protocol's needles stand for, in plain words.
@@ -85,7 +86,8 @@ def whole_events(data: bytes) -> Iterator[bytes]:
 
 def told(facts: Facts) -> dict[str, Any]:
     """What *facts* hold, without what only serves the reading."""
-    names = set(Facts.__slots__) - {"noted", "terminal", "failure"}
+    wire._settle(facts)
+    names = set(Facts.__slots__) - {"noted", "unread", "terminal", "failure"}
     return {name: getattr(facts, name) for name in names}
 
 
@@ -95,18 +97,23 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
 
     Returns what the client gets, the outcome, the facts.
     """
-    wire, facts, state, got = PROTOCOLS[name], Facts(), State.WAITING, b""
+    facts, state, got = Facts(), State.WAITING, b""
     facts.certain = True
     for event in whole_events(data):
         if state is State.STREAMING and not any(word in event for word in WORDS[name]):
             got += event
             continue
+        wire._settle(facts)
         facts.noted = b""
-        step = wire.read(event, facts)
+        step = PROTOCOLS[name].read(event, facts)
         state = TRANSITIONS[state][step]
         if state is State.CLOSED:
             held = facts.held if step is Step.FAIL else b""
-            return got + held + event, wire.ending(facts).outcome, told(facts)
+            return (
+                got + held + event,
+                PROTOCOLS[name].ending(facts).outcome,
+                told(facts),
+            )
         if step is not Step.HIDDEN:
             got += event
     return got, "", told(facts)
@@ -210,7 +217,8 @@ def test_a_lifecycle_event_that_says_something_new_is_noted(
 
     assert Step.NEUTRAL is read(EVENTS["responses"][0] + b"\n\n", facts)
     assert Step.NEUTRAL is read(second + b"\n\n", facts)
-    assert model == facts.model
+    wire._settle(facts)
+    assert (model, 7) == (facts.model, facts.created_at)
 
 
 PART = '"response.content_part.added","item_id":"i","part":{"type":"output_text"}'

@@ -143,6 +143,7 @@ class Facts:
         "hide_usage",
         "unfinished",
         "noted",
+        "unread",
         "terminal",
     )
 
@@ -168,6 +169,9 @@ class Facts:
         # Responses: the bytes, from the response object on, of a lifecycle event that
         # has been noted. The next one mostly repeats them, often by the ten kilobytes.
         self.noted = b""
+        # The same of one that is small, of which only the id was read: what else it
+        # tells is wanted where the gateway itself writes the ending.
+        self.unread = b""
         # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
         self.terminal: dict[str, Any] = {}
 

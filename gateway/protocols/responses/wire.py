@@ -52,10 +52,11 @@ _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.adde
 _TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
 _ITEM_ADDED = "response.output_item.added"
-# What stands between the type and the response object of a lifecycle event.
+# What stands between the type and the response object of a lifecycle event; its id.
 _BEFORE_RESPONSE = re.compile(
-    rb', ?(?:"sequence_number": ?\d{1,9}, ?)?(?="response": ?\{)'
+    rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{"id": ?"([\w.-]+)")'
 )
+MAX_UNREAD_BYTES = 4096  # of a response object that is kept in case it is wanted
 # The same up to the type of an item without content.
 _EMPTY_ITEM = re.compile(
     rb', ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
@@ -85,7 +86,7 @@ def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
     comma = event.find(b",")
     known, start = _HEADS.get(event[:comma], ("", 0))
-    if facts.noted and facts.noted == _from_response(event, known, comma):
+    if known in _LIFECYCLE and _passes_over(event, comma, facts):
         return NEUTRAL
     if known in _OPENERS or known == _ITEM_ADDED and _EMPTY_ITEM.match(event, comma):
         facts.noted = b""
@@ -100,7 +101,6 @@ def read(event: bytes, facts: Facts) -> Step:
         return FAIL if _TERMINALS[kind] == "failed" else END
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
-        facts.noted = _from_response(event, known, comma)
         return NEUTRAL
     facts.noted = b""
     if kind == "error":
@@ -128,16 +128,33 @@ def _document(event: bytes, start: int) -> dict[str, Any]:
     return read_object(payload(event))
 
 
-def _from_response(event: bytes, kind: str, comma: int) -> bytes:
+def _passes_over(event: bytes, comma: int, facts: Facts) -> bool:
     """
-    A lifecycle *event* from its response object on; ``b""`` if it is not surely one.
-
-    What stands before tells nothing, so two that agree in this mean the same.
+    Whether a lifecycle *event* need not be parsed: it tells what the last one told, or
+    it is the first, and so small that all but its id may wait (``_settle``).
     """
-    if kind not in _LIFECYCLE:
-        return b""
     before = _BEFORE_RESPONSE.match(event, comma)
-    return event[before.end() :] if before else b""
+    if before is None:
+        return False
+    told = event[before.end() :]
+    if told == facts.unread or told == facts.noted:
+        return True
+    if facts.response_id or len(told) > MAX_UNREAD_BYTES:
+        _settle(facts)
+        facts.noted = told
+        return False
+    facts.response_id, facts.unread = before[1].decode(), told
+    return True
+
+
+def _settle(facts: Facts) -> None:
+    """Note what is still unread, and what nobody has told since."""
+    if facts.unread:
+        event = b'data: {"response":' + facts.unread
+        facts.unread, older = b"", Facts()
+        _note(sub(read_object(payload(event)), "response"), older)
+        facts.model = facts.model or older.model
+        facts.created_at = facts.created_at or older.created_at
 
 
 def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
@@ -175,6 +192,7 @@ def failure_frame(
     error: GatewayError, request_id: str, facts: Facts, model: str
 ) -> bytes:
     """See ``Wire.failure_frame``; ``response.failed`` without a sequence number."""
+    _settle(facts)
     told = openai_error(error, request_id)
     response: dict[str, Any] = {
         "id": facts.response_id or response_id_of(request_id),
