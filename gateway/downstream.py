@@ -61,16 +61,16 @@ class _Answer(web.StreamResponse):
         if request.version != HttpVersion11:
             _at_once(self.prepare(request))
             return
-        writer = self._payload_writer = request._payload_writer
-        writer.enable_chunking()
-        self._req = request
         self._keep_alive = request.keep_alive
         headers = self._headers
         headers[hdrs.TRANSFER_ENCODING] = "chunked"
         headers[hdrs.DATE] = rfc822_formatted_time()
         if not self._keep_alive:
             headers[hdrs.CONNECTION] = "close"
-        self._head = _head_of(headers)
+        self._head = head_of(headers)
+        self._req = request
+        self._payload_writer = request._payload_writer
+        request._payload_writer.enable_chunking()
 
     def put(
         self, data: bytes, *, last: bool = False
@@ -101,13 +101,19 @@ class _Answer(web.StreamResponse):
         return writer.drain() if writer.protocol.writing_paused else None
 
 
-def _head_of(headers: Mapping[str, str]) -> bytes:
-    """The bytes of a 200's head."""
+def head_of(headers: Mapping[str, str]) -> bytes:
+    """
+    The bytes of a 200's head; what an upstream wrote in another encoding than UTF-8
+    goes out as the bytes it was.
+
+    Raises:
+        ValueError: a header would break out of its line.
+    """
     lines = ["HTTP/1.1 200 OK", *map(": ".join, headers.items()), "\r\n"]
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines):
         raise ValueError("a line break inside a header")
-    return head.encode("utf-8", "ignore")
+    return head.encode("utf-8", "surrogateescape")
 
 
 def _at_once(coroutine: Coroutine[Any, Any, object]) -> None:
@@ -225,10 +231,10 @@ class Downstream:
 
     def _open(self) -> _Answer:
         """Prepare the head, once; it leaves together with what is written next."""
-        self.opened = True
-        self._record.status = 200
         response = self.response
         response.begin(self._request)
+        self.opened = True
+        self._record.status = 200
         return response
 
     @property

@@ -133,3 +133,26 @@ async def test_a_model_endpoint_is_found_however_it_is_named(
     assert head.startswith(b"HTTP/1.1 200 ")
     assert "/messages" == upstream.requests[-1].path
     await gateway.log.wait_finished("named-request")
+
+
+@pytest.mark.parametrize(
+    ("version", "line"), [(b"1.0", ""), (b"1.1", "\r\nconnection: close")]
+)
+async def test_who_keeps_no_connection_gets_the_whole_stream_and_its_end(
+    gateway: Gateway, upstream: ScriptedUpstream, version: bytes, line: str
+) -> None:
+    upstream.next(plays.ok(interval_s=0.01))
+    body = json.dumps(question("chat", "chat-x")).encode()
+    reader, writer = await badly.connect(gateway)
+    lines = f"content-length: {len(body)}{line}"
+    request = badly.raw_head("chat", gateway, lines, "closing-client")
+    writer.write(request.replace(b"HTTP/1.1", b"HTTP/" + version, 1) + body)
+
+    head, _, stream = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+
+    assert head.startswith(b"HTTP/" + version + b" 200 ")
+    assert (version == b"1.1") == (b"transfer-encoding: chunked" in head.lower())
+    end = b"\r\n0\r\n\r\n" if version == b"1.1" else b""
+    assert stream.endswith(b"data: [DONE]\n\n" + end)
+    assert "ok" == (await gateway.log.wait_finished("closing-client"))["outcome"]
