@@ -121,7 +121,8 @@ class Bench:
         )
         sample["cpu_s"] = program.cpu_s() - before_s if name != "direct" else 0.0
         if sample["bad"]:
-            raise RuntimeError(f"{scenario.name}, {name}: {sample['trouble']}")
+            trouble = f"{scenario.name}, {name}: {sample['trouble']}"
+            raise RuntimeError(f"{trouble}\n{program.told()}")
         self.settle()
         return sample
 

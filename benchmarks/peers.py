@@ -108,9 +108,10 @@ class Program:
         self, name: str, command: list[str], port: int, core: str, folder: Path
     ) -> None:
         self.name, self.port = name, port
+        self._log = folder / f"{name}.log"
         environment = {**os.environ, "BENCH_UPSTREAM_KEY": "sk-scripted"}
         begun = time.monotonic()
-        with open(folder / f"{name}.log", "wb") as log:
+        with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
                 [*on_core(core), *command],
                 stdin=subprocess.DEVNULL,
@@ -122,10 +123,14 @@ class Program:
         while not self._listens():
             if self.process.poll() is not None or time.monotonic() - begun > 30:
                 self.stop()
-                told = (folder / f"{name}.log").read_text()[-2000:]
-                raise RuntimeError(f"{name} did not start: {told}")
+                raise RuntimeError(f"{name} did not start: {self.told()}")
             time.sleep(0.005)
         self.start_s = time.monotonic() - begun
+
+    def told(self) -> str:
+        """What it wrote last, apart from lines about requests that went well."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if '"outcome":"ok"' not in line][-20:])
 
     def _listens(self) -> bool:
         try:

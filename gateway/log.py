@@ -50,7 +50,6 @@ class _Short(NamedTuple):
     add: Callable[[bytes], None]
 
 
-_FINISHED = "request.finished"
 _short: _Short | None = None
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _second = 0, ""  # of the last line: Unix seconds, and the same as text
@@ -107,7 +106,7 @@ def finished(record: Record) -> None:
     if _short is None or _short.processors[-1] is not _render_json:
         for own in ("timestamp", "level", "event"):
             del facts[own]
-        get().info(_FINISHED, **facts)
+        get().info("request.finished", **facts)
         return
     line = _json(facts)
     if len(line) > _MAX_TEXT:  # else no value can be too long
@@ -121,7 +120,7 @@ def _facts(record: Record) -> dict[str, Any]:
     line: dict[str, Any] = {
         "timestamp": _now(),
         "level": "info",
-        "event": _FINISHED,
+        "event": "request.finished",
         "request_id": record.request_id,
         "response_id": record.response_id,
         "user": record.user,
