@@ -90,6 +90,7 @@ class _Answer(web.StreamResponse):
         if len(data) > JOIN_BYTES or not writer.chunked:
             if head:
                 transport.write(head)
+                writer.output_size += len(head)
             return self.write_eof(data) if last else self.write(data)
         if data:
             head += b"%x\r\n%b\r\n" % (len(data), data)
@@ -98,6 +99,7 @@ class _Answer(web.StreamResponse):
             self._eof_sent = True
             self._req = self._payload_writer = None
         transport.write(head)
+        writer.output_size += len(head)  # by it aiohttp knows that a head is out
         return writer.drain() if writer.protocol.writing_paused else None
 
 
