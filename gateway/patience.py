@@ -8,9 +8,11 @@ time-out is the upstream's failure. It cannot be entered twice.
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 
 from gateway.errors import UpstreamError
+from gateway.transport.silence import grace_until
 
 
 class Patience:
@@ -21,7 +23,7 @@ class Patience:
         UpstreamError: "upstream_timeout", at the end of the block.
     """
 
-    __slots__ = ("_limit_s", "_handle", "_task", "_cancelling", "_expired")
+    __slots__ = ("_limit_s", "_handle", "_task", "_due", "_cancelling", "_expired")
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -34,7 +36,8 @@ class Patience:
         assert task
         self._task = task
         self._cancelling = task.cancelling()
-        self._handle = loop.call_later(self._limit_s, self._expire)
+        self._due = loop.time() + self._limit_s
+        self._handle = loop.call_at(self._due, self._expire)
         return self
 
     def end(self) -> None:
@@ -44,6 +47,11 @@ class Patience:
             self._handle = None
 
     def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        if again := grace_until(loop.time(), self._due):
+            self._due = math.inf  # once
+            self._handle = loop.call_at(again, self._expire)
+            return
         self._handle = None
         self._expired = True
         self._task.cancel()

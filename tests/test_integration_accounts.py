@@ -18,13 +18,8 @@ from tests.kit.answer import Answer
 from tests.kit.asking import Reply
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Play, ScriptedUpstream
-from tests.kit.settings import Table, account
+from tests.kit.settings import HASTY, Table, account
 
-LIMITS = {
-    "connect_timeout_s": 0.5,
-    "first_event_timeout_s": 0.3,
-    "idle_timeout_s": 0.3,
-}
 GOOD = Answer(id="good")
 CAPACITY = "Selected model is at capacity. Please try a different model."
 
@@ -98,22 +93,34 @@ TROUBLE: dict[str, Play] = {
     "json-null": plays.raw(b"null", "application/json"),
     "no-json-data": plays.raw(b"data: {not json\n\n"),
     "only-newlines": plays.raw(b"\n\n\n\n"),
-    "slow-head": plays.ok(head_after_s=5.0),
     "slow-status": plays.status(500, after_s=0.1),
-    "one-byte-a-second": plays.trickle(1.0),
+}
+SLOW: dict[str, Play] = {
+    "slow-head": plays.ok(head_after_s=5.0),
+    "one-byte-a-while": plays.trickle(1.5),
 }
 
 
 async def pair(
-    serve: Serve, upstream: ScriptedUpstream, protocol: str, **config: Any
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    protocol: str,
+    *,
+    waits: Table | None = None,
+    **config: Any,
 ) -> Gateway:
-    """A gateway with two accounts of *protocol*: "…-first" is preferred."""
+    """
+    A gateway with two accounts of *protocol*: "…-first" is preferred.
+
+    Args:
+        waits: the limits of the upstream.
+    """
     rows: list[Table] = [
         account(upstream, f"{protocol}-first", priority=1),
         account(upstream, f"{protocol}-second", priority=2),
     ]
     upstream.always(plays.ok(GOOD), account=f"{protocol}-second")
-    return await serve(accounts=rows, **{"upstream": LIMITS, **config})
+    return await serve(accounts=rows, upstream=waits, **config)
 
 
 async def clean(gateway: Gateway, protocol: str, reply: Reply) -> None:
@@ -138,15 +145,16 @@ async def clean(gateway: Gateway, protocol: str, reply: Reply) -> None:
 
 
 def test_the_table_is_long_enough() -> None:
-    assert len(TROUBLE) >= 40
+    assert len(TROUBLE | SLOW) >= 40
 
 
 @each_protocol
-@pytest.mark.parametrize("play", TROUBLE.values(), ids=TROUBLE)
+@pytest.mark.parametrize("play", (TROUBLE | SLOW).values(), ids=TROUBLE | SLOW)
 async def test_the_client_does_not_notice(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, play: Play
 ) -> None:
-    gateway = await pair(serve, upstream, protocol)
+    waits = HASTY if play in SLOW.values() else None
+    gateway = await pair(serve, upstream, protocol, waits=waits)
     upstream.always(play, account=f"{protocol}-first")
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
@@ -172,7 +180,7 @@ async def test_an_account_that_cannot_be_reached_is_passed_over(
         account(upstream, f"{protocol}-second", priority=2),
     ]
     upstream.always(plays.ok(GOOD))
-    gateway = await serve(accounts=rows, upstream={**LIMITS, "connect_timeout_s": 3.0})
+    gateway = await serve(accounts=rows, upstream={"connect_timeout_s": 3.0})
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
@@ -196,7 +204,7 @@ async def test_what_is_final_for_codex_by_accident_is_told_anew(
     serve: Serve, upstream: ScriptedUpstream, play: Play
 ) -> None:
     """With no account left: never the upstream's own code."""
-    gateway = await serve(accounts=[account(upstream, "responses")], upstream=LIMITS)
+    gateway = await serve(accounts=[account(upstream, "responses")])
     upstream.always(play)
 
     reply = await gateway.client().ask("responses", "responses-x")

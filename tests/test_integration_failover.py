@@ -18,13 +18,8 @@ from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Play, ScriptedUpstream
-from tests.kit.settings import account
+from tests.kit.settings import HASTY, Table, account
 
-LIMITS = {
-    "connect_timeout_s": 0.5,
-    "first_event_timeout_s": 0.4,
-    "idle_timeout_s": 0.4,
-}
 GOOD = Answer(id="good")
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
@@ -55,9 +50,6 @@ COMMON = {
     "503-empty": plays.status(503, ""),
     "closed-before-head": plays.cut(None),
     "reset-before-head": plays.reset(None),
-    "no-head": plays.silence(None),
-    "head-then-silence": plays.silence(-1),
-    "preamble-then-silence": plays.silence(0),
     "empty": plays.EMPTY,
     "eof-after-preamble": plays.eof(0),
     "cut-after-head": plays.cut(-1),
@@ -66,12 +58,17 @@ COMMON = {
     "html-with-200": plays.HTML,
     "json-for-sse": plays.JSON_FOR_SSE,
     "only-comments": plays.raw(b": ping\n\n: ping\n\n"),
-    "one-byte-a-while": plays.trickle(1.0),
+}
+SLOW: dict[str, Play] = {
+    "no-head": plays.silence(None),
+    "head-then-silence": plays.silence(-1),
+    "preamble-then-silence": plays.silence(0),
+    "one-byte-a-while": plays.trickle(1.5),
 }
 TROUBLE: list[Any] = [
     pytest.param(protocol, play, id=f"{protocol}-{name}")
     for protocol in answers.PROTOCOLS
-    for name, play in COMMON.items()
+    for name, play in (COMMON | SLOW).items()
 ]
 TROUBLE += hidden(
     "responses", "server_is_overloaded", "slow_down", "rate_limit_exceeded"
@@ -82,22 +79,33 @@ TROUBLE += hidden("messages", "overloaded_error", "api_error", "rate_limit_error
 
 
 async def pair(
-    serve: Serve, upstream: ScriptedUpstream, protocol: str, **config: Any
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    protocol: str,
+    *,
+    waits: Table | None = None,
+    **config: Any,
 ) -> Gateway:
-    """A gateway with two accounts of *protocol*: "…-first" is preferred."""
+    """
+    A gateway with two accounts of *protocol*: "…-first" is preferred.
+
+    Args:
+        waits: the limits of the upstream.
+    """
     rows = [
         account(upstream, f"{protocol}-first", priority=1),
         account(upstream, f"{protocol}-second", priority=2),
     ]
     upstream.always(plays.ok(GOOD), account=f"{protocol}-second")
-    return await serve(accounts=rows, upstream=LIMITS, **config)
+    return await serve(accounts=rows, upstream=waits, **config)
 
 
 @pytest.mark.parametrize("protocol, play", TROUBLE)
 async def test_the_client_does_not_notice(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, play: Play
 ) -> None:
-    gateway = await pair(serve, upstream, protocol)
+    waits = HASTY if play in SLOW.values() else None
+    gateway = await pair(serve, upstream, protocol, waits=waits)
     upstream.always(play, account=f"{protocol}-first")
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")

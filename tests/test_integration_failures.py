@@ -17,12 +17,8 @@ from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Play, ScriptedUpstream
+from tests.kit.settings import HASTY
 
-LIMITS = {
-    "connect_timeout_s": 0.5,
-    "first_event_timeout_s": 0.5,
-    "idle_timeout_s": 0.5,
-}
 SECRET = "secret-upstream-words"
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
@@ -32,9 +28,9 @@ each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 async def impatient(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    """A gateway that waits for nothing longer than half a second."""
+    """A gateway that waits for nothing longer than a second."""
     monkeypatch.setattr("gateway.relay.SAME_PAUSE_S", (0.01, 0.02))
-    yield await serve(upstream=LIMITS)
+    yield await serve(upstream=HASTY)
 
 
 def said(code: int, headers: dict[str, str] | None = None) -> Play:

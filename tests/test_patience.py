@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 
 import pytest
 
@@ -10,6 +12,13 @@ from gateway.errors import UpstreamError
 from gateway.patience import Patience
 
 NEVER_S = 60.0
+
+
+def stand_still(seconds: float) -> None:
+    """Keep the loop from everything else, as a paused machine does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 async def test_what_takes_too_long_is_the_upstreams_failure() -> None:
@@ -61,3 +70,29 @@ async def test_who_is_cancelled_besides_stays_cancelled() -> None:
     await asyncio.wait([task])
 
     assert task.cancelled()
+
+
+async def test_a_loop_that_stood_still_is_not_blamed_on_the_upstream() -> None:
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    def answer_meanwhile() -> None:
+        stand_still(0.3)
+        theirs.send(b"x")
+
+    with ours, theirs:
+        with Patience(0.05):
+            loop.call_soon(answer_meanwhile)
+            came = await loop.sock_recv(ours, 1)
+
+    assert b"x" == came
+
+
+async def test_a_loop_that_stood_still_is_forgiven_once() -> None:
+    asyncio.get_running_loop().call_soon(stand_still, 0.3)
+
+    with pytest.raises(UpstreamError):
+        async with asyncio.timeout(NEVER_S):
+            with Patience(0.05):
+                await asyncio.Event().wait()

@@ -9,6 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+LATE_S = 0.1  # a look this late tells of a loop that stood still
+GRACE_S = 0.5  # then, for what came meanwhile and lies unread in the socket
+
+
+def grace_until(now: float, due: float) -> float:
+    """
+    When to look again if the look that was due came too late; 0 if it came in time.
+
+    While the process stood still (a paused machine, a starved core) it was we who did
+    not listen: that is no silence of the upstream.
+    """
+    return now + GRACE_S if now - due > LATE_S else 0.0
+
 
 class Silence:
     """
@@ -29,7 +42,9 @@ class Silence:
         self._ours = ours
         self._on_limit = on_limit
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._watching = False
+        self._graced_at = -1.0  # the ``heard_at`` that had its grace
         self.heard_at = 0.0
 
     @property
@@ -43,7 +58,7 @@ class Silence:
             return
         # A timer that comes too early looks, and is set on.
         due = self.heard_at + seconds
-        if self._timer is None or due < self._timer.when():
+        if self._timer is None or due < self._due:
             self._set(due)
 
     def watch(self) -> None:
@@ -72,6 +87,7 @@ class Silence:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(at, self._look)
+        self._due = at
 
     def _look(self) -> None:
         self._timer = None
@@ -82,5 +98,10 @@ class Silence:
             self.heard_at = now
         if now < self.heard_at + self._limit_s:
             self._set(self.heard_at + self._limit_s)
+        elif self._graced_at != self.heard_at and (
+            again := grace_until(now, self._due)
+        ):
+            self._graced_at = self.heard_at
+            self._set(again)
         else:
             self._on_limit()

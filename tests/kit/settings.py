@@ -18,6 +18,7 @@ from tests.kit.scripted import ScriptedUpstream
 USERS = ("alice", "bob")
 LIMITS = {"ping_interval_s": 5.0, "queue_timeout_s": 10.0}
 UPSTREAM = {"first_event_timeout_s": 20.0, "idle_timeout_s": 20.0}
+HASTY = {"first_event_timeout_s": 1.0, "idle_timeout_s": 1.0}  # to see one run out
 TRIAL = {"name": "trial", "base_url": "embedded:", "models": ["trial", "trial-*"]}
 
 Table = Mapping[str, Any]
