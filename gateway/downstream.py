@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from typing import Any, cast
+from typing import Any
 
-from aiohttp import hdrs, web
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import HttpVersion11
-from aiohttp.http_writer import StreamWriter
+from aiohttp import web
 
 from gateway.clients import (
     COMMENT,
@@ -31,6 +28,7 @@ from gateway.clients import (
     queue_comment,
 )
 from gateway.errors import ClientError, GatewayError
+from gateway.framed import FramedStream
 from gateway.protocols.grammar import CLOSED, STREAMING, WAITING, State
 from gateway.protocols.wire import Facts, Wire
 from gateway.record import Record
@@ -42,89 +40,6 @@ STREAM_HEADERS = {
 }
 
 STALL_S = 300.0  # a client that takes nothing for so long is cut off
-JOIN_BYTES = 16384  # up to here a piece is copied into its frame
-
-
-class _Answer(web.StreamResponse):
-    """
-    A stream whose head leaves together with what is written first.
-
-    What goes out is what aiohttp would write; its own way to it, open for compression,
-    cookies, signals and a body of known length, costs four times as much.
-    """
-
-    _send_headers_immediately = False  # as ``web.Response`` does it
-    _head = b""  # until it is out; empty where aiohttp has it
-
-    def begin(self, request: web.BaseRequest) -> None:
-        """Prepare the head; nothing of it is written yet."""
-        if request.version != HttpVersion11:
-            _at_once(self.prepare(request))
-            return
-        self._keep_alive = request.keep_alive
-        headers = self._headers
-        headers[hdrs.TRANSFER_ENCODING] = "chunked"
-        headers[hdrs.DATE] = rfc822_formatted_time()
-        if not self._keep_alive:
-            headers[hdrs.CONNECTION] = "close"
-        self._head = head_of(headers)
-        self._req = request
-        self._payload_writer = request._payload_writer
-        request._payload_writer.enable_chunking()
-
-    def put(
-        self, data: bytes, *, last: bool = False
-    ) -> Coroutine[Any, Any, None] | None:
-        """
-        Write a piece, or end the body with it; what is to be awaited, if anything, is
-        back-pressure.
-
-        Raises:
-            ConnectionError: the client has left.
-        """
-        writer = cast(StreamWriter, self._payload_writer)
-        transport = writer.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has left")
-        head, self._head = self._head, b""
-        if len(data) > JOIN_BYTES or not writer.chunked:
-            if head:
-                transport.write(head)
-                writer.output_size += len(head)
-            return self.write_eof(data) if last else self.write(data)
-        if data:
-            head += b"%x\r\n%b\r\n" % (len(data), data)
-        if last:
-            head += b"0\r\n\r\n"
-            self._eof_sent = True
-            self._req = self._payload_writer = None
-        transport.write(head)
-        writer.output_size += len(head)  # by it aiohttp knows that a head is out
-        return writer.drain() if writer.protocol.writing_paused else None
-
-
-def head_of(headers: Mapping[str, str]) -> bytes:
-    """
-    The bytes of a 200's head; what an upstream wrote in another encoding than UTF-8
-    goes out as the bytes it was.
-
-    Raises:
-        ValueError: a header would break out of its line.
-    """
-    lines = ["HTTP/1.1 200 OK", *map(": ".join, headers.items()), "\r\n"]
-    head = "\r\n".join(lines)
-    if not head.count("\r") == head.count("\n") == len(lines):
-        raise ValueError("a line break inside a header")
-    return head.encode("utf-8", "surrogateescape")
-
-
-def _at_once(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run what never has to wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("preparing a head must not wait")
 
 
 NOTHING = Facts()  # what a stream has told that has not begun
@@ -165,7 +80,7 @@ class Downstream:
         self._interval_s = ping_interval_s
         self._status_line: QueueStatus | None = None
         self._headers = dict(STREAM_HEADERS)
-        self._response: _Answer | None = None
+        self._response: FramedStream | None = None
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._last_write = self._last_data = self._now()
@@ -231,7 +146,7 @@ class Downstream:
         )
         await self.finish(frame)
 
-    def _open(self) -> _Answer:
+    def _open(self) -> FramedStream:
         """Prepare the head, once; it leaves together with what is written next."""
         response = self.response
         response.begin(self._request)
@@ -240,10 +155,10 @@ class Downstream:
         return response
 
     @property
-    def response(self) -> _Answer:
+    def response(self) -> FramedStream:
         """What the handler returns once the stream is open."""
         if self._response is None:
-            self._response = _Answer(headers=self._headers)
+            self._response = FramedStream(headers=self._headers)
         return self._response
 
     # --- keepalives -----------------------------------------------------------------

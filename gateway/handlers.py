@@ -30,12 +30,13 @@ from gateway.clients import Client
 from gateway.config import Config
 from gateway.downstream import Downstream
 from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
+from gateway.framed import send_whole
 from gateway.ledger.ledger import Ledger
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import State
 from gateway.protocols.wire import Wire, response_id_of
 from gateway.record import Record
-from gateway.relay import Answer, Relay
+from gateway.relay import Relay
 from gateway.turn import Turn
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
@@ -207,7 +208,11 @@ class Handlers:
                 answer = await self._relay.run(turn, down)
             finally:
                 slot.release()
-            return down.response if down else self._answer(visit.record, answer)
+            if down:
+                return down.response
+            assert answer is not None
+            headers = {**answer.headers, **id_headers(visit.record)}
+            return await send_whole(visit.request, headers, answer.body)
 
         return self.recorded(protocol, serve)
 
@@ -336,16 +341,6 @@ class Handlers:
         return clients.Wait(place.position, place.expected_s, waited_s)
 
     # --- the way back -----------------------------------------------------------------
-
-    def _answer(self, record: Record, answer: Answer | None) -> web.Response:
-        assert answer is not None
-        record.status = answer.status
-        return web.Response(
-            status=answer.status,
-            headers={**answer.headers, **id_headers(record)},
-            body=answer.body,
-            content_type="application/json",
-        )
 
     async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""

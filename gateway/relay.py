@@ -47,7 +47,6 @@ from gateway.upstream import Upstream
 class Answer(NamedTuple):
     """A whole answer for the client."""
 
-    status: int
     headers: dict[str, str]
     body: bytes
 
@@ -384,7 +383,7 @@ class Relay:
         turn.mark_ending(ending.outcome)
         turn.record.status = 200
         await self._books.durable(turn.record)
-        return Answer(200, exchange.headers_down(), data)
+        return Answer(exchange.headers_down(), data)
 
     async def _read_whole(self, turn: Turn, exchange: Exchange, facts: Facts) -> bool:
         """The same for a client that has left: only what it cost."""

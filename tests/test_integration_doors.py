@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from tests.conftest import Serve
 from tests.kit import answers, badly, endings, plays
+from tests.kit.answer import Answer
 from tests.kit.asking import question
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Exchange, ScriptedUpstream
@@ -135,9 +137,12 @@ async def test_a_model_endpoint_is_found_however_it_is_named(
     await gateway.log.wait_finished("named-request")
 
 
-@pytest.mark.parametrize(
+closing_clients = pytest.mark.parametrize(
     ("version", "line"), [(b"1.0", ""), (b"1.1", "\r\nconnection: close")]
 )
+
+
+@closing_clients
 async def test_who_keeps_no_connection_gets_the_whole_stream_and_its_end(
     gateway: Gateway, upstream: ScriptedUpstream, version: bytes, line: str
 ) -> None:
@@ -156,3 +161,47 @@ async def test_who_keeps_no_connection_gets_the_whole_stream_and_its_end(
     end = b"\r\n0\r\n\r\n" if version == b"1.1" else b""
     assert stream.endswith(b"data: [DONE]\n\n" + end)
     assert "ok" == (await gateway.log.wait_finished("closing-client"))["outcome"]
+
+
+@closing_clients
+@pytest.mark.parametrize("words", [1, 20_000], ids=["short", "long"])
+async def test_who_keeps_no_connection_gets_the_whole_answer_and_its_end(
+    gateway: Gateway, upstream: ScriptedUpstream, version: bytes, line: str, words: int
+) -> None:
+    said = Answer(pieces=("word ",) * words)
+    upstream.next(plays.ok(said))
+    asked = question("chat", "chat-x", stream=False)
+    body = json.dumps(asked).encode()
+    reader, writer = await badly.connect(gateway)
+    lines = f"content-length: {len(body)}{line}"
+    request = badly.raw_head("chat", gateway, lines, "closing-client")
+    writer.write(request.replace(b"HTTP/1.1", b"HTTP/" + version, 1) + body)
+
+    head, _, whole = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+
+    assert head.startswith(b"HTTP/" + version + b" 200 ")
+    assert f"content-length: {len(whole)}".encode() in head.lower()
+    assert b"content-type: application/json" in head.lower()
+    assert answers.body("chat", said, asked) == json.loads(whole)
+    assert "ok" == (await gateway.log.wait_finished("closing-client"))["outcome"]
+
+
+async def test_a_kept_connection_gets_a_whole_answer_for_each_request(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    """Two requests at once, the second before the first is answered."""
+    body = json.dumps(question("chat", "chat-x", stream=False)).encode()
+    reader, writer = await badly.connect(gateway)
+    for name in ("kept-first", "kept-second"):
+        head = badly.raw_head("chat", gateway, f"content-length: {len(body)}", name)
+        writer.write(head + body)
+
+    for name in ("kept-first", "kept-second"):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert f"x-request-id: {name}".encode() in head
+        size = re.search(rb"(?i)content-length: (\d+)", head)
+        assert size
+        assert b"All is well." in await reader.readexactly(int(size[1]))
+        assert "ok" == (await gateway.log.wait_finished(name))["outcome"]
+    writer.close()
