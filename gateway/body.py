@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import hdrs, web
@@ -22,13 +22,34 @@ _PIECE_BYTES = 256 * 1024
 _MAX_DEPTH = 512  # orjson itself stops at 1024
 
 
-class Ask(NamedTuple):
-    """What every model request says: its bytes, and the few fields that we read."""
+class Ask:
+    """
+    What every model request says.
 
-    data: bytes
-    document: dict[str, Any]
-    model: str
-    stream: bool
+    Attributes:
+        data: its bytes.
+    """
+
+    __slots__ = ("data", "model", "stream", "_document")
+
+    def __init__(
+        self, data: bytes, document: dict[str, Any], model: str, stream: bool
+    ) -> None:
+        self.data = data
+        self.model = model
+        self.stream = stream
+        self._document: dict[str, Any] | None = document
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The parsed bytes, parsed again after they were forgotten."""
+        if self._document is None:
+            self._document = parse_object(self.data)
+        return self._document
+
+    def forget_document(self) -> None:
+        """Keep the bytes alone; what they are parsed to is several times as large."""
+        self._document = None
 
 
 async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:

@@ -150,6 +150,7 @@ class Downstream:
         """Prepare the head, once; it leaves together with what is written next."""
         response = self.response
         response.begin(self._request)
+        self._headers.clear()
         self.opened = True
         self._record.status = 200
         return response

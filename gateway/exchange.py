@@ -16,6 +16,8 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
 from gateway.config import Account, UpstreamLimits
 from gateway.downstream import Downstream
 from gateway.errors import UpstreamError
@@ -30,6 +32,7 @@ from gateway.transport.reply import STOP, Reply, Stop
 from gateway.turn import Turn
 from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
 
+_READ: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())  # a head that was
 DROPPED = "x-gateway-dropped"
 MAX_DROPPED_CHARS = 1024
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -100,9 +103,11 @@ class Exchange:
         if ending is None or ending.outcome != "failed" or batch.started:
             on_output()
             down.head(self._headers_down(reply))
+            reply.headers = _READ
         if ending is not None:
             return batch
         await down.send(batch.data)
+        del batch  # a preamble may repeat the whole request
         return await self._pump(reply, course, down)
 
     async def _hold(self, reply: Reply, course: Course, patience: Patience) -> Batch:
@@ -216,6 +221,7 @@ class Exchange:
             query=turn.query if outgoing.same_protocol else "",
         )
         self.reply = reply
+        outgoing.forget()
         turn.record.upstream_request_id = upstream_request_id(reply.headers)
         turn.attempt.status = reply.status
         turn.mark("head", status=reply.status)

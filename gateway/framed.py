@@ -37,6 +37,7 @@ class FramedStream(web.StreamResponse):
         headers = self._headers
         headers[hdrs.TRANSFER_ENCODING] = "chunked"
         self._head = head_of(headers, self._keep_alive)
+        headers.clear()  # a long stream need not keep them
         self._req = request
         self._payload_writer = request._payload_writer
         request._payload_writer.enable_chunking()

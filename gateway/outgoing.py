@@ -44,6 +44,11 @@ class Outgoing:
     hide_usage: bool = False
     converted: Converted | None = None
 
+    def forget(self) -> None:
+        """It has been sent: a stream need not keep it."""
+        self.headers.clear()
+        self.body = b""
+
 
 def write(turn: Turn, account: Account, document: dict[str, Any]) -> Outgoing:
     """

@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 class Way:
     """How far the attempts of one request have come."""
 
-    document: dict[str, Any]
+    document: dict[str, Any]  # the body; empty once nobody else will be asked
     tried: set[str] = field(default_factory=set)
     paused: bool = False  # the one pause on the same account is spent
     stripped: bool = False  # foreign reasoning has been left out
@@ -216,12 +216,11 @@ class Relay:
                 return answer
             down.facts = facts
             course = self._course(turn, request, facts)
-            served = partial(self._served, turn, exchange, facts)
-            batch = await exchange.stream(course, down, served)
-            kept_turn = request.converted and turn.wire.name == "responses"
-            answered = await self._conclude(
-                turn, batch, down, way.document if kept_turn else None
-            )
+            keeps_turn = request.converted and turn.wire.name == "responses"
+            asked = way.document if keeps_turn else None
+            began = partial(self._began, turn, way, exchange, facts)
+            batch = await exchange.stream(course, down, began)
+            answered = await self._conclude(turn, batch, down, asked)
             return None
         except BaseException as error:
             if exchange and exchange.reply and has_left(error):
@@ -282,6 +281,12 @@ class Relay:
         turn.holder.state = "running"
         if number == 1:
             self._books.begin(record)
+
+    def _began(self, turn: Turn, way: Way, exchange: Exchange, facts: Facts) -> None:
+        """A stream has its first real output: nobody else will be asked."""
+        self._served(turn, exchange, facts)
+        way.document = {}
+        turn.ask.forget_document()
 
     def _served(self, turn: Turn, exchange: Exchange, facts: Facts) -> None:
         """The first real output is there: the account is well and knows the session."""

@@ -119,3 +119,13 @@ def test_what_every_request_says_is_read(data: bytes, stream: bool) -> None:
 
     assert ("m", stream) == (ask.model, ask.stream)
     assert data is ask.data
+
+
+def test_a_document_that_was_forgotten_is_parsed_again() -> None:
+    ask = body.parse(TEXT)
+    first = ask.document
+    assert first is ask.document
+
+    ask.forget_document()
+
+    assert first is not ask.document and first == ask.document

@@ -55,6 +55,33 @@ async def test_a_stalled_reader_holds_the_upstream_and_no_memory(
     assert grown < MAX_HELD_BYTES
 
 
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_an_open_stream_keeps_no_more_of_its_request_than_the_bytes(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    """A conversation of many small parts is ten times its size once it is parsed."""
+    gateway = await serve(daemon=True, limits={"max_concurrent": 20})
+    client = gateway.client()
+    field = "input" if protocol == "responses" else "messages"
+    asked = {field: [{"role": "user", "content": "x"}] * 20_000}
+    endings.whole(protocol, await client.ask(protocol, f"{protocol}-warm", **asked))
+    before = resident_bytes(gateway.daemon.pid)
+    gate = asyncio.Event()
+    upstream.always(plays.held(gate))
+    opened = [client.open(protocol, f"{protocol}-x", **asked) for _ in range(10)]
+    responses = [await one.__aenter__() for one in opened]
+    for response in responses:
+        await response.content.readuntil(b"All ")  # the first output
+
+    grown = resident_bytes(gateway.daemon.pid) - before
+
+    gate.set()
+    for one, response in zip(opened, responses):
+        assert b"well" in (await read_reply(response, 0.0)).body
+        await one.__aexit__(None, None, None)
+    assert grown < 25 * 1024 * 1024, grown  # 7 are the bytes
+
+
 async def test_ten_stalled_readers_do_not_slow_the_others(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:

@@ -14,6 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 HEAD_LIMIT_BYTES = 65536
 """The most that the fields of a head, and of a trailer, may take together."""
 
+_NO_FIELDS: CIMultiDict[str] = CIMultiDict()
 _SWITCHING = 101
 _FIRST_FINAL = 200
 
@@ -29,7 +30,7 @@ class Answer:
     Attributes:
         feed_data: gives bytes to the parser; raises the errors of httptools.
         pieces: of the body, in order; whoever takes them empties the list.
-        status, headers: of the final head, once *has_head*.
+        status: of the final head, once *has_head*.
         ended: the answer is whole.
         until_close: only the upstream's closing ends the body.
         may_reuse: the upstream keeps the connection, as far as its bytes tell.
@@ -38,7 +39,6 @@ class Answer:
     def __init__(self, method: str) -> None:
         self.pieces: list[bytes] = []
         self.status = 0
-        self.headers: CIMultiDictProxy[str]
         self.has_head = False
         self.ended = False
         self.until_close = False
@@ -50,6 +50,11 @@ class Answer:
         self.on_body = self.pieces.append  # no Python frame for each chunk
         self._parser = httptools.HttpResponseParser(self)
         self.feed_data = self._parser.feed_data
+
+    def take_headers(self) -> CIMultiDictProxy[str]:
+        """The fields of the final head, which are not kept here."""
+        fields, self._fields = self._fields, _NO_FIELDS
+        return CIMultiDictProxy(fields)
 
     def drop(self) -> None:
         """Let the parser go, which would else wait for the cycle collector."""
@@ -80,7 +85,6 @@ class Answer:
             self._fields.clear()
             return
         self.status = status
-        self.headers = CIMultiDictProxy(self._fields)
         self._read_framing()
         self.has_head = True
         self.ended = self._bodiless
@@ -92,10 +96,10 @@ class Answer:
             self.ended = True
 
     def _read_framing(self) -> None:
-        coding = self.headers.get("transfer-encoding", "").lower()
+        coding = self._fields.get("transfer-encoding", "").lower()
         if coding not in ("", "chunked"):
             raise Malformed(f"transfer-encoding {coding[:80]} is not known")
-        framed = bool(coding) or "content-length" in self.headers
+        framed = bool(coding) or "content-length" in self._fields
         empty = self._bodiless or self.status in (204, 304)
         self.until_close = not framed and not empty
         self.may_reuse = self._parser.should_keep_alive()

@@ -221,7 +221,7 @@ class DirectReply:
     def _begin(self) -> None:
         self._begun = True
         self.status = self._answer.status
-        self.headers = self._answer.headers
+        self.headers = self._answer.take_headers()
         self._silence.watch()
         self._wake()
 
