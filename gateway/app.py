@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 from aiohttp.web_runner import AppRunner
@@ -29,12 +32,14 @@ from gateway.handlers import Handler, Handlers, Visit
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.metrics import Metrics
-from gateway.prices import Prices
 from gateway.relay import Relay
 from gateway.side import SideHandlers
 from gateway.status import StatusHandlers
 from gateway.transport.routed import RoutedTransport
 from gateway.upstream import Upstream
+
+if TYPE_CHECKING:
+    from gateway.prices import Prices
 
 MODEL_PATHS = (
     ("responses", "/responses"),
@@ -71,7 +76,7 @@ class House:
         upstream = Upstream(transport, config.upstream)
         self.allowance = Allowance(config.user)
         sinks = [self.metrics.add, self.allowance.add]
-        self.books = Books(self.pool, ledger, Prices(_no_price), sinks)
+        self.books = Books(self.pool, ledger, lambda: self.prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
         conversations = Conversations(self.state, self.pool)
         relay = Relay(
@@ -97,6 +102,17 @@ class House:
         self.status = StatusHandlers(
             self.handlers, self.pool, ledger, self.metrics, config.server.metrics_token
         )
+
+    @cached_property
+    def prices(self) -> Prices:
+        """The price list. To import it takes a fifth of a start."""
+        from gateway.prices import Prices
+
+        return Prices(_no_price)
+
+    async def warm_up(self) -> None:
+        """Have at hand what the first answer would have to wait for."""
+        await asyncio.to_thread(import_module, "gateway.prices")
 
     def _load(self) -> Mapping[str, Load]:
         return {

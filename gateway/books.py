@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway import log
 from gateway.accounts.pool import Pool
-from gateway.prices import Prices
 from gateway.protocols.estimate import estimate_tokens
 from gateway.record import Record
 from gateway.turn import Turn
 from gateway.usage import Usage
+
+if TYPE_CHECKING:
+    from gateway.prices import Prices
 
 # Of an answer whose usage was not told; an event of a stream is mostly its frame.
 BYTES_PER_TOKEN = 4
@@ -35,6 +37,7 @@ class Ledger(Protocol):
 class Books:
     """
     Args:
+        prices: gives the price list, which the first answer may have to wait for.
         sinks: called with each record when it is closed.
     """
 
@@ -42,7 +45,7 @@ class Books:
         self,
         pool: Pool,
         ledger: Ledger,
-        prices: Prices,
+        prices: Callable[[], Prices],
         sinks: Sequence[Callable[[Record], None]],
     ) -> None:
         self._pool = pool
@@ -87,7 +90,7 @@ class Books:
                 return
             _estimate(turn, usage)
         if account := self._pool.accounts.get(record.account):
-            record.cost_usd = self._prices.cost_usd(
+            record.cost_usd = self._prices().cost_usd(
                 account, record.upstream_model, usage, record.started_at
             )
 

@@ -89,6 +89,8 @@ class Server:
             if self._key:
                 self._greet(addresses[0])
             self._notifier.ready()
+            await house.warm_up()
+            gc.freeze()
             beat = asyncio.create_task(self._beat(house), name="heart-beat")
             await self._stop.wait()
             await self._drain(house, runner)
