@@ -138,6 +138,7 @@ class Handlers:
         pool: Pool,
         allowance: Allowance,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self.draining = False
         self._drained_at = 0.0  # monotonic: when the daemon is gone at the latest
         self.replace(config, keys)
@@ -164,7 +165,7 @@ class Handlers:
             record = self._record(request, wire, client)
             visit = Visit(request, record, wire, client)
             record.durable = not kept
-            visit.task = asyncio.current_task()
+            visit.task = asyncio.current_task(self._loop)
             self._visits.add(visit)
             try:
                 return await inner(visit)

@@ -15,7 +15,8 @@ class Watched:
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
-        self.silence = Silence(LIMIT_S, lambda: False, self.reached.set)
+        loop = asyncio.get_running_loop()
+        self.silence = Silence(loop, LIMIT_S, lambda: False, self.reached.set)
         self.silence.watch()
 
     def heard(self) -> None:

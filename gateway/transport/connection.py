@@ -60,12 +60,14 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         origin: whom it goes to.
+        loop: the event loop that it lives in; to ask for it costs a system call.
         reused: whether a request was answered on it before.
         reading: whether its socket is read.
     """
 
     def __init__(self, origin: Origin, keeper: Keeper) -> None:
         self.origin = origin
+        self.loop = asyncio.get_running_loop()
         self.reused = False
         self.reading = True
         self._keeper = keeper

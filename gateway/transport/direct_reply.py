@@ -57,9 +57,9 @@ class DirectReply:
         self._feed_error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         # time
-        self._loop = asyncio.get_running_loop()
-        self._time = self._loop.time
-        self._silence = Silence(idle_timeout_s, self._is_paused, self._on_silence)
+        self._loop = loop = connection.loop
+        self._time = loop.time
+        self._silence = Silence(loop, idle_timeout_s, self._is_paused, self._on_silence)
         self._linger: asyncio.TimerHandle | None = None
 
     # the Reply

@@ -95,7 +95,7 @@ class Pool:
         if self._stopped or len(waiting) >= self._max_idle_per_origin:
             connection.abort()
             return
-        waiting[connection] = asyncio.get_running_loop().time()
+        waiting[connection] = connection.loop.time()
         if self._timer is None:
             self._sweep_in(self._keep_alive_s)
 

@@ -35,9 +35,13 @@ class Silence:
     """
 
     def __init__(
-        self, limit_s: float, ours: Callable[[], bool], on_limit: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limit_s: float,
+        ours: Callable[[], bool],
+        on_limit: Callable[[], None],
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._limit_s = limit_s
         self._ours = ours
         self._on_limit = on_limit
