@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.admission.gate import Gate
+from gateway.admission.layer import Layer, Roll
 from gateway.admission.registry import Count, Holder, Place, Registry, Slot
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
@@ -668,7 +669,8 @@ async def test_a_full_gate_is_not_taken() -> None:
     gate = Gate("A")
     gate.resize(1)
     holder = Holder("x", "u")
-    slots = [Slot("A", "account", holder, 0.0, print, print) for _ in range(2)]
+    layer = Layer("account", Roll(), lambda: 0.0)
+    slots = [Slot("A", "account", holder, 0.0, layer) for _ in range(2)]
     gate.take(slots[0])
 
     with pytest.raises(RuntimeError):

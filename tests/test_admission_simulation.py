@@ -284,7 +284,7 @@ class Town:
                 self.left(slot)
 
     def drained(self, slot: Slot) -> None:
-        if slot.holder in self.registry.holders() and slot._released:
+        if slot.holder in self.registry.holders() and slot._issuer:
             self.left(slot)
 
     def check(self) -> None:

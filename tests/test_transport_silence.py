@@ -15,9 +15,14 @@ class Watched:
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self.silence = Silence(loop, LIMIT_S, lambda: False, self.reached.set)
+        self.silence = Silence(asyncio.get_running_loop(), self, LIMIT_S)
         self.silence.watch()
+
+    def is_paused(self) -> bool:
+        return False
+
+    def on_silence(self) -> None:
+        self.reached.set()
 
     def heard(self) -> None:
         self.silence.heard_at = asyncio.get_running_loop().time()

@@ -136,7 +136,7 @@ class Layer:
 
     def _take(self, gate: Gate, holder: Holder) -> Slot:
         now = self._clock()
-        slot = Slot(gate.name, self.scope, holder, now, self._leave, self._drain)
+        slot = Slot(gate.name, self.scope, holder, now, self)
         gate.take(slot)
         self._roll.tie(holder)
         holder.state, holder.since = "running", now
@@ -144,7 +144,8 @@ class Layer:
             holder.account = gate.name
         return slot
 
-    def _leave(self, slot: Slot) -> None:
+    def leave(self, slot: Slot) -> None:
+        """*slot* is given back: hand it to whose turn it is."""
         gate = self.gates[slot.name]
         if not slot.evict:
             self._measure(gate, slot)
@@ -160,7 +161,8 @@ class Layer:
         if slot.evict:  # it may have been promised to one who still waits elsewhere
             self._preempt([n for n, other in self.gates.items() if other.draining])
 
-    def _drain(self, slot: Slot) -> None:
+    def drain(self, slot: Slot) -> None:
+        """*slot* is kept only as long as nobody else needs it."""
         gate = self.gates[slot.name]
         self._measure(gate, slot)
         slot.holder.becomes("draining", self._clock())

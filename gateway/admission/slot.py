@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.admission.policy import Waiter
 from gateway.errors import GatewayError
@@ -65,6 +65,13 @@ class Holder:
         self.since = now
 
 
+class Issuer(Protocol):
+    """Who hands out slots; told once of each that it is given back, or drained."""
+
+    def leave(self, slot: Slot) -> None: ...
+    def drain(self, slot: Slot) -> None: ...
+
+
 class Slot:
     """
     The right to run; a context manager that gives it back.
@@ -73,7 +80,6 @@ class Slot:
         name: of the user or account.
         scope: ``user`` or ``account``.
         since: monotonic seconds when it was granted.
-        released, draining: called with the slot, once each.
     """
 
     __slots__ = (
@@ -82,8 +88,7 @@ class Slot:
         "holder",
         "since",
         "evict",
-        "_released",
-        "_draining",
+        "_issuer",
     )
 
     def __init__(
@@ -92,16 +97,14 @@ class Slot:
         scope: str,
         holder: Holder,
         since: float,
-        released: Callable[[Slot], None],
-        draining: Callable[[Slot], None],
+        issuer: Issuer,
     ) -> None:
         self.name = name
         self.scope = scope
         self.holder = holder
         self.since = since
         self.evict: Callable[[], object] | None = None
-        self._released: Callable[[Slot], None] | None = released
-        self._draining = draining
+        self._issuer: Issuer | None = issuer
 
     @property
     def account(self) -> str:
@@ -110,9 +113,9 @@ class Slot:
 
     def release(self) -> None:
         """Give it back, to whose turn it is; nothing happens the second time."""
-        released, self._released = self._released, None
-        if released is not None:
-            released(self)
+        issuer, self._issuer = self._issuer, None
+        if issuer is not None:
+            issuer.leave(self)
 
     def drain(self, evict: Callable[[], object]) -> None:
         """
@@ -122,9 +125,9 @@ class Slot:
             evict: called by the event loop, once, when somebody does; the slot must
                 then be released soon.
         """
-        if self._released is not None and self.evict is None:
+        if self._issuer is not None and self.evict is None:
             self.evict = evict
-            self._draining(self)
+            self._issuer.drain(self)
 
     def __enter__(self) -> Slot:
         return self

@@ -165,7 +165,7 @@ class Facts:
         self.opening = ""
         self.certain = False
         self.hide_usage = False  # Chat: the client did not ask for the usage chunk
-        self.unfinished: set[int] = set()  # Chat: choices without finish_reason
+        self.unfinished: frozenset[int] = frozenset()  # Chat: without finish_reason
         # Responses: the bytes, from the response object on, of a lifecycle event that
         # has been noted. The next one mostly repeats them, often by the ten kilobytes.
         self.noted = b""

@@ -59,7 +59,7 @@ class DirectReply:
         # time
         self._loop = loop = connection.loop
         self._time = loop.time
-        self._silence = Silence(loop, idle_timeout_s, self._is_paused, self._on_silence)
+        self._silence = Silence(loop, self, idle_timeout_s)
         self._linger: asyncio.TimerHandle | None = None
 
     # the Reply
@@ -292,10 +292,12 @@ class DirectReply:
 
     # time
 
-    def _is_paused(self) -> bool:
+    def is_paused(self) -> bool:
+        """See ``silence.Owner``."""
         return not self._connection.reading
 
-    def _on_silence(self) -> None:
+    def on_silence(self) -> None:
+        """See ``silence.Owner``."""
         self._fail("upstream_idle", f"nothing came for {self.idle_timeout_s} s")
 
     def _stop_timers(self) -> None:

@@ -7,7 +7,7 @@ A piece that arrives costs the note of its time, not a timer of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 LATE_S = 0.1  # a look this late tells of a loop that stood still
 GRACE_S = 0.5  # then, for what came meanwhile and lies unread in the socket
@@ -23,12 +23,22 @@ def grace_until(now: float, due: float) -> float:
     return now + GRACE_S if now - due > LATE_S else 0.0
 
 
+class Owner(Protocol):
+    """Whoever waits for the upstream."""
+
+    def is_paused(self) -> bool:
+        """Whether it is we who do not listen; that is no silence."""
+        ...
+
+    def on_silence(self) -> None:
+        """The silence was too long; called once."""
+        ...
+
+
 class Silence:
     """
     Args:
         limit_s: the longest silence; 0 = no limit, and no timer.
-        ours: says whether it is we who do not listen; that is no silence.
-        on_limit: called once, when the silence was too long.
 
     Attributes:
         heard_at: when the last bytes came, by the loop's clock.
@@ -37,14 +47,12 @@ class Silence:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        owner: Owner,
         limit_s: float,
-        ours: Callable[[], bool],
-        on_limit: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._limit_s = limit_s
-        self._ours = ours
-        self._on_limit = on_limit
+        self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._watching = False
@@ -81,11 +89,11 @@ class Silence:
 
     def release(self) -> None:
         """
-        Let go of whoever asked for it. Else the two would hold each other, and all
+        Let go of the owner. Else the two would hold each other, and all
         that a request has made would wait for the cycle collector.
         """
         self.stop()
-        del self._ours, self._on_limit
+        del self._owner
 
     def _set(self, at: float) -> None:
         if self._timer is not None:
@@ -98,7 +106,7 @@ class Silence:
         if not self._limit_s:
             return
         now = self._loop.time()
-        if self._ours():
+        if self._owner.is_paused():
             self.heard_at = now
         if now < self.heard_at + self._limit_s:
             self._set(self.heard_at + self._limit_s)
@@ -108,4 +116,4 @@ class Silence:
             self._graced_at = self.heard_at
             self._set(again)
         else:
-            self._on_limit()
+            self._owner.on_silence()

@@ -79,12 +79,12 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
     index = choice.get("index")
     index = index if isinstance(index, int) else 0
     if reason := choice.get("finish_reason"):
-        facts.unfinished.discard(index)
+        facts.unfinished -= {index}
         if not facts.unfinished:
             cut = facts.finished == "incomplete" or reason in _CUT_SHORT
             facts.finished = "incomplete" if cut else "ok"
     elif facts.finished != "incomplete":
-        facts.unfinished.add(index)
+        facts.unfinished |= {index}
         facts.finished = ""
     delta = sub(choice, "delta")
     text = delta.get("content")
