@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.ledger.writer import (
     COMMIT_EVERY_S,
     LINGER_S,
     MANY,
+    Bell,
     Entry,
     Listening,
     Writer,
@@ -42,6 +44,37 @@ def writer_fixture(sqlite_place: Place) -> Writer:
     """One whose thread does not run."""
     database = Database(sqlite_place.url, sqlite_place.base)
     return Writer(database, lambda connection: False, lambda report: None)
+
+
+@pytest.mark.parametrize("rings", [0, 1, 2])
+def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
+    """For ever would be until somebody rings, and who is busy is not rung for."""
+    bell = Bell()
+    for _ in range(rings):
+        bell.ring()
+
+    def sleep() -> None:
+        if rings:
+            bell.sleep(3600.0)
+        for _ in range(1000):
+            bell.sleep(1e-9)
+
+    sleeper = threading.Thread(target=sleep, daemon=True)
+    sleeper.start()
+    sleeper.join(10.0)
+
+    assert not sleeper.is_alive()
+
+
+def test_a_bell_wakes_who_sleeps() -> None:
+    bell = Bell()
+    sleeper = threading.Thread(target=bell.sleep, args=(3600.0,), daemon=True)
+    sleeper.start()
+
+    bell.ring()
+    sleeper.join(10.0)
+
+    assert not sleeper.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -97,14 +130,20 @@ def test_the_pulse_is_slower_where_many_share_it(
     ],
 )
 def test_the_thread_is_woken_only_for_what_it_listens_to(
-    writer: Writer, listening: Listening, entries: list[Entry], rings: int
+    writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+    listening: Listening,
+    entries: list[Entry],
+    rings: int,
 ) -> None:
+    rung: list[None] = []
+    monkeypatch.setattr(writer._bell, "ring", lambda: rung.append(None))
     writer._listening = listening
 
     writer.put(*entries)
     writer.put(*entries)
 
-    assert rings == writer._bell.qsize()
+    assert rings == len(rung)
 
 
 @pytest.mark.parametrize(

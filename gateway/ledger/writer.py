@@ -21,7 +21,6 @@ Rule 4: the thread takes the interpreter from the event loop as rarely as it can
 from __future__ import annotations
 
 import asyncio
-import queue
 import sys
 import threading
 import time
@@ -84,6 +83,29 @@ class Report:
     trouble: str = ""  # "" = the ledger works
 
 
+class Bell:
+    """
+    Wakes one thread.
+
+    It is a bare lock, taken while nobody has rung. ``queue.SimpleQueue`` would do, but
+    its ``get`` may wait for ever where its timeout runs out just as it begins (CPython
+    3.11), and a condition takes the interpreter several times as often.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """Wake who sleeps, or who will sleep next; to ring twice is to ring once."""
+        with suppress(RuntimeError):  # it has been rung
+            self._silent.release()
+
+    def sleep(self, seconds: float) -> None:
+        """Return when it rings, or after so many *seconds*."""
+        self._silent.acquire(timeout=seconds)
+
+
 class Listening(IntEnum):
     """Which entries wake the thread."""
 
@@ -108,7 +130,7 @@ class Writer:
         self._purge = purge
         self._report = report
         self._incoming: deque[Entry] = deque()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._bell = Bell()
         self._listening = Listening.NONE
         self._batch: list[Entry] = []
         self._urgent = 0  # how many in the batch are
@@ -136,12 +158,12 @@ class Writer:
         listening = self._listening
         if listening and (entries[-1].urgent or listening is Listening.ANY):
             self._listening = Listening.NONE
-            self._bell.put(None)
+            self._bell.ring()
 
     def finish(self, timeout_s: float) -> int:
         """Write what is left, end the thread; how many entries could not be written."""
         self._stopping = True
-        self._bell.put(None)
+        self._bell.ring()
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
             # Not before: a driver does not survive two threads on one connection.
@@ -189,8 +211,7 @@ class Writer:
     def _sleep(self, seconds: float, listening: Listening) -> None:
         self._listening = listening
         if not (listening and self._incoming):
-            with suppress(queue.Empty):
-                self._bell.get(timeout=seconds)
+            self._bell.sleep(seconds)
         self._listening = Listening.NONE
 
     def _flush(self) -> None:
