@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
 from tests.kit.asking import read_reply
 from tests.kit.scripted import ScriptedUpstream
+from tests.kit.settings import HASTY
 
 PIECE = 64 * 1024
 MAX_HELD_BYTES = 24 * 1024 * 1024  # socket buffers on both sides included
@@ -129,6 +132,24 @@ async def test_a_slow_reader_gets_everything(
     upstream_bytes = upstream.requests[0].sent_bytes
     hidden = 400 if protocol == "chat" else 0  # the usage that nobody asked for
     assert upstream_bytes - hidden <= len(body) <= upstream_bytes
+
+
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_a_gateway_that_was_paused_blames_no_upstream(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    """What came while the process stood still is there, and is read first."""
+    gateway = await serve(daemon=True, upstream=HASTY)
+    upstream.next(plays.ok(head_after_s=0.3, interval_s=0.6))
+    asked = asyncio.create_task(gateway.client().ask(protocol, f"{protocol}-x"))
+    await upstream.wait_for(1)
+    for pause_s in (1.5, 1.5):  # before the first event, and amid the others
+        os.kill(gateway.daemon.pid, signal.SIGSTOP)
+        await asyncio.sleep(pause_s)
+        os.kill(gateway.daemon.pid, signal.SIGCONT)
+        await asyncio.sleep(0.05)
+
+    endings.whole(protocol, await asked)
 
 
 @pytest.mark.parametrize("protocol", answers.PROTOCOLS)
