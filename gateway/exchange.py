@@ -104,11 +104,12 @@ class Exchange:
             on_output()
             down.head(self._headers_down(reply))
             reply.headers = _READ
-        if ending is not None:
-            return batch
-        await down.send(batch.data)
-        del batch  # a preamble may repeat the whole request
-        return await self._pump(reply, course, down)
+        if ending is None:
+            await down.send(batch.data)
+            del batch  # a preamble may repeat the whole request
+            batch = await self._pump(reply, course, down)
+        self._last = batch
+        return batch
 
     async def _hold(self, reply: Reply, course: Course, patience: Patience) -> Batch:
         """The preamble, up to the first output, an ending, or the bound."""
@@ -121,7 +122,8 @@ class Exchange:
                 self._turn.mark("first_event")
                 patience.end()
             held += batch.data
-            if batch.ending or batch.started or len(held) > HOLD_BACK_BYTES:
+            over = batch.ending or not chunk
+            if over or batch.started or len(held) > HOLD_BACK_BYTES:
                 self._turn.first_output()
                 first = len(held) == len(batch.data)
                 return batch if first else batch._replace(data=bytes(held))
@@ -160,6 +162,8 @@ class Exchange:
         Returns whether the answer was whole; MAX_DRAIN_BYTES end it, too.
         """
         assert self.reply
+        if self._last and self._last.ending:  # it left while it was to get this
+            return self._last.ending.outcome != "failed"
         left = MAX_DRAIN_BYTES
         while left > 0:
             chunk = await self.reply.read()
@@ -168,6 +172,8 @@ class Exchange:
             batch = course.feed(chunk) if chunk else course.finish()
             if batch.ending:
                 return batch.ending.outcome != "failed"
+            if not chunk:
+                break
         return False
 
     # --- whole answers ---------------------------------------------------------------

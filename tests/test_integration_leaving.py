@@ -14,6 +14,8 @@ import uuid
 
 import pytest
 
+from gateway.ledger.ledger import Ledger
+from gateway.record import Record
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.gateway import Gateway
@@ -94,6 +96,39 @@ async def test_who_leaves_a_non_stream_request_frees_its_slot(
 
     endings.whole("chat", await client.ask("chat", "chat-next"))
     await left(gateway, client.asked[0])
+
+
+@each_protocol
+@pytest.mark.parametrize("upstreams", answers.PROTOCOLS)
+@pytest.mark.parametrize("pace_s", [0.0, 0.01], ids=["at-once", "in-pieces"])
+async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
+    gateway: Gateway,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+    upstreams: str,
+    pace_s: float,
+) -> None:
+    """The answer is whole, nothing is left to read, and what it cost is known."""
+    asked, taken = asyncio.Event(), asyncio.Event()
+    close = Ledger.close
+
+    async def slow(ledger: Ledger, record: Record) -> None:
+        asked.set()
+        await taken.wait()
+        await close(ledger, record)
+
+    monkeypatch.setattr(Ledger, "close", slow)
+    upstream.next(plays.ok(interval_s=pace_s))
+    client = gateway.client()
+    leaver = asyncio.create_task(client.ask(protocol, f"{upstreams}-x"))
+    await asked.wait()
+    leaver.cancel()
+    line = await gateway.log.wait_finished(client.asked[0])
+    taken.set()
+
+    assert line["output_tokens"] and "estimated" not in line
+    endings.whole("chat", await client.ask("chat", "chat-next"))
 
 
 async def test_limits_are_kept_and_everything_is_given_back(
