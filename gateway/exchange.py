@@ -78,6 +78,7 @@ class Exchange:
         self._limits = limits
         self._last: Batch | None = None
         self._body = bytearray()
+        self._whole: Whole | None = None
 
     # --- streams ------------------------------------------------------------------
 
@@ -192,8 +193,10 @@ class Exchange:
     async def body(self) -> Whole:
         """
         The rest of ``whole`` once the head is there. What was read is kept: after an
-        interruption, calling it again reads on.
+        interruption, calling it again reads on, or gives the same once more.
         """
+        if self._whole:
+            return self._whole
         reply, whole = self.reply, self._body
         assert reply
         while piece := await reply.read():
@@ -207,7 +210,8 @@ class Exchange:
         document = read_object(data)
         if not document:
             raise UpstreamError("upstream_malformed", detail="a 200 that is no JSON")
-        return data, document
+        self._whole = data, document
+        return self._whole
 
     def headers_down(self) -> dict[str, str]:
         """What the client gets of the upstream's head."""

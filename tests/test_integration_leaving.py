@@ -100,13 +100,21 @@ async def test_who_leaves_a_non_stream_request_frees_its_slot(
 
 @each_protocol
 @pytest.mark.parametrize("upstreams", answers.PROTOCOLS)
-@pytest.mark.parametrize("pace_s", [0.0, 0.01], ids=["at-once", "in-pieces"])
+@pytest.mark.parametrize(
+    ("stream", "pace_s"),
+    [
+        pytest.param(True, 0.0, id="stream-at-once"),
+        pytest.param(True, 0.01, id="stream-in-pieces"),
+        pytest.param(False, 0.0, id="non-stream"),
+    ],
+)
 async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
     gateway: Gateway,
     upstream: ScriptedUpstream,
     monkeypatch: pytest.MonkeyPatch,
     protocol: str,
     upstreams: str,
+    stream: bool,
     pace_s: float,
 ) -> None:
     """The answer is whole, nothing is left to read, and what it cost is known."""
@@ -121,7 +129,8 @@ async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
     monkeypatch.setattr(Ledger, "close", slow)
     upstream.next(plays.ok(interval_s=pace_s))
     client = gateway.client()
-    leaver = asyncio.create_task(client.ask(protocol, f"{upstreams}-x"))
+    asking = client.ask(protocol, f"{upstreams}-x", stream=stream)
+    leaver = asyncio.create_task(asking)
     await asked.wait()
     leaver.cancel()
     line = await gateway.log.wait_finished(client.asked[0])
