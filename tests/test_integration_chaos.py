@@ -124,7 +124,6 @@ async def test_after_chaos_nothing_is_left(
     await upstream.idle()
 
     await nothing_in_use(gateway)
-    assert max(upstream.most.values()) <= 4
     for client in gateway.clients.values():  # who gave up before it was heard
         client.asked[:] = [
             one
