@@ -32,7 +32,7 @@ from gateway.transport.reply import STOP, Reply, Stop
 from gateway.turn import Turn
 from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
 
-_READ: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())  # a head that was
+_NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 DROPPED = "x-gateway-dropped"
 MAX_DROPPED_CHARS = 1024
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -59,7 +59,6 @@ class Exchange:
     """
     Args:
         outgoing: the request as this account gets it.
-
     """
 
     def __init__(
@@ -101,10 +100,11 @@ class Exchange:
                 raise await self._no_stream(reply)
             batch = await self._hold(reply, course, patience)
         ending = batch.ending
-        if ending is None or ending.outcome != "failed" or batch.started:
+        # What fails in the same breath has reached nobody: another may yet answer.
+        if ending is None or ending.outcome != "failed":
             on_output()
             down.head(self._headers_down(reply))
-            reply.headers = _READ
+            reply.headers = _NO_HEADERS  # a long stream need not keep them
         if ending is None:
             await down.send(batch.data)
             del batch  # a preamble may repeat the whole request

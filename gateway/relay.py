@@ -25,6 +25,7 @@ from gateway.accounts.choice import Choice
 from gateway.accounts.pool import STATE, Pool
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import Registry, Slot
+from gateway.body import Ask
 from gateway.books import Books
 from gateway.config import Account, UpstreamLimits
 from gateway.conversation import Conversations, response_in
@@ -55,12 +56,22 @@ class Answer(NamedTuple):
 class Way:
     """How far the attempts of one request have come."""
 
-    document: dict[str, Any]  # the body; empty once nobody else will be asked
+    ask: Ask
+    changed: dict[str, Any] | None = None  # the body, where it is not the client's own
     tried: set[str] = field(default_factory=set)
     paused: bool = False  # the one pause on the same account is spent
     stripped: bool = False  # foreign reasoning has been left out
     fitting: list[str] = field(default_factory=list)
     verdict: Verdict | None = None  # of the last attempt
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body that an account is to be sent."""
+        return self.ask.document if self.changed is None else self.changed
+
+    def change(self, document: dict[str, Any]) -> None:
+        """From now on the body is *document*."""
+        self.changed = None if document is self.ask.document else document
 
 
 class Relay:
@@ -96,7 +107,8 @@ class Relay:
         Raises:
             GatewayError: no account could answer; ``down.state`` says how far it was.
         """
-        way = Way(await self._conversations.document(turn))
+        way = Way(turn.ask)
+        way.change(await self._conversations.document(turn))
         while True:
             slot = await self._slot(turn, way)
             account = self._pool.accounts[slot.name]
@@ -218,8 +230,8 @@ class Relay:
             course = self._course(turn, request, facts)
             keeps_turn = request.converted and turn.wire.name == "responses"
             asked = way.document if keeps_turn else None
-            began = partial(self._began, turn, way, exchange, facts)
-            batch = await exchange.stream(course, down, began)
+            served = partial(self._served, turn, exchange, facts)
+            batch = await exchange.stream(course, down, served)
             answered = await self._conclude(turn, batch, down, asked)
             return None
         except BaseException as error:
@@ -282,14 +294,12 @@ class Relay:
         if number == 1:
             self._books.begin(record)
 
-    def _began(self, turn: Turn, way: Way, exchange: Exchange, facts: Facts) -> None:
-        """A stream has its first real output: nobody else will be asked."""
-        self._served(turn, exchange, facts)
-        way.document = {}
-        turn.ask.forget_document()
-
     def _served(self, turn: Turn, exchange: Exchange, facts: Facts) -> None:
-        """The first real output is there: the account is well and knows the session."""
+        """
+        The first real output is there: the account is well and knows the session, and
+        nobody else will be asked.
+        """
+        turn.ask.forget_document()
         name = exchange.account.name
         self._pool.served(turn, name, facts.response_id)
         if exchange.reply and (state := exchange.reply.headers.get(STATE)):
@@ -432,7 +442,7 @@ class Relay:
         if not verdict.strip or way.stripped:
             return False
         way.stripped = True
-        way.document = self._pool.readable(turn, way.document)
+        way.change(self._pool.readable(turn, way.document))
         return True
 
     def _broken(self, turn: Turn, way: Way, verdict: Verdict) -> GatewayError:

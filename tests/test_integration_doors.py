@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -142,25 +143,34 @@ closing_clients = pytest.mark.parametrize(
 )
 
 
+async def read_to_the_end(
+    gateway: Gateway, asked: dict[str, Any], version: bytes, line: str
+) -> tuple[bytes, bytes]:
+    """Head and body of what a client gets that reads until its connection closes."""
+    body = json.dumps(asked).encode()
+    reader, writer = await badly.connect(gateway)
+    lines = f"content-length: {len(body)}{line}"
+    request = badly.raw_head("chat", gateway, lines, "closing-client")
+    writer.write(request.replace(b"HTTP/1.1", b"HTTP/" + version, 1) + body)
+    head, _, rest = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/" + version + b" 200 ")
+    assert "ok" == (await gateway.log.wait_finished("closing-client"))["outcome"]
+    return head, rest
+
+
 @closing_clients
 async def test_who_keeps_no_connection_gets_the_whole_stream_and_its_end(
     gateway: Gateway, upstream: ScriptedUpstream, version: bytes, line: str
 ) -> None:
     upstream.next(plays.ok(interval_s=0.01))
-    body = json.dumps(question("chat", "chat-x")).encode()
-    reader, writer = await badly.connect(gateway)
-    lines = f"content-length: {len(body)}{line}"
-    request = badly.raw_head("chat", gateway, lines, "closing-client")
-    writer.write(request.replace(b"HTTP/1.1", b"HTTP/" + version, 1) + body)
 
-    head, _, stream = (await reader.read(-1)).partition(b"\r\n\r\n")
-    writer.close()
+    asked = question("chat", "chat-x")
+    head, stream = await read_to_the_end(gateway, asked, version, line)
 
-    assert head.startswith(b"HTTP/" + version + b" 200 ")
     assert (version == b"1.1") == (b"transfer-encoding: chunked" in head.lower())
     end = b"\r\n0\r\n\r\n" if version == b"1.1" else b""
     assert stream.endswith(b"data: [DONE]\n\n" + end)
-    assert "ok" == (await gateway.log.wait_finished("closing-client"))["outcome"]
 
 
 @closing_clients
@@ -170,21 +180,13 @@ async def test_who_keeps_no_connection_gets_the_whole_answer_and_its_end(
 ) -> None:
     said = Answer(pieces=("word ",) * words)
     upstream.next(plays.ok(said))
+
     asked = question("chat", "chat-x", stream=False)
-    body = json.dumps(asked).encode()
-    reader, writer = await badly.connect(gateway)
-    lines = f"content-length: {len(body)}{line}"
-    request = badly.raw_head("chat", gateway, lines, "closing-client")
-    writer.write(request.replace(b"HTTP/1.1", b"HTTP/" + version, 1) + body)
+    head, whole = await read_to_the_end(gateway, asked, version, line)
 
-    head, _, whole = (await reader.read(-1)).partition(b"\r\n\r\n")
-    writer.close()
-
-    assert head.startswith(b"HTTP/" + version + b" 200 ")
     assert f"content-length: {len(whole)}".encode() in head.lower()
     assert b"content-type: application/json" in head.lower()
     assert answers.body("chat", said, asked) == json.loads(whole)
-    assert "ok" == (await gateway.log.wait_finished("closing-client"))["outcome"]
 
 
 async def test_a_kept_connection_gets_a_whole_answer_for_each_request(

@@ -152,6 +152,24 @@ async def test_a_non_stream_request_moves_too(
 
 
 @each_protocol
+async def test_output_that_fails_in_the_same_breath_reaches_nobody(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    """The second account is asked what the client asked; of the first is no trace."""
+    gateway = await pair(serve, upstream, protocol)
+    code = "overloaded_error" if protocol == "messages" else "server_error"
+    upstream.always(plays.failed_at_once(code), account=f"{protocol}-first")
+
+    reply = await gateway.client().ask(protocol, f"{protocol}-x")
+
+    endings.whole(protocol, reply)
+    assert "x-codex-plan-type" not in reply.headers
+    first, second = upstream.received()
+    assert first.json == second.json
+    assert 2 == (await gateway.finished(reply))["attempts"]
+
+
+@each_protocol
 async def test_it_moves_after_queue_pings_too(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 
 import pytest
 
 from gateway.errors import UpstreamError
 from gateway.patience import Patience
+from tests.kit.standing import stand_still
 
 NEVER_S = 60.0
-
-
-def stand_still(seconds: float) -> None:
-    """Keep the loop from everything else, as a paused machine does."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
 
 
 async def test_what_takes_too_long_is_the_upstreams_failure() -> None:

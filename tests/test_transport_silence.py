@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.transport.silence import GRACE_S, Silence
-from tests.test_patience import stand_still
+from tests.kit.standing import stand_still
 
 LIMIT_S = 0.05
 

@@ -178,6 +178,20 @@ def failed(
     return play
 
 
+def failed_at_once(code: str, deltas: int = 2) -> Play:
+    """The same in one piece, so that nothing of it needs to reach the client."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.head(200, {"x-codex-plan-type": "of-the-first"})
+        request = exchange.request
+        stream = answers.stream(request.protocol, Answer(), request.json)
+        said = [*stream.begun(deltas), failure(request.protocol, code)]
+        await exchange.send(b"".join(said))
+        await exchange.end()
+
+    return play
+
+
 def eof(deltas: int | None) -> Play:
     """The body ends too early, in good form (None: no head, only FIN)."""
 
