@@ -157,7 +157,7 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
     await changing
     await quiet(gateway)
 
-    assert most == upstream.most["chat"]  # reached, never exceeded
+    assert upstream.most_served("chat") <= most
     assert 500 == begun["whole"] + begun["left"] and begun["whole"] > 250
     house(gateway).reload(with_limits(config_of(gateway), chat=4, alice=2, bob=2))
     for client in gateway.clients.values():  # who left before it was heard

@@ -115,6 +115,7 @@ async def test_live_requests_are_counted_by_account(
     await upstream.idle()
 
     assert (0, 3) == (upstream.live["a"], upstream.most["a"])
+    assert 3 == upstream.most_served("a")
 
 
 async def test_a_client_that_hangs_up_is_noticed(

@@ -13,6 +13,7 @@ Rule 3: it writes HTTP by hand, so that every wrong thing can be said too.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 import time
@@ -159,6 +160,19 @@ class ScriptedUpstream:
                 lambda: len(self.received(account, model)) >= count
             )
         return self.received(account, model)
+
+    def most_served(self, account: str) -> int:
+        """
+        The largest number of requests that this account ever served at one time.
+
+        Those that the client cut are left out: that it left is noticed here some
+        time after it left.
+        """
+        whole = [r for r in self.received(account) if not r.cut_by_client]
+        moves = [(r.at, 1) for r in whole] + [
+            (r.closed_at, -1) for r in whole if r.closed_at is not None
+        ]
+        return max(itertools.accumulate(step for _, step in sorted(moves)), default=0)
 
     async def idle(self) -> None:
         """Return once no request is being played."""
