@@ -48,17 +48,18 @@ async def test_codex_waits_through_a_long_queue_and_finishes(
             stream_max_retries=0,
         )
     )
+    await gateway.daemon.waiting("alice", 2)
     await asyncio.sleep(WAIT_S)
     gate.set()
     await holder
     run, reply = await running, await watched
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
-    assert run.seconds >= WAIT_S - 5
+    assert run.seconds >= WAIT_S
     lines = gateway.log.events("request.finished", client="codex", outcome="ok")
     assert 2 == len(lines) and max(line["queue_ms"] for line in lines) > 15_000
     shown = re.findall(rb"\*\*Waiting in queue \((\d+) s, 0 ahead", reply.body)
-    assert len(shown) >= WAIT_S / 2 and int(shown[-1]) >= WAIT_S - 5
+    assert len(shown) >= WAIT_S / 2 and int(shown[-1]) >= WAIT_S - 2
 
 
 async def test_codex_comes_back_after_the_three_seconds_it_was_told(
@@ -77,4 +78,4 @@ async def test_codex_comes_back_after_the_three_seconds_it_was_told(
     told = re.search(r"try again in (\d+)s", run.errors[0])
     assert told
     first, second = upstream.received()
-    assert int(told[1]) - 0.1 <= second.at - first.at - 0.6 <= int(told[1]) + 3
+    assert second.at - first.at - 0.6 >= int(told[1]) - 0.1

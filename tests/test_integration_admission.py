@@ -53,6 +53,14 @@ def with_limits(config: Config, **most: int) -> Config:
     )
 
 
+def with_patience(config: Config, queue_timeout_s: float) -> Config:
+    """*config* with other queue time-outs for all users."""
+    users = [
+        dataclasses.replace(u, queue_timeout_s=queue_timeout_s) for u in config.user
+    ]
+    return dataclasses.replace(config, user=tuple(users))
+
+
 async def quiet(gateway: Gateway) -> None:
     """Return once nobody holds or waits for a slot."""
     counts = house(gateway).registry.counts
@@ -258,6 +266,7 @@ async def test_a_repeat_without_streaming_keeps_its_place(
     async with holding(client, upstream, "responses-hold") as gate:
         refused = await client.ask("messages", "messages-x", **mine)
         assert 429 == refused.status
+        house(gateway).reload(with_patience(config_of(gateway), 30.0))
         newcomer = asyncio.create_task(client.ask("chat", "chat-x"))
         await gateway.inside.waiting("alice", 1)
         repeat = asyncio.create_task(

@@ -15,10 +15,11 @@ import aiohttp
 import pytest
 
 from tests.conftest import Serve
-from tests.kit import answers, endings, plays, settings
+from tests.kit import answers, endings, plays, seen, settings
 from tests.kit.asking import PATHS, Reply, question, read_reply
 from tests.kit.daemon import Daemon, free_port
 from tests.kit.gateway import Gateway
+from tests.kit.queueing import queued
 from tests.kit.scripted import ScriptedUpstream
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
@@ -106,7 +107,7 @@ async def test_what_is_open_after_the_drain_time_gets_its_ending(
     client = gateway.client()
     asking = asyncio.create_task(client.ask(protocol, f"{protocol}-x"))
     await upstream.wait_for(1)
-    await asyncio.sleep(0.1)  # the first words are on their way to the client
+    await seen.output(client.asked[0])
     gateway.daemon.terminate()
     reply = await asking
 
@@ -135,19 +136,21 @@ async def test_who_waits_in_the_queue_at_the_end_is_told(
     upstream.next(plays.silence(1))
     running = asyncio.create_task(client.ask("responses", "responses-x"))
     await upstream.wait_for(1)
-    waiting = [
-        asyncio.create_task(client.ask("chat", "chat-x")),
-        asyncio.create_task(client.ask("messages", "messages-x", stream=False)),
-    ]
-    await asyncio.sleep(0.25)
-    gateway.daemon.terminate()
+    await seen.output(client.asked[0])
+    waiting = client.ask("messages", "messages-x", stream=False)
+    silent = asyncio.create_task(waiting)
+    async with client.open("chat", "chat-x") as response:
+        await queued(response)
+        await gateway.daemon.waiting("alice", 2)
+        gateway.daemon.terminate()
+        pinged = await read_reply(response, 0.0)
     endings.in_stream("responses", await running)
-    pinged, silent = await asyncio.gather(*waiting)
+    refusal = await silent
 
     assert "server_error" == endings.in_stream("chat", pinged).type
     assert (503, "server_error") == (
-        silent.status,
-        endings.before("messages", silent).type,
+        refusal.status,
+        endings.before("messages", refusal).type,
     )
     assert 1 == len(upstream.received())
     assert 0 == await gateway.daemon.exited()
@@ -158,9 +161,10 @@ async def test_a_second_sigterm_does_not_wait(
 ) -> None:
     gateway = await serve(daemon=True, server={"drain_timeout_s": 60.0})
     upstream.next(plays.silence(1))
-    asking = asyncio.create_task(gateway.client().ask("messages", "messages-x"))
+    client = gateway.client()
+    asking = asyncio.create_task(client.ask("messages", "messages-x"))
     await upstream.wait_for(1)
-    await asyncio.sleep(0.1)
+    await seen.output(client.asked[0])
     gateway.daemon.terminate()
     await gateway.log.wait_for(
         lambda: gateway.log.events("server.draining"), "it did not drain"
@@ -168,7 +172,7 @@ async def test_a_second_sigterm_does_not_wait(
     gateway.daemon.terminate()
 
     endings.in_stream("messages", await asking)
-    assert 0 == await gateway.daemon.exited(5.0)
+    assert 0 == await gateway.daemon.exited(20.0)
 
 
 async def test_sigint_is_a_clean_stop_too(serve: Serve) -> None:

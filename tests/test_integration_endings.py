@@ -23,7 +23,7 @@ from tests.kit.scripted import ScriptedUpstream
 
 UUID = "fd277bc5-ff7e-45d1-8aa9-f54e1df318f1"
 RESP = "resp_fd277bc5ff7e45d18aa9f54e1df318f1"
-ONE_SLOT = {"max_concurrent": 1, "ping_interval_s": 0.1, "queue_timeout_s": 0.35}
+ONE_SLOT = {"max_concurrent": 1, "ping_interval_s": 0.05, "queue_timeout_s": 0.9}
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 

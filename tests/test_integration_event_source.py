@@ -103,7 +103,7 @@ async def test_a_queue_that_is_waited_in(
 ) -> None:
     """Comments are no events; the ending after them is the only one."""
     gateway = await serve(
-        limits={"max_concurrent": 1, "ping_interval_s": 0.05, "queue_timeout_s": 0.4}
+        limits={"max_concurrent": 1, "ping_interval_s": 0.05, "queue_timeout_s": 0.9}
     )
     gate = asyncio.Event()
     upstream.next(plays.held(gate))

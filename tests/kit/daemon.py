@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from tests.kit import settings
 from tests.kit.logs import Log
 
@@ -118,6 +120,17 @@ class Daemon:
         )
         stdout, _ = await asyncio.wait_for(process.communicate(), 20)
         return process.returncode or 0, stdout.decode()
+
+    async def waiting(self, user: str, number: int) -> None:
+        """Return once *number* requests of *user* wait for a slot."""
+        line = f'gateway_queue_waiting{{name="{user}",scope="user"}} {number:.1f}'
+        url = f"{self.base_url}/metrics"
+        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(url) as response:
+                    if line in (await response.text()).splitlines():
+                        return
+                await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
         """SIGKILL: as a crash leaves it."""
