@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
+import hypothesis
 import pytest
 
 from tests.kit import endings, plays, settings
@@ -21,6 +22,16 @@ from tests.kit.scripted import ScriptedUpstream
 
 if TYPE_CHECKING:
     from tests.kit.gateway import Gateway
+
+
+SLOW_MACHINE = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("suite", derandomize=True, **SLOW_MACHINE)
+# To look for what nobody thought of: --hypothesis-profile=search
+hypothesis.settings.register_profile("search", max_examples=2000, **SLOW_MACHINE)
+hypothesis.settings.load_profile("suite")
 
 
 class Serve(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,9 +25,7 @@ from gateway.errors import GatewayError
 from tests.kit import virtual_time
 from tests.kit.virtual_time import now
 
-QUIET = settings(
-    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow]
-)
+QUIET = settings(max_examples=12)
 USERS = st.sampled_from("uvwxyz")
 NAMES = st.sampled_from("ABC")
 FITS = st.frozensets(NAMES, min_size=1)
@@ -123,9 +121,7 @@ class LineMachine(RuleBasedStateMachine):
         self.judge.check_places()
 
 
-LineMachine.TestCase.settings = settings(
-    deadline=None, max_examples=40, stateful_step_count=40
-)
+LineMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 TestLine = LineMachine.TestCase
 
 
@@ -146,7 +142,7 @@ def test_thousands_of_arrivals_in_just_order(seed: int) -> None:
     judge.check_places()
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 @given(plan=st.lists(st.booleans(), min_size=1, max_size=40))
 def test_no_newcomer_overtakes(plan: list[bool]) -> None:
     """True: one comes; False: a slot frees. Of one user, always the oldest is next."""

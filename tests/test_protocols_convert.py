@@ -145,7 +145,6 @@ def _add_what_two_say(draw: st.DrawFn, request: Request, pair: set[str]) -> None
 
 ROUND = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
@@ -467,7 +466,6 @@ def _damaged(draw: st.DrawFn, source: str) -> dict[str, Any]:
 
 FUZZ = settings(
     max_examples=150,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

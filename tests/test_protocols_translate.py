@@ -616,7 +616,7 @@ def _streams() -> list[tuple[str, list[Any]]]:
 STREAMS = _streams()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_no_stream_raises_and_none_is_half_right(data: st.DataObject) -> None:
     """Any value anywhere, events lost, doubled and out of order."""
@@ -641,7 +641,7 @@ def test_no_stream_raises_and_none_is_half_right(data: st.DataObject) -> None:
         said(target, out)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_body_raises(data: st.DataObject) -> None:
     """Any value anywhere in a whole answer."""
