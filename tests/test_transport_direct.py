@@ -274,9 +274,9 @@ class TestKeeping:
         async with upstream(script) as server:
             reply = await post(transport, server.url)
             await reply.pump(lambda piece: STOP)
-            reply.close(linger_s=5)
+            reply.close(linger_s=50)
             closed.set()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(10):
                 await server.played()
 
         assert not transport.pool.live
@@ -549,7 +549,7 @@ class TestUvloop:
             reply = await post(transport, server.url)
             assert b"third" == await reply.read()
             reply.close()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(10):
                 await asyncio.gather(*server.scripts, return_exceptions=True)
             with pytest.raises(UpstreamError):
                 await post(transport, URL("http://127.0.0.1:1/"))

@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import trustme
@@ -132,14 +132,15 @@ async def upstream(
     finally:
         server.close()
         for peer in seen.peers:
-            peer.writer.transport.abort()
+            with suppress(AttributeError):  # a closed one with TLS, Python 3.11.2
+                peer.writer.transport.abort()
         await asyncio.gather(*seen.scripts, return_exceptions=True)
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until *condition* holds."""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.001)
 
