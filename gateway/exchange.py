@@ -75,7 +75,7 @@ class Exchange:
         self._outgoing = outgoing
         self._upstream = upstream
         self._limits = limits
-        self._last: Batch | None = None
+        self._last: Batch | None = None  # the one that held the ending
         self._body = bytearray()
         self._whole: Whole | None = None
 
@@ -163,18 +163,18 @@ class Exchange:
         Returns whether the answer was whole; MAX_DRAIN_BYTES end it, too.
         """
         assert self.reply
-        if self._last and self._last.ending:  # it left while it was to get this
-            return self._last.ending.outcome != "failed"
+        if self._last:  # it left while it was to get this
+            return _is_whole(self._last)
         left = MAX_DRAIN_BYTES
         while left > 0:
             chunk = await self.reply.read()
+            if not chunk:
+                return _is_whole(course.finish())
             left -= len(chunk)
             self._turn.came(len(chunk))
-            batch = course.feed(chunk) if chunk else course.finish()
+            batch = course.feed(chunk)
             if batch.ending:
-                return batch.ending.outcome != "failed"
-            if not chunk:
-                break
+                return _is_whole(batch)
         return False
 
     # --- whole answers ---------------------------------------------------------------
@@ -264,6 +264,10 @@ class Exchange:
         """Be done with the upstream; *answered*: the answer was whole."""
         if self.reply:
             self.reply.close(LINGER_S if answered else 0.0)
+
+
+def _is_whole(batch: Batch) -> bool:
+    return batch.ending is not None and batch.ending.outcome != "failed"
 
 
 def _is_json(reply: Reply) -> bool:

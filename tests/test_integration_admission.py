@@ -167,7 +167,7 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
 
     assert upstream.most_served("chat") <= most
     assert 500 == begun["whole"] + begun["left"] and begun["whole"] > 250
-    house(gateway).reload(with_limits(config_of(gateway), chat=4, alice=2, bob=2))
+    house(gateway).reload(with_limits(config_of(gateway), chat=most, alice=4, bob=5))
     for client in gateway.clients.values():  # who left before it was heard
         client.asked[:] = [one for one in client.asked if gateway.log.grep(one)]
     gate = asyncio.Event()
@@ -175,9 +175,14 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
     before = len(upstream.received())
     again = [
         asyncio.create_task(gateway.client(name).ask("chat", "chat-x"))
-        for name in ("alice", "alice", "bob", "bob")
+        for name in ["alice"] * 4 + ["bob"] * 3
     ]
-    await upstream.wait_for(before + 4)
+    await upstream.wait_for(before + most)
+    registry = house(gateway).registry
+    await gateway.log.wait_for(
+        lambda: registry.counts("account")[0].waiting == 1, "nobody waits"
+    )
+    assert most == upstream.live["chat"]  # every slot is there again, and no more
     gate.set()
     for reply in await asyncio.gather(*again):
         endings.whole("chat", reply)

@@ -119,9 +119,11 @@ async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
 ) -> None:
     """The answer is whole, nothing is left to read, and what it cost is known."""
     asked, taken = asyncio.Event(), asyncio.Event()
+    records: list[Record] = []
     close = Ledger.close
 
     async def slow(ledger: Ledger, record: Record) -> None:
+        records.append(record)
         asked.set()
         await taken.wait()
         await close(ledger, record)
@@ -137,6 +139,9 @@ async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
     taken.set()
 
     assert line["output_tokens"] and "estimated" not in line
+    facts = {event: facts for _, event, facts in records[0].marks}
+    assert "whole" == facts["terminal"]["outcome"]
+    assert 1 == [event for _, event, _ in records[0].marks].count("first_event")
     endings.whole("chat", await client.ask("chat", "chat-next"))
 
 

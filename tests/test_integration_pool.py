@@ -102,20 +102,6 @@ async def test_a_dead_pool_costs_no_storm_and_everybody_is_told(
     assert all(endings.before("chat", reply).retry_after_s for reply in late)
 
 
-async def test_service_returns_with_the_pool(
-    serve: Serve, upstream: ScriptedUpstream
-) -> None:
-    """By itself, soon after the accounts are well again."""
-    gateway = await four(serve, upstream, "chat")
-    upstream.always(plays.status(503))
-    await asyncio.gather(*(gateway.client().ask("chat", "chat-x") for _ in range(20)))
-    upstream.always(plays.ok())
-
-    async with asyncio.timeout(15):
-        while (await gateway.client().ask("chat", "chat-x")).status != 200:
-            await asyncio.sleep(0.05)
-
-
 async def test_a_pool_without_a_usable_account_is_not_ready(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:

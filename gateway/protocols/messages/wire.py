@@ -146,7 +146,7 @@ def _note(message: dict[str, Any], facts: Facts) -> None:
         facts.model = model
     read_usage(sub(message, "usage"), facts.usage)
     if not message.get("stop_reason"):
-        facts.usage.output_tokens = None  # of a stream's start: a placeholder
+        facts.usage.output_tokens = None  # of a stream's start: nothing is said yet
 
 
 def _note_delta(data: dict[str, Any], facts: Facts) -> None:
