@@ -1,9 +1,12 @@
 """
 Which headers cross the gateway.
 
-Upwards everything passes but what belongs to one connection, to the client's own
-account, or to the body's form on the wire. Downwards only the protocols' own families
-pass: the rest describes the upstream's machines.
+Upwards everything passes but what belongs to one connection, to the body's form on the
+wire, to the client's place in the network, or to the client's own account: what names a
+key, or whose bill it is, is a credential, and the operator's come from the account's
+``headers``. A name is judged by its words, so that a vendor's next header of the same
+kind is kept back too. Downwards only the protocols' own families pass: the rest
+describes the upstream's machines.
 """
 
 from __future__ import annotations
@@ -22,11 +25,49 @@ _HOP_BY_HOP = frozenset(
 )
 _NEVER_UP = _HOP_BY_HOP | frozenset(
     "host content-length content-encoding content-type accept-encoding expect "
-    "authorization x-api-key api-key cookie x-request-id chatgpt-account-id "
-    "x-gateway-dropped "
-    "forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-port "
-    "x-forwarded-proto x-forwarded-server cf-connecting-ip true-client-ip".split()
+    "x-request-id x-gateway-dropped".split()
 )
+# Whose bill it is.
+_BILLING_WORDS = frozenset(
+    "organization organisation organizations org orgs project projects workspace "
+    "workspaces account accounts tenant customer billing subscription".split()
+)
+# What lets somebody in.
+_CREDENTIAL_WORDS = frozenset(
+    "authorization auth authentication key keys apikey token secret password passwd "
+    "credential credentials cookie cookie2 jwt assertion signature".split()
+)
+# Where the client sits, and what it is called there. Some vendors answer a browser's
+# ``origin`` with 401.
+_NETWORK_WORDS = frozenset(
+    "forwarded via ip ipv4 ipv6 clientip socketip addr address country origin referer "
+    "from".split()
+)
+_KEPT_BACK_WORDS = _BILLING_WORDS | _CREDENTIAL_WORDS | _NETWORK_WORDS
+# Families of clouds, and of gateways between the client and this one: signatures,
+# projects, keys and routes of the client's own account there.
+_NEVER_UP_PREFIXES = (
+    "x-goog-",
+    "x-amz-",
+    "x-amzn-",
+    "x-ms-",
+    "x-azure-",
+    "ocp-apim-",
+    "helicone-",
+    "x-portkey-",
+    "x-litellm-",
+    "cf-",
+    "fastly-",
+    "x-envoy-",
+    "x-vercel-",
+    "x-forwarded-",
+    "x-gateway-",
+    "proxy-",
+    "sec-",
+    "access-control-",
+)
+# Named like a credential, but it names the request alone; the SDKs send it.
+_UP_NEVERTHELESS = frozenset({"idempotency-key"})
 _DOWN_PREFIXES = (
     "x-codex-",
     "x-openai-",
@@ -37,11 +78,8 @@ _DOWN_PREFIXES = (
     "x-reasoning-",
 )
 _DOWN = frozenset({"session-id", "thread-id", "x-should-retry"})
-# They name the operator's accounts.
-_NEVER_DOWN = frozenset(
-    "openai-organization openai-project anthropic-organization-id "
-    "anthropic-workspace-id".split()
-)
+# Their words name the operator's accounts; a rate limit "of a project" does not.
+_NEVER_DOWN_PREFIXES = ("openai-", "anthropic-", "x-openai-")
 _TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -86,7 +124,16 @@ def upwards(
 def _upward(name: str) -> str:
     """*name* in lower case if such a header may go up, else ""."""
     low = name.lower()
-    return "" if low in _NEVER_UP else low
+    if low in _UP_NEVERTHELESS:
+        return low
+    if low in _NEVER_UP or low.startswith(_NEVER_UP_PREFIXES):
+        return ""
+    return "" if _words(low) & _KEPT_BACK_WORDS else low
+
+
+def _words(low: str) -> frozenset[str]:
+    """The words of a header's name in lower case."""
+    return frozenset(low.replace("_", "-").split("-"))
 
 
 def _is_text(value: str) -> bool:
@@ -129,8 +176,10 @@ def downwards(
 def _downward(name: str) -> str:
     """*name* in lower case if such a header may come down, else ""."""
     low = name.lower()
-    own = low.startswith(_DOWN_PREFIXES) or low in _DOWN
-    return low if own and low not in _NEVER_DOWN else ""
+    if not (low.startswith(_DOWN_PREFIXES) or low in _DOWN):
+        return ""
+    names_ours = low.startswith(_NEVER_DOWN_PREFIXES) and _words(low) & _BILLING_WORDS
+    return "" if names_ours else low
 
 
 def upstream_request_id(upstream: Mapping[str, str] | CIMultiDictProxy[str]) -> str:

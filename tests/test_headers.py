@@ -31,6 +31,13 @@ def up(
         "originator",
         "user-agent",
         "x-unknown-thing",
+        "idempotency-key",
+        "x-client-request-id",
+        "x-codex-window-id",
+        "x-openai-subagent",
+        "x-stainless-retry-count",
+        "anthropic-dangerous-direct-browser-access",
+        "x-claude-code-session-id",
     ],
 )
 def test_the_clients_own_family_goes_up_untouched(name: str) -> None:
@@ -54,14 +61,83 @@ def test_the_clients_own_family_goes_up_untouched(name: str) -> None:
         "accept-encoding",
         "proxy-authorization",
         "x-forwarded-for",
+        "http2-settings",
+        "expect",
+        # where the client sits
+        "via",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-client-cert",
+        "x-original-forwarded-for",
         "x-real-ip",
+        "client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "fastly-client-ip",
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "x-azure-clientip",
+        "x-envoy-external-address",
+        "origin",
+        "referer",
+        "sec-fetch-site",
+        # whose bill it is
+        "openai-organization",
+        "OpenAI-Project",
+        "openai-organization-id",
+        "x-openai-account",
         "chatgpt-account-id",
+        "anthropic-organization-id",
+        "anthropic-workspace-id",
+        "anthropic-workspace",
+        "x-organization-uuid",
+        "x-goog-user-project",
+        "x-project-id",
+        "x-tenant-id",
+        "x-ms-tenant-id",
+        "ocp-apim-subscription-key",
+        # what lets somebody in
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "x-goog-iam-authorization-token",
+        "x-goog-authenticated-user-email",
+        "x-amz-security-token",
+        "x-amz-date",
+        "x-amzn-trace-id",
+        "x-auth-token",
+        "x_access_token",
+        "helicone-auth",
+        "helicone-user-id",
+        "x-portkey-virtual-key",
+        "x-litellm-api-key",
+        "cf-aig-authorization",
+        "cf-access-client-secret",
+        "x-ms-authorization-auxiliary",
+        "cookie2",
+        "x-gateway-dropped",
     ],
 )
-def test_what_belongs_to_a_connection_or_a_person_stays(name: str) -> None:
-    sent = upwards(CIMultiDict({name: "v"}), RESPONSES, "req-12345", same_protocol=True)
+@pytest.mark.parametrize("same", [True, False], ids=["same", "converted"])
+@pytest.mark.parametrize("account", [RESPONSES, MESSAGES], ids=lambda a: a.protocol)
+def test_what_belongs_to_a_connection_or_a_person_stays(
+    account: Account, same: bool, name: str
+) -> None:
+    sent = upwards(CIMultiDict({name: "v"}), account, "req-12345", same_protocol=same)
 
-    assert name not in sent
+    assert "v" not in sent.values()
+
+
+def test_the_operators_own_billing_headers_are_sent() -> None:
+    told = {"OpenAI-Organization": "ours", "x-goog-user-project": "ours"}
+    account = Account("a", "http://h", protocol="chat", api_key="k", headers=told)
+
+    assert ["ours"] == up(account, openai_organization="x").getall(
+        "openai-organization"
+    )
+    assert ["ours"] == up(account).getall("x-goog-user-project")
 
 
 def test_what_connection_names_stays() -> None:
@@ -144,6 +220,14 @@ def test_the_protocols_families_come_down() -> None:
 def test_the_upstreams_machines_stay_unknown() -> None:
     assert {} == down(server="x", via="y", set_cookie="z", cf_ray="r", date="d")
     assert {} == down(openai_organization="org", anthropic_organization_id="o")
+    assert {} == down(openai_project="p", anthropic_workspace_id="w")
+    assert {} == down(x_openai_account_id="a")
+
+
+def test_a_limit_of_a_project_is_no_name_of_one() -> None:
+    told = {"x-ratelimit-remaining-project-tokens": "9"}
+
+    assert told == downwards(CIMultiDict(told), same_protocol=True, renamed=False)
 
 
 def test_a_renamed_model_is_not_told_by_its_other_name() -> None:

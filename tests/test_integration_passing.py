@@ -156,7 +156,7 @@ FAMILY = {
         "x-codex-beta-features": "remote_compaction_v2",
         "x-openai-internal-codex-responses-lite": "1",
     },
-    "chat": {"openai-beta": "x=1", "openai-organization": "org"},
+    "chat": {"openai-beta": "x=1", "x-client-request-id": "1-2-3"},
     "messages": {
         "anthropic-version": "2026-10-21",
         "anthropic-beta": "claude-code-20250219,other",
@@ -203,6 +203,60 @@ async def test_credentials_and_hops_stay_here(
     other = {"x-api-key", "authorization"} - {one_form}
     assert one_form in request.headers
     assert not other & set(request.headers)
+
+
+BILLS = {
+    "OpenAI-Organization": "whose-bill",
+    "OpenAI-Project": "whose-bill",
+    "anthropic-organization-id": "whose-bill",
+    "anthropic-workspace-id": "whose-bill",
+    "x-goog-user-project": "whose-bill",
+    "x-goog-api-key": "whose-bill",
+    "helicone-auth": "whose-bill",
+    "x-amz-security-token": "whose-bill",
+    "x-forwarded-for": "whose-bill",
+    "forwarded": "whose-bill",
+    "via": "whose-bill",
+    "cookie": "whose-bill",
+}
+
+
+@each_protocol
+@pytest.mark.parametrize("speaks", answers.PROTOCOLS)
+async def test_whose_bill_it_is_is_the_operators_to_say(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str, speaks: str
+) -> None:
+    """On the same protocol, converted, as a stream and as a whole."""
+    mine = {"OpenAI-Project": "ours"}
+    rows = [account(upstream, speaks, models=["*"], headers=mine)]
+    gateway = await serve(accounts=rows)
+
+    for stream in (True, False):
+        await gateway.client().ask(protocol, "any", stream=stream, headers=BILLS)
+
+    assert 2 == len(upstream.received())
+    for request in upstream.received():
+        assert "whose-bill" not in str(request.headers)
+        assert "ours" == request.headers["openai-project"]
+
+
+async def test_whose_bill_it_is_stays_here_at_the_side_doors(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    ask = gateway.client().send
+    made = await gateway.client().ask("responses", "responses-x")
+    ident = made.last.json["response"]["id"]
+    upstream.requests.clear()
+    count = json.dumps({**question("messages", "messages-x")}).encode()
+
+    await ask("/v1/messages/count_tokens", count, headers=BILLS)
+    await ask(f"/v1/responses/{ident}", method="GET", headers=BILLS)
+    await ask("/v1/models", method="GET", headers=BILLS)
+
+    paths = {request.path for request in upstream.requests}
+    assert {"/messages/count_tokens", f"/responses/{ident}", "/models"} <= paths
+    for request in upstream.requests:
+        assert "whose-bill" not in str(request.headers)
 
 
 @each_protocol
