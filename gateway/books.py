@@ -3,6 +3,8 @@ The last word on a request: what it cost, and to whom it is told.
 
 Rule 1: a record is told to every sink exactly once.
 Rule 2: an answer that the client is to take for whole is durable first.
+Rule 3: the ledger keeps what a user asked. A request without a valid key is counted
+        and logged, else anyone who reaches the port could fill the disk.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Books:
         record.closed = True
         if record.duration_ms is None or not record.durable:
             record.duration_ms = (time.monotonic() - record.received) * 1000
-        if not record.durable:
+        if record.user and not record.durable:
             self._ledger.add(record)
         for sink in self._sinks:
             sink(record)

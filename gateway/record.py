@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 from gateway.usage import Usage
 
 OUTCOMES = ("ok", "incomplete", "failed", "refused", "client_gone")
-ORIGINS = ("client", "gateway", "upstream")
-
 
 Marked = tuple[float, str, dict[str, Any]]
 """A ``Mark`` as a record notes it: a plain tuple costs half."""

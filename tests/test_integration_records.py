@@ -89,6 +89,33 @@ async def test_the_ledger_holds_exactly_what_the_upstream_told(
     assert told[0] == sum(tokens)
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_requests_without_a_valid_key_are_counted_and_logged_but_not_kept(
+    serve: Serve, tmp_path: Path, protocol: str, stream: bool
+) -> None:
+    """Else anyone who reaches the port could fill the disk."""
+    gateway = await serve()
+    client, model = gateway.client(), f"{protocol}-x"
+    for headers in (
+        {"authorization": "Bearer gw-wrong"},
+        {"authorization": "", "x-api-key": "gw-wrong"},
+        {"authorization": ""},
+    ):
+        reply = await client.ask(protocol, model, stream=stream, headers=headers)
+        assert 401 == reply.status
+    # The ledger writes in order: behind this row, nothing from before is missing.
+    await client.ask(protocol, model)
+    await gateway.log.each_finished_once(client.asked)
+
+    assert [("alice",)] == rows(tmp_path, "select user from request")
+    for table in ("attempt", "timeline"):
+        assert [(1,)] == rows(tmp_path, f"select count(*) from {table}")
+    assert 3 == len(gateway.log.events("request.finished", user="", status=401))
+    labels = f'origin="client",outcome="refused",protocol="{protocol}"'
+    assert 3 == (await measured(gateway))[f"gateway_requests_total{{{labels}}}"]
+
+
 @pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 async def test_an_untold_usage_is_estimated_and_never_zero(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
