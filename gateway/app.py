@@ -70,7 +70,10 @@ class House:
         self._set_limits(config)
         self.pool = Pool(config.account, self._load)
         self.metrics = Metrics(
-            self.registry.counts, self.pool.states, lambda: ledger.waiting
+            self.registry.counts,
+            self.pool.states,
+            lambda: ledger.waiting,
+            self.pool.names,
         )
         ledger.observe = self.metrics.commit_waited
         upstream = Upstream(transport, config.upstream)

@@ -118,6 +118,10 @@ class Account:
         """The client's *model* under the name that this account knows."""
         return self.rename.get(model, model)
 
+    def names(self, model: str) -> bool:
+        """Whether the config names the upstream *model* itself, not by a pattern."""
+        return model in self.models or model in self.rename.values()
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

@@ -3,8 +3,8 @@ What Prometheus reads: counted from records as they end, looked up when it asks.
 
 Rule 1: the names are the contract's; a test compares them.
 Rule 2: a label has a bounded number of values. What a client writes (a model's name)
-        counts only once an upstream has answered to it, and is ``other`` when there
-        are too many.
+        takes a place only once an account has served tokens for it, and is ``other``
+        when there are too many. A name that the config holds always has its place.
 Rule 3: counting is one look-up and one addition; families, samples and gauges are
         made when somebody asks. Both happen on the event loop, so there is no lock.
 """
@@ -26,6 +26,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.record import Record
+from gateway.usage import Usage
 
 MAX_MODELS = 200  # of one account, as label values
 OTHER = "other"
@@ -61,6 +62,7 @@ class Metrics:
         slots: every user's and account's slots now.
         accounts: every account's state now; "available" says whether it takes work.
         waiting: the ledger's entries that are not written yet.
+        configured: whether the config names a model (second) for an account (first).
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Metrics:
         slots: Callable[[], Iterable[SlotCount]],
         accounts: Callable[[], Mapping[str, Mapping[str, Any]]],
         waiting: Callable[[], int] = lambda: 0,
+        configured: Callable[[str, str], bool] = lambda account, model: False,
     ) -> None:
+        self._configured = configured
         self._make_counters()
         self._make_histograms()
         self._models: dict[str, int] = {}  # how many of each account are counted
@@ -150,6 +154,8 @@ class Metrics:
         usage, key = record.usage, (record.account, record.upstream_model)
         counts = self._token_counts.get(key)
         if counts is None:
+            if not _has_tokens(usage):
+                return
             counts = self._new_token_counts(*key)
         # One by one: a loop costs more than all five additions.
         if usage.input_tokens:
@@ -165,11 +171,12 @@ class Metrics:
 
     def _new_token_counts(self, account: str, model: str) -> list[int]:
         """Where to count *model*, which is not counted yet."""
-        known = self._models.get(account, 0)
-        if known >= MAX_MODELS:
-            model = OTHER
-        else:
-            self._models[account] = known + 1
+        if not self._configured(account, model):
+            known = self._models.get(account, 0)
+            if known >= MAX_MODELS:
+                model = OTHER
+            else:
+                self._models[account] = known + 1
         return self._token_counts.setdefault((account, model), [0] * len(TOKENS))
 
     def _counted(self) -> Iterator[Metric]:
@@ -187,6 +194,17 @@ class Metrics:
         yield tokens.family()
         waits = (self._queue_wait, self._first_event, self._lag, self._commit)
         yield from (one.family() for one in waits)
+
+
+def _has_tokens(usage: Usage) -> bool:
+    """Whether *usage* holds any of TOKENS."""
+    return bool(
+        usage.input_tokens
+        or usage.cached_tokens
+        or usage.cache_write_tokens
+        or usage.output_tokens
+        or usage.reasoning_tokens
+    )
 
 
 class _Counter(dict[tuple[str, ...], int]):

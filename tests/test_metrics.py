@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics as metrics_module
+from gateway.config import Account
 from gateway.metrics import Metrics
 from gateway.record import Attempt, Record
 from gateway.usage import Usage
@@ -228,6 +229,69 @@ def test_model_names_that_clients_make_up_become_one(
     told = read(metrics)
     models = {key[3]: told[key] for key in told if key[0] == "gateway_tokens_total"}
     assert {"made-up-0": 1, "made-up-1": 1, "made-up-2": 1, "other": 47} == models
+
+
+def models_told(metrics: Metrics) -> dict[str, float]:
+    """Every model label of the token counts, with its input tokens."""
+    told = read(metrics)
+    return {
+        key[3]: told[key]
+        for key in told
+        if key[0] == "gateway_tokens_total" and key[2] == "input"
+    }
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"outcome": "failed", "origin": "upstream"}, id="failed"),
+        pytest.param({"outcome": "failed", "origin": "client"}, id="passed-on"),
+        pytest.param({"outcome": "client_gone", "origin": "client"}, id="client-gone"),
+        pytest.param({"usage": Usage(0, 0, 0, 0, 0, 0)}, id="nothing-but-zeros"),
+    ],
+)
+def test_names_that_served_no_tokens_take_no_place(
+    metrics: Metrics, fields: dict[str, Any]
+) -> None:
+    for number in range(metrics_module.MAX_MODELS + 1):
+        metrics.add(ended(**fields, upstream_model=f"made-up-{number}"))
+    metrics.add(ended(usage=Usage(7, 0, 0, 0, 0)))
+
+    assert {"gpt-5": 7} == models_told(metrics)
+
+
+def test_each_account_has_places_of_its_own(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_module, "MAX_MODELS", 1)
+    for account in ("openai-1", "openai-2"):
+        for model in ("a", "b", "b"):
+            fields = {"account": account, "upstream_model": model}
+            metrics.add(ended(**fields, usage=Usage(1, 0, 0, 0, 0)))
+
+    told = read(metrics)
+    keys = [key[1:] for key in told if key[0] == "gateway_tokens_total"]
+    assert [
+        (account, "input", model)
+        for account in ("openai-1", "openai-2")
+        for model in ("a", "other")
+    ] == sorted(keys)
+
+
+def test_a_configured_name_has_its_place_however_many_others_were_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics_module, "MAX_MODELS", 1)
+    account = Account("openai-1", "", models=("gpt-5", "*"), rename={"a": "gpt-6"})
+    metrics = Metrics(
+        lambda: SLOTS,
+        lambda: ACCOUNTS,
+        configured=lambda _, model: account.names(model),
+    )
+    for model in ("first", "second", "gpt-5", "gpt-6", "third", "a", "gpt-5"):
+        metrics.add(ended(upstream_model=model, usage=Usage(1, 0, 0, 0, 0)))
+
+    assert {"first": 1, "other": 3, "gpt-5": 2, "gpt-6": 1} == models_told(metrics)
 
 
 def test_gauges_are_what_the_rooms_say_at_this_moment(metrics: Metrics) -> None:

@@ -230,6 +230,11 @@ class Pool:
 
     # --- state -----------------------------------------------------------------------
 
+    def names(self, account: str, model: str) -> bool:
+        """Whether the config names the upstream *model* for *account*."""
+        found = self.accounts.get(account)
+        return found is not None and found.names(model)
+
     def states(self) -> dict[str, dict[str, Any]]:
         """Every account: whether it takes requests, else why not and until when."""
         now = time.monotonic()
