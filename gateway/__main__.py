@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway import __version__, log, systemd
 from gateway.auth import key_sha256, new_key
-from gateway.config import Config, User
+from gateway.config import Account, Config, User
 from gateway.config_file import ConfigError, is_loopback
 from gateway.load import default_path, load
 
@@ -175,7 +175,27 @@ def _check(args: argparse.Namespace) -> int:
     print(
         f"{path}: fine, {len(config.user)} users, {len(config.account)} accounts",
     )
+    for account in config.account:
+        if not account.embedded:
+            print(f"  {account.name}: {_dialects(account)}")
     return 0
+
+
+def _dialects(account: Account) -> str:
+    """What is taken for the server's dialect, by model where that decides."""
+    if account.dialect != "auto":
+        return f"dialect {account.dialect}"
+    models: dict[str, list[str]] = {}
+    for name in (*account.models, *account.rename):
+        known = models.setdefault(
+            account.spoken_dialect(account.upstream_model(name)), []
+        )
+        if name not in known:
+            known.append(name)
+    if len(models) == 1:
+        return f"dialect {next(iter(models))} (auto)"
+    each = (f"{dialect} for {', '.join(names)}" for dialect, names in models.items())
+    return f"dialect {'; '.join(each)} (auto)"
 
 
 def _new_key(args: argparse.Namespace) -> int:

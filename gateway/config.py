@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from gateway.protocols.model import Options
+from gateway.protocols import dialects
+from gateway.protocols.options import Options
 
 EMBEDDED = "embedded:"
 
@@ -90,6 +91,10 @@ class User:
         return Limits(*[r if o is None else o for o, r in zip(own, rest)])
 
 
+class Overrides(dict[str, Any]):
+    """The keys of ``Options`` that an ``[account.convert]`` sets, with their values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     name: str
@@ -103,7 +108,8 @@ class Account:
     rename: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     price: Price = field(default_factory=Price)
-    convert: Options = field(default_factory=Options)
+    dialect: dialects.Dialect = "auto"
+    convert: Overrides = field(default_factory=Overrides)
 
     @property
     def embedded(self) -> bool:
@@ -121,6 +127,16 @@ class Account:
     def names(self, model: str) -> bool:
         """Whether the config names the upstream *model* itself, not by a pattern."""
         return model in self.models or model in self.rename.values()
+
+    def spoken_dialect(self, upstream_model: str) -> str:
+        """The row of ``dialects`` that counts for *upstream_model*."""
+        if self.dialect != "auto":
+            return self.dialect
+        return dialects.detected(self.protocol, self.base_url, upstream_model)
+
+    def options(self, upstream_model: str) -> Options:
+        """What the server takes of requests for *upstream_model*."""
+        return dialects.options(self.spoken_dialect(upstream_model), self.convert)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from gateway.config import EMBEDDED, Account, Config, User
+from gateway.config import EMBEDDED, Account, Config, Overrides, User
+from gateway.protocols.options import EFFORTS, Options
 
 Secrets = Callable[[str], str]
 """Takes ``env:NAME`` or ``file:PATH``, gives the secret; LookupError says why not."""
@@ -34,6 +35,7 @@ _TYPE_NAMES = {
     str: "a string",
     int: "a whole number",
     float: "a number",
+    bool: "true or false",
     tuple: "a list",
     Mapping: "a table",
 }
@@ -132,6 +134,8 @@ def _value(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
         return _list(args[0], value, path, mistakes)
     if origin is Mapping:
         return _mapping(value, path, mistakes)
+    if hint is Overrides:
+        return _overrides(value, path, mistakes)
     if dataclasses.is_dataclass(hint):
         if isinstance(value, dict):
             return _read(typing.cast(type, hint), value, f"{path}.", mistakes)
@@ -172,6 +176,16 @@ def _mapping(value: Any, path: str, mistakes: list[str]) -> Any:
     bad = [key for key, item in value.items() if not isinstance(item, str)]
     mistakes += [f"{path}.{key}: must be a string" for key in bad]
     return {key: item for key, item in value.items() if key not in bad}
+
+
+def _overrides(value: Any, path: str, mistakes: list[str]) -> Any:
+    """The keys of ``Options`` that *value* sets, each checked as a field of it."""
+    if not isinstance(value, dict):
+        mistakes.append(f"{path}: must be a table")
+        return _MISSING
+    read = _read(Options, value, f"{path}.", mistakes)
+    known = (field.name for field in dataclasses.fields(Options))
+    return Overrides({name: getattr(read, name) for name in known if name in value})
 
 
 # --- the rules that a type cannot say --------------------------------------------
@@ -278,6 +292,11 @@ def _check_account(account: Account, path: str) -> list[str]:
             )
     if not account.models:
         mistakes.append(f"{path}.models: at least one model is needed")
+    mistakes += [
+        f"{path}.convert.efforts[{i}]: must be one of {', '.join(EFFORTS)}"
+        for i, effort in enumerate(account.convert.get("efforts", ()))
+        if effort not in EFFORTS
+    ]
     for name, value in account.headers.items():
         if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value):
             mistakes.append(f"{path}.headers.{name}: not a header")

@@ -101,7 +101,7 @@ def _convert(
         document,
         model=turn.ask.model,
         upstream_model=model,
-        options=account.convert,
+        options=account.options(model),
         compact=turn.path == COMPACT_PATH,
     )
     outgoing.converted = converted

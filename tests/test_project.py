@@ -21,6 +21,7 @@ import pytest
 from gateway import config
 from gateway.config_file import parse
 from gateway.errors import CODES
+from gateway.protocols.options import Options
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
@@ -97,7 +98,7 @@ def keys_of(cls: type, path: str = "") -> Iterator[str]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
-        inner = [kind, *typing.get_args(kind)]
+        inner = [Options if kind is config.Overrides else kind, *typing.get_args(kind)]
         inner = [one for one in inner if dataclasses.is_dataclass(one)]
         name = f"{path}{field.name}"
         if inner:
@@ -108,7 +109,7 @@ def keys_of(cls: type, path: str = "") -> Iterator[str]:
 
 def told_keys(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
     for key, value in table.items():
-        for one in value if isinstance(value, list) else [value]:
+        for one in value if value and isinstance(value, list) else [value]:
             if isinstance(one, dict):
                 yield from told_keys(one, f"{path}{key}.")
             yield f"{path}{key}"
@@ -139,7 +140,9 @@ def test_config_toml_shows_the_defaults_of_what_it_does_not_set() -> None:
     full = parse(uncommented(), lambda reference: "secret")
     [openai] = [one for one in full.account if one.name == "openai-1"]
 
-    assert config.Account("", "").convert == openai.convert
+    shown = dataclasses.replace(openai, convert=config.Overrides())
+    assert shown.options("gpt-5.5") == openai.options("gpt-5.5")
+    assert config.Account("", "").dialect == openai.dialect
     assert config.Budget() == full.user[0].budget
 
 

@@ -20,7 +20,6 @@ from gateway.protocols.model import (
     Image,
     Item,
     Message,
-    Options,
     Request,
     Text,
     Thinking,
@@ -30,6 +29,7 @@ from gateway.protocols.model import (
     ToolName,
     ToolResult,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.responses.request import with_earlier
 
 PAIRS = Path(__file__).parent / "wire" / "requests"

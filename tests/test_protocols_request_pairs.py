@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import ClientError
 from gateway.protocols.convert import Converted, convert_request
-from gateway.protocols.model import Options
+from gateway.protocols.options import Options
 
 PAIRS = Path(__file__).parent / "wire" / "requests"
 SHARED = Path(

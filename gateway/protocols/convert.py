@@ -21,12 +21,12 @@ from gateway.protocols.model import (
     Asked,
     Image,
     Message,
-    Options,
     Request,
     ToolResult,
     Tools,
     Written,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Unsupported, encoded
 from gateway.protocols.responses import request as responses
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.protocols.model import Options
+from gateway.protocols.options import Options
 
 _CLAUDE = re.compile(r"claude-(?:(?:opus|sonnet|haiku|[a-z]+)-)?(\d{1,2})(?!\d)")
 _MINOR = re.compile(r"claude-(?:[a-z]+-)?\d{1,2}[-.@](\d{1,2})(?!\d)")

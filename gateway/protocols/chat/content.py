@@ -9,12 +9,12 @@ from gateway.protocols.model import (
     Audio,
     File,
     Image,
-    Options,
     Part,
     Refusal,
     Request,
     Text,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse
 from gateway.protocols.responses.content import (
     BREAKPOINT,

@@ -19,12 +19,12 @@ from gateway.protocols.history import settled
 from gateway.protocols.model import (
     Asked,
     Format,
-    Options,
     Request,
     Thinking,
     Tools,
     Written,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.responses.request import short_user
 from gateway.protocols.toolset import align

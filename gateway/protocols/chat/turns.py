@@ -16,7 +16,6 @@ from gateway.protocols.model import (
     Image,
     Item,
     Message,
-    Options,
     Part,
     Reasoning,
     Refusal,
@@ -26,6 +25,7 @@ from gateway.protocols.model import (
     ToolResult,
     Tools,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, dumped, refuse
 from gateway.protocols.responses.content import marked_error
 from gateway.protocols.toolset import call_name

@@ -21,13 +21,13 @@ from gateway.protocols.messages.turns import Turns, read_messages
 from gateway.protocols.model import (
     Asked,
     Format,
-    Options,
     Request,
     Text,
     Thinking,
     Tools,
     Written,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, parsed, refuse
 from gateway.protocols.toolset import align, forced
 from gateway.protocols.traits import (

@@ -18,7 +18,6 @@ from gateway.protocols.model import (
     TAG_OPENAI,
     Item,
     Message,
-    Options,
     Part,
     Reasoning,
     Refusal,
@@ -28,6 +27,7 @@ from gateway.protocols.model import (
     ToolResult,
     Tools,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, dumped, parsed, refuse
 from gateway.protocols.toolset import call_name
 from gateway.protocols.traits import takes_system_turns

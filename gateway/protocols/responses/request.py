@@ -14,13 +14,13 @@ from gateway.protocols.history import settled
 from gateway.protocols.model import (
     Asked,
     Format,
-    Options,
     Request,
     Text,
     Thinking,
     Tools,
     Written,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.responses.items import read_input, unmark, write_input
 from gateway.protocols.responses.tools import (
