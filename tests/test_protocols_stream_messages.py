@@ -145,10 +145,10 @@ def test_a_call_that_is_whole_ends_when_the_next_begins() -> None:
     following.feed(sse(chunk(tool_calls=[call(0, "{}", id="c0", type="function")])))
 
     batch = following.feed(
-        sse(chunk(tool_calls=[call(1, "", id="c1", type="function")]))
+        sse(chunk(tool_calls=[call(1, "{", id="c1", type="function")]))
     )
 
-    assert ["content_block_stop", "content_block_start"] == [
+    assert ["content_block_stop", "content_block_start", "content_block_delta"] == [
         event["type"] for event in objects(batch.data)
     ]
 

@@ -15,7 +15,7 @@ import re
 import orjson
 
 from gateway.protocols.carrier import RAW_KEY, unwrap_custom
-from gateway.protocols.frames import joined, quote
+from gateway.protocols.frames import dump, joined, quote
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _SPACE = re.compile(r"[ \t\r\n]+")
@@ -34,6 +34,34 @@ _COMMA = "a comma or an end"
 _DONE = "nothing"
 
 
+def written(value: object) -> str:
+    """
+    A call's arguments as JSON text, in whatever form a server gives them: the text,
+    the value itself, or nothing.
+    """
+    if isinstance(value, str):
+        return value
+    return "" if value is None else dump(value).decode()
+
+
+def whole(text: str) -> bool:
+    """
+    Whether *text* is JSON up to its last character, or nothing at all.
+
+    Raw line ends and lone backslashes inside a string are a model's bad spelling, not
+    a sign that something is missing.
+    """
+    if not text.strip():
+        return True
+    try:
+        json.loads(text, strict=False)
+        return True
+    except (ValueError, RecursionError):
+        mended = ObjectText()
+        mended.feed(text)
+        return mended.whole
+
+
 class ObjectText:
     """
     Pass a JSON object on as it arrives, and never anything else.
@@ -43,7 +71,16 @@ class ObjectText:
     model wrote instead then stands whole under ``__raw_arguments``.
     """
 
-    __slots__ = ("_raw", "_held", "_next", "_stack", "_in_string", "_broken", "_passed")
+    __slots__ = (
+        "_raw",
+        "_held",
+        "_next",
+        "_stack",
+        "_in_string",
+        "_broken",
+        "_passed",
+        "_behind",
+    )
 
     def __init__(self) -> None:
         self._raw: list[str] = []
@@ -53,11 +90,18 @@ class ObjectText:
         self._in_string = False
         self._broken = False
         self._passed = False
+        self._behind = False  # more than space stands behind the object
+
+    @property
+    def whole(self) -> bool:
+        """Whether an object has come, and nothing else."""
+        return self._next is _DONE and not self._behind
 
     def feed(self, text: str) -> str:
         """Take more; what may be passed on now."""
         self._raw.append(text)
         if self._broken or self._next is _DONE:
+            self._behind = self._behind or bool(text.strip())
             return ""
         text, self._held = self._held + text, ""
         at, out = 0, []
@@ -70,6 +114,7 @@ class ObjectText:
             out.append(piece)
             at = end
             if self._broken or self._next is _DONE:
+                self._behind = bool(text[at:].strip())
                 break
         passed = "".join(out)
         self._passed = self._passed or bool(passed)

@@ -1,10 +1,10 @@
 """
 What happens to an answer's events between the reader and the writer.
 
-A stage takes one event and gives those that go on in its place. ``Binding`` is always
-there; ``Halves`` when characters come as escapes; ``StopCut`` when the upstream does
-not know the client's stop sequences; ``Compacting`` when the answer is to stand for
-the conversation.
+A stage takes one event and gives those that go on in its place. ``WholeCalls`` and
+``Binding`` are always there; ``Halves`` when characters come as escapes; ``StopCut``
+when the upstream does not know the client's stop sequences; ``Compacting`` when the
+answer is to stand for the conversation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.errors import UpstreamError
-from gateway.protocols.arguments import InputText
+from gateway.protocols.arguments import InputText, whole
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -126,6 +126,44 @@ class Binding:
             return [event]
         rest = text.close()
         return [ArgsDelta(event.key, rest), event] if rest else [event]
+
+
+class WholeCalls:
+    """
+    Let no call reach the client as finished whose arguments did not arrive whole.
+
+    The answer fails instead: a client would run the call with what it can make of
+    them. The free text of a tool that rides in a function is whole as it is, if the
+    model left the function's form out altogether.
+
+    Args:
+        tools: the names that the request was written with.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._pieces: dict[int, list[str]] = {}
+        self._free: set[int] = set()
+
+    def take(self, event: Event) -> list[Event]:
+        """See ``Stage.take``."""
+        if isinstance(event, CallOpen):
+            if event.kind == "function":
+                self._pieces[event.key] = []
+                if self._tools.resolve(event.name).kind == "custom":
+                    self._free.add(event.key)
+        elif isinstance(event, ArgsDelta):
+            if event.key in self._pieces:
+                self._pieces[event.key].append(event.text)
+        elif isinstance(event, ItemClose):
+            text = "".join(self._pieces.pop(event.key, ()))
+            if event.status == "completed" and not self._whole(event.key, text):
+                detail = "a call's arguments did not arrive whole"
+                return [Fail(UpstreamError("upstream_malformed", detail=detail))]
+        return [event]
+
+    def _whole(self, key: int, text: str) -> bool:
+        return whole(text) or (key in self._free and text.lstrip()[:1] != "{")
 
 
 class StopCut:

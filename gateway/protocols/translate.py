@@ -10,7 +10,7 @@ and gives the same batches.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -29,14 +29,21 @@ from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
 from gateway.protocols.responses.writer import Writer as ResponsesWriter
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
-from gateway.protocols.stages import Binding, Compacting, Halves, Stage, StopCut
+from gateway.protocols.stages import (
+    Binding,
+    Compacting,
+    Halves,
+    Stage,
+    StopCut,
+    WholeCalls,
+)
 from gateway.protocols.wire import Ending, Facts
 from gateway.usage import Usage
 
-READERS: dict[str, Callable[[Usage], Reader]] = {
-    "responses": ResponsesReader,
+READERS: dict[str, Callable[[Usage, Container[str]], Reader]] = {
+    "responses": lambda usage, declared: ResponsesReader(usage),
     "chat": ChatReader,
-    "messages": MessagesReader,
+    "messages": lambda usage, declared: MessagesReader(usage),
 }
 WRITERS: dict[str, Callable[[Reply], Writer]] = {
     "responses": ResponsesWriter,
@@ -83,8 +90,9 @@ class Translation:
         reply.client_body = client_body or {}
         self.facts = facts
         self.state = State.WAITING
-        self._reader = READERS[source](facts.usage)
+        self._reader = READERS[source](facts.usage, converted.tools.by_wire)
         self._writer = WRITERS[target](reply)
+        self._calls = WholeCalls(converted.tools)
         self._binding = Binding(converted.tools, target in _FREE_FORM, reply.seed)
         self._asked = converted.asked
         self._doubts_refusals = source == "messages"
@@ -203,16 +211,19 @@ class Translation:
         return Batch(b"".join(out), True, self._writer.terminal, _ending(event))
 
     def _staged(self, found: list[Event]) -> list[Event]:
-        """*found*, as the stages let it pass."""
+        """*found*, as the stages let it pass, up to the last event of the answer."""
         for stage in self._stages:
             found = [passed for event in found for passed in stage.take(event)]
         bound, bind = Binding.BOUND, self._binding.take
         out: list[Event] = []
         for event in found:
-            if type(event) in bound:
-                out += bind(event)
-            else:
-                out.append(event)
+            for passed in self._calls.take(event) if type(event) in bound else (event,):
+                if type(passed) in bound:
+                    out += bind(passed)
+                    continue
+                out.append(passed)
+                if type(passed) in _LAST:
+                    return out
         return out
 
     def _failed(self, code: str) -> Batch:

@@ -2,25 +2,23 @@
 Chat Completions, read: chunks or a body into the events of ``protocols.events``.
 
 Servers differ much. Accepted besides OpenAI's own form: ``reasoning_content`` and
-``reasoning``, whole calls without index, an index that starts anew, calls without id,
-arguments as an object, ``function_call``, usage on any chunk, no ``finish_reason``, no
-``[DONE]``, several finish reasons.
+``reasoning``, calls of many shapes (``calls``), ``function_call``, usage on any chunk,
+no ``finish_reason``, no ``[DONE]``, several finish reasons.
 
 Source: the OpenAI API reference; chunks of vLLM, llama.cpp, DeepSeek, OpenRouter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Container
 from typing import Any, Literal
 
-import orjson
-
 from gateway.errors import UpstreamError
+from gateway.protocols.chat.calls import Calls
 from gateway.protocols.chat.wire import read_usage
 from gateway.protocols.events import (
     Annotation,
-    ArgsDelta,
     CallOpen,
     Event,
     Fail,
@@ -33,8 +31,7 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
-from gateway.protocols.frames import dump, is_done, parse, string
-from gateway.protocols.model import Kind
+from gateway.protocols.frames import is_done, parse, string
 from gateway.protocols.wire import sub
 from gateway.usage import Usage, count
 
@@ -51,47 +48,21 @@ _DELTAS: dict[str, Callable[[int, str], Event]] = {
 }
 
 
-class _Call:
-    """One call while its fragments come."""
-
-    __slots__ = ("key", "id", "name", "pieces", "opened", "closed")
-
-    def __init__(self, key: int) -> None:
-        self.key = key
-        self.id = ""
-        self.name = ""
-        self.pieces: list[str] = []
-        self.opened = False
-        self.closed = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether the arguments are JSON, so that nothing can follow."""
-        text = "".join(self.pieces)
-        if not text.strip():
-            return not text
-        try:
-            orjson.loads(text)
-        except orjson.JSONDecodeError:
-            return False
-        return True
-
-
 class Reader:
     """
     One answer of a Chat upstream.
 
     Args:
         usage: filled as the upstream tells it.
+        declared: the names of the request's tools.
     """
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, declared: Container[str] = ()) -> None:
         self._usage = usage
-        self._keys = 0
+        self._keys = itertools.count()
         self._said = ""  # the kind of the open text, refusal or reasoning
         self._said_key = -1
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+        self._calls = Calls(self._keys.__next__, declared)
         self._started = False
         self._output = False
         self._reason = ""
@@ -185,9 +156,10 @@ class Reader:
         if isinstance(calls, list):
             for fragment in calls:
                 if isinstance(fragment, dict):
-                    self._fragment(fragment, out)
+                    self._take_calls(self._calls.take(fragment), out)
         if isinstance(legacy := delta.get("function_call"), dict):
-            self._fragment({"index": 0, "function": legacy}, out)
+            fragment = {"index": 0, "function": legacy}
+            self._take_calls(self._calls.take(fragment), out)
 
     def _say(self, kind: _Said, text: Any, out: list[Event]) -> None:
         if not isinstance(text, str):
@@ -199,8 +171,7 @@ class Reader:
                 return
         if kind != self._said:
             self._close_said(out)
-            self._said, self._said_key = kind, self._keys
-            self._keys += 1
+            self._said, self._said_key = kind, next(self._keys)
             self._output = True
             out.append(ItemOpen(self._said_key, kind))
         out.append(_DELTAS[kind](self._said_key, text))
@@ -216,63 +187,11 @@ class Reader:
                 title = string(cited, "title")
                 out.append(Annotation(self._said_key, url, title, start, end))
 
-    # ------------------------------------------------------------ calls
-
-    def _fragment(self, fragment: dict[str, Any], out: list[Event]) -> None:
-        body = sub(fragment, "function") or sub(fragment, "custom")
-        call = self._call_of(fragment, string(body, "name"), out)
-        if call is None or call.closed:
-            return
-        call.id = call.id or string(fragment, "id")
-        call.name = call.name or string(body, "name")
-        text = body.get("arguments") or body.get("input") or ""
-        text = text if isinstance(text, str) else dump(text).decode()
-        if not call.opened and call.name:
-            call.opened = True
+    def _take_calls(self, events: list[Event], out: list[Event]) -> None:
+        if any(isinstance(event, CallOpen) for event in events):
             self._output = True
             self._close_said(out)
-            kind: Kind = "custom" if fragment.get("type") == "custom" else "function"
-            out.append(CallOpen(call.key, call.id, call.name, kind))
-            text = "".join(call.pieces) + text
-            call.pieces.clear()
-        if text:
-            call.pieces.append(text)
-            if call.opened:
-                out.append(ArgsDelta(call.key, text))
-
-    def _call_of(
-        self, fragment: dict[str, Any], name: str, out: list[Event]
-    ) -> _Call | None:
-        """The call that *fragment* belongs to; a new id is a new call."""
-        index, call_id = fragment.get("index"), string(fragment, "id")
-        call = self._by_index.get(index) if isinstance(index, int) else None
-        if not isinstance(index, int):
-            index = None
-            same = [known for known in self._calls if call_id and known.id == call_id]
-            last = self._calls[-1] if self._calls else None
-            call = same[0] if same else (None if call_id else last)
-            if call and not same and name and call.pieces and call.whole:
-                call = None  # whole calls, one after the other, without any mark
-        elif call and call_id and call.id and call.id != call_id:
-            call = None
-        if call is None:
-            if not (name or call_id):
-                return None  # the rest of nothing
-            call = self._new_call(out)
-            if index is not None:
-                self._by_index[index] = call
-        return call
-
-    def _new_call(self, out: list[Event]) -> _Call:
-        """A call whose arguments are whole ends when the next one begins."""
-        for known in self._calls:
-            if known.opened and not known.closed and known.pieces and known.whole:
-                known.closed = True
-                out.append(ItemClose(known.key))
-        call = _Call(self._keys)
-        self._keys += 1
-        self._calls.append(call)
-        return call
+        out += events
 
     # ------------------------------------------------------------ endings
 
@@ -283,18 +202,13 @@ class Reader:
             self._said = ""
 
     def _close_all(self, out: list[Event]) -> None:
-        cut = self._reason in _REASONS
         self._close_said(out, last=True)
-        for call in self._calls:
-            if call.opened and not call.closed:
-                call.closed = True
-                broken = cut and (not call.pieces or not call.whole)
-                out.append(ItemClose(call.key, "incomplete" if broken else "completed"))
+        self._take_calls(self._calls.close(cut=self._reason in _REASONS), out)
 
     def _done(self) -> list[Event]:
         if self._over:
             return []
-        if self._reason or self._output:
+        if self._reason or self._output or self._calls.named:
             return self._finish()
         return self._end(Fail(UpstreamError("upstream_empty")))
 
