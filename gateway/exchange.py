@@ -36,7 +36,7 @@ _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 DROPPED = "x-gateway-dropped"
 MAX_DROPPED_CHARS = 1024
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-HOLD_BACK_BYTES = 1024 * 1024  # a longer preamble is let go
+HOLD_BACK_BYTES = 1024 * 1024  # a longer preamble is let go, signs of life dropped
 MAX_DRAIN_BYTES = 64 * 1024 * 1024  # that are read on for a client that has left
 LINGER_S = 1.0  # for the last chunk behind a terminal event
 
@@ -115,21 +115,25 @@ class Exchange:
     async def _hold(self, reply: Reply, course: Course, patience: Patience) -> Batch:
         """The preamble, up to the first output, an ending, or the bound."""
         held = bytearray()  # a preamble may come in any number of pieces
+        told = False  # an event has come; comments and pings do not count
         while True:
             chunk = await reply.read()
             self._turn.came(len(chunk))
             batch = course.feed(chunk) if chunk else course.finish()
-            if batch.data and not held:
+            if batch.told and not told:
+                told = True
                 self._turn.mark("first_event")
                 patience.end()
             held += batch.data
-            over = batch.ending or not chunk
-            if over or batch.started or len(held) > HOLD_BACK_BYTES:
+            full = len(held) > HOLD_BACK_BYTES
+            if batch.ending or not chunk or batch.started or (full and told):
                 self._turn.first_output()
                 first = len(held) == len(batch.data)
                 return batch if first else batch._replace(data=bytes(held))
-            if held:
+            if told:
                 reply.idle_timeout_s = self._limits.idle_timeout_s
+            elif full:
+                held.clear()
 
     async def _pump(self, reply: Reply, course: Course, down: Downstream) -> Batch:
         """Everything behind the preamble, as it arrives."""

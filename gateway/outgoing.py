@@ -8,9 +8,7 @@ answer cost). Other protocol: through the neutral model.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -18,13 +16,12 @@ from multidict import CIMultiDict
 
 from gateway.config import Account
 from gateway.headers import upwards
+from gateway.members import named, with_first_member, with_member
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.convert import Converted, convert_request
 from gateway.turn import Turn
 
 COMPACT_PATH = "/responses/compact"
-MAX_LOOKS = 8  # at places where the body may name its model; each costs a parse
-_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 @dataclass(slots=True)
@@ -111,14 +108,7 @@ def _convert(
 
 def replace_model(body: bytes, model: str) -> bytes:
     """*body* with another ``model``; every other byte stays."""
-    old = orjson.loads(body)
-    wanted = {**old, "model": model}
-    name = orjson.dumps(model)
-    for found in islice(_MODEL.finditer(body), MAX_LOOKS):
-        changed = body[: found.start(1)] + name + body[found.end(1) :]
-        if orjson.loads(changed) == wanted:
-            return changed
-    return orjson.dumps(wanted)
+    return with_member(body, "model", orjson.dumps(model))
 
 
 def _asks_for_usage(document: dict[str, Any]) -> bool:
@@ -128,12 +118,10 @@ def _asks_for_usage(document: dict[str, Any]) -> bool:
 
 def ask_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
     """*body* with Chat's ``stream_options.include_usage``; other bytes stay."""
-    if "stream_options" not in document:
-        start = body.index(b"{") + 1
-        wish = b'"stream_options":{"include_usage":true},'
-        return body[:start] + wish + body[start:]
-    options = document["stream_options"]
-    options = options if isinstance(options, dict) else {}
-    changed = orjson.loads(body)
-    changed["stream_options"] = {**options, "include_usage": True}
-    return orjson.dumps(changed)
+    name, options = "stream_options", b"{}"
+    if name not in document:
+        return with_first_member(body, name, b'{"include_usage":true}')
+    if isinstance(document[name], dict):
+        told = named(body, name)[-1]
+        options = body[told.start : told.end]
+    return with_member(body, name, with_member(options, "include_usage", b"true"))

@@ -51,6 +51,7 @@ PURE = (
     "gateway/models.py",
     "gateway/prices.py",
     "gateway/headers.py",
+    "gateway/members.py",
     "gateway/outgoing.py",
     "gateway/protocols/**/*.py",
     "gateway/record.py",

@@ -12,12 +12,13 @@ from gateway.protocols import sse
 from gateway.protocols.sse import (
     EventScanner,
     EventTooLarge,
-    event_at,
+    event_finder,
     events,
     field,
     next_telling,
     payload,
 )
+from tests.kit.counted import CountedBytes
 
 ENDS = {"lf": "\n", "crlf": "\r\n", "cr": "\r"}
 BLANK_LINES = [
@@ -139,14 +140,38 @@ def test_the_events_with_a_needle_are_found(
     pieces: list[bytes], line_end: bytes
 ) -> None:
     data = b"".join((piece + b"\n\n").replace(b"\n", line_end) for piece in pieces)
-    found, start, hits = [], 0, [-1, -1]
-    while (start := next_telling(data, start, PATTERNS, hits)) < len(data):
-        found.append(event_at(data, start))
+    found, start, hits, at = [], 0, [-1, -1], event_finder(data)
+    while (start := next_telling(data, start, PATTERNS, hits, at)) < len(data):
+        found.append(at(data, start))
         start += len(found[-1])
 
     assert found == [
         event for event in events(data) if any(p.search(event) for p in PATTERNS)
     ]
+
+
+def test_a_cr_behind_a_line_waits_for_its_lf() -> None:
+    """The event would else go without its last byte, which came too late."""
+    scanner = EventScanner()
+
+    assert b"" == scanner.feed(b"data: 1\r\n\r")
+    assert scanner.lacks_lf_alone
+    assert b"data: 1\r\n\r\n" == scanner.feed(b"\ndata: 2\r\n")
+    assert not scanner.lacks_lf_alone
+
+
+def test_lines_that_end_in_cr_alone_do_not_wait() -> None:
+    assert b"data: 1\r\r" == EventScanner().feed(b"data: 1\r\r")
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=list(ENDS))
+def test_each_event_is_searched_once(line_end: bytes) -> None:
+    """A search that runs to the end of data for each event would be quadratic."""
+    event = b"event: x|data: y|id: z||".replace(b"|", line_end)
+    data = CountedBytes(event * 1000)
+
+    assert [event] * 1000 == list(events(data))
+    assert data.work_bytes < 4 * len(data)
 
 
 def test_the_last_field_of_a_name_counts() -> None:

@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS
+from gateway.protocols.chat import wire as chat_wire
+from gateway.protocols.convert import Converted
 from gateway.protocols.grammar import TRANSITIONS, Batch, State, Watch
+from gateway.protocols.model import Asked, Tools
 from gateway.protocols.responses import wire
+from gateway.protocols.translate import Translation
 from gateway.protocols.wire import Facts, Step
+from tests.kit.counted import CountedBytes
 
 # What each protocol's needles stand for, in plain words.
 WORDS: dict[str, tuple[bytes, ...]] = {
@@ -158,8 +163,7 @@ def test_needles_and_short_cuts_change_nothing(case: tuple[str, list[bytes]]) ->
     got, *found = watched(name, chunks)
 
     assert others == found
-    # A terminal is whole, and the last, at the CR of a CRLF that a read has broken.
-    assert expected.rstrip(b"\r\n") == got.rstrip(b"\r\n")
+    assert expected == got
 
 
 @given(streams())
@@ -172,7 +176,7 @@ def test_what_passes_would_have_been_handed_out_as_it_is(
         passes = watch.passes(chunk)
         batch = watch.feed(chunk)
 
-        assert not passes or Batch(chunk, True) == batch
+        assert not passes or Batch(chunk, True, told=True) == batch
         if batch.ending:
             break
 
@@ -216,7 +220,7 @@ def test_a_lifecycle_event_that_says_something_new_is_noted(
     facts, read = Facts(), PROTOCOLS["responses"].read
 
     assert Step.NEUTRAL is read(EVENTS["responses"][0] + b"\n\n", facts)
-    assert Step.NEUTRAL is read(second + b"\n\n", facts)
+    assert read(second + b"\n\n", facts) in (Step.NEUTRAL, Step.IDLE)
     wire._settle(facts)
     assert (model, 7) == (facts.model, facts.created_at)
 
@@ -249,6 +253,183 @@ def test_what_opens_something_empty_begins_no_answer(
     step = PROTOCOLS["responses"].read(f"{name}data: {data}\n\n".encode(), facts)
 
     assert (Step.OUTPUT if begun else Step.NEUTRAL, begun) == (step, facts.certain)
+
+
+HIDDEN = EVENTS["chat"][5]
+WHOLE = {
+    "responses": [EVENTS["responses"][i] for i in (0, 1, 4, 6, 6, 9)],
+    "chat": [EVENTS["chat"][i] for i in (1, 0, 3, 5, 7)],
+    "messages": [EVENTS["messages"][i] for i in (0, 1, 2, 4, 5, 6)],
+}
+LINE_ENDS = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
+
+
+def pieces(stream: bytes) -> Iterator[list[bytes]]:
+    """*stream* in two pieces at every place, in three, and in single bytes."""
+    for place in range(len(stream) + 1):
+        yield [stream[:place], stream[place:]]
+        yield [stream[:place], stream[place : place + 1], stream[place + 1 :]]
+    yield [stream[i : i + 1] for i in range(len(stream))]
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS.values(), ids=LINE_ENDS)
+@pytest.mark.parametrize(
+    ("name", "hide"),
+    [*((name, False) for name in PROTOCOLS), ("chat", True)],
+    ids=[*PROTOCOLS, "chat-without-its-usage"],
+)
+def test_every_byte_is_the_same_at_every_split(
+    name: str, hide: bool, line_end: bytes
+) -> None:
+    """The terminal keeps its last byte; what is hidden takes all of its own along."""
+    listed = [(body + b"\n\n").replace(b"\n", line_end) for body in WHOLE[name]]
+    seen = [
+        event for event, body in zip(listed, WHOLE[name]) if not hide or body != HIDDEN
+    ]
+    for chunks in pieces(b"".join(listed)):
+        facts, got = Facts(), b""
+        facts.hide_usage = hide
+        watch = Watch(PROTOCOLS[name], facts)
+        for chunk in filter(None, chunks):
+            assert b"" == got or got[-1:] in b"\r\n"
+            batch = watch.feed(chunk)
+            got += batch.data + batch.terminal
+
+        assert b"".join(seen) == got, chunks
+        assert State.CLOSED is watch.state
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_terminal_that_lacks_the_last_lf_is_whole(clean: bool) -> None:
+    """The line has ended with its CR, even if the connection broke behind it."""
+    watch = Watch(PROTOCOLS["messages"], Facts())
+    watch.feed(EVENTS["messages"][6].replace(b"\n", b"\r\n") + b"\r\n\r")
+    batch = watch.finish(clean=clean)
+
+    assert batch.ending and "ok" == batch.ending.outcome
+    assert batch.terminal.endswith(b"\r\n\r\n")
+
+
+SIGNS_OF_LIFE = {
+    "responses": [
+        b'event: keepalive\ndata: {"type":"keepalive","sequence_number":3}',
+        b'data: {"type":"response.keepalive"}',
+        b'data: {"type":"codex.rate_limits","plan":"pro"}',
+        b"data: {}",
+    ],
+    "chat": [
+        b'data: {"id":"","object":"","choices":[]}',
+        b'data: {"type":"ping"}',
+        b"data: {}",
+    ],
+    "messages": [
+        b'event: ping\ndata: {"type":"ping"}',
+        b'data: {"type":"unknown"}',
+        b"data: {}",
+    ],
+}
+FIRST_EVENTS = {
+    "responses": [EVENTS["responses"][0], EVENTS["responses"][2]],
+    "chat": [EVENTS["chat"][0], b'data: {"id":"c","choices":[]}'],
+    "messages": [EVENTS["messages"][0], EVENTS["messages"][2]],
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_sign_of_life_is_no_event(name: str) -> None:
+    """A first event is waited for: comments and pings do not end the wait."""
+    for event in [b": ping", b"", b"event: x", b"id: 1", *SIGNS_OF_LIFE[name]]:
+        batch = Watch(PROTOCOLS[name], Facts()).feed(event + b"\n\n")
+
+        assert (False, False) == (batch.told, batch.started), event
+    for event in FIRST_EVENTS[name]:
+        batch = Watch(PROTOCOLS[name], Facts()).feed(b": ping\n\n" + event + b"\n\n")
+
+        assert batch.told, event
+
+
+@pytest.mark.parametrize("target", PROTOCOLS)
+@pytest.mark.parametrize("source", PROTOCOLS)
+def test_a_sign_of_life_is_no_event_where_it_is_translated(
+    source: str, target: str
+) -> None:
+    def told(event: bytes) -> bool:
+        asked = Converted({}, (), Tools(), Asked("m"))
+        translation = Translation(source, target, Facts(), asked, "r", "m", 0)
+        return translation.feed(event + b"\n\n").told
+
+    assert [] == [e for e in [b": ping", *SIGNS_OF_LIFE[source]] if told(e)]
+    assert [] == [e for e in FIRST_EVENTS[source] if not told(e)]
+
+
+ERROR = b'event: error\ndata: {"type":"error","code":"c","message":"m%s"}\n\n'
+
+
+def test_of_error_events_the_last_is_held_and_no_more() -> None:
+    """However many there are, and however large."""
+    watch = Watch(PROTOCOLS["responses"], Facts())
+    for number in range(100):
+        watch.feed(ERROR % (b"%d" % number) + ERROR % b"x")
+
+        assert ERROR % b"x" == watch.facts.held
+    batch = watch.feed(EVENTS["responses"][10] + b"\n\n")
+    assert ERROR % b"x" + EVENTS["responses"][10] + b"\n\n" == batch.terminal
+
+    watch = Watch(PROTOCOLS["responses"], Facts())
+    watch.feed(ERROR % (b"x" * wire.MAX_HELD_BYTES))
+    assert b"" == watch.facts.held
+
+
+def test_what_is_hidden_costs_no_copy_of_what_is_not() -> None:
+    watch = Watch(PROTOCOLS["responses"], Facts())
+    delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
+    watch.feed(delta % b"hello")
+    data = CountedBytes(delta % (b"x" * 100_000) + ERROR % b"" * 1000)
+
+    assert delta % (b"x" * 100_000) == watch.feed(data).data
+    assert data.work_bytes < 4 * len(data)
+
+
+def test_nineteen_megabytes_of_error_events_take_a_step_each() -> None:
+    watch = Watch(PROTOCOLS["responses"], Facts())
+    event = ERROR % (b"x" * 900)
+    work_bytes = 0
+    for _ in range(1000):
+        data = CountedBytes(event * 20)
+        assert b"" == watch.feed(data).data
+        work_bytes += data.work_bytes
+
+    assert work_bytes < 4 * 20_000 * len(event)
+    assert event == watch.facts.held
+
+
+LOOKED_AT = {
+    "responses": b'{"type":"response.output_text.delta","delta":"xxxx","x":"error"}',
+    "chat": b'{"choices":[{"index":0,"delta":{"content":"xxxx"}}],"usage":{}}',
+    "messages": b'{"type":"content_block_delta","delta":{"type":"text_delta",'
+    b'"text":"xxxx"},"x":"error"}',
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_of_a_text_the_beginning_alone_is_kept(name: str) -> None:
+    """Some name a needle in each event, so that each is read."""
+    facts = Facts()
+    watch = Watch(PROTOCOLS[name], facts)
+    for _ in range(1000):
+        watch.feed(b"data: " + LOOKED_AT[name] + b"\n\n")
+
+    assert "xxxx" * 256 + "x" == facts.opening
+
+
+def test_choices_are_followed_up_to_a_bound() -> None:
+    facts = Facts()
+    watch = Watch(PROTOCOLS["chat"], facts)
+    chunk = b'data: {"choices":[{"index":1%05d,"delta":{"content":"x"}}]}\n\n'
+    for index in range(2 * chat_wire.MAX_CHOICES):
+        watch.feed(chunk % index)
+
+    assert chat_wire.MAX_CHOICES == len(facts.unfinished)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -23,7 +23,7 @@ from gateway.protocols.overload import answer_so_far
 from gateway.protocols.sse import (
     EventScanner,
     EventTooLarge,
-    event_at,
+    event_finder,
     next_telling,
 )
 from gateway.protocols.wire import (
@@ -57,6 +57,7 @@ CLOSED: Final = State.CLOSED
 
 TRANSITIONS: dict[State, dict[Step, State]] = {
     State.WAITING: {
+        Step.IDLE: State.WAITING,
         Step.NEUTRAL: State.WAITING,
         Step.HIDDEN: State.WAITING,
         Step.OUTPUT: State.STREAMING,
@@ -64,6 +65,7 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.FAIL: State.CLOSED,
     },
     State.STREAMING: {
+        Step.IDLE: State.STREAMING,
         Step.HIDDEN: State.STREAMING,
         Step.NEUTRAL: State.STREAMING,
         Step.OUTPUT: State.STREAMING,
@@ -86,12 +88,14 @@ class Batch(NamedTuple):
         terminal: the client's terminal event; nothing may follow it.
         ending: what the terminal said; for a failure without ``terminal`` the
             gateway writes the ending itself.
+        told: an event has come, not signs of life alone.
     """
 
     data: bytes
     started: bool
     terminal: bytes = b""
     ending: Ending | None = None
+    told: bool = False
 
 
 class Watch:
@@ -135,12 +139,13 @@ class Watch:
         """
         The upstream is at its end without a terminal so far.
 
-        A terminal event that lacks only its blank line at a *clean* end counts, and
-        so does an answer of which only the protocol's last word is missing.
+        A terminal event that lacks only its blank line at a *clean* end counts (the LF
+        of its CRLF alone: at any end), and so does an answer of which only the
+        protocol's last word is missing.
         """
         rest, began = self._scanner.rest(), self._started
         finished, data = self.facts.finished, b""
-        if clean and rest.strip():
+        if (clean or self._scanner.lacks_lf_alone) and rest.strip():
             batch = self._look(_with_blank_line(rest))
             if batch.ending:
                 return batch
@@ -175,28 +180,35 @@ class Watch:
         later those alone that a needle points at. The others pass.
         """
         read, facts, needles = self._wire.read, self.facts, self._needles
-        passed, done = b"", 0  # what of data is the client's, and up to where
+        passed: list[bytes] = []  # what of data is the client's,
+        done = 0  # up to here
         end, size, hits = 0, len(data), [-1] * len(needles)
-        state = self.state
+        state, at = self.state, event_finder(data)
+        told = state is not WAITING
         while end < size:
             begin = end
             if state is not WAITING:
-                begin = next_telling(data, end, needles, hits)
+                begin = next_telling(data, end, needles, hits, at)
                 if begin == size:
                     break
-            event = event_at(data, begin)
+            event = at(data, begin)
             end = begin + len(event)
             step = read(event, facts)
             if step is OUTPUT and state is WAITING and not self._is_answer():
                 step = NEUTRAL
             state = TRANSITIONS[state][step]
             if state is CLOSED:
-                return self._close(step, passed + data[done:begin], event)
+                passed.append(data[done:begin])
+                return self._close(step, b"".join(passed), event)
             self.state = state
+            told = told or step is NEUTRAL or step is OUTPUT
             if step is HIDDEN:
-                passed += data[done:begin]
+                passed.append(data[done:begin])
                 done = end
-        return Batch(passed + data[done:], state is not WAITING)
+        if passed:
+            passed.append(data[done:])
+            data = b"".join(passed)
+        return Batch(data, state is not WAITING, told=told)
 
     def _close(self, step: Step, passed: bytes, event: bytes) -> Batch:
         """The terminal *event* has come, behind *passed*."""
@@ -207,7 +219,7 @@ class Watch:
             return self._failed("upstream_overloaded")
         self.state = CLOSED
         terminal = facts.held + event if step is FAIL else event
-        return Batch(passed, started, terminal, ending)
+        return Batch(passed, started, terminal, ending, told=True)
 
     def _is_answer(self) -> bool:
         """Whether what has come is not the beginning of an overload told as text."""

@@ -228,6 +228,9 @@ _TEXTS = tuple((kind, re.compile(text, re.I | re.S)) for kind, text in TEXTS)
 _ANSWERS = frozenset(text.casefold() for text in ANSWERS)
 _BEGINNINGS = frozenset(text[:end] for text in _ANSWERS for end in range(len(text)))
 
+MAX_OPENING_CHARS = 1024
+"""A longer text is an answer, whatever it says; all of those above are shorter."""
+
 
 def told_in(data: object) -> Told | None:
     """
@@ -273,6 +276,8 @@ def answer_so_far(text: str) -> Literal["no", "maybe", "yes"]:
     "maybe": it could still become one, hold it back; "yes": it is one if the
     answer ends here, without a tool call. Anything longer is a real answer.
     """
+    if len(text) > MAX_OPENING_CHARS:
+        return "no"
     said = text.strip().casefold()
     if said in _ANSWERS:
         return "yes"

@@ -11,7 +11,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
@@ -41,6 +41,10 @@ class EventScanner:
 
     ``feed`` hands out all bytes up to the last blank line seen so far. The common
     case, a chunk that ends with its blank line, costs one comparison and no copy.
+
+    A CR behind a line that ended in LF waits for the next byte: it is mostly the first
+    half of a CRLF, and an event that went without its LF could not be taken out, or
+    be the last, byte for byte.
     """
 
     __slots__ = ("held",)
@@ -73,12 +77,19 @@ class EventScanner:
         """What has come of an event that was never finished."""
         return bytes(self.held)
 
+    @property
+    def lacks_lf_alone(self) -> bool:
+        """Whether the rest is a whole event, but for the LF that may follow its CR."""
+        return self.held.endswith(b"\n\r")
+
 
 def _last_blank_line(data: bytearray, start: int) -> int:
     """The offset behind the last blank line at or after *start*, 0 for none."""
     end = data.rfind(b"\n\n", start) + 2
-    for pair in (b"\n\r", b"\r\r"):
-        found = data.rfind(pair, start) + 2
+    size = len(data)
+    # Behind the last byte of the pair there must be another, which may be its LF.
+    for pair, before in ((b"\n\r", size - 1), (b"\r\r", size)):
+        found = data.rfind(pair, start, before) + 2
         if found > end:
             end = found + (data[found : found + 1] == b"\n")
     return end if end > 1 else 0
@@ -86,15 +97,26 @@ def _last_blank_line(data: bytearray, start: int) -> int:
 
 def events(data: bytes) -> Iterator[bytes]:
     """The single events of *data*, each with its blank line."""
-    start, size = 0, len(data)
+    start, size, at = 0, len(data), event_finder(data)
     while start < size:
-        event = event_at(data, start)
+        event = at(data, start)
         yield event
         start += len(event)
 
 
-def event_at(data: bytes, start: int) -> bytes:
-    """The event that begins at *start*, with its blank line."""
+EventAt = Callable[[bytes, int], bytes]
+"""Gives the event that begins at an offset, with its blank line."""
+
+
+def event_finder(data: bytes) -> EventAt:
+    """
+    How the events of *data* are found: a search for LF would run to the end of data
+    that has none, once for each event.
+    """
+    return _event_with_cr if CR in data else _event_at
+
+
+def _event_at(data: bytes, start: int) -> bytes:
     # Most events have one or two lines, and of these the second may be long: a search
     # for one byte is many times faster than one for two.
     try:
@@ -103,17 +125,22 @@ def event_at(data: bytes, start: int) -> bytes:
             end = data.index(b"\n", end) + 1
             if data[end] != _LF:
                 end = data.index(b"\n\n", end) + 1
-        event = data[start : end + 1]
-        if CR not in event:
-            return event
+        return data[start : end + 1]
     except (ValueError, IndexError):
-        pass
+        return data[start:]
+
+
+def _event_with_cr(data: bytes, start: int) -> bytes:
     blank = _BLANK_LINE.search(data, start)
     return data[start : blank.end()] if blank else data[start:]
 
 
 def next_telling(
-    data: bytes, start: int, needles: Sequence[Needle], hits: list[int]
+    data: bytes,
+    start: int,
+    needles: Sequence[Needle],
+    hits: list[int],
+    event_at: EventAt,
 ) -> int:
     """
     Where, from *start* on, the next event begins in which one of *needles* is found;
@@ -121,6 +148,7 @@ def next_telling(
 
     Args:
         hits: where each of *needles* was found last, at first -1; it is kept up here.
+        event_at: the ``event_finder`` of *data*.
     """
     size = len(data)
     for index, needle in enumerate(needles):
@@ -128,10 +156,10 @@ def next_telling(
             found = needle.search(data, start)
             hits[index] = found.start() if found else size
     hit = min(hits)
-    return size if hit == size else _event_start(data, start, hit)
+    return size if hit == size else _event_start(data, start, hit, event_at)
 
 
-def _event_start(data: bytes, start: int, within: int) -> int:
+def _event_start(data: bytes, start: int, within: int, event_at: EventAt) -> int:
     """Where the event begins that holds the offset *within*; *start* begins one."""
     if data.find(b"\r", start, within) < 0:
         blank_line = data.rfind(b"\n\n", start, within)

@@ -24,7 +24,7 @@ from gateway.protocols.grammar import NO_STREAM, Batch, State
 from gateway.protocols.messages.reader import Reader as MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
 from gateway.protocols.messages.writer import Writer as MessagesWriter
-from gateway.protocols.overload import answer_so_far
+from gateway.protocols.overload import MAX_OPENING_CHARS, answer_so_far
 from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
 from gateway.protocols.responses.writer import Writer as ResponsesWriter
@@ -146,14 +146,13 @@ class Translation:
         """
         The upstream is at its end without a terminal so far.
 
-        A terminal event that lacks only its blank line at a *clean* end counts, and
-        so does an answer of which only the protocol's last word is missing.
+        See ``grammar.Watch.finish``.
         """
         if self.state is State.CLOSED:
             return Batch(b"", True)
         started, rest = self._started, self._scanner.rest()
         found: list[Event] = []
-        if clean and rest.strip():
+        if (clean or self._scanner.lacks_lf_alone) and rest.strip():
             with suppress(Garbled):
                 found = self._reader.handle(rest)
         if not (found and type(found[-1]) in _LAST):
@@ -190,12 +189,12 @@ class Translation:
             started = started or self._is_answer(event)
         if started:
             self.state = State.STREAMING
-        return Batch(b"".join(out), started)
+        return Batch(b"".join(out), started, told=started or bool(found))
 
     def _is_answer(self, event: Event) -> bool:
         """Whether *event* is output, and not an overload told as a text."""
         if isinstance(event, TextDelta):
-            self._opening += event.text
+            self._opening += event.text[: MAX_OPENING_CHARS + 1]
             return answer_so_far(self._opening) == "no"
         return type(event) not in _NO_ANSWER
 
@@ -208,7 +207,8 @@ class Translation:
             ending = Ending("failed", event.error, event.failure)
             return Batch(b"".join(out), started, b"", ending)
         out.append(self._writer.write(event))
-        return Batch(b"".join(out), True, self._writer.terminal, _ending(event))
+        terminal = self._writer.terminal
+        return Batch(b"".join(out), True, terminal, _ending(event), told=True)
 
     def _staged(self, found: list[Event]) -> list[Event]:
         """*found*, as the stages let it pass, up to the last event of the answer."""

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.overload import MAX_OPENING_CHARS
 from gateway.protocols.sse import Needle
 from gateway.usage import Usage
 
@@ -91,7 +92,8 @@ def sub(value: dict[str, Any], key: str) -> dict[str, Any]:
 class Step(Enum):
     """What one upstream event means for the life of a stream."""
 
-    NEUTRAL = "neutral"  # preamble, keepalives: nothing of the answer yet
+    IDLE = "idle"  # a sign of life: comments, pings, what holds nothing
+    NEUTRAL = "neutral"  # preamble: nothing of the answer yet
     OUTPUT = "output"  # part of the answer
     HIDDEN = "hidden"  # left out of what the client gets
     END = "end"  # the upstream's own terminal: the answer is whole
@@ -102,6 +104,7 @@ class Step(Enum):
 
 
 # A member costs ten times a global when it is taken from its Enum.
+IDLE: Final = Step.IDLE
 NEUTRAL: Final = Step.NEUTRAL
 OUTPUT: Final = Step.OUTPUT
 HIDDEN: Final = Step.HIDDEN
@@ -158,14 +161,15 @@ class Facts:
         # An error event that a failure event should follow (Responses).
         self.failure: UpstreamError | None = None
         self.failure_event: dict[str, Any] | None = None
-        self.held = b""  # that error event, until its failure event comes
+        # The last such event, until its failure event comes; empty if it is too large.
+        self.held = b""
         self.has_output = False  # Chat: something of an answer has come
         # The text that the answer begins with, read until there is more than text:
         # an overload may be told as the answer itself.
         self.opening = ""
         self.certain = False
         self.hide_usage = False  # Chat: the client did not ask for the usage chunk
-        self.unfinished: frozenset[int] = frozenset()  # Chat: without finish_reason
+        self.unfinished: set[int] = set()  # Chat: choices without finish_reason
         # Responses: the bytes, from the response object on, of a lifecycle event that
         # has been noted. The next one mostly repeats them, often by the ten kilobytes.
         self.noted = b""
@@ -174,6 +178,12 @@ class Facts:
         self.unread = b""
         # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
         self.terminal: dict[str, Any] = {}
+
+    def say(self, text: str) -> None:
+        """Note that *text* is the next part of the answer; its beginning is kept."""
+        room = MAX_OPENING_CHARS + 1 - len(self.opening)
+        if room > 0:
+            self.opening += text[:room]
 
 
 class Wire(Protocol):

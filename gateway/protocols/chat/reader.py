@@ -111,10 +111,10 @@ class Reader:
         if error := chunk.get("error"):
             return self._fail(error, chunk)
         out: list[Event] = []
-        if not self._started:
+        choices = chunk.get("choices")
+        if not self._started and (choices or chunk.get("id")):
             self._started = True
             out.append(Start(string(chunk, "id"), string(chunk, "model")))
-        choices = chunk.get("choices")
         if isinstance(choices, list):
             for choice in choices:
                 if isinstance(choice, dict) and not choice.get("index"):

@@ -18,6 +18,7 @@ from gateway.protocols.wire import (
     END,
     FAIL,
     HIDDEN,
+    IDLE,
     NEUTRAL,
     OUTPUT,
     Ending,
@@ -43,6 +44,8 @@ needles: tuple[Needle, ...] = (
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
 
+MAX_CHOICES = 1024  # of one answer that are followed; OpenAI gives 128 at most
+
 _MORE = ("refusal", "reasoning_content", "reasoning", "function_call")
 _CUT_SHORT = ("length", "content_filter", "max_tokens")
 
@@ -59,8 +62,9 @@ def read(event: bytes, facts: Facts) -> Step:
         facts.terminal = chunk
         return FAIL
     _note(chunk, facts)
-    step = NEUTRAL
     choices = chunk.get("choices")
+    # Some keep a stream alive by chunks that say nothing, not even an id.
+    step = NEUTRAL if choices or chunk.get("id") else IDLE
     if facts.hide_usage and choices == [] and chunk.get("usage"):
         return HIDDEN
     for choice in choices if isinstance(choices, list) else ():
@@ -79,17 +83,18 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
     index = choice.get("index")
     index = index if isinstance(index, int) else 0
     if reason := choice.get("finish_reason"):
-        facts.unfinished -= {index}
+        facts.unfinished.discard(index)
         if not facts.unfinished:
             cut = facts.finished == "incomplete" or reason in _CUT_SHORT
             facts.finished = "incomplete" if cut else "ok"
     elif facts.finished != "incomplete":
-        facts.unfinished |= {index}
+        if len(facts.unfinished) < MAX_CHOICES:
+            facts.unfinished.add(index)
         facts.finished = ""
     delta = sub(choice, "delta")
     text = delta.get("content")
     if isinstance(text, str):
-        facts.opening += text
+        facts.say(text)
     more = delta.get("tool_calls") or any(delta.get(name) for name in _MORE)
     facts.certain = facts.certain or bool(more)
     return bool(reason or text or more)

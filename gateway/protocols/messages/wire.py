@@ -17,6 +17,7 @@ from gateway.protocols.sse import Needle, payload
 from gateway.protocols.wire import (
     END,
     FAIL,
+    IDLE,
     NEUTRAL,
     OUTPUT,
     Ending,
@@ -63,11 +64,11 @@ def read(event: bytes, facts: Facts) -> Step:
     if kind == "content_block_delta":
         delta = sub(data, "delta")
         if delta.get("type") == "text_delta":
-            facts.opening += str(delta.get("text") or "")
+            facts.say(str(delta.get("text") or ""))
         else:
             facts.certain = True
         return OUTPUT
-    return OUTPUT if kind == "content_block_stop" else NEUTRAL
+    return OUTPUT if kind == "content_block_stop" else IDLE
 
 
 def ending(facts: Facts) -> Ending:

@@ -18,6 +18,7 @@ from gateway.protocols.wire import (
     END,
     FAIL,
     HIDDEN,
+    IDLE,
     NEUTRAL,
     OUTPUT,
     Ending,
@@ -51,11 +52,13 @@ _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
 _TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
+_NOTHING_SAID = {"type", "sequence_number"}  # an event that has no more is a ping
 _ITEM_ADDED = "response.output_item.added"
 # What stands between the type and the response object of a lifecycle event; its id.
 _BEFORE_RESPONSE = re.compile(
     rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{"id": ?"([\w.-]+)")'
 )
+MAX_HELD_BYTES = 65536  # of an error event that waits for its failure event
 MAX_UNREAD_BYTES = 4096  # of a response object that is kept in case it is wanted
 # The same up to the type of an item without content.
 _EMPTY_ITEM = re.compile(
@@ -94,7 +97,7 @@ def read(event: bytes, facts: Facts) -> Step:
     data = _document(event, start)
     kind = data.get("type")
     if not isinstance(kind, str):
-        return _read_error(event, data, facts) if data.get("error") else NEUTRAL
+        return _read_error(event, data, facts) if data.get("error") else IDLE
     if kind in _TERMINALS:
         _note(sub(data, "response"), facts)
         facts.terminal = data
@@ -105,13 +108,15 @@ def read(event: bytes, facts: Facts) -> Step:
     facts.noted = b""
     if kind == "error":
         return _read_error(event, data, facts)
-    if kind in _OPENERS or not kind.startswith("response."):
+    if not kind.startswith("response.") or data.keys() <= _NOTHING_SAID:
+        return IDLE  # "keepalive", or something like it
+    if kind in _OPENERS:
         return NEUTRAL
     if kind == _ITEM_ADDED:
         if sub(data, "item").get("type") in _EMPTY_ITEMS:
             return NEUTRAL
     if kind == "response.output_text.delta":
-        facts.opening += str(data.get("delta") or "")
+        facts.say(str(data.get("delta") or ""))
     elif not (kind in _TEXT_ENDS or sub(data, "item").get("type") == "message"):
         facts.certain = True
     return OUTPUT
@@ -161,11 +166,12 @@ def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
     """
     Hold an ``error`` event back.
 
-    A ``response.failed`` should follow; only the two together are an ending.
+    A ``response.failed`` should follow; only the two together are an ending. Of
+    several the last counts.
     """
     facts.failure = UpstreamError("upstream_failed", detail=_told(data))
     facts.failure_event = data
-    facts.held += event
+    facts.held = event if len(event) <= MAX_HELD_BYTES else b""
     return HIDDEN
 
 
