@@ -149,6 +149,8 @@ def _facts(record: Record) -> dict[str, Any]:
     }
     if record.detail:
         line["detail"] = record.detail
+    if record.unknown_stop:
+        line["unknown_stop"] = record.unknown_stop
     if record.dropped:
         line["dropped"] = list(record.dropped)
     if record.estimated:

@@ -69,6 +69,7 @@ class Record:
     client: str = "other"
     session: str = ""
     dropped: tuple[str, ...] = ()
+    unknown_stop: str = ""  # the upstream's word for why it ended, if not known
     detail: str = ""  # of a failure, for the log alone
     durable: bool = False  # the ledger has its last word
     closed: bool = False  # every sink has it

@@ -409,6 +409,7 @@ class Relay:
     def _learn(self, turn: Turn, facts: Facts) -> None:
         """A whole answer: its id, and what it cost."""
         turn.attempt.ended_at = time.time()
+        turn.record.unknown_stop = facts.unknown_stop
         if facts.response_id:
             turn.record.response_id = facts.response_id
         self._books.settle(turn, facts.usage)

@@ -70,7 +70,10 @@ def say(event: str, level: str = "info", **facts: Any) -> None:
         pytest.param({"queue_ms": 0.04, "duration_ms": 1234.56}, id="rounded"),
         pytest.param({"detail": "é" * 1999, "model": "x" * 900}, id="long-but-fits"),
         pytest.param({"detail": "é" * 2001, "model": "m" * 9000}, id="shortened"),
-        pytest.param({"dropped": ("a", "b"), "estimated": True}, id="all-there-is"),
+        pytest.param(
+            {"dropped": ("a", "b"), "estimated": True, "unknown_stop": "x"},
+            id="all-there-is",
+        ),
         pytest.param({"session": 'a"b\\c\n€\U0001f600'}, id="escaped"),
         pytest.param({"upstream_request_id": "\udcff"}, id="half-a-pair"),
         pytest.param({"status": 2**70}, id="a-number-of-no-size"),
@@ -96,7 +99,9 @@ def test_its_short_way_leads_to_the_same_bytes(
 
 
 def test_its_keys_are_in_the_order_of_the_contract(lines: Log) -> None:
-    log.finished(record_of(ID, detail="why", dropped=("seed",), estimated=True))
+    log.finished(
+        record_of(ID, detail="why", dropped=("seed",), estimated=True, unknown_stop="x")
+    )
 
     [line] = lines.lines
     assert (
@@ -104,7 +109,7 @@ def test_its_keys_are_in_the_order_of_the_contract(lines: Log) -> None:
         " upstream_protocol model upstream_model stream outcome origin error_code"
         " status attempts queue_ms first_event_ms duration_ms input_tokens"
         " cached_tokens output_tokens reasoning_tokens upstream_request_id client"
-        " session key detail dropped estimated"
+        " session key detail unknown_stop dropped estimated"
     ).split() == list(line)
 
 

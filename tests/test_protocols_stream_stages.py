@@ -104,9 +104,8 @@ def test_what_follows_the_cut_is_read_for_its_usage_but_not_for_long() -> None:
 # --- refusals ------------------------------------------------------------------------
 
 
-def refused(*pieces: str, patient: bool = False, **finish: Any) -> list[Event]:
-    stage = RefusalText(patient=patient)
-    last = Finish("filter", USAGE, **finish)
+def refused(*pieces: str, **finish: Any) -> list[Event]:
+    stage, last = RefusalText(), Finish("filter", USAGE, **finish)
     return taken(stage, Start("", ""), *text(*pieces), ItemClose(1, "incomplete"), last)
 
 
@@ -142,12 +141,6 @@ def test_ordinary_text_passes_at_once() -> None:
     told = [len(stage.take(event)) for event in text("I", " can", " do it", " now")]
 
     assert [0, 0, 0, 4, 1] == told
-
-
-def test_an_answer_that_comes_whole_need_not_sound_like_a_refusal() -> None:
-    told = refused("Not a chance.", patient=True)
-
-    assert RefusalDelta(1, "Not a chance.") in told and END == told[-1]
 
 
 # --- calls ---------------------------------------------------------------------------

@@ -283,19 +283,47 @@ def _call(line: str) -> list[Any]:
     return [kind.rstrip(":"), name, json.loads(arguments)]
 
 
+@pytest.mark.parametrize(
+    "text, kind, stop",
+    [("I can't do that.", "refusal", False), ("One, two,", "text", True)],
+)
 @pytest.mark.parametrize("target", ("responses", "chat"))
-def test_a_whole_body_that_refuses_has_a_refusal(target: str) -> None:
+def test_a_whole_body_that_refuses_is_a_refusal_if_it_sounds_like_one(
+    target: str, text: str, kind: str, stop: bool
+) -> None:
     body = {
         **BODIES["messages"],
-        "content": [{"type": "text", "text": "No way " + "at all. " * 200}],
+        "content": [{"type": "text", "text": text}],
         "stop_reason": "refusal",
         "stop_details": {"type": "refusal", "category": None, "explanation": None},
     }
 
     told = said_whole(target, translation("messages", target).body(body)[0])
 
-    assert ["refusal: No way"] == [line[:15] for line in told["said"]]
-    assert told["stop"] in ("stop", "completed")
+    [line] = told["said"]
+    assert line.removesuffix(" (incomplete)") == f"{kind}: {text}"
+    assert stop == (told["stop"] == "content_filter")
+
+
+@pytest.mark.parametrize("source, target", PAIRS)
+def test_a_whole_body_that_tells_an_overload_as_a_text_is_a_failure(
+    source: str, target: str
+) -> None:
+    text = next(iter(ANSWERS))
+    parts = {
+        "responses": {"output": [{"type": "message", "content": [_output(text)]}]},
+        "chat": {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]},
+        "messages": {"content": [{"type": "text", "text": text}]},
+    }
+
+    told, ending = translation(source, target).body(parts[source])
+
+    assert {} == told and ending.error
+    assert "upstream_overloaded" == ending.error.code
+
+
+def _output(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": []}
 
 
 BROKEN_BODIES = [
@@ -352,7 +380,6 @@ FAILURES: dict[str, list[dict[str, Any]]] = {
     "chat": [
         {"error": {"message": "gone", "code": "overloaded"}},
         {"error": "gone"},
-        chunk("error"),
     ],
     "messages": [
         {"type": "error", "error": {"type": "overloaded_error", "message": "gone"}},

@@ -162,6 +162,7 @@ class Finish:
         sequence: the stop sequence that was met, for reason "sequence".
         category: the vendor's word for why it refused.
         tier: the service tier used, in OpenAI's words; "" = not told.
+        unknown: the upstream's word for why it ended, where that is not known.
     """
 
     reason: Reason
@@ -169,6 +170,7 @@ class Finish:
     sequence: str = ""
     category: str = ""
     tier: str = ""
+    unknown: str = ""
 
     @property
     def cut_short(self) -> bool:

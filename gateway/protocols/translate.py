@@ -96,7 +96,7 @@ class Translation:
         self._binding = Binding(converted.tools, target in _FREE_FORM, reply.seed)
         self._asked = converted.asked
         self._doubts_refusals = source == "messages"
-        self._stages = self._other_stages(patient=False)
+        self._stages = self._other_stages()
         self._scanner = EventScanner()
         self._begun = False
         self._opening = ""  # the text so far, while it may be an overload
@@ -105,10 +105,10 @@ class Translation:
         facts.model = model
         facts.created_at = created_at
 
-    def _other_stages(self, *, patient: bool) -> list[Stage]:
+    def _other_stages(self) -> list[Stage]:
         stages: list[Stage] = []
         if self._doubts_refusals:
-            stages.append(RefusalText(patient=patient))
+            stages.append(RefusalText())
         if self._asked.cut:
             stages.append(StopCut(self._asked.cut, self.facts.usage))
         if self._asked.compaction:
@@ -208,7 +208,7 @@ class Translation:
             return Batch(b"".join(out), started, b"", ending)
         out.append(self._writer.write(event))
         terminal = self._writer.terminal
-        return Batch(b"".join(out), True, terminal, _ending(event), told=True)
+        return Batch(b"".join(out), True, terminal, self._ending(event), told=True)
 
     def _staged(self, found: list[Event]) -> list[Event]:
         """*found*, as the stages let it pass, up to the last event of the answer."""
@@ -238,14 +238,17 @@ class Translation:
         The answer is empty if it is a failure.
         """
         self.state = State.CLOSED
-        self._stages = self._other_stages(patient=True)
         found = self._staged(self._reader.read_body(upstream_body))
         last = found[-1] if found else Fail(UpstreamError("upstream_malformed"))
+        if not any(map(self._is_answer, found[:-1])):
+            if answer_so_far(self._opening) == "yes":
+                last = Fail(UpstreamError("upstream_overloaded"))
         if isinstance(last, Fail):
             return {}, Ending("failed", last.error, last.failure)
-        return self._writer.body(found), _ending(last)
+        return self._writer.body(found), self._ending(last)
 
-
-def _ending(event: Event) -> Ending:
-    cut = isinstance(event, Finish) and event.cut_short
-    return Ending("incomplete" if cut else "ok")
+    def _ending(self, event: Event) -> Ending:
+        if not isinstance(event, Finish):
+            return Ending("ok")
+        self.facts.unknown_stop = event.unknown
+        return Ending("incomplete" if event.cut_short else "ok")

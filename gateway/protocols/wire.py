@@ -148,6 +148,7 @@ class Facts:
         "noted",
         "unread",
         "terminal",
+        "unknown_stop",
     )
 
     def __init__(self) -> None:
@@ -178,6 +179,7 @@ class Facts:
         self.unread = b""
         # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
         self.terminal: dict[str, Any] = {}
+        self.unknown_stop = ""  # a word for why the answer ended that is not known
 
     def say(self, text: str) -> None:
         """Note that *text* is the next part of the answer; its beginning is kept."""

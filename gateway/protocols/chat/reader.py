@@ -32,13 +32,14 @@ from gateway.protocols.events import (
     TextDelta,
 )
 from gateway.protocols.frames import is_done, parse, string
+from gateway.protocols.stops import CUT, Stop, broken_off, stop_of, unknown
 from gateway.protocols.wire import sub
 from gateway.usage import Usage, count
 
-_REASONS: dict[str, Reason] = {
+_REASONS: dict[Stop, Reason] = {
     "length": "length",
-    "max_tokens": "length",
-    "content_filter": "filter",
+    "context": "context",
+    "filter": "filter",
 }
 _Said = Literal["text", "refusal", "reasoning"]
 _DELTAS: dict[str, Callable[[int, str], Event]] = {
@@ -65,7 +66,8 @@ class Reader:
         self._calls = Calls(self._keys.__next__, declared)
         self._started = False
         self._output = False
-        self._reason = ""
+        self._reason = ""  # in the upstream's word
+        self._stop: Stop = ""
         self._tier = ""
         self._over = False
 
@@ -118,7 +120,7 @@ class Reader:
         if isinstance(choices, list):
             for choice in choices:
                 if isinstance(choice, dict) and not choice.get("index"):
-                    self._choice(choice, chunk, out)
+                    self._choice(choice, out)
                     break
         usage = chunk.get("usage")
         if isinstance(usage, dict):
@@ -127,20 +129,19 @@ class Reader:
             self._tier = tier if isinstance(tier, str) else ""
         return out
 
-    def _choice(
-        self, choice: dict[str, Any], chunk: dict[str, Any], out: list[Event]
-    ) -> None:
+    def _choice(self, choice: dict[str, Any], out: list[Event]) -> None:
         reason = choice.get("finish_reason")
-        if reason == "error":
-            out.extend(self._fail("finish_reason: error", chunk))
+        stop = stop_of(reason)
+        if stop == "broken":
+            out.extend(self._end(Fail(broken_off(str(reason)))))
             return
         delta = choice.get("delta")
         if isinstance(delta, dict):
             self._delta(delta, out)
         if isinstance(reason, str) and reason:
             # The first counts, unless a later one says that a limit cut it.
-            if not self._reason or reason in _REASONS:
-                self._reason = reason
+            if not self._reason or stop in CUT:
+                self._reason, self._stop = reason, stop
             self._close_all(out)
 
     def _delta(self, delta: dict[str, Any], out: list[Event]) -> None:
@@ -197,13 +198,13 @@ class Reader:
 
     def _close_said(self, out: list[Event], *, last: bool = False) -> None:
         if self._said:
-            cut = last and self._reason in _REASONS
+            cut = last and self._stop in CUT
             out.append(ItemClose(self._said_key, "incomplete" if cut else "completed"))
             self._said = ""
 
     def _close_all(self, out: list[Event]) -> None:
         self._close_said(out, last=True)
-        self._take_calls(self._calls.close(cut=self._reason in _REASONS), out)
+        self._take_calls(self._calls.close(cut=self._stop in CUT), out)
 
     def _done(self) -> list[Event]:
         if self._over:
@@ -215,8 +216,10 @@ class Reader:
     def _finish(self) -> list[Event]:
         out: list[Event] = []
         self._close_all(out)
-        reason = _REASONS.get(self._reason, "end")
-        finish = Finish(reason, self._usage, tier=self._tier)
+        reason = _REASONS.get(self._stop, "end")
+        finish = Finish(
+            reason, self._usage, tier=self._tier, unknown=unknown(self._reason)
+        )
         return [*out, *self._end(finish)]
 
     def _fail(self, error: object, chunk: dict[str, Any]) -> list[Event]:

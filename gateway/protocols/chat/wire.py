@@ -14,6 +14,7 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
+from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -47,7 +48,6 @@ error_body = openai_error_body
 MAX_CHOICES = 1024  # of one answer that are followed; OpenAI gives 128 at most
 
 _MORE = ("refusal", "reasoning_content", "reasoning", "function_call")
-_CUT_SHORT = ("length", "content_filter", "max_tokens")
 
 
 def read(event: bytes, facts: Facts) -> Step:
@@ -69,7 +69,7 @@ def read(event: bytes, facts: Facts) -> Step:
         return HIDDEN
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
-            if choice.get("finish_reason") == "error":
+            if stop_of(choice.get("finish_reason")) == "broken":
                 facts.terminal = chunk
                 return FAIL
             if _read_choice(choice, facts):
@@ -82,10 +82,12 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
     """Note how far *choice* is; whether it holds output."""
     index = choice.get("index")
     index = index if isinstance(index, int) else 0
-    if reason := choice.get("finish_reason"):
+    reason = choice.get("finish_reason")
+    if isinstance(reason, str) and reason:
+        facts.unknown_stop = facts.unknown_stop or unknown(reason)
         facts.unfinished.discard(index)
         if not facts.unfinished:
-            cut = facts.finished == "incomplete" or reason in _CUT_SHORT
+            cut = facts.finished == "incomplete" or stop_of(reason) in CUT
             facts.finished = "incomplete" if cut else "ok"
     elif facts.finished != "incomplete":
         if len(facts.unfinished) < MAX_CHOICES:
@@ -103,8 +105,7 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
 def ending(facts: Facts) -> Ending:
     """See ``Wire.ending``."""
     if chunk := facts.terminal:
-        told = UpstreamError("upstream_failed", detail=_told(chunk))
-        return Ending("failed", told, chunk)
+        return _failed(chunk)
     if not (facts.finished or facts.has_output):
         return Ending("failed", UpstreamError("upstream_empty"))
     return Ending(facts.finished or "ok")
@@ -113,18 +114,32 @@ def ending(facts: Facts) -> Ending:
 def read_body(body: dict[str, Any], facts: Facts) -> Ending:
     """See ``Wire.read_body``."""
     _note(body, facts)
-    if body.get("error"):
-        return Ending(
-            "failed", UpstreamError("upstream_failed", detail=_told(body)), body
-        )
-    choices = body.get("choices")
-    reasons = [
+    reasons = _reasons(body)
+    if body.get("error") or any(stop_of(reason) == "broken" for reason in reasons):
+        return _failed(body)
+    for reason in reasons:
+        facts.unknown_stop = facts.unknown_stop or unknown(reason)
+    cut = any(stop_of(reason) in CUT for reason in reasons)
+    return Ending("incomplete" if cut else "ok")
+
+
+def _reasons(chunk: dict[str, Any]) -> list[object]:
+    """The finish reasons of a chunk or body."""
+    choices = chunk.get("choices")
+    return [
         choice.get("finish_reason")
         for choice in (choices if isinstance(choices, list) else ())
         if isinstance(choice, dict)
     ]
-    cut = any(reason in _CUT_SHORT for reason in reasons)
-    return Ending("incomplete" if cut else "ok")
+
+
+def _failed(chunk: dict[str, Any]) -> Ending:
+    """The failure that a chunk or body tells: by an error, or by a finish reason."""
+    if chunk.get("error"):
+        error = UpstreamError("upstream_failed", detail=_told(chunk))
+        return Ending("failed", error, chunk)
+    words = [str(word) for word in _reasons(chunk) if stop_of(word) == "broken"]
+    return Ending("failed", broken_off(words[0]))
 
 
 def failure_frame(
@@ -159,5 +174,5 @@ def _note(chunk: dict[str, Any], facts: Facts) -> None:
 def _told(chunk: dict[str, Any]) -> str:
     error = chunk.get("error")
     if not isinstance(error, dict):
-        return str(error or "finish_reason: error")[:500]
+        return str(error)[:500]
     return f"{error.get('code') or error.get('type')}: {error.get('message')}"[:500]

@@ -24,7 +24,6 @@ from gateway.protocols.events import (
     Finish,
     ItemClose,
     ItemOpen,
-    Reason,
     ReasoningDelta,
     RefusalDelta,
     SearchFound,
@@ -35,18 +34,10 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.frames import dump, parse, string
 from gateway.protocols.messages.wire import read_usage
+from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.wire import sub
 from gateway.usage import Usage
 
-_REASONS: dict[str, Reason] = {
-    "end_turn": "end",
-    "tool_use": "end",
-    "stop_sequence": "sequence",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "context",
-    "refusal": "filter",
-    "pause_turn": "pause",
-}
 _TIERS = {"standard": "default", "priority": "priority", "batch": "flex"}
 
 
@@ -130,7 +121,7 @@ class Reader:
                 out += self._whole(index, block)
                 out += self._block_stop(start)
         out += self._message_delta({"delta": body})
-        return [*out, *self._message_stop({})]
+        return out if self._over else [*out, *self._message_stop({})]
 
     def _whole(self, index: int, block: dict[str, Any]) -> list[Event]:
         """What a stream tells by deltas only."""
@@ -163,16 +154,19 @@ class Reader:
     def _message_delta(self, data: dict[str, Any]) -> list[Event]:
         self._note_usage(data)
         delta = sub(data, "delta")
-        if not string(delta, "stop_reason"):
+        reason = string(delta, "stop_reason")
+        if not reason:
             return []
-        self._stop = delta
         out = self._start()
-        cut = _REASONS.get(delta["stop_reason"]) in ("length", "context", "filter")
+        if stop_of(reason) == "broken":
+            return [*out, *self._end(Fail(broken_off(reason)))]
+        self._stop = delta
+        cut = stop_of(reason) in CUT
         blocks = list(self._blocks.values())
         for block in blocks:
             out += self._close(block, cut=cut and block is blocks[-1])
         explanation = string(sub(delta, "stop_details"), "explanation")
-        if delta["stop_reason"] == "refusal" and explanation:
+        if reason == "refusal" and explanation:
             out += self._refuse(explanation)
         return out
 
@@ -181,12 +175,15 @@ class Reader:
         for block in list(self._blocks.values()):
             out += self._close(block, last=True)
         details = sub(self._stop, "stop_details")
+        word = string(self._stop, "stop_reason")
+        stop = stop_of(word)
         finish = Finish(
-            _REASONS.get(string(self._stop, "stop_reason"), "end"),
+            "end" if stop == "" or stop == "broken" else stop,
             self._usage,
             sequence=string(self._stop, "stop_sequence"),
             category=string(details, "category"),
             tier=self._tier,
+            unknown=unknown(word),
         )
         return [*out, *self._end(finish)]
 

@@ -3,7 +3,8 @@ Tell a refusal from an answer while it streams.
 
 Messages says that the model refused only at the end, OpenAI's protocols have a place of
 their own for the words of a refusal. So a first text that begins like one is held back
-until it is clear; everything else passes at once.
+until it is clear; everything else passes at once. A text that begins otherwise is what
+the model said before it was stopped: it stays a text, also in an answer that is whole.
 """
 
 from __future__ import annotations
@@ -60,15 +61,9 @@ def like_refusal(text: str) -> bool:
 
 
 class RefusalText:
-    """
-    A stage behind the Messages reader.
+    """A stage behind the Messages reader."""
 
-    Args:
-        patient: hold any first text to the end, for answers that come whole.
-    """
-
-    def __init__(self, *, patient: bool = False) -> None:
-        self._patient = patient
+    def __init__(self) -> None:
         self._over = False
         self._held: list[Event] = []
         self._text = ""
@@ -89,7 +84,7 @@ class RefusalText:
         else:
             return self._release()
         short = len(self._text) <= HELD_CHARACTERS and like_refusal(self._text)
-        return [] if self._patient or short else self._release()
+        return [] if short else self._release()
 
     def _release(self) -> list[Event]:
         """It is an answer: everything passes from now on."""

@@ -14,6 +14,7 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
+from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -36,7 +37,6 @@ needles: tuple[Needle, ...] = (
 )
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
-_CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
 _EMPTY_BLOCKS = ("text", "thinking")
 
 
@@ -51,8 +51,7 @@ def read(event: bytes, facts: Facts) -> Step:
         _note(sub(data, "message"), facts)
         return NEUTRAL
     if kind == "message_delta":
-        _note_delta(data, facts)
-        return OUTPUT
+        return _read_delta(data, facts)
     if kind == "message_stop":
         facts.terminal = data
         return END
@@ -76,6 +75,8 @@ def ending(facts: Facts) -> Ending:
     data = facts.terminal
     if data.get("type") == "message_stop":
         return Ending(facts.finished or "ok")
+    if reason := sub(data, "delta").get("stop_reason"):
+        return Ending("failed", broken_off(str(reason)))
     return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
 
 
@@ -86,7 +87,15 @@ def read_body(body: dict[str, Any], facts: Facts) -> Ending:
             "failed", UpstreamError("upstream_failed", detail=_told(body)), body
         )
     _note(body, facts)
-    return Ending("incomplete" if body.get("stop_reason") in _CUT_SHORT else "ok")
+    if stop_of(reason := body.get("stop_reason")) == "broken":
+        return Ending("failed", broken_off(str(reason)))
+    facts.unknown_stop = unknown(reason)
+    return Ending(_outcome(reason))
+
+
+def _outcome(reason: object) -> str:
+    """What a stop reason makes of the answer; a refusal is one."""
+    return "incomplete" if stop_of(reason) in CUT and reason != "refusal" else "ok"
 
 
 def failure_frame(
@@ -150,11 +159,17 @@ def _note(message: dict[str, Any], facts: Facts) -> None:
         facts.usage.output_tokens = None  # of a stream's start: nothing is said yet
 
 
-def _note_delta(data: dict[str, Any], facts: Facts) -> None:
+def _read_delta(data: dict[str, Any], facts: Facts) -> Step:
+    """Read a ``message_delta``: usage, and why the answer stops."""
     read_usage(sub(data, "usage"), facts.usage)
     reason = sub(data, "delta").get("stop_reason")
+    if stop_of(reason) == "broken":
+        facts.terminal = data
+        return FAIL
     if reason:
-        facts.finished = "incomplete" if reason in _CUT_SHORT else "ok"
+        facts.finished = _outcome(reason)
+        facts.unknown_stop = unknown(reason)
+    return OUTPUT
 
 
 def _told(data: dict[str, Any]) -> str:

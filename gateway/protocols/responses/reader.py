@@ -35,16 +35,23 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.frames import parse, string
 from gateway.protocols.model import Kind
-from gateway.protocols.responses.wire import read_usage
+from gateway.protocols.responses.wire import (
+    outcome,
+    read_usage,
+    stop_reason,
+    unknown_stop,
+)
+from gateway.protocols.stops import Stop, broken_off, stop_of
 from gateway.protocols.wire import sub
 from gateway.usage import Usage, count
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
-_INCOMPLETE: dict[str, Reason] = {
-    "content_filter": "filter",
-    "max_messages": "end",
-    "steered": "end",
+_INCOMPLETE: dict[Stop, Reason] = {
+    "filter": "filter",
+    "context": "context",
+    "end": "end",
 }
+_UNFINISHED = ("in_progress", "queued")
 
 
 class _Part:
@@ -115,6 +122,8 @@ class Reader:
         """The events of a whole non-stream answer."""
         if body.get("status") in ("failed", "cancelled") or body.get("error"):
             return self._failed({"type": "response.failed", "response": body})
+        if body.get("status") in _UNFINISHED:
+            return self._end(Fail(UpstreamError("upstream_cut")))
         if not isinstance(body.get("output"), list):
             detail = "no output"
             return self._end(Fail(UpstreamError("upstream_malformed", detail=detail)))
@@ -131,10 +140,11 @@ class Reader:
 
     def _terminal(self, data: dict[str, Any]) -> list[Event]:
         out = self._lifecycle(data)
-        response = sub(data, "response")
-        cut = response.get("status") == "incomplete" or (
-            data.get("type") == "response.incomplete"
-        )
+        response, why = sub(data, "response"), stop_reason(sub(data, "response"))
+        came_to = outcome(response, string(data, "type"))
+        if came_to == "failed":
+            return [*out, *self._broken(data, why)]
+        cut = came_to == "incomplete"
         output = response.get("output")
         for index, given in enumerate(output if isinstance(output, list) else ()):
             if isinstance(given, dict):
@@ -146,10 +156,19 @@ class Reader:
             out += self._close(index, known, cut=cut)
         if isinstance(usage := response.get("usage"), dict):
             read_usage(usage, self._usage)
-        why = string(sub(response, "incomplete_details"), "reason")
-        reason = _INCOMPLETE.get(why, "length") if cut else "end"
-        tier = string(response, "service_tier")
-        return [*out, *self._end(Finish(reason, self._usage, tier=tier))]
+        # Whatever else made it incomplete: it is not all that the model had to say.
+        reason = _INCOMPLETE.get(stop_of(why), "length") if cut else "end"
+        tier, word = string(response, "service_tier"), unknown_stop(response)
+        return [
+            *out,
+            *self._end(Finish(reason, self._usage, tier=tier, unknown=word)),
+        ]
+
+    def _broken(self, data: dict[str, Any], why: str) -> list[Event]:
+        """A terminal whose response says that it failed, or that it broke off."""
+        if stop_of(why) == "broken" and not sub(data, "response").get("error"):
+            return self._end(Fail(broken_off(why)))
+        return self._failed(data)
 
     def _failed(self, data: dict[str, Any]) -> list[Event]:
         response = sub(data, "response")

@@ -14,6 +14,7 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
+from gateway.protocols.stops import broken_off, stop_of, unknown
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -47,6 +48,8 @@ _TERMINALS = {
     "response.failed": "failed",
     "response.cancelled": "failed",
 }
+_FAILED = ("failed", "cancelled", "canceled")
+_STATUSES = ("completed", "incomplete", "in_progress", "queued", *_FAILED)
 _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
 # They open something that has no content yet: nothing is lost by holding them.
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
@@ -101,7 +104,7 @@ def read(event: bytes, facts: Facts) -> Step:
     if kind in _TERMINALS:
         _note(sub(data, "response"), facts)
         facts.terminal = data
-        return FAIL if _TERMINALS[kind] == "failed" else END
+        return FAIL if outcome(sub(data, "response"), kind) == "failed" else END
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
         return NEUTRAL
@@ -177,21 +180,57 @@ def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
 
 def ending(facts: Facts) -> Ending:
     """See ``Wire.ending``."""
-    data = facts.terminal
-    outcome = _TERMINALS.get(str(data.get("type")), "failed")
-    if outcome != "failed":
-        return Ending(outcome)
-    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+    return _ending(facts.terminal, facts)
 
 
 def read_body(body: dict[str, Any], facts: Facts) -> Ending:
     """See ``Wire.read_body``."""
     _note(body, facts)
-    status = body.get("status")
-    if status in ("failed", "cancelled"):
-        error = UpstreamError("upstream_failed", detail=_told({"response": body}))
-        return Ending("failed", error, {"type": "response.failed", "response": body})
-    return Ending("incomplete" if status == "incomplete" else "ok")
+    failed = body.get("status") in _FAILED
+    return _ending(
+        {"type": "response.failed" if failed else "", "response": body}, facts
+    )
+
+
+def _ending(data: dict[str, Any], facts: Facts) -> Ending:
+    response, kind = sub(data, "response"), str(data.get("type"))
+    facts.unknown_stop = unknown_stop(response)
+    came_to = outcome(response, kind)
+    if came_to != "failed":
+        return Ending(came_to)
+    why = stop_reason(response)
+    if stop_of(why) == "broken" and not response.get("error"):
+        return Ending("failed", broken_off(why))
+    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+
+
+def outcome(response: dict[str, Any], kind: str = "") -> str:
+    """
+    "ok", "incomplete" or "failed": what a *response* came to.
+
+    Args:
+        kind: the type of its terminal event, if it has one; the worse of the two
+            counts.
+    """
+    told, status = _TERMINALS.get(kind, "ok"), response.get("status")
+    if told == "failed" or status in _FAILED:
+        return "failed"
+    if stop_of(stop_reason(response)) == "broken":
+        return "failed"
+    return "incomplete" if "incomplete" in (told, status) else "ok"
+
+
+def stop_reason(response: dict[str, Any]) -> str:
+    """Why a *response* is incomplete, in the upstream's word; "" if it does not say."""
+    reason = sub(response, "incomplete_details").get("reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def unknown_stop(response: dict[str, Any]) -> str:
+    """What a *response* says of its end that is not known, for the log."""
+    status = response.get("status")
+    strange = unknown(status) if status not in _STATUSES else ""
+    return unknown(stop_reason(response)) or strange
 
 
 def failure_frame(
