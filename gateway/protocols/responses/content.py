@@ -27,19 +27,34 @@ from gateway.protocols.reading import Node, Unsupported, refuse
 BREAKPOINT = "prompt_cache_breakpoint"
 TEXT_TYPES = frozenset(("input_text", "output_text", "text"))
 ERROR_MARK = "[tool error]"
+ENCRYPTED = "encrypted_content"
+"""The type of a part that only OpenAI's own models can read."""
+
+_AUDIO_FORMATS = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav"}
 
 
-def read_content(node: Node, key: str) -> list[Part]:
-    """A ``content`` or ``output`` that is a string or a list of parts."""
+def read_content(request: Request, node: Node, key: str) -> list[Part]:
+    """
+    A ``content`` or ``output`` that is a string or a list of parts.
+
+    Raises:
+        Unsupported: a part that cannot be carried, or is unknown and holds no text.
+    """
     value = node.get(key)
     if isinstance(value, str):
         return [Text(value, path=node.at(key))]
-    return [_read_part(part) for part in node.nodes(key)]
+    parts: list[Part] = []
+    for part in node.nodes(key):
+        if part.text("type") == ENCRYPTED:
+            request.drop(part.path)
+        else:
+            parts.append(_read_part(part))
+    return parts
 
 
 def _read_part(node: Node) -> Part:
     kind = node.text("type")
-    if kind in TEXT_TYPES:
+    if kind in TEXT_TYPES or kind and isinstance(node.get("text"), str):
         return Text(node.text("text"), read_breakpoint(node), node.path)
     if kind == "refusal":
         return Refusal(node.text("refusal"), node.path)
@@ -48,11 +63,25 @@ def _read_part(node: Node) -> Part:
     if kind == "input_file":
         return _read_file(node)
     if kind == "input_audio":
-        sound = node.need("input_audio")
-        return Audio(sound.need_text("data"), sound.need_text("format"), node.path)
+        return _read_audio(node)
     if not kind:
         refuse(node.at("type"), "is missing")
     raise Unsupported(node.path)
+
+
+def _read_audio(node: Node) -> Audio:
+    """Sound as the SDKs send it, or as Codex does: a data URL as ``audio_url``."""
+    if not node.has("audio_url"):
+        if node.has("file_id"):
+            raise Unsupported(node.at("file_id"))
+        sound = node.need("input_audio")
+        return Audio(sound.need_text("data"), sound.need_text("format"), node.path)
+    inline = data_url_parts(node.text("audio_url"))
+    if inline is None:
+        raise Unsupported(node.at("audio_url"))
+    media_type, data = inline
+    form = media_type.removeprefix("audio/").removeprefix("x-")
+    return Audio(data, _AUDIO_FORMATS.get(form, form), node.path)
 
 
 def read_breakpoint(node: Node) -> CacheTtl | None:

@@ -20,6 +20,7 @@ from gateway.protocols.model import (
     Refusal,
     Request,
     Text,
+    Thinking,
     ToolCall,
     ToolResult,
     Tools,
@@ -35,6 +36,7 @@ from gateway.protocols.responses.content import (
 from gateway.protocols.responses.tools import read_tools
 from gateway.protocols.toolset import call_name
 
+AGENT_MARK = "[Message from agent {}]"
 COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
 
 _CALLS: dict[str, Kind] = {
@@ -66,7 +68,6 @@ _TRACES = frozenset(
         "mcp_approval_response",
         "program",
         "program_output",
-        "configuration_update",
         "compaction_trigger",
         "ghost_snapshot",
     )
@@ -79,7 +80,7 @@ def read_input(request: Request, node: Node) -> None:
 
     Raises:
         ClientError: an item of the wrong shape.
-        Unsupported: an item that cannot be carried, or is unknown.
+        Unsupported: an item without which the request means something else.
     """
     value = node.get("input")
     if isinstance(value, str):
@@ -92,7 +93,7 @@ def read_input(request: Request, node: Node) -> None:
 def _read_item(request: Request, node: Node) -> None:
     kind = node.text("type")
     if kind == "message" or (not kind and node.has("role")):
-        request.items.append(_read_message(node))
+        request.items.append(_read_message(request, node))
     elif kind == "reasoning":
         request.items.append(_read_reasoning(node))
     elif kind in _CALLS:
@@ -100,26 +101,77 @@ def _read_item(request: Request, node: Node) -> None:
     elif kind in _RESULTS:
         _read_result(request, node, _RESULTS[kind])
     elif kind in COMPACTIONS:
-        text = compacted_text(node.text("encrypted_content"))
-        if text is None:
-            raise Unsupported(node.path)
-        note = Text(SUMMARY_MARK + text, path=node.path)
-        request.items.append(Message("user", [note], path=node.path))
+        _read_compaction(request, node)
     elif kind == "additional_tools":
         read_tools(request, node)
+    elif kind == "configuration_update":
+        _read_update(request, node)
     elif kind in _TRACES:
         request.drop(node.path)
     elif not kind:
         refuse(node.at("type"), "is missing")
-    else:
+    elif kind == "item_reference":
         raise Unsupported(node.path)
+    else:
+        _read_words(request, node)
 
 
-def _read_message(node: Node) -> Message:
+def _read_compaction(request: Request, node: Node) -> None:
+    blob = node.text("encrypted_content")
+    if not blob:  # the mark of a compaction that left its summary elsewhere
+        request.drop(node.path)
+        return
+    text = compacted_text(blob)
+    if text is None:
+        raise Unsupported(node.path)
+    note = Text(SUMMARY_MARK + text, path=node.path)
+    request.items.append(Message("user", [note], path=node.path))
+
+
+def _read_update(request: Request, node: Node) -> None:
+    """The effort that holds from here on: the last one is that of the answer."""
+    reasoning = node.maybe("reasoning")
+    effort = reasoning.text("effort") if reasoning is not None else ""
+    if effort:
+        request.thinking = Thinking(effort)
+    else:
+        request.drop(node.path)
+
+
+def _read_words(request: Request, node: Node) -> None:
+    """
+    An item that no other protocol has: what it says in words reaches the model as
+    a turn of the user, the rest is left out. ``agent_message`` is one: what another
+    agent of the client has written, with its author.
+    """
+    content = node.get("content")
+    said: list[Part] = []
+    if isinstance(content, str):
+        said = [Text(content, path=node.at("content"))]
+    elif isinstance(content, list):
+        said = read_content(request, node, "content")
+    if not any(not isinstance(part, Text) or part.text.strip() for part in said):
+        request.drop(node.path)
+        return
+    author = node.get("author")
+    if isinstance(author, str) and author:
+        said = _marked(AGENT_MARK.format(author), said, node.path)
+    request.items.append(Message("user", said, path=node.path))
+
+
+def _marked(mark: str, parts: list[Part], path: str) -> list[Part]:
+    """*parts* behind a line that says where they come from."""
+    if isinstance(parts[0], Text):
+        first = Text(f"{mark}\n\n{parts[0].text}", parts[0].cache, parts[0].path)
+        return [first, *parts[1:]]
+    return [Text(mark, path=path), *parts]
+
+
+def _read_message(request: Request, node: Node) -> Message:
     role = node.one_of("role", "user", "assistant", "system", "developer")
     if not role:
         refuse(node.at("role"), "is missing")
-    parts = read_content(node, "content")
+    parts = read_content(request, node, "content")
     phase = node.text("phase")
     return Message(role, parts, phase, node.path)  # type: ignore[arg-type]  # checked
 
@@ -189,19 +241,19 @@ def _read_result(request: Request, node: Node, kind: Kind) -> None:
         text = f"Tools loaded: {', '.join(found)}" if found else "No tools found"
         result.parts = [Text(text, path=node.path)]
     else:
-        result.parts = _read_output(node)
+        result.parts = _read_output(request, node)
         result.is_error = kind == "apply_patch" and node.text("status") == "failed"
     request.items.append(result)
 
 
-def _read_output(node: Node) -> list[Part]:
+def _read_output(request: Request, node: Node) -> list[Part]:
     value = node.get("output")
     if isinstance(value, dict):
         if value.get("type") == "computer_screenshot":
             shot = node.need("output")
             return [read_image(shot, shot.text("image_url"), "image_url")]
         return [Text(dumped(value), path=node.path)]
-    return read_content(node, "output")
+    return read_content(request, node, "output")
 
 
 def _shell_text(node: Node) -> str:

@@ -173,13 +173,14 @@ def _read_limits(request: Request, node: Node) -> None:
 
 def _read_thinking(request: Request, node: Node) -> None:
     reasoning = node.maybe("reasoning")
+    updated = request.thinking.effort if request.thinking is not None else ""
+    request.paths["effort"] = "reasoning.effort"
     if reasoning is None:
         return
     summary = reasoning.text("summary") or reasoning.text("generate_summary")
-    effort = reasoning.text("effort")
+    effort = updated or reasoning.text("effort")
     request.thinking = Thinking(effort, summary, kept=True)
     request.paths["thinking"] = "reasoning"
-    request.paths["effort"] = "reasoning.effort"
     for key in reasoning.value:
         if key not in ("effort", "summary", "generate_summary") and reasoning.has(key):
             request.drop(reasoning.at(key))
