@@ -32,7 +32,7 @@ from gateway.protocols.model import (
     safe_id,
     safe_name,
 )
-from gateway.protocols.traits import claude_version
+from gateway.protocols.versions import claude_version
 
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -12,27 +12,27 @@ from __future__ import annotations
 import re
 
 from gateway.protocols.options import Options
+from gateway.protocols.versions import claude_version
 
-_CLAUDE = re.compile(r"claude-(?:(?:opus|sonnet|haiku|[a-z]+)-)?(\d{1,2})(?!\d)")
-_MINOR = re.compile(r"claude-(?:[a-z]+-)?\d{1,2}[-.@](\d{1,2})(?!\d)")
 _OPENAI_REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d))")
-_OPENAI_PLAIN = re.compile(r"(?:^|/)(?:gpt-[34]|chatgpt-4)")
-_NO_EFFORT_NONE = re.compile(r"(?:^|/)gpt-5(?![.\d])")
 
-_LIMITS = (
-    (re.compile(r"claude-3-(?:opus|sonnet|haiku)"), 4096),
-    (re.compile(r"claude-3-5"), 8192),
-    (re.compile(r"claude-opus-4(?:-1)?(?:-\d{8})?$"), 32000),
+_LIMITS = tuple(
+    (re.compile(pattern), limit)
+    for pattern, limit in (
+        (r"claude-3-(?:opus|sonnet|haiku)", 4096),
+        (r"claude-3-5", 8192),
+        (r"claude-opus-4(?:-1)?(?:-\d{8})?$", 32000),
+        (
+            r"claude-(?:3-7-sonnet|sonnet-4(?:-5)?|haiku-4-5|opus-4-5)(?:-\d{8})?$",
+            64000,
+        ),
+        (r"(?:^|/)gpt-(?:3\.5|4-turbo)", 4096),
+        (r"(?:^|/)(?:gpt-4o|chatgpt-4o)", 16384),
+        (r"(?:^|/)gpt-4\.1", 32768),
+        (r"(?:^|/)o[134](?![.\d])", 100_000),
+        (r"(?:^|/)gpt-5(?![\d])", 128_000),
+    )
 )
-
-
-def claude_version(model: str) -> tuple[int, int] | None:
-    """``(4, 5)`` of "claude-haiku-4-5-20251001"; None for other names."""
-    major = _CLAUDE.search(model)
-    if major is None:
-        return None
-    minor = _MINOR.search(model)
-    return int(major[1]), int(minor[1]) if minor else 0
 
 
 def thinking_mode(model: str, options: Options) -> str:
@@ -43,16 +43,6 @@ def thinking_mode(model: str, options: Options) -> str:
     if version is None or version >= (4, 6):
         return "adaptive"
     return "manual" if version >= (3, 7) else "none"
-
-
-def effort_for(model: str, effort: str) -> str:
-    """A neutral *effort* as the adaptive Messages model knows it."""
-    if effort == "minimal":
-        return "low"
-    version = claude_version(model)
-    if effort == "xhigh" and version is not None and version < (4, 7):
-        return "high"
-    return effort
 
 
 def takes_system_turns(model: str, options: Options) -> bool:
@@ -81,31 +71,17 @@ def openai_takes_sampling(model: str, effort: str, options: Options) -> bool:
     return effort == "none" or _OPENAI_REASONS.search(model) is None
 
 
-def openai_effort(model: str, effort: str) -> str:
-    """A neutral *effort* as an OpenAI model knows it; "" if it cannot think."""
-    if _OPENAI_PLAIN.search(model):
-        return ""
-    if effort == "none" and _NO_EFFORT_NONE.search(model):
-        return "minimal"
-    return effort
-
-
-def chat_effort(model: str, effort: str, options: Options) -> str:
-    """
-    A neutral *effort* as a Chat model knows it; "" to leave it out. Servers that
-    only follow OpenAI know three words, and refuse others.
-    """
-    effort = openai_effort(model, effort)
-    if options.chat_extras and _OPENAI_REASONS.search(model):
-        return effort
-    if effort == "none":
-        return ""
-    return "high" if effort in ("xhigh", "max") else effort
-
-
-def output_limit(model: str) -> int | None:
-    """The most tokens that *model* answers with, where it is less than usual."""
+def output_limit(model: str, options: Options) -> int | None:
+    """The most tokens that *model* answers with; None if that is not known."""
+    if options.max_output_tokens:
+        return options.max_output_tokens
     for pattern, limit in _LIMITS:
         if pattern.search(model):
             return limit
     return None
+
+
+def lowered(tokens: int, model: str, options: Options) -> int:
+    """A wish for *tokens* of output, not beyond what the server takes."""
+    limit = output_limit(model, options)
+    return max(1, tokens if limit is None else min(tokens, limit))

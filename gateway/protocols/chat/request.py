@@ -15,6 +15,7 @@ from gateway.protocols.chat.tools import (
     write_tools,
 )
 from gateway.protocols.chat.turns import Turns, read_messages
+from gateway.protocols.efforts import chat_effort
 from gateway.protocols.history import settled
 from gateway.protocols.model import (
     Asked,
@@ -27,8 +28,9 @@ from gateway.protocols.model import (
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.responses.request import short_user
+from gateway.protocols.system import hoist
 from gateway.protocols.toolset import align
-from gateway.protocols.traits import chat_effort, openai_takes_sampling
+from gateway.protocols.traits import lowered, openai_takes_sampling
 
 STOP_MAX = 4
 
@@ -190,6 +192,8 @@ def write_request(request: Request, options: Options) -> Written:
         ClientError, Unsupported: what cannot be said in Chat.
     """
     align(request)
+    if options.system_messages == "hoist":
+        hoist(request)
     names = Tools()
     body: dict[str, Any] = {"model": request.model}
     if request.stream:
@@ -205,7 +209,8 @@ def write_request(request: Request, options: Options) -> Written:
         if request.parallel is not None:
             body["parallel_tool_calls"] = request.parallel
     if request.max_tokens is not None:
-        body[options.chat_max_tokens_field] = max(1, request.max_tokens)
+        limit = lowered(request.max_tokens, request.model, options)
+        body[options.chat_max_tokens_field] = limit
     _write_sampling(body, request, options)
     cut = tuple(request.stop[STOP_MAX:])
     if request.stop:
@@ -234,13 +239,7 @@ def _write_messages(
 
 
 def _write_sampling(body: dict[str, Any], request: Request, options: Options) -> None:
-    effort = ""
-    if request.thinking is not None and request.thinking.effort:
-        effort = chat_effort(request.model, request.thinking.effort, options)
-        if effort:
-            body["reasoning_effort"] = effort
-        else:
-            request.drop(request.path("effort"))
+    effort = _write_thinking(body, request, options)
     takes = openai_takes_sampling(request.model, effort, options)
     for key, value in (("temperature", request.temperature), ("top_p", request.top_p)):
         if value is not None and takes:
@@ -249,6 +248,27 @@ def _write_sampling(body: dict[str, Any], request: Request, options: Options) ->
             request.drop(key)
     if request.top_k is not None:
         request.drop("top_k")
+
+
+def _write_thinking(body: dict[str, Any], request: Request, options: Options) -> str:
+    """Ask for the thinking that the client wants; the effort that was asked for."""
+    wanted = request.thinking.effort if request.thinking is not None else ""
+    if not wanted:
+        return ""
+    way, effort = options.chat_thinking, ""
+    if options.thinking == "none" or way == "effort":
+        effort = chat_effort(request.model, wanted, options)
+    elif way == "enable":
+        body["enable_thinking"] = wanted != "none"
+    else:
+        body["thinking"] = {"type": "disabled" if wanted == "none" else "enabled"}
+        if wanted != "none" and options.efforts:
+            effort = chat_effort(request.model, wanted, options)
+    if effort:
+        body["reasoning_effort"] = effort
+    elif options.thinking == "none" or way == "effort":
+        request.drop(request.path("effort"))
+    return effort
 
 
 def _write_format(form: Format, options: Options) -> dict[str, Any]:

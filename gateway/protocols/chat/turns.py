@@ -166,7 +166,8 @@ class Turns:
         self.messages.append({"role": role, "content": text})
 
     def _think(self, item: Reasoning) -> None:
-        if self._options.chat_reasoning and item.texts:
+        back = self._options.thinking_back or self._options.chat_reasoning
+        if back and item.texts:
             self._thoughts += item.texts
         else:
             self._request.drop(item.path)

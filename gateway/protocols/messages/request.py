@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from gateway.protocols.efforts import messages_effort
 from gateway.protocols.history import settled
 from gateway.protocols.messages.content import anywhere, read_mark, read_parts
 from gateway.protocols.messages.tools import (
@@ -31,9 +32,8 @@ from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, parsed, refuse
 from gateway.protocols.toolset import align, forced
 from gateway.protocols.traits import (
-    effort_for,
+    lowered,
     messages_takes_sampling,
-    output_limit,
     thinking_mode,
 )
 
@@ -45,6 +45,7 @@ BUDGETS = {
     "high": 16384,
     "xhigh": 24576,
     "max": 32768,
+    "ultra": 32768,
 }
 MARKS_MAX = 4
 USER_MAX = 256
@@ -260,11 +261,10 @@ def _write_conversation(
 
 
 def _max_tokens(request: Request, options: Options) -> int:
-    if request.max_tokens is not None:
-        return max(1, request.max_tokens)
-    limit = output_limit(request.model)
-    default = options.default_max_tokens
-    return default if limit is None else min(default, limit)
+    wanted = request.max_tokens
+    if wanted is None:
+        wanted = options.default_max_tokens
+    return lowered(wanted, request.model, options)
 
 
 def _write_thinking(body: dict[str, Any], request: Request, options: Options) -> bool:
@@ -279,7 +279,7 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options) ->
     if thinking is not None and thinking.effort:
         form = _thinking_form(thinking, body, request, options)
         if form.get("type") == "adaptive":
-            config["effort"] = effort_for(request.model, thinking.effort)
+            config["effort"] = messages_effort(request.model, thinking.effort, options)
     if form:
         body["thinking"] = form
     if config:

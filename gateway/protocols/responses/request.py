@@ -10,6 +10,7 @@ import hashlib
 from typing import Any
 
 from gateway.errors import ClientError
+from gateway.protocols.efforts import openai_effort
 from gateway.protocols.history import settled
 from gateway.protocols.model import (
     Asked,
@@ -29,8 +30,9 @@ from gateway.protocols.responses.tools import (
     write_choice,
     write_tools,
 )
+from gateway.protocols.system import hoist
 from gateway.protocols.toolset import align
-from gateway.protocols.traits import openai_effort, openai_takes_sampling
+from gateway.protocols.traits import lowered, openai_takes_sampling
 
 ENCRYPTED = "reasoning.encrypted_content"
 USER_MAX = 128
@@ -249,6 +251,8 @@ def write_request(request: Request, options: Options) -> Written:
         ClientError, Unsupported: what cannot be said in Responses.
     """
     align(request)
+    if options.system_messages == "hoist":
+        hoist(request)
     names = Tools()
     body: dict[str, Any] = {"model": request.model}
     if request.stream:
@@ -292,8 +296,10 @@ def _write_calling(
 
 def _write_limits(body: dict[str, Any], request: Request, options: Options) -> None:
     if request.max_tokens is not None:
-        body["max_output_tokens"] = max(OUTPUT_MIN, request.max_tokens)
-    effort = _write_thinking(body, request)
+        body["max_output_tokens"] = max(
+            OUTPUT_MIN, lowered(request.max_tokens, request.model, options)
+        )
+    effort = _write_thinking(body, request, options)
     takes = openai_takes_sampling(request.model, effort, options)
     for key, value in (
         ("temperature", request.temperature),
@@ -307,12 +313,12 @@ def _write_limits(body: dict[str, Any], request: Request, options: Options) -> N
         request.drop("top_k")
 
 
-def _write_thinking(body: dict[str, Any], request: Request) -> str:
+def _write_thinking(body: dict[str, Any], request: Request, options: Options) -> str:
     thinking = request.thinking
     if thinking is None:
         return ""
-    effort = openai_effort(request.model, thinking.effort)
-    if thinking.effort and not effort:
+    effort = openai_effort(request.model, thinking.effort, options)
+    if options.thinking == "none" or thinking.effort and not effort:
         request.drop(request.path("effort"))
         return ""
     reasoning: dict[str, Any] = {}
