@@ -71,6 +71,9 @@ CODES: dict[str, Fault] = {
     "gateway_shutdown": Fault(
         503, "server_error", "The gateway stopped before the answer was complete"
     ),
+    "gateway_overloaded": Fault(
+        503, "server_error", "The gateway has no connection left at the moment"
+    ),
     "ledger_unavailable": Fault(
         503, "server_error", "The gateway cannot keep its records at the moment"
     ),

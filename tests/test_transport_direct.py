@@ -459,7 +459,7 @@ class TestDialing:
     ) -> None:
         """A name with a dead address before the good one."""
 
-        async def addresses(host: str, port: int, **_: object) -> list[object]:
+        def addresses(host: str, port: int, **_: object) -> list[object]:
             asked.append(host)
             return [
                 *literal_address(Origin("http", "::1", port)),
@@ -467,8 +467,7 @@ class TestDialing:
             ]
 
         asked: list[str] = []
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "getaddrinfo", addresses)
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
         async with upstream(closes_after(UNTIL_CLOSE)) as server:
             url = server.url.with_host("both.test")
             for _ in range(2):
@@ -480,15 +479,14 @@ class TestDialing:
     async def test_addresses_are_forgotten_when_none_answers(
         self, transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def addresses(host: str, port: int, **_: object) -> list[object]:
+        def addresses(host: str, port: int, **_: object) -> list[object]:
             asked.append(host)
             return list(literal_address(Origin("http", "127.0.0.1", port)))
 
         asked: list[str] = []
         async with upstream(replays()) as server:
             pass
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "getaddrinfo", addresses)
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
         for _ in range(2):
             with pytest.raises(UpstreamError):
                 await post(transport, server.url.with_host("gone.test"))

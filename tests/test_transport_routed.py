@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 
 import pytest
 from yarl import URL
 
 from gateway.errors import UpstreamError
 from gateway.transport import routed
+from gateway.transport.no_proxy import matches
 from gateway.transport.routed import RoutedTransport, maybe_proxy
 from tests.transport_peer import (
     CHUNKED,
@@ -17,6 +19,7 @@ from tests.transport_peer import (
     Peer,
     chunk,
     client_tls,
+    closes_after,
     replays,
     server_tls,
     sized,
@@ -57,6 +60,69 @@ def test_environment_decides(
     found = maybe_proxy(url, proxies)
 
     assert expected == (str(found).rstrip("/") if found else None)
+
+
+@pytest.mark.parametrize(
+    "no_proxy, host, expected",
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.9.9.9/8", "10.1.2.3", True),  # bits behind the prefix do not count
+        ("192.168.1.0/24,10.0.0.0/8", "10.1.2.3", True),
+        ("192.168.1.0/24 10.0.0.0/8", "10.1.2.3", True),
+        ("10.1.2.3", "10.1.2.3", True),
+        ("10.1.2.3/32", "10.1.2.4", False),
+        ("10.0.0.0/33", "10.1.2.3", False),
+        ("10.0.0.0/", "10.1.2.3", False),
+        ("0.0.0.0/0", "10.1.2.3", True),
+        ("0.0.0.0/0", "name.test", False),
+        ("10.0.0.0/8", "::1", False),
+        (".2.3", "10.1.2.3", False),  # an address has no domain
+        ("fd00::/8", "fd12::1", True),
+        ("FD00::/8", "fd12::1", True),
+        ("[fd00::]/8", "fd12::1", True),
+        ("fd00::/8", "fe80::1", False),
+        ("::1", "::1", True),
+        ("[::1]", "::1", True),
+        ("0:0::1", "::1", True),
+        ("[::1]:80", "::1", True),
+        ("[::1]:81", "::1", False),
+        ("10.1.2.3:80", "10.1.2.3", True),
+        ("10.1.2.3:81", "10.1.2.3", False),
+        ("up.test", "up.test", True),
+        ("up.test", "api.up.test", True),
+        (".up.test", "api.up.test", True),
+        (".up.test", "up.test", True),
+        ("up.test", "setup.test", False),
+        ("UP.Test", "up.test", True),
+        ("up.test", "UP.TEST", True),
+        ("up.test.", "up.test", True),
+        ("up.test", "up.test.", True),
+        ("up.test:80", "up.test", True),
+        ("up.test:81", "up.test", False),
+        ("other.test, up.test", "up.test", True),
+        ("*", "up.test", True),
+        ("*", "10.1.2.3", True),
+        ("other.test,*", "up.test", True),
+        ("*.up.test", "api.up.test", False),  # curl knows no other wildcard
+        (".", "up.test", False),
+        ("", "up.test", False),
+        (",", "up.test", False),
+    ],
+)
+def test_no_proxy_is_read_as_curl_reads_it(
+    no_proxy: str, host: str, expected: bool
+) -> None:
+    assert expected == matches(no_proxy, host, 80)
+
+
+def test_a_network_in_no_proxy_reaches_both_schemes() -> None:
+    proxies = {"all": "http://p:1", "no": "10.0.0.0/8,fd00::/8"}
+
+    for host in ("10.1.2.3", "[fd12::1]"):
+        for scheme in ("http", "https"):
+            assert maybe_proxy(URL(f"{scheme}://{host}/v1"), proxies) is None
+    assert maybe_proxy(URL("http://11.1.2.3/v1"), proxies)
 
 
 def test_proxy_of_another_kind_is_not_gone_round() -> None:
@@ -161,6 +227,41 @@ async def test_tunnel_that_is_not_made(
             await through(URL("https://up.test/v1/x"))
 
     assert caught.value.code in ("upstream_connect", "upstream_reset")
+
+
+async def test_the_name_of_a_proxy_is_looked_up_once_and_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def addresses(host: str, port: int, **_: object) -> list[object]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nproxied"
+    async with upstream(closes_after(answer)) as server:
+        monkeypatch.setenv("HTTP_PROXY", f"http://proxy.test:{server.url.port}")
+        transport = RoutedTransport()
+        try:
+            for _ in range(2):
+                reply = await transport.open(
+                    "POST", HTTP, [], b"", connect_timeout_s=5, idle_timeout_s=5
+                )
+                assert b"proxied" == await reply.body(1000)
+                reply.close()
+        finally:
+            await transport.stop()
+
+    assert ["proxy.test"] == asked
+
+
+async def test_a_network_in_no_proxy_is_reached_straight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,127.0.0.0/8")
+    async with upstream(replays(sized(b"straight"))) as server:
+        assert b"straight" == await through(server.url)
 
 
 async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

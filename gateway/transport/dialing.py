@@ -3,7 +3,8 @@ A new connection to an upstream: name, address, socket, TLS.
 
 Rule 1: a host with several addresses is tried the happy-eyeballs way: the next one
         starts when the one before has not answered for a moment.
-Rule 2: every way in which this fails is "upstream_connect".
+Rule 2: every way in which this fails is "upstream_connect", except that this process
+        has run out of sockets: that is "gateway_overloaded", and no account's fault.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ import asyncio
 import socket
 import ssl
 from ipaddress import ip_address
-from typing import Any
 
 import aiohappyeyeballs
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection, Keeper
 from gateway.transport.request import Origin
+from gateway.transport.resolver import Resolver
+from gateway.transport.shortage import (
+    AddressInfo,
+    Shortage,
+    create_socket,
+    noting,
+)
 
 NEXT_ADDRESS_DELAY_S = 0.25
 """How long one address has before the next is tried beside it (RFC 8305, 5)."""
-
-ADDRESSES_TTL_S = 10.0
-"""How long the addresses of a name are taken from memory."""
-
-_Addresses = list[tuple[Any, Any, int, str, Any]]  # as getaddrinfo gives them
 
 
 def tls_context() -> ssl.SSLContext:
@@ -37,11 +39,22 @@ def tls_context() -> ssl.SSLContext:
 
 
 class Dialer:
-    """Opens connections; remembers addresses for a few seconds."""
+    """
+    Opens connections.
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    Args:
+        resolver: the one that every transport of the process shares.
+    """
+
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        resolver: Resolver | None = None,
+        shortage: Shortage | None = None,
+    ) -> None:
         self._tls = tls
-        self._known: dict[Origin, tuple[float, _Addresses]] = {}
+        self._resolver = resolver or Resolver()
+        self._shortage = shortage or Shortage()
 
     async def dial(
         self, origin: Origin, keeper: Keeper, timeout_s: float
@@ -51,24 +64,34 @@ class Dialer:
 
         Raises:
             UpstreamError: "upstream_connect".
+            Overloaded: "gateway_overloaded".
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._connect(origin, keeper)
-        except TimeoutError as exc:  # ours, or the kernel's ETIMEDOUT
-            detail = str(exc) or f"no connection after {timeout_s} s"
-        except (OSError, ssl.SSLError, UnicodeError) as exc:
-            detail = repr(exc)
-        self._known.pop(origin, None)
+        addresses: list[AddressInfo] = []
+        with noting() as noted:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    addresses = await self._addresses(origin)
+                    return await self._connect(origin, addresses, keeper)
+            except TimeoutError as exc:  # ours, or the kernel's ETIMEDOUT
+                detail = str(exc) or f"no connection after {timeout_s} s"
+            except (OSError, ssl.SSLError, UnicodeError) as exc:
+                if own := noted.shortage(exc):
+                    raise self._shortage.refusal(own) from None
+                detail = repr(exc)
+        if addresses:
+            self._resolver.doubt(origin.host)
         raise UpstreamError("upstream_connect", detail=f"{origin.host}: {detail}")
 
-    async def _connect(self, origin: Origin, keeper: Keeper) -> Connection:
+    async def _connect(
+        self, origin: Origin, addresses: list[AddressInfo], keeper: Keeper
+    ) -> Connection:
         loop = asyncio.get_running_loop()
         sock = await aiohappyeyeballs.start_connection(
-            await self._addresses(origin),
+            addresses,
             happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S,
             interleave=1,
             loop=loop,
+            socket_factory=create_socket,
         )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # a peer that vanished is noticed even while no time-out runs
@@ -82,30 +105,13 @@ class Dialer:
         )
         return connection
 
-    async def _addresses(self, origin: Origin) -> _Addresses:
-        now = asyncio.get_running_loop().time()
-        until, addresses = self._known.get(origin, (0.0, []))
-        if now < until:
-            return addresses
-        addresses = literal_address(origin) or await _resolve(origin)
-        self._known[origin] = (now + ADDRESSES_TTL_S, addresses)
-        return addresses
+    async def _addresses(self, origin: Origin) -> list[AddressInfo]:
+        if literal := literal_address(origin):
+            return literal
+        return await self._resolver.addresses(origin.host, origin.port)
 
 
-async def _resolve(origin: Origin) -> _Addresses:
-    loop = asyncio.get_running_loop()
-    return list(
-        await loop.getaddrinfo(
-            origin.host,
-            origin.port,
-            type=socket.SOCK_STREAM,
-            proto=socket.IPPROTO_TCP,
-            flags=socket.AI_ADDRCONFIG,
-        )
-    )
-
-
-def literal_address(origin: Origin) -> _Addresses:
+def literal_address(origin: Origin) -> list[AddressInfo]:
     """The address that *origin*'s host is itself, if it is one: needs no thread."""
     try:
         address = ip_address(origin.host)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ssl import SSLContext
@@ -17,12 +18,15 @@ from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import http_exceptions
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
 from gateway.transport.reply import STOP, Feed, Reply
 from gateway.transport.request import request_headers, target_of
+from gateway.transport.resolver import Resolver
+from gateway.transport.shortage import Shortage, create_socket, noting
 
 HEAD_LIMIT_BYTES = 65536
 """The longest line of an answer's head."""
@@ -76,10 +80,18 @@ class ProxiedTransport:
 
     Args:
         tls: what https upstreams are checked with.
+        resolver: the one that every transport of the process shares.
     """
 
-    def __init__(self, tls: SSLContext) -> None:
+    def __init__(
+        self,
+        tls: SSLContext,
+        resolver: Resolver | None = None,
+        shortage: Shortage | None = None,
+    ) -> None:
         self._tls = tls
+        self._resolver = resolver or Resolver()
+        self._shortage = shortage or Shortage()
         self._session: aiohttp.ClientSession | None = None
         self._stopped = False
 
@@ -100,7 +112,7 @@ class ProxiedTransport:
         trace = SimpleNamespace(reused=False)
         for last_try in (False, True):
             try:
-                with upstream_errors():
+                with noting() as noted, upstream_errors():
                     response = await self._running_session().request(
                         method,
                         url.with_user(None),
@@ -113,6 +125,8 @@ class ProxiedTransport:
                     )
                 return decoded(ProxiedReply(response, idle_timeout_s))
             except UpstreamError as exc:
+                if own := noted.shortage(exc.__cause__):
+                    raise self._shortage.refusal(own) from None
                 if last_try or not (trace.reused and _untouched(exc.__cause__)):
                     raise
             trace.reused = False
@@ -135,7 +149,12 @@ class ProxiedTransport:
         trace.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=self._tls
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ssl=self._tls,
+                resolver=_Names(self._resolver),
+                use_dns_cache=False,  # the resolver has one
+                socket_factory=create_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -146,6 +165,36 @@ class ProxiedTransport:
             skip_auto_headers=("Accept", "Content-Type", "User-Agent"),
             trace_configs=[trace],
         )
+
+
+class _Names(AbstractResolver):
+    """The process's resolver in aiohttp's form."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+    ) -> list[ResolveResult]:
+        found = await self._resolver.addresses(host, port)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address[0],
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """Nothing to release."""
 
 
 async def _note_reuse(

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
 from typing import Any
-from urllib.request import getproxies_environment, proxy_bypass
+from urllib.request import getproxies_environment
 
 from yarl import URL
 
 from gateway.errors import UpstreamError
-from gateway.transport.dialing import tls_context
+from gateway.transport.dialing import Dialer, tls_context
 from gateway.transport.direct import DirectTransport
+from gateway.transport.no_proxy import matches
+from gateway.transport.pool import Pool
 from gateway.transport.proxied import ProxiedTransport
 from gateway.transport.reply import Reply
 from gateway.transport.request import origin_of
+from gateway.transport.resolver import Resolver
+from gateway.transport.shortage import Shortage
 
 
 def maybe_proxy(url: URL, proxies: dict[str, str]) -> URL | None:
@@ -33,7 +37,7 @@ def maybe_proxy(url: URL, proxies: dict[str, str]) -> URL | None:
         UpstreamError: "upstream_connect" for a proxy that is not an HTTP one.
     """
     named = proxies.get(url.scheme) or proxies.get("all")
-    if not named or proxy_bypass(f"{url.raw_host}:{url.port}", proxies):
+    if not named or matches(proxies.get("no", ""), url.raw_host or "", url.port or 0):
         return None
     proxy = URL(named if "://" in named else f"http://{named}")
     if proxy.scheme not in ("http", "https") or not proxy.host:
@@ -48,8 +52,11 @@ class RoutedTransport:
     def __init__(self) -> None:
         tls = tls_context()
         self._proxies = getproxies_environment()
-        self._direct = DirectTransport(tls)
-        self._proxied = ProxiedTransport(tls)
+        self._shortage = Shortage()
+        resolver = Resolver()
+        dialer = Dialer(tls, resolver, self._shortage)
+        self._direct = DirectTransport(tls, Pool(dialer))
+        self._proxied = ProxiedTransport(tls, resolver, self._shortage)
 
     def open(
         self,
@@ -88,3 +95,4 @@ class RoutedTransport:
     async def stop(self) -> None:
         await self._direct.stop()
         await self._proxied.stop()
+        self._shortage.stop()

@@ -1,0 +1,224 @@
+"""
+From a host name to its addresses, by the system's own resolver.
+
+The system's resolver (``getaddrinfo``) knows /etc/hosts, search domains and every
+source that nsswitch.conf names, as curl and ssh do; a DNS library knows some of them.
+But it blocks a thread, and can do so for a minute. Hence:
+
+Rule 1: one question per name is in flight, however many wait for it; a waiter that is
+        cancelled does not cancel it.
+Rule 2: a question has a thread of its own, so a name that hangs takes one thread and
+        no more. ``MAX_QUESTIONS`` bounds them all.
+Rule 3: answers and failures are remembered. While a new answer cannot be had, the
+        old one is used (RFC 8767).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import encodings.idna  # noqa: F401  getaddrinfo needs it, also with no descriptor left
+import errno
+import os
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from gateway.transport.shortage import AddressInfo, is_own
+
+ADDRESSES_TTL_S = 30.0
+"""How long an answer is taken without asking again."""
+
+STALE_TTL_S = 3600.0
+"""How long an answer is used while no newer one can be had."""
+
+STALE_WAIT_S = 1.0
+"""How long a newer answer is waited for where an old one is there."""
+
+FAILURE_TTL_S = 5.0
+"""How long a failed look-up is taken without asking again."""
+
+LOOKUP_TIMEOUT_S = 5.0
+"""How long a look-up is waited for."""
+
+MAX_QUESTIONS = 64
+"""Look-ups that run at once; further names wait."""
+
+MAX_NAMES = 1024
+"""Names that are remembered."""
+
+
+class LookupFailed(OSError):
+    """A name could not be resolved."""
+
+
+@dataclass(slots=True)
+class _Name:
+    """
+    What is known of one name; times are the loop's.
+
+    Attributes:
+        outcome: what waiters wait for: None, or why there is no answer.
+        asking: a thread is asking, or the name waits for one.
+    """
+
+    addresses: list[AddressInfo] = field(default_factory=list)
+    known_at: float = 0.0
+    fresh_until: float = 0.0
+    failure: str = ""
+    failed_until: float = 0.0
+    outcome: asyncio.Future[OSError | None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    asking: bool = False
+
+
+class Resolver:
+    """Looks names up for one event loop."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, _Name] = {}
+        self._running = 0
+        self._line: dict[str, _Name] = {}  # names that wait for a thread
+
+    async def addresses(self, host: str, port: int) -> list[AddressInfo]:
+        """
+        The addresses of *host*, for connections to *port*.
+
+        Raises:
+            OSError: there are none (``LookupFailed``), or this process has run out of
+                something (``shortage.is_own``).
+        """
+        return [_with_port(info, port) for info in await self._known(host)]
+
+    def doubt(self, host: str) -> None:
+        """No address of *host* was reachable: ask again before the next use."""
+        if name := self._names.get(host):
+            name.fresh_until = 0.0
+
+    async def _known(self, host: str) -> list[AddressInfo]:
+        now = asyncio.get_running_loop().time()
+        name = self._name(host)
+        if name.addresses and now < name.fresh_until:
+            return name.addresses
+        has_stale = bool(name.addresses) and now < name.known_at + STALE_TTL_S
+        if now < name.failed_until:
+            if has_stale:
+                return name.addresses
+            raise LookupFailed(name.failure)
+        outcome = self._ask(host, name)
+        # Unlike ``wait_for``, it cancels nothing.
+        await asyncio.wait([outcome], timeout=STALE_WAIT_S if has_stale else None)
+        error = outcome.result() if outcome.done() else None
+        if error is None or has_stale:
+            return name.addresses
+        raise type(error)(*error.args)
+
+    def _name(self, host: str) -> _Name:
+        """What is known of *host*; the least recently used name makes room."""
+        name = self._names.pop(host, None) or _Name()
+        if len(self._names) >= MAX_NAMES:
+            idle = (one for one, known in self._names.items() if not known.asking)
+            self._names.pop(next(idle, ""), None)
+        self._names[host] = name
+        return name
+
+    # --- the question -----------------------------------------------------------------
+
+    def _ask(self, host: str, name: _Name) -> asyncio.Future[OSError | None]:
+        """The question that is in flight; a new one if there is none."""
+        outcome = name.outcome
+        if outcome is None:
+            loop = asyncio.get_running_loop()
+            outcome = name.outcome = loop.create_future()
+            name.timer = loop.call_later(LOOKUP_TIMEOUT_S, self._overdue, name)
+            if not name.asking:
+                name.asking = True
+                self._line[host] = name
+                self._start_next(loop)
+        return outcome
+
+    def _start_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give threads to those in line, as long as there are some."""
+        while self._line and self._running < MAX_QUESTIONS:
+            host = next(iter(self._line))
+            name = self._line.pop(host)
+            thread = threading.Thread(
+                target=self._look_up, args=(loop, host, name), daemon=True
+            )
+            self._running += 1
+            try:
+                thread.start()
+            except RuntimeError as error:  # no thread is left
+                self._came(name, OSError(errno.ENOMEM, str(error)))
+
+    def _look_up(self, loop: asyncio.AbstractEventLoop, host: str, name: _Name) -> None:
+        """In a thread of its own: ask, and hand over what came of it."""
+        found: list[AddressInfo] | OSError
+        try:
+            found = _getaddrinfo(host)
+        except OSError as error:
+            found = error
+        except UnicodeError as error:
+            found = LookupFailed(f"not a host name: {error}")
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._came, name, found)
+
+    def _came(self, name: _Name, found: list[AddressInfo] | OSError) -> None:
+        loop = asyncio.get_running_loop()
+        self._running -= 1
+        name.asking = False
+        self._start_next(loop)
+        if isinstance(found, OSError):
+            self._fail(name, found)
+            return
+        name.addresses, name.known_at = found, loop.time()
+        name.fresh_until = loop.time() + ADDRESSES_TTL_S
+        name.failed_until = 0.0
+        self._end(name, None)
+
+    def _overdue(self, name: _Name) -> None:
+        """Nobody waits longer; the thread stays the only one for this name."""
+        if any(name is waiting for waiting in self._line.values()):
+            text = f"{self._running} names are being looked up"
+            self._fail(name, OSError(errno.ENOBUFS, text))
+        else:
+            self._fail(name, LookupFailed(f"no answer after {LOOKUP_TIMEOUT_S:g} s"))
+
+    def _fail(self, name: _Name, error: OSError) -> None:
+        if not is_own(error):
+            error = LookupFailed(error.strerror or str(error))
+            name.failure = str(error)
+            now = asyncio.get_running_loop().time()
+            name.failed_until = now + FAILURE_TTL_S
+        self._end(name, error)
+
+    def _end(self, name: _Name, error: OSError | None) -> None:
+        """Let go whoever waits."""
+        if name.timer is not None:
+            name.timer.cancel()
+            name.timer = None
+        if name.outcome is not None:
+            outcome, name.outcome = name.outcome, None
+            outcome.set_result(error)
+
+
+def _getaddrinfo(host: str) -> list[AddressInfo]:
+    try:
+        return list(
+            socket.getaddrinfo(
+                host,
+                0,
+                type=socket.SOCK_STREAM,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_ADDRCONFIG,
+            )
+        )
+    except socket.gaierror:
+        # The C library tells a missing descriptor as "temporary failure".
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        raise
+
+
+def _with_port(info: AddressInfo, port: int) -> AddressInfo:
+    family, kind, protocol, name, address = info
+    return family, kind, protocol, name, (address[0], port, *address[2:])

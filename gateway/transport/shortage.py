@@ -1,0 +1,147 @@
+"""
+The process's own shortage: no descriptor, no memory or no local port is left.
+
+Rule 1: an account is not blamed for a socket that this process could not create.
+Rule 2: the log names a shortage once when it begins and once when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from gateway import log
+from gateway.errors import Overloaded
+
+OWN_ERRORS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""What the kernel answers when this process or machine has run out of something."""
+
+QUIET_S = 10.0
+"""A shortage is over when for so long no socket was refused."""
+
+AddressInfo = tuple[Any, Any, int, str, Any]
+"""One address as ``socket.getaddrinfo`` returns it."""
+
+
+class Noted:
+    """What ``create_socket`` was asked for inside a ``noting`` block."""
+
+    def __init__(self) -> None:
+        self.errors: list[OSError] = []
+        self.addresses: list[AddressInfo] = []
+
+    def shortage(self, error: BaseException | None) -> OSError | None:
+        """
+        The shortage that a connection failed from, None if it failed otherwise.
+
+        EADDRNOTAVAIL says that no local port is left, or that there is no route.
+
+        Args:
+            error: what the failure was raised with; of several addresses it may name
+                another one's failure.
+        """
+        if self.errors:
+            return self.errors[0]
+        if not isinstance(error, OSError) or not is_own(error):
+            return None
+        if error.errno != errno.EADDRNOTAVAIL:
+            return error
+        return error if any(map(_has_source, self.addresses)) else None
+
+
+_noted: ContextVar[Noted | None] = ContextVar("noted", default=None)
+
+
+def is_own(error: BaseException | None) -> bool:
+    """Whether *error* is a shortage of this process, not a peer's failure."""
+    return isinstance(error, OSError) and error.errno in OWN_ERRORS
+
+
+@contextmanager
+def noting() -> Iterator[Noted]:
+    """Note what ``create_socket`` meets inside the block, tasks of it included."""
+    noted = Noted()
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
+def create_socket(info: AddressInfo) -> socket.socket:
+    """A socket for *info*, as ``aiohappyeyeballs`` and aiohttp create one."""
+    family, kind, protocol, _, _ = info
+    noted = _noted.get()
+    if noted is not None:
+        noted.addresses.append(info)
+    try:
+        return socket.socket(family, kind, protocol)
+    except OSError as error:
+        if noted is not None and is_own(error):
+            noted.errors.append(error)
+        raise
+
+
+def _has_source(info: AddressInfo) -> bool:
+    """Whether the machine has an address of its own to reach *info* from."""
+    family, _, _, _, address = info
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)  # sends nothing
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+class Shortage:
+    """The shortage of the moment, if there is one."""
+
+    def __init__(self) -> None:
+        self._began_at = 0.0
+        self._last_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def refusal(self, error: OSError) -> Overloaded:
+        """
+        What a client gets of *error*. The longer the shortage has lasted, the later
+        it is asked to come back.
+        """
+        loop = asyncio.get_running_loop()
+        self._last_at = loop.time()
+        if self._timer is None:
+            self._began_at = self._last_at
+            self._timer = loop.call_later(QUIET_S, self._look)
+            log.get().error("resources.exhausted", detail=_text(error))
+        return Overloaded(
+            "gateway_overloaded",
+            detail=_text(error),
+            retry_after_s=self._last_at - self._began_at,
+        )
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        over_at = self._last_at + QUIET_S
+        if loop.time() < over_at:
+            self._timer = loop.call_at(over_at, self._look)
+            return
+        self._timer = None
+        lasted_s = round(self._last_at - self._began_at, 1)
+        log.get().info("resources.recovered", lasted_s=lasted_s)
+
+
+def _text(error: OSError) -> str:
+    return error.strerror or (os.strerror(error.errno) if error.errno else repr(error))
