@@ -44,6 +44,8 @@ from gateway.record import Attempt
 from gateway.turn import Turn
 from gateway.upstream import Upstream
 
+MAX_STRIPS = 2  # times that one request is sent anew with less reasoning
+
 
 class Answer(NamedTuple):
     """A whole answer for the client."""
@@ -60,7 +62,7 @@ class Way:
     changed: dict[str, Any] | None = None  # the body, where it is not the client's own
     tried: set[str] = field(default_factory=set)
     paused: bool = False  # the one pause on the same account is spent
-    stripped: bool = False  # foreign reasoning has been left out
+    stripped: int = 0  # how often unreadable reasoning has been left out
     fitting: list[str] = field(default_factory=list)
     verdict: Verdict | None = None  # of the last attempt
 
@@ -129,7 +131,7 @@ class Relay:
                 raise self._broken(turn, way, verdict)
             # Only waiting counts against the queue's deadline.
             turn.deadline += time.monotonic() - turn.attempt_at
-            if self._strip(turn, way, verdict):
+            if self._strip(turn, way, account, verdict):
                 way.tried.discard(account.name)
             elif not self._may_switch(turn, way, account, verdict):
                 raise self._last_word(turn, way)
@@ -180,6 +182,8 @@ class Relay:
         self, turn: Turn, way: Way, account: Account, verdict: Verdict
     ) -> bool:
         """Whether another account is worth asking."""
+        if verdict.strip and len(way.tried) <= self._limits.max_switches:
+            return self._pool.other_may_read(turn, way.tried)
         if not verdict.switch or len(way.tried) > self._limits.max_switches:
             return False
         if verdict.reason != "no_model" or account.upstream_model(turn.ask.model) != (
@@ -250,6 +254,7 @@ class Relay:
         """The request for *account*, and the attempt in the record."""
         document = self._pool.document(turn, account.name, way.document)
         request = outgoing.write(turn, account, document)
+        turn.record.dropped = (*turn.record.dropped, *turn.left_out)
         if not self._pool.knows_state(turn, account.name):
             request.headers.popall(STATE, None)
         self._begin(turn, account, request.protocol)
@@ -275,6 +280,7 @@ class Relay:
 
         def done(how: str) -> None:
             turn.mark_ending(how)
+            self._pool.made(turn, facts.proofs)
             self._books.settle(turn, facts.usage)
             self._books.close(turn.record)
 
@@ -303,7 +309,7 @@ class Relay:
         name = exchange.account.name
         self._pool.served(turn, name, facts.response_id)
         if exchange.reply and (state := exchange.reply.headers.get(STATE)):
-            self._pool.keep_state(name, state)
+            self._pool.keep_state(turn, name, state)
 
     def _course(self, turn: Turn, request: Outgoing, facts: Facts) -> Course:
         if request.converted is None:
@@ -407,9 +413,10 @@ class Relay:
         return upstream.read_body(document, facts).outcome != "failed"
 
     def _learn(self, turn: Turn, facts: Facts) -> None:
-        """A whole answer: its id, and what it cost."""
+        """What is known of an answer at its end: its id, its proofs, what it cost."""
         turn.attempt.ended_at = time.time()
         turn.record.unknown_stop = facts.unknown_stop
+        self._pool.made(turn, facts.proofs)
         if facts.response_id:
             turn.record.response_id = facts.response_id
         self._books.settle(turn, facts.usage)
@@ -438,13 +445,15 @@ class Relay:
         else:
             self._pool.failed(turn, account.name, verdict)
 
-    def _strip(self, turn: Turn, way: Way, verdict: Verdict) -> bool:
-        """Leave foreign reasoning out of the request, once; whether that was new."""
-        if not verdict.strip or way.stripped:
+    def _strip(self, turn: Turn, way: Way, account: Account, verdict: Verdict) -> bool:
+        """
+        Whether *account* is to be asked again, without the reasoning that it could not
+        read; MAX_STRIPS times for one request.
+        """
+        if not verdict.strip or way.stripped >= MAX_STRIPS:
             return False
-        way.stripped = True
-        way.change(self._pool.readable(turn, way.document))
-        return True
+        way.stripped += 1
+        return self._pool.refused_reasoning(turn, account.name, way.document)
 
     def _broken(self, turn: Turn, way: Way, verdict: Verdict) -> GatewayError:
         """What the client gets of a failure amid its stream."""

@@ -121,7 +121,8 @@ class SideHandlers:
             estimate = max(1, estimate_tokens(turn.ask.document))
             return _answer(visit, 200, orjson.dumps({"input_tokens": estimate}))
         account = accounts[counts[0]]
-        request = outgoing.write(turn, account, turn.ask.document)
+        document = self._pool.document(turn, account.name, turn.ask.document)
+        request = outgoing.write(turn, account, document)
         return await self._pass(
             visit,
             account,

@@ -43,6 +43,8 @@ class Turn:
     received_bytes: int = 0
     longest_gap_s: float = 0.0
     last_came: float = 0.0
+    thinking_off: bool = False  # Messages: the history does not allow thinking
+    left_out: tuple[str, ...] = ()  # what an account of the same protocol is not sent
 
     @property
     def attempt(self) -> Attempt:

@@ -91,8 +91,8 @@ def test_most_sessions_find_home_without_memory() -> None:
 
 def test_a_session_that_moved_stays_where_it_moved() -> None:
     affinity = Affinity()
-    assert "" == affinity.bind("s", "a", 0.0)
-    assert "a" == affinity.bind("s", "b", 1.0)
+    affinity.bind("s", "a", 0.0)
+    affinity.bind("s", "b", 1.0)
     assert Bound("b", True) == affinity.bound("s", ["a", "b"], 2.0)
     assert "b" == affinity.latest("s")
 
@@ -130,10 +130,11 @@ def test_a_removed_account_frees_its_sessions() -> None:
     affinity.bind("s", "b", 0.0)
     affinity.bind("t", "b", 0.0)
     affinity.forget("b")
-    assert "a" == affinity.latest("s")
-    assert "" == affinity.latest("t")
+    assert Bound("a", True) == affinity.bound("s", ["a", "b"], 0.0)
+    assert affinity.bound("t", ["a", "b"], 0.0) is None
     affinity.forget("a")
-    assert "" == affinity.latest("s")
+    assert affinity.bound("s", ["a", "b"], 0.0) is None
+    assert "b" == affinity.latest("s"), "it made what is in the history"
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +158,69 @@ def test_a_response_is_known_to_its_user_alone_and_for_a_while() -> None:
     assert "" == affinity.maker("alice", "resp_1", RESPONSE_S + 1)
 
 
+BIG, SMALL = frozenset(["a", "b"]), frozenset(["a"])
+SETS = (BIG, SMALL, frozenset(["b", "c"]))
+
+
+def test_a_small_model_does_not_move_the_big_one() -> None:
+    affinity = Affinity()
+    affinity.bind("s", "b", 0.0, BIG, "big")
+    affinity.bind("s", "a", 1.0, SMALL, "small")
+    assert Bound("b", True) == affinity.bound("s", BIG, 2.0, BIG, "big")
+    assert Bound("a", True) == affinity.bound("s", SMALL, 2.0, SMALL, "small")
+    assert ("b", "a") == (
+        affinity.latest("s", BIG, "big"),
+        affinity.latest("s", SMALL, "small"),
+    )
+
+
+def test_models_that_fit_the_same_accounts_share_a_place() -> None:
+    affinity = Affinity()
+    affinity.bind("s", "b", 0.0, BIG, "big")
+    assert Bound("b", True) == affinity.bound("s", BIG, 2.0, BIG, "mini")
+    assert "b" == affinity.latest("s", BIG, "mini")
+
+
+def test_a_new_model_goes_where_the_session_is_known_but_nothing_is_warm() -> None:
+    """Nor does anybody know who made what its history may hold."""
+    affinity, other = Affinity(), frozenset(["a", "b", "c"])
+    affinity.bind("s", "b", 0.0, BIG, "big")
+    assert Bound("b", False) == affinity.bound("s", other, 1.0, other, "new")
+    assert "" == affinity.latest("s", other, "new")
+
+
+def test_a_model_whose_accounts_a_reload_has_changed_keeps_its_place() -> None:
+    affinity, more = Affinity(), BIG | {"c"}
+    affinity.bind("s", "b", 0.0, BIG, "big")
+    affinity.bind("s", "a", 1.0, SMALL, "small")
+    assert Bound("b", True) == affinity.bound("s", more, 2.0, more, "big")
+    assert "b" == affinity.latest("s", more, "big")
+    affinity.bind("s", "c", 3.0, more, "big")
+    assert Bound("c", True) == affinity.bound("s", [*more], 4.0, BIG, "big")
+    assert "c" == affinity.latest("s", BIG, "big")
+
+
+def test_an_account_that_is_out_leaves_the_session_to_an_earlier_one() -> None:
+    affinity = Affinity()
+    affinity.bind("s", "a", 0.0, BIG, "big")
+    affinity.bind("s", "b", 1.0, BIG, "big")
+    assert Bound("a", True) == affinity.bound("s", ["a"], 2.0, BIG, "big")
+
+
+def test_places_and_accounts_of_a_session_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "MAX_PLACES", 3)
+    monkeypatch.setattr(room, "MAX_ACCOUNTS", 2)
+    affinity = Affinity()
+    for n in range(9):
+        affinity.bind("s", f"x{n}", float(n), frozenset([f"x{n}"]), f"m{n}")
+        affinity.bind("t", f"x{n}", float(n), BIG, "big")
+    places, one = affinity._sessions.values()
+    assert (3, ["x8", "x7"]) == (len(places), next(iter(one.values())).accounts)
+    assert 4 == sum(affinity._held.values())
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from("stuvw"),
@@ -174,11 +238,14 @@ def test_sessions_are_counted_right_whatever_happens(
     affinity, now = Affinity(), 0.0
     for key, account, what in steps:
         if what == "bind":
-            affinity.bind(key, account, now)
+            fitting = SETS[(ord(key) + int(now)) % len(SETS)] | {account}
+            affinity.bind(key, account, now, fitting)
         elif what == "forget":
             affinity.forget(account)
         else:
-            now += SESSION_S / 3
+            now += SESSION_S // 3
             affinity.first_choice(key, FOUR, now)
-    homes = Counter(b.accounts[0] for b in affinity._sessions.values())
+    places = [p for one in affinity._sessions.values() for p in one.values()]
+    homes = Counter(place.accounts[0] for place in places if place.accounts)
     assert homes == +affinity._held
+    assert all(0 <= count for count in affinity._held.values())

@@ -250,9 +250,9 @@ def test_an_account_told_to_be_out_stays_out_even_alone() -> None:
 def test_who_made_a_response_answers_for_it() -> None:
     house = House(*(account(name) for name in "abc"))
     house.affinity.bind(named().key, "a", NOW)
-    assert [["c"]] == house.choose(owner="c").tiers
+    assert [["c"]] == house.choose(owners=["c"]).tiers
     house.fail("c", 429, **{"retry-after": "30"})
-    choice = house.choose(owner="c")
+    choice = house.choose(owners=["c"])
     assert ([], ["c"]) == (choice.tiers, choice.fitting)
 
 

@@ -1,7 +1,8 @@
-"""What another account encrypted or signed does not travel."""
+"""What an account cannot read is left out of its body, and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -9,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts import foreign as room
-from gateway.accounts.foreign import Foreign, pinned, strip_foreign, tails
+from gateway.accounts.foreign import Reader, compaction, proofs, readable
+from gateway.protocols.compaction import compaction_item
+
+
+def strip_foreign(
+    protocol: str,
+    body: dict[str, Any],
+    is_foreign: Callable[[str], bool] = lambda proof: True,
+    **reader: bool,
+) -> tuple[dict[str, Any], int]:
+    found = readable(protocol, body, Reader(is_foreign, **reader))
+    return found.body, found.removed
 
 
 def blob(name: str) -> str:
@@ -190,102 +201,104 @@ def test_messages_thinking_stays_on_where_it_can(messages: list[Any]) -> None:
     assert (1, budget) == (count, stripped["thinking"])
 
 
-def test_messages_an_unsigned_block_binds_nobody() -> None:
-    block = {"type": "thinking", "thinking": "hm", "signature": ""}
+UNSIGNED = [
+    pytest.param({"type": "thinking", "thinking": "hm", "signature": ""}, id="empty"),
+    pytest.param({"type": "thinking", "thinking": "hm"}, id="missing"),
+    pytest.param({"type": "thinking", "thinking": "hm", "signature": 5}, id="odd"),
+    pytest.param(
+        {"type": "thinking", "thinking": "hm", "signature": "gw1.openai.rs.eA"},
+        id="wrapped",
+    ),
+]
+
+
+@pytest.mark.parametrize("block", UNSIGNED)
+def test_messages_what_nobody_signed_goes_to_those_alone_who_do_not_verify(
+    block: dict[str, Any],
+) -> None:
     body = {"messages": [said(block, TEXT), {"role": "user"}, "odd"]}
-    assert (body, 0) == strip_foreign("messages", body)
+    own = {"is_foreign": lambda proof: False}
+    stripped, count = strip_foreign("messages", body, **own)
+    assert (1, said(TEXT)) == (count, stripped["messages"][0])
+    assert (body, 0) == strip_foreign("messages", body, verifies=False, **own)
+
+
+@pytest.mark.parametrize("block", UNSIGNED)
+def test_messages_a_conversion_gets_what_nobody_signed(block: dict[str, Any]) -> None:
+    body = {"messages": [said(block, TEXT)]}
+    own = {"is_foreign": lambda proof: False}
+    assert (body, 0) == strip_foreign("messages", body, native=False, **own)
+
+
+def test_messages_who_does_not_verify_reads_what_others_signed() -> None:
+    """But not what has no text."""
+    sealed = {"type": "thinking", "thinking": "", "signature": blob("a")}
+    body = {"messages": [said(thinking("a"), sealed, REDACTED, TEXT)]}
+    stripped, count = strip_foreign("messages", body, verifies=False)
+    assert (2, [said(thinking("a"), TEXT)]) == (count, stripped["messages"])
+
+
+def test_messages_thinking_is_turned_off_where_the_request_says_so() -> None:
+    budget = {"type": "enabled", "budget_tokens": 2048}
+    body = {"thinking": budget, "messages": [ASKED, said(TOOL_USE), TOOL_RESULT]}
+    assert body is readable("messages", body, Reader(lambda proof: True)).body
+    off = readable("messages", body, Reader(lambda proof: True, thinking_off=True))
+    assert ({"type": "disabled"}, True) == (off.body["thinking"], off.thinking_off)
 
 
 def test_chat_carries_nothing_that_is_bound() -> None:
     body = {"messages": [{"role": "assistant", "reasoning_content": "plain"}]}
     assert (body, 0) == strip_foreign("chat", body)
-    assert [] == tails("chat", body)
+    assert [] == proofs("chat", body)
 
 
-# -- over the turns of a session ------------------------------------------------------
-
-
-def turn(*names: str) -> dict[str, Any]:
-    return {"input": [item for name in names for item in (thought(name), ANSWER)]}
-
-
-def left(body: dict[str, Any]) -> list[str]:
-    return [tail[-1] for tail in tails("responses", body)]
-
-
-def test_a_session_that_never_moved_is_not_looked_at() -> None:
-    body = turn("a", "b")
-    assert (body, 0) == Foreign().leave_out("s", "one", "one", "responses", body)
-    assert (body, 0) == Foreign().leave_out("s", "", "one", "responses", body)
-
-
-def test_after_a_move_the_old_stays_out_and_the_new_stays_in() -> None:
-    memory = Foreign()
-
-    def sent(latest: str, account: str, *names: str) -> list[str]:
-        body = turn(*names)
-        return left(memory.leave_out("s", latest, account, "responses", body)[0])
-
-    assert ["a"] == sent("one", "one", "a")
-    assert [] == sent("one", "two", "a")  # the move
-    assert ["b"] == sent("two", "two", "a", "b")
-    assert ["b", "c"] == sent("two", "two", "a", "b", "c")
-    assert ["a"] == sent("two", "one", "a", "b", "c", "d")  # and back
-    assert ["a", "e"] == sent("one", "one", "a", "b", "c", "d", "e")
-    assert [] == sent("one", "three", "a", "b", "c", "d", "e")
-
-
-def test_an_attempt_that_fails_makes_nothing_its_own() -> None:
-    memory, body = Foreign(), turn("a")
-    assert [] == left(memory.leave_out("s", "one", "two", "responses", body)[0])
-    assert ["a"] == left(memory.leave_out("s", "one", "one", "responses", body)[0])
-
-
-def test_what_an_account_could_not_read_stays_out_for_ever() -> None:
-    """After a restart nobody knows who made what; the first refusal tells."""
-    memory = Foreign()
-    assert [] == left(memory.refused("s", "responses", turn("a", "b"))[0])
-    body = turn("a", "b", "c")
-    assert ["c"] == left(memory.leave_out("s", "one", "one", "responses", body)[0])
-    assert ["a"] == left(
-        memory.leave_out("other", "one", "one", "responses", turn("a"))[0]
-    )
-
-
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_KNOWN", 5)
-    monkeypatch.setattr(room, "MAX_WATCHED", 2)
-    memory = Foreign()
-    for n in range(9):
-        memory.refused(f"s{n}", "responses", turn(f"n{n}"))
-    assert 1 == len(
-        tails("responses", memory.leave_out("s0", "", "x", "responses", turn("n0"))[0])
-    )
-    assert 5 == len(memory._made_by)
-
-
-def test_a_turn_state_goes_back_to_its_maker_alone() -> None:
-    memory = Foreign()
-    memory.state_came("state-1", "one")
-    assert memory.state_fits("state-1", "one", "one")
-    assert not memory.state_fits("state-1", "one", "two")
-    assert not memory.state_fits("unknown", "one", "two")
-    assert memory.state_fits("unknown", "", "two")
+def test_proofs_are_named_by_their_end() -> None:
+    wanted = [blob("a")[-48:], "rs_1", blob("c")[-48:]]
+    items = [
+        thought("a"),
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "compaction", "encrypted_content": blob("c")},
+        {"type": "compaction", "encrypted_content": "gw1.compact.abc"},
+        USER,
+    ]
+    assert wanted == proofs("responses", {"input": items})
+    blocks = said(thinking("a"), {"type": "redacted_thinking", "data": "short"})
+    assert [blob("a")[-48:], "short"] == proofs("messages", {"messages": [blocks]})
 
 
 @pytest.mark.parametrize(
     ("item", "expected"),
     [
-        ({"type": "compaction", "encrypted_content": "abc"}, True),
-        ({"type": "compaction_summary", "encrypted_content": "abc"}, True),
-        ({"type": "compaction", "encrypted_content": "gw1.compact.abc"}, False),
-        ({"type": "compaction_trigger"}, False),
-        (USER, False),
+        ({"type": "compaction", "encrypted_content": "abc"}, "abc"),
+        ({"type": "compaction_summary", "encrypted_content": "abc"}, "abc"),
+        ({"type": "compaction", "encrypted_content": "gw1.compact.abc"}, ""),
+        ({"type": "compaction_trigger"}, ""),
+        (thought("a"), ""),
+        (USER, ""),
     ],
 )
-def test_a_compaction_pins_its_session(item: dict[str, Any], expected: bool) -> None:
-    assert expected == pinned({"input": [item]})
-    assert not pinned({"input": "text"})
+def test_the_latest_compaction_counts(item: dict[str, Any], expected: str) -> None:
+    assert expected == compaction({"input": [USER, item, USER]})
+    assert "" == compaction({"input": "text"})
+    earlier = {"type": "compaction", "encrypted_content": "earlier"}
+    assert (expected or "earlier") == compaction({"input": [earlier, item]})
+
+
+def test_a_compaction_of_ours_is_a_text_to_the_clients_own_protocol() -> None:
+    ours = compaction_item("the summary", "cmp_1")
+    body = {"input": [ours, USER]}
+    stripped, count = strip_foreign("responses", body)
+    assert (1, "user") == (count, stripped["input"][0]["role"])
+    assert "the summary" in stripped["input"][0]["content"][0]["text"]
+    assert (body, 0) == strip_foreign("responses", body, native=False)
+
+
+def test_what_was_wrapped_is_foreign_to_the_clients_own_protocol() -> None:
+    item = {**thought("a"), "encrypted_content": "gw1.anthropic.thinking." + blob("a")}
+    body = {"input": [item, USER]}
+    own = {"is_foreign": lambda proof: False}
+    assert ({"input": [USER]}, 1) == strip_foreign("responses", body, **own)
+    assert (body, 0) == strip_foreign("responses", body, native=False, **own)
 
 
 ITEMS = st.lists(

@@ -6,9 +6,12 @@ Rule 1: everything is scoped by user: two users never share a session, a respons
 Rule 2: a session that was never seen goes where rendezvous hashing says, so that
         restarts and second nodes agree without memory; no account gets more than
         ``SLACK`` times its share of the sessions.
-Rule 3: a session that moved stays where it moved. It keeps its earlier accounts for
-        models that the latest does not serve.
-Rule 4: all memory is bounded, by number and by age.
+Rule 3: a session has one place for each set of accounts that its models fit: what its
+        small model does never moves its big one. Models that fit the same accounts
+        share a place.
+Rule 4: a session that moved stays where it moved. A model with no place of its own
+        yet goes to an account that the session knows from its other models.
+Rule 5: all memory is bounded, by number and by age.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import NamedTuple
 
 SLACK = 1.1
 _SPARE_SESSIONS = 2  # a few sessions are no imbalance
-_KEPT_ACCOUNTS = 4
+MAX_PLACES = 8  # of one session; each is a set of fitting accounts
+MAX_ACCOUNTS = 4  # that are remembered at a place
 MAX_SESSIONS = 100_000
 MAX_RESPONSES = 100_000
 SESSION_S = 3600.0  # since its last request
@@ -37,70 +41,112 @@ class Bound(NamedTuple):
     warm: bool
 
 
+Fitting = frozenset[str]
+"""The names of all accounts that the config lets serve a model."""
+_ANY: Fitting = frozenset()
+
+
 @dataclass(slots=True)
-class _Binding:
-    accounts: list[str]  # latest first
+class _Place:
+    """
+    Where a session stands among the accounts that fit one or more of its models.
+
+    Attributes:
+        accounts: those that answered, the latest first.
+        maker: the account of the last answer, even if it has been removed since.
+        model: the model of the last answer.
+    """
+
+    accounts: list[str]
+    maker: str
+    model: str
     used_at: float
+
+
+_Places = OrderedDict[Fitting, _Place]
+"""A session: the place that was used last stands last."""
 
 
 class Affinity:
     """The memory of sessions and responses; times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, _Binding] = OrderedDict()
-        self._held: Counter[str] = Counter()
+        self._sessions: OrderedDict[str, _Places] = OrderedDict()
+        self._held: Counter[str] = Counter()  # places by their latest account
         self._made: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
 
     # -- sessions ---------------------------------------------------------------------
 
-    def bound(self, key: str, fitting: Iterable[str], now: float) -> Bound | None:
-        """The account among *fitting* that knows the session *key*; None if none."""
-        binding = self._sessions.get(key)
-        if binding is None or now - binding.used_at > SESSION_S:
+    def bound(
+        self,
+        key: str,
+        well: Iterable[str],
+        now: float,
+        fitting: Fitting = _ANY,
+        model: str = "",
+    ) -> Bound | None:
+        """
+        The account among *well* that knows the session *key*; None if none.
+
+        Args:
+            fitting: all accounts that fit the *model*, well or not.
+        """
+        places = self._sessions.get(key)
+        if not places:
             return None
-        fit = set(fitting)
-        for account in binding.accounts:
-            if account in fit:
-                return Bound(account, now - binding.used_at <= WARM_S)
+        able = set(well)
+        own, others = _places_of(places, fitting, model)
+        for place in (*own, *others):
+            idle_s = now - place.used_at
+            for account in place.accounts:
+                if account in able and idle_s <= SESSION_S:
+                    return Bound(account, place in own and idle_s <= WARM_S)
         return None
 
-    def latest(self, key: str) -> str:
-        """The account of the session's last answer; "" if unknown."""
-        binding = self._sessions.get(key)
-        return binding.accounts[0] if binding else ""
-
-    def bind(self, key: str, account: str, now: float) -> str:
+    def latest(self, key: str, fitting: Fitting = _ANY, model: str = "") -> str:
         """
-        *account* brought output for the session *key*.
+        The account of the session's last answer among *fitting*; "" if unknown.
 
-        Returns:
-            The account that the session had before; "" if it is new.
+        It may have been removed since.
         """
+        places = self._sessions.get(key)
+        own = _places_of(places, fitting, model)[0] if places else []
+        return own[0].maker if own else ""
+
+    def bind(
+        self,
+        key: str,
+        account: str,
+        now: float,
+        fitting: Fitting = _ANY,
+        model: str = "",
+    ) -> None:
+        """*account*, one of those that fit *model*, brought output for *key*."""
         self._expire(now)
-        binding = self._sessions.setdefault(key, _Binding([], now))
-        before = binding.accounts[0] if binding.accounts else ""
-        if before != account:
+        places = self._sessions.setdefault(key, OrderedDict())
+        place = places.setdefault(fitting, _Place([], "", "", now))
+        before = place.accounts[:1]
+        if before != [account]:
+            self._hold(before, -1)
             self._held[account] += 1
-            if before:
-                self._held[before] -= 1
-            others = [name for name in binding.accounts if name != account]
-            binding.accounts = [account, *others][:_KEPT_ACCOUNTS]
-        binding.used_at = now
+            others = [name for name in place.accounts if name != account]
+            place.accounts = [account, *others][:MAX_ACCOUNTS]
+        place.maker, place.model, place.used_at = account, model, now
+        places.move_to_end(fitting)
+        if len(places) > MAX_PLACES:
+            self._hold(places.popitem(last=False)[1].accounts, -1)
         self._sessions.move_to_end(key)
         while len(self._sessions) > MAX_SESSIONS:
-            self._drop(*self._sessions.popitem(last=False))
-        return before
+            self._drop(self._sessions.popitem(last=False)[1])
 
     def forget(self, account: str) -> None:
         """Free every session from *account*, as after its removal."""
-        for key, binding in list(self._sessions.items()):
-            if account in binding.accounts:
-                self._held[binding.accounts[0]] -= 1
-                binding.accounts.remove(account)
-                if binding.accounts:
-                    self._held[binding.accounts[0]] += 1
-                else:
-                    del self._sessions[key]
+        for places in self._sessions.values():
+            for place in places.values():
+                if account in place.accounts:
+                    self._hold(place.accounts, -1)
+                    place.accounts.remove(account)
+                    self._hold(place.accounts, 1)
 
     def first_choice(
         self, key: str, weights: Mapping[str, float], now: float
@@ -142,14 +188,35 @@ class Affinity:
 
     def _expire(self, now: float) -> None:
         while self._sessions:
-            key, binding = next(iter(self._sessions.items()))
-            if now - binding.used_at <= SESSION_S:
+            key, places = next(iter(self._sessions.items()))
+            if now - next(reversed(places.values())).used_at <= SESSION_S:
                 return
             del self._sessions[key]
-            self._drop(key, binding)
+            self._drop(places)
 
-    def _drop(self, key: str, binding: _Binding) -> None:
-        self._held[binding.accounts[0]] -= 1
+    def _drop(self, places: _Places) -> None:
+        for place in places.values():
+            self._hold(place.accounts, -1)
+
+    def _hold(self, accounts: Sequence[str], count: int) -> None:
+        """Count a place of these *accounts* as held by the latest of them."""
+        if accounts:
+            self._held[accounts[0]] += count
+
+
+def _places_of(
+    places: _Places, fitting: Fitting, model: str
+) -> tuple[list[_Place], list[_Place]]:
+    """
+    The places of *model*, and the others; the latest first.
+
+    A model has more than one place when a reload has changed which accounts fit it.
+    """
+    own: list[_Place] = []
+    others: list[_Place] = []
+    for names, place in reversed(places.items()):
+        (own if names == fitting or place.model == model else others).append(place)
+    return own, others
 
 
 def rendezvous(key: str, weights: Mapping[str, float]) -> list[str]:

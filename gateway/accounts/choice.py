@@ -7,7 +7,7 @@ Rule 2: priority, then the session's own account, then least load. A session who
         cache is warm stays even if an account of better priority is free again:
         moving costs its prompt cache and its reasoning.
 Rule 3: nothing is refused while any fitting account is untried (*last resort*).
-Rule 4: who made a response answers for it, and nobody else.
+Rule 4: who made a response or a compaction answers for it, and nobody else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from gateway.accounts.affinity import Affinity, even_weights
+from gateway.accounts.affinity import Affinity, Fitting, even_weights
 from gateway.accounts.health import Health
 from gateway.accounts.mark import Availability
 from gateway.accounts.session import Session
@@ -53,14 +53,16 @@ class Ask(NamedTuple):
         protocol: the client's.
         session: the conversation.
         tried: accounts that this request was sent to before.
-        owner: the only account that can serve it; "" for any.
+        owners: the only accounts that can serve it; empty for any.
+        fitting: every account that the config lets serve the model.
     """
 
     model: str
     protocol: str
     session: Session
     tried: Collection[str] = ()
-    owner: str = ""
+    owners: Collection[str] = ()
+    fitting: Fitting = frozenset()
 
 
 class Choice(NamedTuple):
@@ -112,6 +114,10 @@ class Fleet:
             self._serving[model] = found
         return found
 
+    def fitting(self, model: str) -> Fitting:
+        """The names of ``serving``."""
+        return frozenset([account.name for account in self.serving(model)])
+
 
 def candidates(
     serving: Sequence[Account],
@@ -132,8 +138,8 @@ def candidates(
         load: looked at only where there is something to weigh.
     """
     fit = serving
-    if ask.owner:
-        fit = [account for account in serving if account.name == ask.owner]
+    if ask.owners:
+        fit = [account for account in serving if account.name in ask.owners]
     names = [account.name for account in fit]
     if (
         len(fit) == 1
@@ -151,7 +157,8 @@ def candidates(
     well = [account for account in left if found[account.name].ok]
     if len(well) == 1:  # nothing to weigh
         return Choice([[well[0].name]], "", rejected, names, last_resort)
-    bound = affinity.bound(ask.session.key, [a.name for a in well], now)
+    able = [account.name for account in well]
+    bound = affinity.bound(ask.session.key, able, now, ask.fitting, ask.model)
     held = bound if bound and ask.session.told else None
     mine = held.account if held else ""
     tiers = _tiers(well, ask, mine if held and held.warm else "")

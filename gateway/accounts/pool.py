@@ -15,9 +15,24 @@ from typing import Any
 from gateway import log
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.budget import RetryBudget
-from gateway.accounts.choice import Ask, Choice, Fleet, LoadOf, candidates
-from gateway.accounts.foreign import Foreign, pinned
+from gateway.accounts.choice import (
+    MAX_MODELS,
+    Ask,
+    Choice,
+    Fleet,
+    LoadOf,
+    candidates,
+)
+from gateway.accounts.foreign import (
+    Readable,
+    Reader,
+    broken_loop,
+    compaction,
+    proofs,
+    readable,
+)
 from gateway.accounts.health import Happening, Health
+from gateway.accounts.owners import Owners
 from gateway.accounts.verdict import Verdict
 from gateway.config import Account
 from gateway.errors import ClientError, GatewayError, whole_retry_after
@@ -44,7 +59,9 @@ class Pool:
         self._load = load
         self._health = Health(random.random)
         self._affinity = Affinity()
-        self._foreign = Foreign()
+        self._owners = Owners()
+        self._verify: dict[tuple[str, str], bool] = {}  # by account and model
+        self._verifying: set[str] = set()  # accounts that have refused thinking
         self._budget = RetryBudget(time.monotonic())
         self._log = log.get()
 
@@ -55,6 +72,10 @@ class Pool:
             new = fresh.get(name)
             if new is None:
                 self._affinity.forget(name)
+            if new is None or new.base_url != old.base_url:
+                self._verifying.discard(name)
+            if new is not None and new.base_url != old.base_url:
+                self._owners.forget(name)
             if new is None or (new.api_key, new.base_url) != (
                 old.api_key,
                 old.base_url,
@@ -62,17 +83,20 @@ class Pool:
                 self._health.forget(name)
         self.accounts = fresh
         self._fleet = Fleet(fresh.values())
+        self._verify.clear()
 
     # --- choosing --------------------------------------------------------------------
 
     def choose(self, turn: Turn, tried: Collection[str], now: float) -> Choice:
         """Where *turn* may go next."""
         model = turn.ask.model
+        serving = self._fleet.serving(model)
         # Where there is one account, no other could answer.
-        owner = self._owner(turn, now) if len(self.accounts) > 1 else ""
-        ask = Ask(model, turn.wire.name, turn.session, tried, owner)
+        owners = self._makers(turn, now) if len(serving) > 1 else ()
+        fitting = self._fleet.fitting(model)
+        ask = Ask(model, turn.wire.name, turn.session, tried, owners, fitting)
         return candidates(
-            self._fleet.serving(model),
+            serving,
             ask,
             self._health,
             self._affinity,
@@ -80,22 +104,43 @@ class Pool:
             now,
         )
 
-    def _owner(self, turn: Turn, now: float) -> str:
+    def _makers(self, turn: Turn, now: float) -> list[str]:
         """
-        The only account that can answer *turn*: what made the previous response, or
-        the compaction that stands for the history.
+        The only accounts that can answer *turn*: that which made the previous response,
+        or those that may have made the compaction that stands for the history. Empty:
+        any can, or none is known.
         """
         if turn.wire.name != "responses":
-            return ""
-        document = turn.ask.document
+            return []
+        native = self._native(turn)
+        document, user = turn.ask.document, turn.user.name
         ident = document.get("previous_response_id")
-        name = ""
         if isinstance(ident, str):
-            name = self._affinity.maker(turn.user.name, ident, now)
-        if not name and pinned(document):
-            name = self._affinity.latest(turn.session.key)
-        account = self.accounts.get(name)
-        return name if account and account.speaks("responses") == "responses" else ""
+            maker = self._affinity.maker(user, ident, now)
+            if maker in native:
+                return [maker]
+        if proof := compaction(document):
+            latest, is_foreign = self._latest(turn), self._owners.is_foreign
+            likely = [
+                name for name in native if not is_foreign(user, proof, name, latest)
+            ]
+            refused = self._owners.has_refused
+            return likely or [n for n in native if not refused(user, proof, n)]
+        return []
+
+    def _native(self, turn: Turn) -> list[str]:
+        """The fitting accounts that keep responses themselves."""
+        return [
+            account.name
+            for account in self._fleet.serving(turn.ask.model)
+            if account.speaks("responses") == "responses"
+        ]
+
+    def _latest(self, turn: Turn) -> str:
+        """The account of the session's last answer, of those that fit the model."""
+        model = turn.ask.model
+        fitting = self._fleet.fitting(model)
+        return self._affinity.latest(turn.session.key, fitting, model)
 
     def check(self, turn: Turn) -> None:
         """
@@ -145,7 +190,8 @@ class Pool:
         if told := self._health.succeeded(account, model, turn.attempt_at, now):
             self._tell(told)
         if turn.session.told:
-            self._affinity.bind(turn.session.key, account, now)
+            fitting = self._fleet.fitting(model)
+            self._affinity.bind(turn.session.key, account, now, fitting, model)
         if response_id:
             self._affinity.made(turn.user.name, response_id, account, now)
 
@@ -186,31 +232,75 @@ class Pool:
     def document(
         self, turn: Turn, account: str, document: dict[str, Any]
     ) -> dict[str, Any]:
-        """*document* without the reasoning that another account encrypted."""
-        key = turn.session.key
-        latest = self._affinity.latest(key)
-        kept, count = self._foreign.leave_out(
-            key, latest, account, turn.wire.name, document
+        """*document* without what *account* cannot read."""
+        kept = self._readable(turn, account, document)
+        turn.left_out = ("thinking",) if kept.thinking_off else ()
+        if kept.removed or kept.thinking_off:
+            turn.mark(
+                "stripped",
+                before=self._latest(turn),
+                pieces=kept.removed,
+                thinking_off=kept.thinking_off,
+            )
+        return kept.body
+
+    def _readable(self, turn: Turn, account: str, document: dict[str, Any]) -> Readable:
+        protocol, target = turn.wire.name, self.accounts[account]
+        if protocol == "chat":
+            return Readable(document)  # Chat has no place for a proof
+        latest, user = self._latest(turn), turn.user.name
+        is_foreign, model = self._owners.is_foreign, turn.ask.model
+        native = target.speaks(protocol) == protocol
+        reader = Reader(
+            lambda proof: is_foreign(user, proof, account, latest),
+            native,
+            account in self._verifying or self._verifies(target, model),
+            turn.thinking_off and native,
         )
-        if count:
-            turn.mark("stripped", before=latest, pieces=count)
-        return kept
+        return readable(protocol, document, reader)
 
-    def readable(self, turn: Turn, document: dict[str, Any]) -> dict[str, Any]:
-        """*document* without any reasoning: an account could not read some of it."""
-        return self._foreign.refused(turn.session.key, turn.wire.name, document)[0]
+    def _verifies(self, account: Account, model: str) -> bool:
+        """Whether *account* refuses thinking without a signature, as Anthropic does."""
+        known = self._verify.get((account.name, model))
+        if known is None:
+            known = not account.options(account.upstream_model(model)).thinking_back
+            if len(self._verify) >= MAX_MODELS:
+                self._verify.clear()
+            self._verify[account.name, model] = known
+        return known
 
-    def keep_state(self, account: str, state: str) -> None:
+    def refused_reasoning(
+        self, turn: Turn, account: str, document: dict[str, Any]
+    ) -> bool:
+        """
+        *account* could not read some reasoning in *document*; whether it would be sent
+        another body now.
+        """
+        sent = self._readable(turn, account, document).body
+        protocol = turn.wire.name
+        if protocol == "messages" and broken_loop(sent) and not turn.thinking_off:
+            turn.thinking_off = True
+            return True
+        self._owners.refused(turn.user.name, proofs(protocol, sent), account)
+        if protocol == "messages":
+            self._verifying.add(account)
+        return self._readable(turn, account, sent).removed > 0
+
+    def made(self, turn: Turn, found: Iterable[str]) -> None:
+        """The account that serves *turn* made the proofs *found*."""
+        self._owners.made(turn.user.name, found, turn.record.account)
+
+    def keep_state(self, turn: Turn, account: str, state: str) -> None:
         """*account* gave Codex the turn state *state*."""
-        self._foreign.state_came(state, account)
+        self._owners.made(turn.user.name, [state], account)
 
     def knows_state(self, turn: Turn, account: str) -> bool:
         """Whether *account* may be sent the turn state that Codex sends."""
         state = turn.headers.get(STATE)
         if state is None:
             return True
-        latest = self._affinity.latest(turn.session.key)
-        return self._foreign.state_fits(state, latest, account)
+        user, latest = turn.user.name, self._latest(turn)
+        return not self._owners.is_foreign(user, state, account, latest)
 
     def maker(self, user: str, response_id: str) -> Account | None:
         """The account that made the response *response_id* for *user*."""
@@ -223,10 +313,16 @@ class Pool:
 
     def has_native(self, turn: Turn) -> bool:
         """Whether an account that keeps responses itself fits *turn*."""
-        return any(
-            account.speaks("responses") == "responses"
-            for account in self._fleet.serving(turn.ask.model)
-        )
+        return bool(self._native(turn))
+
+    def other_may_read(self, turn: Turn, tried: Collection[str]) -> bool:
+        """
+        Whether *turn* goes on from a compaction that an account which has not been
+        tried may have made.
+        """
+        if turn.wire.name != "responses" or not compaction(turn.ask.document):
+            return False
+        return bool(set(self._native(turn)) - set(tried))
 
     # --- state -----------------------------------------------------------------------
 

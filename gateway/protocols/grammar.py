@@ -23,6 +23,7 @@ from gateway.protocols.overload import answer_so_far
 from gateway.protocols.sse import (
     EventScanner,
     EventTooLarge,
+    Needle,
     event_finder,
     next_telling,
 )
@@ -196,6 +197,9 @@ class Watch:
             step = read(event, facts)
             if step is OUTPUT and state is WAITING and not self._is_answer():
                 step = NEUTRAL
+            if state is WAITING and step is OUTPUT:
+                needles = self._streaming_needles()
+                hits = [-1] * len(needles)
             state = TRANSITIONS[state][step]
             if state is CLOSED:
                 passed.append(data[done:begin])
@@ -209,6 +213,12 @@ class Watch:
             passed.append(data[done:])
             data = b"".join(passed)
         return Batch(data, state is not WAITING, told=told)
+
+    def _streaming_needles(self) -> tuple[Needle, ...]:
+        """What to look for in a running stream; proofs only where some may come."""
+        if self.facts.thinks and self._wire.proof_needle:
+            self._needles = *self._wire.needles, self._wire.proof_needle
+        return self._needles
 
     def _close(self, step: Step, passed: bytes, event: bytes) -> Batch:
         """The terminal *event* has come, behind *passed*."""

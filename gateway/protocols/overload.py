@@ -206,6 +206,18 @@ TEXTS: tuple[tuple[Kind, str], ...] = (
     (Kind.NO_MODEL, r"project .{1,200} does not have access to model\b"),
     (Kind.FOREIGN, r"(the )?encrypted content\b.* could not be (verified|decrypted)"),
     (Kind.FOREIGN, r"(\S+: )?invalid `?signature`? in `?thinking`? block\b"),
+    (Kind.FOREIGN, r"\S+\.thinking\.signature(\.\S+)?: "),
+    (Kind.FOREIGN, r"\S+\.redacted_thinking\.data(\.\S+)?: "),
+    (
+        Kind.FOREIGN,
+        r"(\S+: )?expected `?thinking`? or `?redacted_thinking`?, but found",
+    ),
+    (
+        Kind.FOREIGN,
+        r"(\S+: )?`?thinking`? or `?redacted_thinking`? blocks in the latest assistant "
+        r"message cannot be modified",
+    ),
+    (Kind.FOREIGN, r"item with id '?(rs|cmp)_\S+ not found"),
     (Kind.CLIENT, r"prompt is too long\b"),
 )
 

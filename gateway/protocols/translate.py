@@ -18,9 +18,18 @@ from gateway.errors import UpstreamError
 from gateway.protocols.chat.reader import Reader as ChatReader
 from gateway.protocols.chat.writer import Writer as ChatWriter
 from gateway.protocols.convert import Converted
-from gateway.protocols.events import PREAMBLE, Event, Fail, Finish, ItemClose, TextDelta
+from gateway.protocols.events import (
+    PREAMBLE,
+    Event,
+    Fail,
+    Finish,
+    ItemClose,
+    Signature,
+    TextDelta,
+)
 from gateway.protocols.frames import Garbled
 from gateway.protocols.grammar import NO_STREAM, Batch, State
+from gateway.protocols.messages.message import signature_of
 from gateway.protocols.messages.reader import Reader as MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
 from gateway.protocols.messages.writer import Writer as MessagesWriter
@@ -28,6 +37,7 @@ from gateway.protocols.overload import MAX_OPENING_CHARS, answer_so_far
 from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
 from gateway.protocols.responses.writer import Writer as ResponsesWriter
+from gateway.protocols.responses.writer import encrypted_of
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
 from gateway.protocols.stages import (
     Binding,
@@ -50,6 +60,11 @@ WRITERS: dict[str, Callable[[Reply], Writer]] = {
     "chat": ChatWriter,
     "messages": MessagesWriter,
 }
+_PROOFS: dict[str, Callable[[Signature], str]] = {
+    "responses": encrypted_of,
+    "messages": signature_of,
+}
+"""How a client gets a proof, by its protocol; Chat has no place for one."""
 _FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
 _LAST = frozenset((Finish, Fail))
 _NO_ANSWER = PREAMBLE | {ItemClose}
@@ -95,6 +110,7 @@ class Translation:
         self._calls = WholeCalls(converted.tools)
         self._binding = Binding(converted.tools, target in _FREE_FORM, reply.seed)
         self._asked = converted.asked
+        self._proof_of = _PROOFS.get(target)
         self._doubts_refusals = source == "messages"
         self._stages = self._other_stages()
         self._scanner = EventScanner()
@@ -221,10 +237,16 @@ class Translation:
                 if type(passed) in bound:
                     out += bind(passed)
                     continue
+                if type(passed) is Signature:
+                    self._note_proof(passed)
                 out.append(passed)
                 if type(passed) in _LAST:
                     return out
         return out
+
+    def _note_proof(self, proof: Signature) -> None:
+        if self._proof_of:
+            self.facts.note_proof(self._proof_of(proof))
 
     def _failed(self, code: str) -> Batch:
         return self._last(Fail(UpstreamError(code)), [], self._started)

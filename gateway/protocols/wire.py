@@ -89,6 +89,13 @@ def sub(value: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects in the list *value*; none for anything else."""
+    if not isinstance(value, list):
+        return []
+    return [item for item in value if isinstance(item, dict)]
+
+
 class Step(Enum):
     """What one upstream event means for the life of a stream."""
 
@@ -128,6 +135,11 @@ class Ending(NamedTuple):
     failure: dict[str, Any] | None = None
 
 
+PROOF_CHARS = 48
+"""The end of a proof that names it: enough to tell it from every other."""
+MAX_PROOFS = 256  # of one answer that are noted
+
+
 class Facts:
     """What the stream has told so far; filled by ``Wire.read``."""
 
@@ -149,6 +161,8 @@ class Facts:
         "unread",
         "terminal",
         "unknown_stop",
+        "thinks",
+        "proofs",
     )
 
     def __init__(self) -> None:
@@ -180,12 +194,21 @@ class Facts:
         # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
         self.terminal: dict[str, Any] = {}
         self.unknown_stop = ""  # a word for why the answer ended that is not known
+        self.thinks = False  # the answer begins with reasoning
+        # The ends of the proofs that the client got: signatures, encrypted reasoning
+        # and compactions, which only the account that made them can read.
+        self.proofs: list[str] = []
 
     def say(self, text: str) -> None:
         """Note that *text* is the next part of the answer; its beginning is kept."""
         room = MAX_OPENING_CHARS + 1 - len(self.opening)
         if room > 0:
             self.opening += text[:room]
+
+    def note_proof(self, proof: object) -> None:
+        """Note a *proof* that the answer holds; anything but a text is none."""
+        if isinstance(proof, str) and proof and len(self.proofs) < MAX_PROOFS:
+            self.proofs.append(proof[-PROOF_CHARS:])
 
 
 class Wire(Protocol):
@@ -197,6 +220,8 @@ class Wire(Protocol):
         path: the endpoint's path behind ``base_url``.
         needles: an event of a started stream that holds none of them is output and
             need not be looked at.
+        proof_needle: what an event with a proof holds; looked for in answers that
+            begin with reasoning.
         last_word: the terminal event that this protocol may leave out when
             ``Facts.finished`` (written by the gateway then), else ``b""``.
     """
@@ -204,6 +229,7 @@ class Wire(Protocol):
     name: str
     path: str
     needles: tuple[Needle, ...]
+    proof_needle: Needle | None
     last_word: bytes
 
     def read(self, event: bytes, facts: Facts) -> Step:

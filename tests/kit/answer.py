@@ -32,6 +32,7 @@ class Answer:
 
     pieces: tuple[str, ...] = PIECES
     reasoning: str = ""
+    proof: str = "c2VhbGVk"  # signs or seals the reasoning; "" for neither
     tool: Tool | None = None
     usage: tuple[int, int, int, int] = (11, 3, 7, 2)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)

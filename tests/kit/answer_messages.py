@@ -23,7 +23,11 @@ def _messages_blocks(answer: Answer) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if answer.reasoning:
         blocks.append(
-            {"type": "thinking", "thinking": answer.reasoning, "signature": "c2VhbGVk"}
+            {
+                "type": "thinking",
+                "thinking": answer.reasoning,
+                "signature": answer.proof,
+            }
         )
     if answer.tool:
         tool = answer.tool
@@ -82,9 +86,10 @@ def _messages_parts(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The empty block and the deltas that fill it."""
     if block["type"] == "thinking":
+        signed = {"type": "signature_delta", "signature": block["signature"]}
         return {**block, "thinking": "", "signature": ""}, [
             {"type": "thinking_delta", "thinking": block["thinking"]},
-            {"type": "signature_delta", "signature": block["signature"]},
+            *([signed] if block["signature"] else []),
         ]
     if block["type"] == "tool_use":
         text = json.dumps(block["input"])

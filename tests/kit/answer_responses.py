@@ -62,7 +62,7 @@ def _response_items(answer: Answer) -> list[dict[str, Any]]:
                 "type": "reasoning",
                 "id": f"rs_{answer.id}",
                 "summary": summary,
-                "encrypted_content": "c2VhbGVk",
+                "encrypted_content": answer.proof,
             }
         )
     if answer.tool:

@@ -42,6 +42,7 @@ needles: tuple[Needle, ...] = (
     re.compile(rb'"error":'),
     re.compile(rb'"index": ?1'),
 )
+proof_needle: Needle | None = None
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
 

@@ -24,6 +24,7 @@ from gateway.protocols.wire import (
     Ending,
     Facts,
     Step,
+    objects,
     read_object,
     sub,
 )
@@ -35,9 +36,12 @@ needles: tuple[Needle, ...] = (
     re.compile(rb"message_(?:delta|stop)"),
     re.compile(rb'"error"'),
 )
+proof_needle: Needle | None = re.compile(rb"signature_delta")
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 _EMPTY_BLOCKS = ("text", "thinking")
+THINKING = ("thinking", "redacted_thinking")
+"""The types of content blocks that are reasoning."""
 
 
 def read(event: bytes, facts: Facts) -> Step:
@@ -56,7 +60,9 @@ def read(event: bytes, facts: Facts) -> Step:
         facts.terminal = data
         return END
     if kind == "content_block_start":
-        if sub(data, "content_block").get("type") in _EMPTY_BLOCKS:
+        block = sub(data, "content_block")
+        _note_proof(block, facts)
+        if block.get("type") in _EMPTY_BLOCKS:
             return NEUTRAL
         facts.certain = True
         return OUTPUT
@@ -65,6 +71,7 @@ def read(event: bytes, facts: Facts) -> Step:
         if delta.get("type") == "text_delta":
             facts.say(str(delta.get("text") or ""))
         else:
+            facts.note_proof(delta.get("signature"))
             facts.certain = True
         return OUTPUT
     return OUTPUT if kind == "content_block_stop" else IDLE
@@ -87,6 +94,8 @@ def read_body(body: dict[str, Any], facts: Facts) -> Ending:
             "failed", UpstreamError("upstream_failed", detail=_told(body)), body
         )
     _note(body, facts)
+    for block in objects(body.get("content")):
+        _note_proof(block, facts)
     if stop_of(reason := body.get("stop_reason")) == "broken":
         return Ending("failed", broken_off(str(reason)))
     facts.unknown_stop = unknown(reason)
@@ -157,6 +166,13 @@ def _note(message: dict[str, Any], facts: Facts) -> None:
     read_usage(sub(message, "usage"), facts.usage)
     if not message.get("stop_reason"):
         facts.usage.output_tokens = None  # of a stream's start: nothing is said yet
+
+
+def _note_proof(block: dict[str, Any], facts: Facts) -> None:
+    """Note what binds a content *block* to its maker, if it is reasoning."""
+    if block.get("type") in THINKING:
+        facts.thinks = True
+        facts.note_proof(block.get("signature") or block.get("data"))
 
 
 def _read_delta(data: dict[str, Any], facts: Facts) -> Step:

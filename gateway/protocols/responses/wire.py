@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.responses.items import COMPACTIONS
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import broken_off, stop_of, unknown
 from gateway.protocols.wire import (
@@ -25,6 +26,7 @@ from gateway.protocols.wire import (
     Ending,
     Facts,
     Step,
+    objects,
     openai_error,
     openai_error_body,
     read_object,
@@ -39,6 +41,7 @@ needles: tuple[Needle, ...] = (
     re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),
     re.compile(rb'"error"'),
 )
+proof_needle: Needle | None = re.compile(rb"encrypted_content")
 last_word = b""
 error_body = openai_error_body
 
@@ -56,6 +59,8 @@ _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.adde
 _TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
 _NOTHING_SAID = {"type", "sequence_number"}  # an event that has no more is a ping
+BOUND_ITEMS = ("reasoning", *COMPACTIONS)
+"""The types of items that only their maker can read."""
 _ITEM_ADDED = "response.output_item.added"
 # What stands between the type and the response object of a lifecycle event; its id.
 _BEFORE_RESPONSE = re.compile(
@@ -96,13 +101,14 @@ def read(event: bytes, facts: Facts) -> Step:
         return NEUTRAL
     if known in _OPENERS or known == _ITEM_ADDED and _EMPTY_ITEM.match(event, comma):
         facts.noted = b""
+        facts.thinks = facts.thinks or b'"reasoning"' in event
         return NEUTRAL
     data = _document(event, start)
     kind = data.get("type")
     if not isinstance(kind, str):
         return _read_error(event, data, facts) if data.get("error") else IDLE
     if kind in _TERMINALS:
-        _note(sub(data, "response"), facts)
+        _note_whole(sub(data, "response"), facts)
         facts.terminal = data
         return FAIL if outcome(sub(data, "response"), kind) == "failed" else END
     if kind in _LIFECYCLE:
@@ -115,12 +121,16 @@ def read(event: bytes, facts: Facts) -> Step:
         return IDLE  # "keepalive", or something like it
     if kind in _OPENERS:
         return NEUTRAL
+    item = sub(data, "item")
     if kind == _ITEM_ADDED:
-        if sub(data, "item").get("type") in _EMPTY_ITEMS:
+        facts.thinks = facts.thinks or item.get("type") in BOUND_ITEMS
+        if item.get("type") in _EMPTY_ITEMS:
             return NEUTRAL
+    elif item:
+        facts.note_proof(item.get("encrypted_content"))
     if kind == "response.output_text.delta":
         facts.say(str(data.get("delta") or ""))
-    elif not (kind in _TEXT_ENDS or sub(data, "item").get("type") == "message"):
+    elif not (kind in _TEXT_ENDS or item.get("type") == "message"):
         facts.certain = True
     return OUTPUT
 
@@ -185,7 +195,7 @@ def ending(facts: Facts) -> Ending:
 
 def read_body(body: dict[str, Any], facts: Facts) -> Ending:
     """See ``Wire.read_body``."""
-    _note(body, facts)
+    _note_whole(body, facts)
     failed = body.get("status") in _FAILED
     return _ending(
         {"type": "response.failed" if failed else "", "response": body}, facts
@@ -276,6 +286,14 @@ def _note(response: dict[str, Any], facts: Facts) -> None:
         facts.created_at = int(created)
     if isinstance(usage := response.get("usage"), dict):
         read_usage(usage, facts.usage)
+
+
+def _note_whole(response: dict[str, Any], facts: Facts) -> None:
+    """Note what a ``response`` object at its end tells."""
+    _note(response, facts)
+    if not facts.proofs:  # else they came one by one
+        for item in objects(response.get("output")):
+            facts.note_proof(item.get("encrypted_content"))
 
 
 def _told(data: dict[str, Any]) -> str:

@@ -54,6 +54,11 @@ _TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": ""}
 _FIELDS = {"function": "arguments", "custom": "input"}
 
 
+def encrypted_of(proof: Signature) -> str:
+    """The ``encrypted_content`` that brings the proof back on the next turn."""
+    return _TAGS[proof.form] + proof.value
+
+
 class _Message:
     """An open message item."""
 
@@ -169,7 +174,7 @@ class Writer:
         return b""
 
     def _signature(self, event: Signature) -> bytes:
-        self._open[event.key].more = _TAGS[event.form] + event.value
+        self._open[event.key].more = encrypted_of(event)
         return b""
 
     def _annotation(self, event: Annotation) -> bytes:
