@@ -28,8 +28,17 @@ class Usage:
 
 
 MAX_TOKENS = 10**12  # above it a count is nonsense
+_DIGITS = len(str(MAX_TOKENS))
 
 
 def count(value: object) -> int | None:
-    """A token count as an upstream wrote it; None for what cannot be one."""
+    """
+    A token count as an upstream wrote it; None for what cannot be one.
+
+    Some write a whole float (``11.0``), some a string of digits.
+    """
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    elif type(value) is str and len(value) <= _DIGITS and value.isascii():
+        value = int(value) if value.isdecimal() else None
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from gateway.errors import UpstreamError
 from gateway.protocols.chat.calls import Calls
-from gateway.protocols.chat.wire import read_usage
 from gateway.protocols.events import (
     Annotation,
     CallOpen,
@@ -33,6 +32,7 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.frames import is_done, parse, string
 from gateway.protocols.stops import CUT, Stop, broken_off, stop_of, unknown
+from gateway.protocols.tokens import read_usage, told_in
 from gateway.protocols.wire import sub
 from gateway.usage import Usage, count
 
@@ -122,8 +122,7 @@ class Reader:
                 if isinstance(choice, dict) and not choice.get("index"):
                     self._choice(choice, out)
                     break
-        usage = chunk.get("usage")
-        if isinstance(usage, dict):
+        for usage in told_in(chunk):
             read_usage(usage, self._usage)
         if tier := chunk.get("service_tier"):
             self._tier = tier if isinstance(tier, str) else ""

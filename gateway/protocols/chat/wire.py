@@ -15,6 +15,7 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
+from gateway.protocols.tokens import read_usage, told_in
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -30,7 +31,6 @@ from gateway.protocols.wire import (
     read_object,
     sub,
 )
-from gateway.usage import Usage, count
 
 name = "chat"
 path = "/chat/completions"
@@ -152,23 +152,12 @@ def failure_frame(
     return b"event: error\ndata: " + orjson.dumps({"error": ordered}) + b"\n\n"
 
 
-def read_usage(told: dict[str, Any], usage: Usage) -> None:
-    """Note ``usage`` of a chunk or body in *usage*."""
-    usage.input_tokens = count(told.get("prompt_tokens"))
-    usage.output_tokens = count(told.get("completion_tokens"))
-    details = sub(told, "prompt_tokens_details")
-    usage.cached_tokens = count(details.get("cached_tokens"))
-    usage.cache_write_tokens = count(details.get("cache_write_tokens"))
-    details = sub(told, "completion_tokens_details")
-    usage.reasoning_tokens = count(details.get("reasoning_tokens"))
-
-
 def _note(chunk: dict[str, Any], facts: Facts) -> None:
     if isinstance(ident := chunk.get("id"), str) and not facts.response_id:
         facts.response_id = ident
     if isinstance(model := chunk.get("model"), str) and model:
         facts.model = model
-    if isinstance(usage := chunk.get("usage"), dict):
+    for usage in told_in(chunk):
         read_usage(usage, facts.usage)
 
 

@@ -15,6 +15,7 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
+from gateway.protocols.tokens import cached_in
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -132,11 +133,15 @@ def read_usage(told: dict[str, Any], usage: Usage) -> None:
     Note ``usage`` in *usage*.
 
     The counts of ``message_delta`` are cumulative and overwrite those of
-    ``message_start``; what it leaves out stays.
+    ``message_start``; what it leaves out stays. A server that tells the cached tokens
+    by a name of OpenAI's protocols counts them in the input, too.
     """
     read = count(told.get("cache_read_input_tokens"))
     written = count(told.get("cache_creation_input_tokens"))
     fresh = count(told.get("input_tokens"))
+    if read is None and (shared := cached_in(told)) is not None:
+        read = shared
+        fresh = None if fresh is None else max(0, fresh - shared)
     if read is None:
         read = usage.cached_tokens
     if written is None:

@@ -37,11 +37,11 @@ from gateway.protocols.frames import parse, string
 from gateway.protocols.model import Kind
 from gateway.protocols.responses.wire import (
     outcome,
-    read_usage,
     stop_reason,
     unknown_stop,
 )
 from gateway.protocols.stops import Stop, broken_off, stop_of
+from gateway.protocols.tokens import read_usage
 from gateway.protocols.wire import sub
 from gateway.usage import Usage, count
 

@@ -16,6 +16,7 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.responses.items import COMPACTIONS
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import broken_off, stop_of, unknown
+from gateway.protocols.tokens import read_usage
 from gateway.protocols.wire import (
     END,
     FAIL,
@@ -33,7 +34,6 @@ from gateway.protocols.wire import (
     response_id_of,
     sub,
 )
-from gateway.usage import Usage, count
 
 name = "responses"
 path = "/responses"
@@ -263,17 +263,6 @@ def failure_frame(
     response |= {"status": "failed", "output": [], "error": reason}
     data = {"type": "response.failed", "response": response, "error": told}
     return b"event: response.failed\ndata: " + orjson.dumps(data) + b"\n\n"
-
-
-def read_usage(told: dict[str, Any], usage: Usage) -> None:
-    """Note ``response.usage`` in *usage*."""
-    details = sub(told, "input_tokens_details")
-    usage.input_tokens = count(told.get("input_tokens"))
-    usage.cached_tokens = count(details.get("cached_tokens"))
-    usage.cache_write_tokens = count(details.get("cache_write_tokens"))
-    usage.output_tokens = count(told.get("output_tokens"))
-    details = sub(told, "output_tokens_details")
-    usage.reasoning_tokens = count(details.get("reasoning_tokens"))
 
 
 def _note(response: dict[str, Any], facts: Facts) -> None:
