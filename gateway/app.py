@@ -25,10 +25,12 @@ from gateway.allowance import Allowance
 from gateway.auth import Keys
 from gateway.books import Books
 from gateway.config import Config
+from gateway.content_coding import Turns
 from gateway.conversation import Conversations
 from gateway.drains import Drains
 from gateway.errors import ClientError
 from gateway.handlers import Handler, Handlers, Visit
+from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.metrics import Metrics
@@ -59,9 +61,7 @@ class House:
         base: the folder that relative paths of the config start from.
     """
 
-    def __init__(
-        self, config: Config, ledger: Ledger, transport: RoutedTransport
-    ) -> None:
+    def __init__(self, config: Config, ledger: Ledger) -> None:
         self._config = config
         self.direct: dict[str, Handler] = {}  # what POST to a path reaches
         self.ledger = ledger
@@ -76,7 +76,9 @@ class House:
             self.pool.names,
         )
         ledger.observe = self.metrics.commit_waited
-        upstream = Upstream(transport, config.upstream)
+        turns = Turns()
+        self.transport = RoutedTransport(turns)
+        upstream = Upstream(self.transport, config.upstream)
         self.allowance = Allowance(config.user)
         sinks = [self.metrics.add, self.allowance.add]
         self.books = Books(self.pool, ledger, lambda: self.prices, sinks)
@@ -100,6 +102,7 @@ class House:
             ledger,
             self.pool,
             self.allowance,
+            Intake(turns),
         )
         self.side = SideHandlers(self.handlers, self.pool, upstream, conversations)
         self.status = StatusHandlers(
@@ -203,8 +206,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
         LedgerError: the ledger cannot be used.
     """
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
-    transport = RoutedTransport()
-    house = House(config, ledger, transport)
+    house = House(config, ledger)
     house.pool.load(await house.state.accounts())
     house.allowance.load(await house.state.day_sums())
     app = web.Application(
@@ -220,7 +222,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
         house.drain()
         await house.end_open()
         house.state.keep_accounts(house.pool.dump())
-        await transport.stop()
+        await house.transport.stop()
         await ledger.stop()
 
     app.cleanup_ctx.append(background)
@@ -241,7 +243,7 @@ async def build_runner(app: web.Application, shutdown_timeout_s: float) -> AppRu
     routed = server.request_handler
 
     def find(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        if request.method == hdrs.METH_POST and hdrs.EXPECT not in request.headers:
+        if request.method == hdrs.METH_POST:
             if handler := direct.get(request.raw_path.partition("?")[0]):
                 return handler(request)
         return routed(request)
@@ -256,7 +258,7 @@ def _add_routes(router: web.UrlDispatcher, house: House) -> None:
         for protocol, path in MODEL_PATHS:
             handler = handlers.model_endpoint(protocol, path)
             house.direct[prefix + path] = handler
-            router.add_post(prefix + path, handler)
+            router.add_post(prefix + path, handler, expect_handler=_ask_later)
         router.add_get(
             prefix + "/responses", handlers.recorded("responses", _upgrade, kept=False)
         )
@@ -270,7 +272,10 @@ def _add_routes(router: web.UrlDispatcher, house: House) -> None:
             ("GET", "/responses/{id}/input_items", side.response, "responses"),
         ):
             router.add_route(
-                method, prefix + path, handlers.recorded(protocol, inner, kept=False)
+                method,
+                prefix + path,
+                handlers.recorded(protocol, inner, kept=False),
+                expect_handler=_ask_later,
             )
     router.add_get("/healthz", status.health)
     router.add_get("/readyz", status.ready)
@@ -279,6 +284,10 @@ def _add_routes(router: web.UrlDispatcher, house: House) -> None:
     router.add_head("/api/hello", status.hello)
     # Behind all others. A middleware would cost every request what only these need.
     router.add_route(hdrs.METH_ANY, "/{path:.*}", _unrouted)
+
+
+async def _ask_later(request: web.Request) -> None:
+    """A client that waits to be asked for its body is asked when that is read."""
 
 
 async def _upgrade(visit: Visit) -> web.StreamResponse:

@@ -15,6 +15,10 @@ from typing import NamedTuple
 from gateway.config import User
 from gateway.errors import ClientError
 
+KEY_PARAMETERS = frozenset(
+    ("key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token")
+)
+
 
 class Identity(NamedTuple):
     """Who asks: the user, and the first 8 hex digits of the key's hash."""
@@ -51,6 +55,25 @@ class Keys:
         if not digest:
             raise ClientError("missing_key")
         raise ClientError("unknown_key", detail=f"key {digest[:8]}")
+
+
+def refuse_keys_in(query: Iterable[str]) -> None:
+    """
+    Refuse a key in the URL, which ends up in logs on the way, here and upstream.
+
+    Args:
+        query: the names of the parameters.
+
+    Raises:
+        ClientError: "invalid_request".
+    """
+    for name in query:
+        if name.lower() in KEY_PARAMETERS:
+            raise ClientError(
+                "invalid_request",
+                f"'{name}' must not be in the URL: send the key as a bearer token",
+                param=name,
+            )
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

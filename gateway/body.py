@@ -1,25 +1,16 @@
 """
-A request's body: read within its limit, decoded, parsed once.
+What the body of a model request says, parsed once.
 
 Everything that is wrong with it is the client's own mistake and names what is wrong.
 """
 
 from __future__ import annotations
 
-import asyncio
-import zlib
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
-from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
-from backports import zstd
 
 from gateway.errors import ClientError
-
-READ_TIMEOUT_S = 120.0  # for a body that arrives in drops
-_PIECE_BYTES = 256 * 1024
-_MAX_DEPTH = 512  # orjson itself stops at 1024
 
 
 class Ask:
@@ -50,62 +41,6 @@ class Ask:
     def forget_document(self) -> None:
         """Keep the bytes alone; what they are parsed to is several times as large."""
         self._document = None
-
-
-async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
-    """
-    The decoded body of *request*.
-
-    Raises:
-        ClientError: "body_too_large", "unsupported_encoding", "invalid_request".
-    """
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
-    content = request.content
-    if encoding == "identity" and content.is_eof() and content.exception() is None:
-        # It has come together with the head, as it is: nothing to wait for.
-        data = content.read_nowait()
-        if len(data) > limit_bytes:
-            raise _too_large(limit_bytes)
-        return data
-    return await _decoded(request, encoding, limit_bytes)
-
-
-async def _decoded(request: web.BaseRequest, encoding: str, limit_bytes: int) -> bytes:
-    """The body as it arrives, through the decoder of *encoding*."""
-    decoder = _decoder(encoding)
-    declared = request.content_length
-    if declared is not None and declared > limit_bytes:
-        raise _too_large(limit_bytes)
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        # No timer for what has come together with the head.
-        patience_s = None if request.content.is_eof() else READ_TIMEOUT_S
-        async with asyncio.timeout(patience_s):
-            async for raw in request.content.iter_any():
-                for piece in decoder.pieces(raw):
-                    size += len(piece)
-                    if size > limit_bytes:
-                        raise _too_large(limit_bytes)
-                    pieces.append(piece)
-        decoder.close()
-    except _NotEncoded as error:
-        raise ClientError(
-            "invalid_request", f"The body is not valid {encoding}", detail=str(error)
-        ) from None
-    except TimeoutError:
-        raise ClientError("invalid_request", "The body did not arrive") from None
-    except (HttpProcessingError, ValueError, web.RequestPayloadError) as error:
-        raise ClientError(
-            "invalid_request", "The body is cut or malformed", detail=repr(error)
-        ) from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _too_large(limit_bytes: int) -> ClientError:
-    return ClientError(
-        "body_too_large", f"The request body is larger than {limit_bytes} bytes"
-    )
 
 
 def parse(data: bytes) -> Ask:
@@ -146,80 +81,3 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 def _invalid(param: str, message: str) -> ClientError:
     return ClientError("invalid_request", message, param=param)
-
-
-# --- content encodings -----------------------------------------------------------
-
-
-class _NotEncoded(Exception):
-    """The bytes are not what Content-Encoding says."""
-
-
-class _Decoder(Protocol):
-    def pieces(self, raw: bytes) -> list[bytes]: ...
-    def close(self) -> None: ...
-
-
-def _decoder(encoding: str) -> _Decoder:
-    if encoding in ("", "identity"):
-        return _Identity()
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return _Zlib()
-    if encoding == "zstd":
-        return _Zstd()
-    raise ClientError(
-        "unsupported_encoding",
-        "The content encoding is not supported; send zstd, gzip or none",
-    )
-
-
-class _Identity:
-    def pieces(self, raw: bytes) -> list[bytes]:
-        return [raw]
-
-    def close(self) -> None:
-        pass
-
-
-class _Zlib:
-    """gzip and deflate; decoded in pieces, so a bomb meets the limit early."""
-
-    def __init__(self) -> None:
-        self._decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-
-    def pieces(self, raw: bytes) -> list[bytes]:
-        found = []
-        try:
-            while raw:
-                found.append(self._decoder.decompress(raw, _PIECE_BYTES))
-                raw = self._decoder.unconsumed_tail
-        except zlib.error as error:
-            raise _NotEncoded(str(error)) from None
-        return found
-
-    def close(self) -> None:
-        if not self._decoder.eof:
-            raise _NotEncoded("cut")
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        self._decoder = zstd.ZstdDecompressor()
-
-    def pieces(self, raw: bytes) -> list[bytes]:
-        found = []
-        try:
-            found.append(self._decoder.decompress(raw, _PIECE_BYTES))
-            while not (self._decoder.eof or self._decoder.needs_input):
-                found.append(self._decoder.decompress(b"", _PIECE_BYTES))
-            if self._decoder.unused_data:
-                raise _NotEncoded("bytes behind the frame")
-        except EOFError:
-            raise _NotEncoded("bytes behind the frame") from None
-        except zstd.ZstdError as error:
-            raise _NotEncoded(str(error)) from None
-        return found
-
-    def close(self) -> None:
-        if not self._decoder.eof:
-            raise _NotEncoded("cut")

@@ -34,6 +34,7 @@ class Limits:
     max_queued: int = 20
     queue_timeout_s: float = 30.0
     ping_interval_s: float = 10.0
+    max_waiting_bytes: int = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class User:
     max_queued: int | None = None
     queue_timeout_s: float | None = None
     ping_interval_s: float | None = None
+    max_waiting_bytes: int | None = None
     budget: Budget = field(default_factory=Budget)
 
     def limits(self, default: Limits) -> Limits:

@@ -200,6 +200,8 @@ def _check(config: Config) -> list[str]:
     ]
     if config.limits.ping_interval_s <= 0:
         mistakes.append("limits.ping_interval_s: must be above 0")
+    if config.limits.max_waiting_bytes <= 0:
+        mistakes.append("limits.max_waiting_bytes: must be above 0")
     for name in ("connect_timeout_s", "first_event_timeout_s", "idle_timeout_s"):
         if getattr(config.upstream, name) <= 0:
             mistakes.append(f"upstream.{name}: must be above 0")
@@ -276,6 +278,8 @@ def _check_user(user: User, path: str) -> list[str]:
         mistakes.append(f"{path}.key_sha256: at least one key is needed")
     if user.ping_interval_s is not None and user.ping_interval_s <= 0:
         mistakes.append(f"{path}.ping_interval_s: must be above 0")
+    if user.max_waiting_bytes == 0:
+        mistakes.append(f"{path}.max_waiting_bytes: must be above 0")
     return mistakes
 
 

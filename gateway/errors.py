@@ -48,6 +48,9 @@ CODES: dict[str, Fault] = {
     "body_too_large": Fault(
         413, "invalid_request_error", "The request body is too large"
     ),
+    "request_timeout": Fault(
+        408, "invalid_request_error", "The request did not arrive in time"
+    ),
     "unsupported_encoding": Fault(
         415, "invalid_request_error", "The content encoding is not supported"
     ),

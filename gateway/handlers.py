@@ -9,8 +9,6 @@ ending, and the record is closed.
 from __future__ import annotations
 
 import asyncio
-import random
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,65 +20,28 @@ from aiohttp import web
 from gateway import body, clients, log
 from gateway.accounts.pool import Pool
 from gateway.accounts.session import session_of
+from gateway.admission.body_room import BodyRooms, BodyShare
 from gateway.admission.registry import Holder, Place, Registry
 from gateway.allowance import Allowance
-from gateway.auth import Identity, Keys
+from gateway.answer_headers import id_headers
+from gateway.auth import Identity, Keys, refuse_keys_in
 from gateway.books import Books
 from gateway.clients import Client
 from gateway.config import Config
 from gateway.downstream import Downstream
 from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
 from gateway.framed import send_whole
+from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import State
 from gateway.protocols.wire import Wire, response_id_of
 from gateway.record import Record
 from gateway.relay import Relay
+from gateway.request_ids import request_id_of
 from gateway.turn import Turn
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
-
-KEY_PARAMETERS = frozenset(
-    ("key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token")
-)
-
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-def request_id_of(request: web.BaseRequest, unix_s: float) -> str:
-    """The client's own id where it is one, else a new UUID."""
-    given = request.headers.get("x-request-id", "")
-    if given and _REQUEST_ID.fullmatch(given):
-        return given
-    return new_uuid(unix_s)
-
-
-def new_uuid(unix_s: float) -> str:
-    """
-    A UUID of version 7: the time in milliseconds, then 74 bits of chance. Unique, not
-    secret. Ids that grow with the time fall into one place of the ledger's index.
-
-    Source: RFC 9562, 5.7
-    """
-    ms, bits = int(unix_s * 1000), random.getrandbits
-    return "%08x-%04x-7%03x-%04x-%012x" % (
-        ms >> 16,
-        ms & 0xFFFF,
-        bits(12),
-        0x8000 | bits(14),
-        bits(48),
-    )
-
-
-def id_headers(record: Record) -> dict[str, str]:
-    """The ids that every answer bears."""
-    headers = {"Server": "gateway", "x-request-id": record.request_id}
-    if record.protocol == "messages":
-        headers["request-id"] = record.request_id
-    if record.upstream_request_id:
-        headers["x-upstream-request-id"] = record.upstream_request_id
-    return headers
 
 
 def refusal(error: GatewayError, wire: Wire, record: Record) -> web.Response:
@@ -113,6 +74,8 @@ class Visit:
     task: asyncio.Task[web.StreamResponse] | None = None
     down: Downstream | None = None
     turn: Turn | None = None
+    share: BodyShare | None = None
+    arriving: bool = False  # its body is being read
     stop: GatewayError | None = None  # why it was stopped from outside
 
 
@@ -137,11 +100,14 @@ class Handlers:
         ledger: Ledger,
         pool: Pool,
         allowance: Allowance,
+        intake: Intake,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.draining = False
         self._drained_at = 0.0  # monotonic: when the daemon is gone at the latest
+        self._rooms = BodyRooms()
         self.replace(config, keys)
+        self._intake = intake
         self._visits: set[Visit] = set()
         self._ledger = ledger
         self._pool = pool
@@ -184,6 +150,8 @@ class Handlers:
                 self._visits.discard(visit)
                 if visit.down:
                     visit.down.stop_pinging()
+                if visit.share:
+                    visit.share.release()
                 if not record.drained:
                     self._close(visit)
 
@@ -231,6 +199,8 @@ class Handlers:
         """Take up a changed config."""
         self.config, self._keys = config, keys
         self._limits = {user.name: user.limits(config.limits) for user in config.user}
+        for name, limits in self._limits.items():
+            self._rooms.resize(name, limits.max_waiting_bytes)
 
     @property
     def serving(self) -> int:
@@ -242,7 +212,8 @@ class Handlers:
         self.draining = True
         self._drained_at = time.monotonic() + self.config.server.drain_timeout_s
         for visit in list(self._visits):
-            if visit.turn and visit.turn.holder.state.startswith("queued"):
+            waits = visit.turn and visit.turn.holder.state.startswith("queued")
+            if waits or visit.arriving:
                 self._stop(visit, self._draining())
 
     def _draining(self) -> Overloaded:
@@ -270,34 +241,48 @@ class Handlers:
 
     def _record(self, request: web.BaseRequest, wire: Wire, client: Client) -> Record:
         unix_s = time.time()
-        record = Record(request_id_of(request, unix_s), unix_s, time.monotonic())
+        record = Record(
+            request_id_of(request.headers, unix_s), unix_s, time.monotonic()
+        )
         record.protocol, record.client = wire.name, client.name
         record.response_id = response_id_of(record.request_id)
         record.mark(record.received, "received", path=request.path)
         log.bind(record.request_id)
         return record
 
-    async def turn(self, visit: Visit, path: str) -> Turn:
-        """The request of *visit*, read and understood."""
+    async def turn(self, visit: Visit, path: str, *, slot: bool = True) -> Turn:
+        """
+        The request of *visit*, read and understood.
+
+        Args:
+            slot: it is to run in a slot of its user, and may have to wait for it.
+        """
         request, record = visit.request, visit.record
         identity = self.identify(request, record)
         query = ""
         if "?" in request.raw_path:
             query = request.rel_url.raw_query_string
-            _refuse_keys_in(request)
+            refuse_keys_in(request.query)
         if self.draining:
             raise self._draining()
         if not self._ledger.healthy:
             raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
-        data = await body.read(request, self.config.server.max_body_bytes)
-        ask = body.parse(data)
-        record.model, record.stream = ask.model, ask.stream
         user = identity.user
         limits = self._limits[user.name]
-        session = session_of(request.headers, ask.document, user.name)
-        record.session = session.value
         holder = Holder(record.request_id, user.name)
         holder.on_wait = partial(_note_wait, record)
+        if slot:
+            self._registry.arrive(holder)
+        try:
+            data = await self.body(visit, user.name)
+        finally:
+            if slot:
+                self._registry.arrived(holder)
+        ask = body.parse(data)
+        record.model, record.stream = ask.model, ask.stream
+        session = session_of(request.headers, ask.document, user.name)
+        record.session = session.value
+        assert visit.share
         return Turn(  # named, its arguments would cost as much as all the rest of it
             ask,
             record,
@@ -310,8 +295,23 @@ class Handlers:
             visit.client,
             session,
             holder,
-            time.monotonic() + limits.queue_timeout_s,
+            record.arrived + limits.queue_timeout_s,
+            visit.share,
         )
+
+    async def body(self, visit: Visit, user: str) -> bytes:
+        """The body of the request of *visit*, which takes up room of *user*."""
+        limit_bytes = self._limits[user].max_waiting_bytes
+        share = visit.share = self._rooms.enter(user, limit_bytes)
+        visit.arriving = True
+        try:
+            data = await self._intake.read(
+                visit.request, share, self.config.server.max_body_bytes
+            )
+        finally:
+            visit.arriving = False
+        visit.record.arrived = time.monotonic()
+        return data
 
     def identify(self, request: web.BaseRequest, record: Record) -> Identity:
         """Who asks; noted in *record*."""
@@ -338,7 +338,7 @@ class Handlers:
         place = self._registry.place(turn.holder)
         if place is None:
             return None
-        waited_s = time.monotonic() - turn.record.received
+        waited_s = turn.record.waited_s(time.monotonic())
         return clients.Wait(place.position, place.expected_s, waited_s)
 
     # --- the way back -----------------------------------------------------------------
@@ -354,7 +354,10 @@ class Handlers:
         record.ended("refused" if refused else "failed", error.origin, error.code)
         record.detail = error.detail
         if down is None or not down.opened:
-            return refusal(error, visit.wire, record)
+            answer = refusal(error, visit.wire, record)
+            if self.draining or not visit.request.content.is_eof():
+                answer.force_close()  # the rest of the body is not wanted
+            return answer
         if down.facts.response_id:
             record.response_id = down.facts.response_id
         self._log.warning(
@@ -379,14 +382,3 @@ def _note_wait(record: Record, place: Place) -> None:
         position=place.position,
         expected_s=round(place.expected_s, 1),
     )
-
-
-def _refuse_keys_in(request: web.BaseRequest) -> None:
-    """A key in the URL ends up in logs on the way, here and upstream."""
-    for name in request.query:
-        if name.lower() in KEY_PARAMETERS:
-            raise ClientError(
-                "invalid_request",
-                f"'{name}' must not be in the URL: send the key as a bearer token",
-                param=name,
-            )

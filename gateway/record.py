@@ -46,6 +46,7 @@ class Record:
     request_id: str
     started_at: float  # Unix seconds
     received: float  # monotonic seconds
+    arrived: float = 0.0  # monotonic seconds when its body was complete, 0 before
     response_id: str = ""
     user: str = ""
     key: str = ""  # first 8 hex digits of the key's hash
@@ -80,6 +81,10 @@ class Record:
     def mark(self, now: float, event: str, **facts: Any) -> None:
         """Note that *event* happened at monotonic *now*."""
         self.marks.append((now - self.received, event, facts))
+
+    def waited_s(self, now: float) -> float:
+        """How long it has waited since its body was complete."""
+        return now - self.arrived if self.arrived else 0.0
 
     def ended(self, outcome: str, origin: str = "", error_code: str = "") -> None:
         """Say how it ended; the last word counts until the record is closed."""

@@ -174,7 +174,7 @@ class Relay:
             if not self._pool.may_retry(turn, account, now, same=same):
                 raise self._last_word(turn, way, choice)
         if turn.record.queue_ms is None:
-            turn.record.queue_ms = (now - turn.record.received) * 1000
+            turn.record.queue_ms = turn.record.waited_s(now) * 1000
         turn.mark("granted", account=account)
         return self._pool.start(turn, choice, account, now)
 
@@ -297,6 +297,7 @@ class Relay:
         record.attempts.append(Attempt(number, account.name, time.time()))
         turn.received_bytes = 0
         turn.holder.state = "running"
+        turn.share.release()
         if number == 1:
             self._books.begin(record)
 

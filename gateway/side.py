@@ -13,14 +13,15 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway import body, outgoing
+from gateway import outgoing
 from gateway.accounts.choice import serves
 from gateway.accounts.pool import Pool
 from gateway.accounts.verdict import judge_status, judge_transport
+from gateway.answer_headers import id_headers
 from gateway.config import Account
 from gateway.conversation import Conversations
 from gateway.errors import ClientError, GatewayError, UpstreamError
-from gateway.handlers import Handlers, Visit, id_headers
+from gateway.handlers import Handlers, Visit
 from gateway.headers import downwards, upstream_request_id, upwards
 from gateway.models import catalogue, entry_of, read_list
 from gateway.protocols.estimate import estimate_tokens
@@ -105,7 +106,7 @@ class SideHandlers:
 
     async def count_tokens(self, visit: Visit) -> web.Response:
         """``POST /v1/messages/count_tokens``; estimated where nobody can count."""
-        turn = await self._handlers.turn(visit, "/messages/count_tokens")
+        turn = await self._handlers.turn(visit, "/messages/count_tokens", slot=False)
         choice = self._pool.choose(turn, (), time.monotonic())
         if not choice.fitting:
             raise self._pool.refusal(turn, choice, time.monotonic())
@@ -146,7 +147,7 @@ class SideHandlers:
         if account is None or account.embedded or account.protocol != "responses":
             raise ClientError("not_found", f"Response with id '{ident}' not found")
         request = visit.request
-        data = await body.read(request, self._handlers.config.server.max_body_bytes)
+        data = await self._handlers.body(visit, user)
         path = request.rel_url.raw_path.removeprefix("/v1")
         return await self._pass(
             visit,

@@ -9,6 +9,7 @@ from typing import Any
 from multidict import CIMultiDictProxy
 
 from gateway.accounts.session import Session
+from gateway.admission.body_room import BodyShare
 from gateway.admission.registry import Holder
 from gateway.body import Ask
 from gateway.clients import Client
@@ -25,6 +26,7 @@ class Turn:
         query: the query string of the client's URL.
         session: the conversation, for affinity.
         deadline: monotonic seconds until which the request may wait for slots.
+        share: what its body takes of its user's room, until an account is asked.
     """
 
     ask: Ask
@@ -39,6 +41,7 @@ class Turn:
     session: Session
     holder: Holder
     deadline: float
+    share: BodyShare
     attempt_at: float = 0.0  # monotonic; names the attempt towards health
     received_bytes: int = 0
     longest_gap_s: float = 0.0

@@ -34,6 +34,11 @@ class KeptPlaces:
         """Whether any place is kept."""
         return bool(self._places)
 
+    def any_of(self, user: str, now: float) -> bool:
+        """Whether a place of *user* is kept."""
+        self._expire(now)
+        return any(owner == user for owner, _ in self._places)
+
     def keep(
         self, user: str, session: str, arrival: int, turn: int | None, now: float
     ) -> None:

@@ -10,6 +10,7 @@ Rule 3: whoever releases a slot hands it to the next in the same turn of the loo
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gateway.admission.expected import Service, expected_wait_s
@@ -19,11 +20,18 @@ from gateway.admission.slot import Holder, Place, Slot, Tiers, Waiting
 
 
 class Roll:
-    """Every holder that is inside admission, and how many of each user wait."""
+    """
+    Every holder that is inside admission.
+
+    Attributes:
+        queued: how many of each user wait.
+        arriving: how many of each user are still sending their bodies.
+    """
 
     def __init__(self) -> None:
         self.holders: dict[Holder, None] = {}
         self.queued: dict[str, int] = {}
+        self.arriving: Counter[str] = Counter()
 
     def tie(self, holder: Holder) -> None:
         """*holder* has one more slot, or stands in one more line."""

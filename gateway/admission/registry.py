@@ -5,6 +5,8 @@ Rule 1: one deadline covers both waits, and the user's slot is held during the s
 Rule 2: whatever interrupts a wait, a slot that was granted meanwhile goes back once.
 Rule 3: only a request's first wait can be refused for a full queue: who has waited
         or run has earned its place.
+Rule 4: a request has its place from its head on. While its body arrives it counts
+        among those who wait, so that a full queue is told before a body is read.
 """
 
 from __future__ import annotations
@@ -81,6 +83,44 @@ class Registry:
         for waiting in self._accounts.remove(name):
             _refuse(waiting, _account_removed())
 
+    # --- the head of a request -------------------------------------------------------
+
+    def arrive(self, holder: Holder) -> None:
+        """
+        Give *holder* its place; its body is still to be read. ``arrived`` follows.
+
+        Raises:
+            Overloaded: "queue_full".
+        """
+        self._arrive(holder, "")
+        user = holder.user
+        gate, allowed = self._users.gates.get(user), self._max_queued.get(user)
+        if gate and gate.limit and allowed is not None:
+            free = gate.limit - len(gate.slots) + len(gate.draining)
+            before = self._roll.queued.get(user, 0) + self._roll.arriving[user]
+            if before >= allowed + max(0, free):
+                self._refuse_newcomer(holder)
+        self._roll.arriving[user] += 1
+
+    def arrived(self, holder: Holder) -> None:
+        """Its body is complete, or will never be."""
+        left = self._roll.arriving[holder.user] - 1
+        if left:
+            self._roll.arriving[holder.user] = left
+        else:
+            del self._roll.arriving[holder.user]
+
+    def _refuse_newcomer(self, holder: Holder) -> None:
+        """Refuse one more, unless it may be one that comes back to its kept place."""
+        if self._kept.any_of(holder.user, self._clock()):
+            return
+        fits, loop = frozenset((holder.user,)), asyncio.get_running_loop()
+        waiting = Waiting(holder, fits, ((holder.user,),), loop.create_future())
+        self._users.join(waiting)
+        place = self._users.place(waiting)
+        self._users.part(waiting)
+        raise _overloaded("queue_full", place)
+
     # --- the two waits ---------------------------------------------------------------
 
     async def user_slot(
@@ -98,8 +138,7 @@ class Registry:
             Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
             ClientError: "unknown_key": the user was removed.
         """
-        if not holder.arrival:
-            self._arrive(holder, session)
+        self._arrive(holder, session)
         tiers = ((user,),)
         slot = self._users.enter(tiers, holder)
         if slot is not None:
@@ -177,8 +216,9 @@ class Registry:
         if self._kept:
             kept = self._kept.take(holder.user, session, self._clock())
         if kept is None:
-            self._arrivals += 1
-            holder.arrival = self._arrivals
+            if not holder.arrival:
+                self._arrivals += 1
+                holder.arrival = self._arrivals
         else:
             holder.arrival, holder.turn = kept.arrival, kept.turn
             holder.admitted = True

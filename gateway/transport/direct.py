@@ -7,6 +7,7 @@ from ssl import SSLContext
 
 from yarl import URL
 
+from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.decoded import decoded
@@ -24,10 +25,14 @@ class DirectTransport:
     Args:
         tls: what https upstreams are checked with.
         pool: another pool than the usual one.
+        turns: shared with all others who decode.
     """
 
-    def __init__(self, tls: SSLContext, pool: Pool | None = None) -> None:
+    def __init__(
+        self, tls: SSLContext, pool: Pool | None = None, turns: Turns | None = None
+    ) -> None:
         self.pool = pool or Pool(Dialer(tls))
+        self._turns = turns or Turns()
 
     async def open(
         self,
@@ -45,7 +50,7 @@ class DirectTransport:
         if connection is not None:
             reply = DirectReply(connection, method, idle_timeout_s)
             try:
-                return await _answered(connection, reply, head, body)
+                return await self._answered(connection, reply, head, body)
             except UpstreamError as exc:
                 # An upstream closes a kept connection whenever it likes. If it did
                 # so before it said anything, nobody has seen the request.
@@ -53,20 +58,19 @@ class DirectTransport:
                     raise
         connection = await self.pool.fresh(target.origin, connect_timeout_s)
         reply = DirectReply(connection, method, idle_timeout_s)
-        return await _answered(connection, reply, head, body)
+        return await self._answered(connection, reply, head, body)
+
+    async def _answered(
+        self, connection: Connection, reply: DirectReply, head: bytes, body: bytes
+    ) -> Reply:
+        """Send the request on *connection* and wait for the head of *reply*."""
+        try:
+            connection.listen(reply, head, body)
+            await reply.head()
+        except BaseException:
+            reply.close()
+            raise
+        return decoded(reply, self._turns)
 
     async def stop(self) -> None:
         await self.pool.stop()
-
-
-async def _answered(
-    connection: Connection, reply: DirectReply, head: bytes, body: bytes
-) -> Reply:
-    """Send the request on *connection* and wait for the head of *reply*."""
-    try:
-        connection.listen(reply, head, body)
-        await reply.head()
-    except BaseException:
-        reply.close()
-        raise
-    return decoded(reply)

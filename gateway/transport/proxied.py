@@ -21,6 +21,7 @@ from aiohttp import http_exceptions
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
 from gateway.transport.reply import STOP, Feed, Reply
@@ -81,6 +82,7 @@ class ProxiedTransport:
     Args:
         tls: what https upstreams are checked with.
         resolver: the one that every transport of the process shares.
+        turns: shared with all others who decode.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class ProxiedTransport:
         tls: SSLContext,
         resolver: Resolver | None = None,
         shortage: Shortage | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._tls = tls
         self._resolver = resolver or Resolver()
         self._shortage = shortage or Shortage()
+        self._turns = turns or Turns()
         self._session: aiohttp.ClientSession | None = None
         self._stopped = False
 
@@ -123,7 +127,7 @@ class ProxiedTransport:
                         allow_redirects=False,
                         trace_request_ctx=trace,
                     )
-                return decoded(ProxiedReply(response, idle_timeout_s))
+                return decoded(ProxiedReply(response, idle_timeout_s), self._turns)
             except UpstreamError as exc:
                 if own := noted.shortage(exc.__cause__):
                     raise self._shortage.refusal(own) from None

@@ -14,6 +14,7 @@ from urllib.request import getproxies_environment
 
 from yarl import URL
 
+from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
 from gateway.transport.dialing import Dialer, tls_context
 from gateway.transport.direct import DirectTransport
@@ -47,16 +48,22 @@ def maybe_proxy(url: URL, proxies: dict[str, str]) -> URL | None:
 
 
 class RoutedTransport:
-    """The Transport of the daemon; the environment is read once, here."""
+    """
+    The Transport of the daemon; the environment is read once, here.
 
-    def __init__(self) -> None:
+    Args:
+        turns: shared with all others who decode.
+    """
+
+    def __init__(self, turns: Turns | None = None) -> None:
         tls = tls_context()
+        turns = turns or Turns()
         self._proxies = getproxies_environment()
         self._shortage = Shortage()
         resolver = Resolver()
         dialer = Dialer(tls, resolver, self._shortage)
-        self._direct = DirectTransport(tls, Pool(dialer))
-        self._proxied = ProxiedTransport(tls, resolver, self._shortage)
+        self._direct = DirectTransport(tls, Pool(dialer), turns)
+        self._proxied = ProxiedTransport(tls, resolver, self._shortage, turns)
 
     def open(
         self,

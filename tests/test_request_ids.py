@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from gateway.handlers import new_uuid
+from gateway.request_ids import new_uuid
 
 NOON = 1_795_521_600.0
 

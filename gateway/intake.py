@@ -1,0 +1,184 @@
+"""
+How the body of a request comes in: within its limits, decoded, or refused.
+
+Rule 1: 60 s of silence end it; a slow but steady one may take as long as it likes.
+Rule 2: nothing is read while its user has no room for it.
+Rule 3: a client that waits to be asked for its body (``Expect``) is asked when it is
+        read, so a refusal comes first.
+
+What is wrong with a body is the client's own mistake, and the message names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
+
+from gateway.admission.body_room import BodyShare
+from gateway.content_coding import (
+    CodingError,
+    Decoder,
+    Turns,
+    content_coding,
+    maybe_decoder,
+)
+from gateway.errors import ClientError
+
+SILENCE_S = 60.0
+LAST_LOOK_S = 0.2  # for what came while the process stood still
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Intake:
+    """
+    Args:
+        turns: shared with all others who decode.
+    """
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    async def read(
+        self, request: web.BaseRequest, share: BodyShare, limit_bytes: int
+    ) -> bytes:
+        """
+        The decoded body of *request*; its bytes are in *share*, which is closed.
+
+        Raises:
+            ClientError: "body_too_large", "unsupported_encoding", "invalid_request",
+                "request_timeout".
+        """
+        content = request.content
+        coding = ""
+        if hdrs.CONTENT_ENCODING in request.headers:
+            coding = content_coding(request.headers)
+        if not coding and content.is_eof() and content.exception() is None:
+            # It has come together with the head, as it is: nothing to wait for.
+            size = content.total_bytes
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            await share.room(size, whole=True)
+            data = content.read_nowait()
+            share.take(len(data))
+        else:
+            data = await self._arriving(request, share, coding, limit_bytes)
+        share.close()
+        return data
+
+    async def _arriving(
+        self,
+        request: web.BaseRequest,
+        share: BodyShare,
+        coding: str,
+        limit_bytes: int,
+    ) -> bytes:
+        """The body piece by piece, as it arrives."""
+        declared = request.content_length
+        if declared is not None and declared > limit_bytes:
+            raise _too_large(limit_bytes)
+        decoder = maybe_decoder(coding) if coding else None
+        if coding and decoder is None:
+            raise ClientError(
+                "unsupported_encoding",
+                "The content encoding is not supported; send zstd, gzip or none",
+            )
+        content = request.content
+        content.on_eof(lambda: share.wake() if content.at_eof() else None)
+        body = _Body(share, limit_bytes)
+        asked, need = False, (declared or 1) if decoder is None else 1
+        try:
+            while not content.at_eof():
+                await share.room(need)
+                need = 1
+                asked = asked or _ask_for(request)
+                piece = await _next(content)
+                if decoder is None:
+                    body.add(piece)
+                elif piece:
+                    await self._decode(decoder, piece, body)
+            if decoder and not decoder.whole:
+                raise CodingError("cut")
+        except CodingError as error:
+            raise ClientError(
+                "invalid_request", f"The body is not valid {coding}", detail=str(error)
+            ) from None
+        except (HttpProcessingError, ValueError, web.RequestPayloadError) as error:
+            raise ClientError(
+                "invalid_request", "The body is cut or malformed", detail=repr(error)
+            ) from None
+        return body.data()
+
+    async def _decode(self, decoder: Decoder, data: bytes, body: _Body) -> None:
+        """Add what *data* unpacks to, a step at a time."""
+        decoder.feed(data)
+        while True:
+            if piece := decoder.step():
+                body.add(piece)
+            if decoder.hungry:
+                return
+            await self._turns.wait()
+            await body.share.room()
+
+
+class _Body:
+    """What has come so far."""
+
+    def __init__(self, share: BodyShare, limit_bytes: int) -> None:
+        self.share = share
+        self._limit_bytes = limit_bytes
+        self._bytes = io.BytesIO()
+
+    def add(self, piece: bytes) -> None:
+        """
+        Take *piece*.
+
+        Raises:
+            ClientError: "body_too_large".
+        """
+        self.share.take(len(piece))
+        if self.share.size > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        self._bytes.write(piece)
+
+    def data(self) -> bytes:
+        """All of it, without a copy."""
+        return self._bytes.getvalue()
+
+
+def _ask_for(request: web.BaseRequest) -> bool:
+    """Tell a client that waits for it that its body is wanted."""
+    expected = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    if expected and request.version == HttpVersion11 and request.transport:
+        if not request.content.total_bytes:
+            request.transport.write(CONTINUE)
+    return True
+
+
+async def _next(content: StreamReader) -> bytes:
+    """
+    What has come of the body, b"" at its end.
+
+    Raises:
+        ClientError: "request_timeout".
+    """
+    for limit_s in (SILENCE_S, LAST_LOOK_S):
+        try:
+            async with asyncio.timeout(limit_s):
+                return await content.readany()
+        except TimeoutError:
+            pass
+    raise ClientError(
+        "request_timeout",
+        f"The request body did not arrive: nothing came for {SILENCE_S:.0f} s",
+    )
+
+
+def _too_large(limit_bytes: int) -> ClientError:
+    return ClientError(
+        "body_too_large", f"The request body is larger than {limit_bytes} bytes"
+    )
