@@ -2,7 +2,7 @@
 Responses, read: stream or body into the events of ``protocols.events``.
 
 What the deltas left out is taken from the ``done`` events, and whole items that never
-streamed from the terminal, so that nothing of a terse upstream is lost.
+streamed from the terminal, so that nothing of a terse upstream is lost or told twice.
 
 Source: the OpenAI API reference (Responses streaming events); Open Responses names raw
 reasoning ``response.reasoning.delta``.
@@ -10,12 +10,13 @@ reasoning ``response.reasoning.delta``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from gateway.errors import UpstreamError
+from gateway.protocols.arguments import written
 from gateway.protocols.events import (
-    Annotation,
     ArgsDelta,
     CallOpen,
     Event,
@@ -25,16 +26,18 @@ from gateway.protocols.events import (
     ItemOpen,
     Reason,
     ReasoningDelta,
-    RefusalDelta,
     SearchFound,
     SearchOpen,
     Signature,
     Start,
     Status,
-    TextDelta,
 )
 from gateway.protocols.frames import parse, string
 from gateway.protocols.model import Kind
+from gateway.protocols.responses.parts import Kind as PartKind
+from gateway.protocols.responses.parts import Parts, Place
+from gateway.protocols.responses.places import Places
+from gateway.protocols.responses.thought import Source, Thought
 from gateway.protocols.responses.wire import (
     outcome,
     stop_reason,
@@ -42,8 +45,8 @@ from gateway.protocols.responses.wire import (
 )
 from gateway.protocols.stops import Stop, broken_off, stop_of
 from gateway.protocols.tokens import read_usage
-from gateway.protocols.wire import sub
-from gateway.usage import Usage, count
+from gateway.protocols.wire import objects, sub
+from gateway.usage import Usage
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _INCOMPLETE: dict[Stop, Reason] = {
@@ -54,30 +57,16 @@ _INCOMPLETE: dict[Stop, Reason] = {
 _UNFINISHED = ("in_progress", "queued")
 
 
-class _Part:
-    """A text or refusal: one content part of a message."""
-
-    __slots__ = ("key", "kind", "length", "noted", "closed")
-
-    def __init__(self, key: int, kind: Literal["text", "refusal"]) -> None:
-        self.key = key
-        self.kind = kind
-        self.length = 0  # characters told so far
-        self.noted = False  # its annotations have been told
-        self.closed = False
-
-
 class _Item:
     """One output item."""
 
-    __slots__ = ("key", "type", "length", "source", "section", "closed")
+    __slots__ = ("key", "type", "length", "thought", "closed")
 
     def __init__(self, key: int, type: str) -> None:
         self.key = key
         self.type = type
-        self.length = 0  # characters of arguments or reasoning told so far
-        self.source = ""  # of reasoning: "summary" or "raw", whichever came first
-        self.section: object = None  # of reasoning: the index of its open part
+        self.length = 0  # characters of arguments told so far
+        self.thought = Thought()
         self.closed = False
 
 
@@ -91,8 +80,10 @@ class Reader:
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
+        self._places = Places()
         self._items: dict[int, _Item] = {}
-        self._parts: dict[tuple[int, int], _Part] = {}
+        self._early: dict[int, str] = {}  # arguments of calls that have no name yet
+        self._parts = Parts(self._new_key)
         self._keys = 0
         self._started = False
         self._over = False
@@ -145,13 +136,12 @@ class Reader:
         if came_to == "failed":
             return [*out, *self._broken(data, why)]
         cut = came_to == "incomplete"
-        output = response.get("output")
-        for index, given in enumerate(output if isinstance(output, list) else ()):
-            if isinstance(given, dict):
-                open_yet = cut and given.get("status") == "in_progress"
-                status = "incomplete" if open_yet else given.get("status")
-                item = {**given, "status": status}
-                out += self._done({"output_index": index, "item": item})
+        seen: Counter[str] = Counter()
+        for position, given in enumerate(objects(response.get("output"))):
+            open_yet = cut and given.get("status") == "in_progress"
+            status = "incomplete" if open_yet else given.get("status")
+            index = self._places.of_output(position, given, seen)
+            out += self._whole_item(index, {**given, "status": status})
         for index, known in self._items.items():
             out += self._close(index, known, cut=cut)
         if isinstance(usage := response.get("usage"), dict):
@@ -188,54 +178,66 @@ class Reader:
     # ------------------------------------------------------------ items
 
     def _added(self, data: dict[str, Any]) -> list[Event]:
-        out: list[Event] = []
-        self._item(data, sub(data, "item"), out)
+        given, out = sub(data, "item"), list[Event]()
+        self._item_at(self._places.of(data, string(given, "type")), given, out)
         return out
 
     def _item(
-        self, data: dict[str, Any], given: dict[str, Any], out: list[Event]
+        self, data: dict[str, Any], kind: str, out: list[Event]
+    ) -> tuple[int, _Item | None]:
+        """The item of type *kind* that an event is about; opened if it is new."""
+        index, ident = self._places.of(data, kind), data.get("item_id")
+        return index, self._item_at(index, {"type": kind, "id": ident}, out)
+
+    def _item_at(
+        self, index: int, given: dict[str, Any], out: list[Event]
     ) -> _Item | None:
-        """The item that an event is about; opened if it is new."""
-        index = _number(data, "output_index")
-        if index < 0:
-            return None
+        kind, name = string(given, "type"), string(given, "name")
         if (known := self._items.get(index)) is not None:
             return known
-        kind, name = string(given, "type"), string(given, "name")
         if not kind or (kind in _CALLS and not name):
             return None  # what it is, a later event may say
         out += self._lifecycle({})
-        self._keys += 1
-        key = self._keys
+        item = self._items[index] = _Item(self._new_key(), kind)
+        self._places.note(index, kind, given)
         if kind == "reasoning":
-            out.append(ItemOpen(key, "reasoning"))
+            out.append(ItemOpen(item.key, "reasoning"))
         elif kind in _CALLS:
-            what: Kind = "custom" if kind == "custom_tool_call" else "function"
-            call_id = string(given, "call_id") or string(given, "id")
-            out.append(CallOpen(key, call_id, name, what, string(given, "namespace")))
+            self._open_call(item, given, out)
+            self._tell_args(item, self._early.pop(index, ""), out)
         elif kind == "web_search_call":
-            out.append(SearchOpen(key))
-        item = self._items[index] = _Item(key, kind)
+            out.append(SearchOpen(item.key))
         return item
+
+    def _open_call(self, item: _Item, given: dict[str, Any], out: list[Event]) -> None:
+        kind: Kind = "custom" if item.type == "custom_tool_call" else "function"
+        call_id = string(given, "call_id") or string(given, "id")
+        name, namespace = string(given, "name"), string(given, "namespace")
+        out.append(CallOpen(item.key, call_id, name, kind, namespace))
+
+    def _new_key(self) -> int:
+        self._keys += 1
+        return self._keys
 
     def _done(self, data: dict[str, Any]) -> list[Event]:
         """An item is whole: tell what has not been told, and close it."""
-        given, out = sub(data, "item"), list[Event]()
-        item = self._item(data, given, out)
+        given = sub(data, "item")
+        return self._whole_item(self._places.of(data, string(given, "type")), given)
+
+    def _whole_item(self, index: int, given: dict[str, Any]) -> list[Event]:
+        out: list[Event] = []
+        item = self._item_at(index, given, out)
         if item is None or item.closed:
             return out
-        index = data["output_index"]
         if item.type == "message":
-            content = given.get("content")
-            for at, part in enumerate(content if isinstance(content, list) else ()):
-                if isinstance(part, dict):
-                    self._whole_part((index, at), part, out)
+            out += self._parts.message(index, given.get("content"))
         elif item.type in _CALLS:
-            rest = string(given, _CALLS[item.type])[item.length :]
-            if rest:
-                out.append(ArgsDelta(item.key, rest))
+            text = written(given.get(_CALLS[item.type]))
+            self._tell_args(item, text[item.length :], out)
         elif item.type == "reasoning":
-            self._whole_reasoning(item, given, out)
+            self._tell_thought(item, item.thought.all(given), out)
+            if blob := string(given, "encrypted_content"):
+                out.append(Signature(item.key, "blob", blob, string(given, "id")))
         cut = given.get("status") == "incomplete"
         return out + self._close(index, item, cut=cut, given=given)
 
@@ -250,138 +252,116 @@ class Reader:
         if item.closed:
             return []
         item.closed = True
+        self._places.close(index)
         status: Status = "incomplete" if cut else "completed"
         if item.type == "message":
-            out: list[Event] = []
-            for (at, _), part in self._parts.items():
-                if at == index and not part.closed:
-                    part.closed = True
-                    out.append(ItemClose(part.key, status))
-            return out
+            return self._parts.close(index, status)
         if item.type == "web_search_call":
             return [_found(item.key, given or {})]
         known = item.type in _CALLS or item.type == "reasoning"
         return [ItemClose(item.key, status)] if known else []
 
+    # ------------------------------------------------------------ calls
+
     def _args(self, data: dict[str, Any]) -> list[Event]:
-        delta = string(data, "delta")
-        item = self._items.get(_number(data, "output_index"))
-        if item is None or item.closed or item.type not in _CALLS or not delta:
-            return []
-        item.length += len(delta)
-        return [ArgsDelta(item.key, delta)]
+        return self._more_args(data, string(data, "delta"), whole=False)
+
+    def _args_done(self, data: dict[str, Any]) -> list[Event]:
+        text = written(data.get("arguments", data.get("input")))
+        return self._more_args(data, text, whole=True)
+
+    def _more_args(
+        self, data: dict[str, Any], text: str, *, whole: bool
+    ) -> list[Event]:
+        """A piece of a call's arguments, or the *whole* of them."""
+        custom = string(data, "type").startswith("response.custom")
+        index = self._places.of(data, "custom_tool_call" if custom else "function_call")
+        item, out = self._items.get(index), list[Event]()
+        if item is None:
+            self._early[index] = text if whole else self._early.get(index, "") + text
+        elif not item.closed and item.type in _CALLS:
+            self._tell_args(item, text[item.length :] if whole else text, out)
+        return out
+
+    def _tell_args(self, item: _Item, text: str, out: list[Event]) -> None:
+        if text:
+            item.length += len(text)
+            out.append(ArgsDelta(item.key, text))
 
     # ------------------------------------------------------------ messages
 
     def _text(self, data: dict[str, Any]) -> list[Event]:
-        delta = data.get("delta")
-        part = self._parts.get(_place(data))
-        if part is None or part.closed or part.kind != "text":
-            return self._first(data, "text")
-        if not isinstance(delta, str) or not delta:
-            return []
-        part.length += len(delta)
-        return [TextDelta(part.key, delta)]
+        delta = string(data, "delta")
+        out = self._parts.text(self._place(data), delta)
+        return self._more(data, "text", delta) if out is None else out
+
+    def _text_done(self, data: dict[str, Any]) -> list[Event]:
+        return self._more(data, "text", string(data, "text"), whole=True)
 
     def _refusal(self, data: dict[str, Any]) -> list[Event]:
-        return self._first(data, "refusal")
+        return self._more(data, "refusal", string(data, "delta"))
 
-    def _first(
-        self, data: dict[str, Any], kind: Literal["text", "refusal"]
+    def _refusal_done(self, data: dict[str, Any]) -> list[Event]:
+        return self._more(data, "refusal", string(data, "refusal"), whole=True)
+
+    def _place(self, data: dict[str, Any]) -> Place:
+        return self._places.of(data, "message"), _number(data, "content_index")
+
+    def _more(
+        self, data: dict[str, Any], kind: PartKind, text: str, *, whole: bool = False
     ) -> list[Event]:
-        """A delta of a part that may have to be opened first."""
-        delta, out = string(data, "delta"), list[Event]()
-        item = self._item(data, {"type": "message"}, out)
-        if not delta or item is None or item.closed or item.type != "message":
-            return out
-        self._tell(_place(data), kind, delta, out)
+        """A piece of a text or refusal, or the *whole*."""
+        out: list[Event] = []
+        index, item = self._item(data, "message", out)
+        if item and item.type == "message" and not item.closed:
+            at = index, _number(data, "content_index")
+            out += self._parts.tell(at, kind, text, whole=whole)
         return out
-
-    def _tell(
-        self,
-        at: tuple[int, int],
-        kind: Literal["text", "refusal"],
-        text: str,
-        out: list[Event],
-    ) -> None:
-        part = self._parts.get(at)
-        if part is None:
-            self._keys += 1
-            part = self._parts[at] = _Part(self._keys, kind)
-            out.append(ItemOpen(part.key, kind))
-        if part.closed or part.kind != kind:
-            return
-        part.length += len(text)
-        delta = TextDelta if kind == "text" else RefusalDelta
-        out.append(delta(part.key, text))
 
     def _part_done(self, data: dict[str, Any]) -> list[Event]:
-        out: list[Event] = []
-        item = self._item(data, {"type": "message"}, out)
+        given, out = sub(data, "part"), list[Event]()
+        if given.get("type") == "reasoning_text":
+            return self._think(data, "raw", string(given, "text"), whole=True)
+        index, item = self._item(data, "message", out)
         if item and item.type == "message" and not item.closed:
-            self._whole_part(_place(data), sub(data, "part"), out)
+            out += self._parts.done((index, _number(data, "content_index")), given)
         return out
 
-    def _whole_part(
-        self, at: tuple[int, int], given: dict[str, Any], out: list[Event]
-    ) -> None:
-        """A part is whole: tell what has not been told, and close it."""
-        refusal = given.get("type") == "refusal"
-        known = self._parts.get(at)
-        rest = string(given, "refusal" if refusal else "text")
-        rest = rest[known.length if known else 0 :]
-        if rest and (refusal or given.get("type") == "output_text"):
-            self._tell(at, "refusal" if refusal else "text", rest, out)
-        part = self._parts.get(at)
-        if part is None or part.closed:
-            return
-        notes = given.get("annotations")
-        if not part.noted and isinstance(notes, list):
-            for note in notes:
-                out.extend(_cited(part.key, note))
-        part.closed = True
-        out.append(ItemClose(part.key))
-
     def _annotation(self, data: dict[str, Any]) -> list[Event]:
-        part = self._parts.get(_place(data))
-        if part is None or part.closed:
-            return []
-        part.noted = True
-        return _cited(part.key, data.get("annotation"))
+        return self._parts.annotation(self._place(data), data.get("annotation"))
 
     # ------------------------------------------------------------ reasoning
 
     def _summary(self, data: dict[str, Any]) -> list[Event]:
-        return self._think(data, "summary", data.get("summary_index"))
+        return self._think(data, "summary", string(data, "delta"))
 
     def _raw(self, data: dict[str, Any]) -> list[Event]:
-        return self._think(data, "raw", data.get("content_index"))
+        return self._think(data, "raw", string(data, "delta"))
 
-    def _think(self, data: dict[str, Any], source: str, section: Any) -> list[Event]:
-        """Of summary and raw text, what comes first is told; its parts apart."""
-        delta, out = string(data, "delta"), list[Event]()
-        item = self._item(data, {"type": "reasoning"}, out)
-        if not delta or item is None or item.closed or item.type != "reasoning":
-            return out
-        item.source = item.source or source
-        if item.source != source:
-            return out
-        if item.length and section != item.section:
-            delta = "\n\n" + delta
-        item.section = section
-        item.length += len(delta)
-        return [*out, ReasoningDelta(item.key, delta)]
+    def _summary_done(self, data: dict[str, Any]) -> list[Event]:
+        text = string(sub(data, "part") or data, "text")
+        return self._think(data, "summary", text, whole=True)
 
-    def _whole_reasoning(
-        self, item: _Item, given: dict[str, Any], out: list[Event]
-    ) -> None:
-        parts = given.get("summary") or given.get("content")
-        if not item.length and isinstance(parts, list):
-            texts = [string(part, "text") for part in parts if isinstance(part, dict)]
-            if text := "\n\n".join(filter(None, texts)):
-                out.append(ReasoningDelta(item.key, text))
-        if blob := string(given, "encrypted_content"):
-            out.append(Signature(item.key, "blob", blob, string(given, "id")))
+    def _raw_done(self, data: dict[str, Any]) -> list[Event]:
+        return self._think(data, "raw", string(data, "text"), whole=True)
+
+    def _think(
+        self, data: dict[str, Any], source: Source, text: str, *, whole: bool = False
+    ) -> list[Event]:
+        """A piece of a part of the reasoning, or the *whole* part."""
+        out: list[Event] = []
+        _, item = self._item(data, "reasoning", out)
+        if item is None or item.closed or item.type != "reasoning":
+            return out
+        thought = item.thought
+        index = "summary_index" if source == "summary" else "content_index"
+        tell = thought.rest if whole else thought.more
+        self._tell_thought(item, tell(source, _number(data, index), text), out)
+        return out
+
+    def _tell_thought(self, item: _Item, text: str, out: list[Event]) -> None:
+        if text:
+            out.append(ReasoningDelta(item.key, text))
 
 
 _READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
@@ -392,6 +372,14 @@ _READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
     "response.reasoning_summary_text.delta": Reader._summary,
     "response.reasoning_text.delta": Reader._raw,
     "response.reasoning.delta": Reader._raw,
+    "response.output_text.done": Reader._text_done,
+    "response.refusal.done": Reader._refusal_done,
+    "response.function_call_arguments.done": Reader._args_done,
+    "response.custom_tool_call_input.done": Reader._args_done,
+    "response.reasoning_summary_text.done": Reader._summary_done,
+    "response.reasoning_summary_part.done": Reader._summary_done,
+    "response.reasoning_text.done": Reader._raw_done,
+    "response.reasoning.done": Reader._raw_done,
     "response.output_item.added": Reader._added,
     "response.output_item.done": Reader._done,
     "response.content_part.done": Reader._part_done,
@@ -408,26 +396,14 @@ _READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
 
 
 def _number(data: dict[str, Any], key: str) -> int:
+    """The index of a part; servers with one part leave it out."""
     value = data.get(key)
-    return value if isinstance(value, int) else -1
-
-
-def _place(data: dict[str, Any]) -> tuple[int, int]:
-    """Which part an event is about; servers with one part leave its index out."""
-    return _number(data, "output_index"), _number(data, "content_index")
+    return value if type(value) is int else 0
 
 
 def _failure(error: dict[str, Any], data: dict[str, Any]) -> Fail:
     detail = f"{error.get('code') or error.get('type')}: {error.get('message')}"
     return Fail(UpstreamError("upstream_failed", detail=detail[:500]), data)
-
-
-def _cited(key: int, note: object) -> list[Event]:
-    if not isinstance(note, dict) or note.get("type") != "url_citation":
-        return []
-    start, end = count(note.get("start_index")), count(note.get("end_index"))
-    url, title = string(note, "url"), string(note, "title")
-    return [Annotation(key, url, title, start or 0, end or 0)] if url else []
 
 
 def _found(key: int, given: dict[str, Any]) -> SearchFound:
