@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import __version__, log, systemd
+from gateway import __version__, log, log_routes, systemd
 from gateway.auth import key_sha256, new_key
 from gateway.config import Account, Config, User
 from gateway.config_file import ConfigError, is_loopback
@@ -20,8 +20,11 @@ from gateway.load import default_path, load
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     args = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = args.run
+    if run is _serve:  # its log is never a reason to end
+        return run(args)
     try:
-        return int(args.run(args))
+        return run(args)
     except BrokenPipeError:
         # Whoever read our output has had enough, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,7 +109,9 @@ def _path(args: argparse.Namespace) -> Path:
 
 def _serve(args: argparse.Namespace) -> int:
     path = _path(args)
+    _occupy_standard_files()
     log.set_up()
+    log_routes.take_over()
     try:
         passed = systemd.passed_sockets()
         config = load(path)
@@ -118,6 +123,18 @@ def _serve(args: argparse.Namespace) -> int:
         log.get().error("config.rejected", path=str(path), mistakes=mistakes)
         return 2
     return _run(path, config, passed, key)
+
+
+def _occupy_standard_files() -> None:
+    """
+    Open what was closed at the start. Else the next file or socket would be given its
+    number, and whoever writes to stderr would write into it.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _run(path: Path, config: Config, passed: list[systemd.Passed], key: str) -> int:

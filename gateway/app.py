@@ -74,6 +74,7 @@ class House:
             self.pool.states,
             lambda: ledger.waiting,
             self.pool.names,
+            log.lines_lost,
         )
         ledger.observe = self.metrics.commit_waited
         turns = Turns()

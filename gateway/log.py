@@ -1,17 +1,16 @@
 """
 One JSON object a line on stdout, and nothing else anywhere.
 
-structlog writes our events; the standard library's loggers, warnings and uncaught
-exceptions are led through the same renderer, so that a line of aiohttp or a
-traceback is an object too. On a terminal (``log_format = "auto"``) the same events
-are rendered for people.
+structlog writes our events; what others say comes here through
+``gateway.log_routes``. On a terminal (``log_format = "auto"``) the same events are
+rendered for people.
 
-Rule 1: a line is written at once, whole and in one piece, from whichever thread. Only
-        canonical lines may wait for the end of the event loop's turn, in which often
-        twenty requests end together: then they leave in one write, and in any case
-        before the next other line.
+Rule 1: a line is handed to a writer (``gateway.log_writer``) and is lost, never waited
+        for, where it cannot be written. Logging raises nothing.
 Rule 2: every line of a request bears its id.
-Rule 3: the canonical line, one for each request, goes round the processors; whoever
+Rule 3: what others say is redacted (``gateway.redaction``) with every secret that the
+        gateway knows.
+Rule 4: the canonical line, one for each request, goes round the processors; whoever
         replaces them gets it through them.
 
 Never logged at any level: keys, prompts, answers. What the events and keys are is
@@ -20,37 +19,51 @@ said in ``docs/behaviour.md``.
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import logging
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, TextIO, cast
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import orjson
 import structlog
-from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor
 
+from gateway.log_writer import FLUSH_S, LogWriter, TextWriter
 from gateway.record import Record
+from gateway.redaction import Redaction
+from gateway.traceback_text import traceback_text
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MAX_TEXT = 2000  # characters of one value; a log line is no place for a body
+_MAX_EXCEPTION = 20_000  # characters of a traceback
+# What we say ourselves: names of the config, and ids that were looked at before.
+_OWN = frozenset(
+    ("account", "event", "key", "level", "logger", "request_id", "timestamp", "user")
+)
+_SHOWS_A_KEY = "server.greeted"  # the throwaway key, which is made to be shown
+
+
+class Outlet(Protocol):
+    """Where lines go."""
+
+    lost: int
+
+    def put(self, data: bytes) -> None: ...
+    def close(self, timeout_s: float = FLUSH_S) -> None: ...
 
 
 class _Short(NamedTuple):
     """The short way of the canonical line: none where nobody reads it as JSON."""
 
     processors: list[Processor]  # of the long way, as they are now
-    add: Callable[[bytes], None]
+    put: Callable[[bytes], None]
 
 
 _short: _Short | None = None
+_outlet: Outlet = LogWriter(None, lambda lost: b"")
+_redaction = Redaction()
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _second = 0, ""  # of the last line: Unix seconds, and the same as text
 
@@ -58,36 +71,56 @@ _second = 0, ""  # of the last line: Unix seconds, and the same as text
 def set_up(
     level: str = "info", log_format: str = "auto", out: TextIO | None = None
 ) -> None:
-    """Lead everything that this process says to *out* (default: stdout)."""
-    global _short
-    stream = out or sys.stdout
-    processors: list[Processor] = [_bear_id, structlog.processors.add_log_level, _stamp]
-    factory: Callable[..., Any]
-    if is_console(log_format, stream):
-        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
-        factory, _short = structlog.PrintLoggerFactory(stream), None
+    """Lead everything that is logged to *out* (default: stdout)."""
+    global _outlet, _short
+    stream = out or sys.stdout  # None where it was closed at the start
+    console = is_console(log_format, stream)
+    processors: list[Processor] = [
+        _bear_id,
+        structlog.processors.add_log_level,
+        _stamp,
+        _add_traceback,
+        _redact,
+    ]
+    if console:
+        colors = stream is not None and stream.isatty()
+        processors += [structlog.dev.ConsoleRenderer(colors=colors), _encode]
     else:
-        processors += [structlog.processors.format_exc_info, _shorten, _render_json]
-        lines = _Lines(_bytes_of(stream))
-        factory, _short = lines.logger_for, _Short(processors, lines.add)
-    if LEVELS[level] > LEVELS["info"]:
-        _short = None
+        processors.append(_render_json)
+    _outlet.close()
+    _outlet = _outlet_to(stream, processors, _outlet.lost)
+    informs = LEVELS[level] <= LEVELS["info"]
+    _short = _Short(processors, _outlet.put) if informs and not console else None
+    logger = _Logger(_outlet.put)
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=factory,
+        wrapper_class=_never_failing(LEVELS[level]),
+        logger_factory=lambda *names: logger,
         cache_logger_on_first_use=out is None,  # else tests could not change it
     )
-    handler = _Stdlib()
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.captureWarnings(True)
-    sys.excepthook = _uncaught
+
+
+def flush() -> None:
+    """Write what waits, for a bounded time; nothing is written behind it."""
+    _outlet.close()
+
+
+def lines_lost() -> int:
+    """How many lines could not be written so far."""
+    return _outlet.lost
+
+
+def say(text: str) -> None:
+    """Write *text* for people, as it is; used where lines are for them."""
+    _outlet.put(_encoded(text + "\n"))
 
 
 def is_console(log_format: str, out: TextIO | None = None) -> bool:
     """Whether *log_format* means lines for people on *out* (default: stdout)."""
     stream = out or sys.stdout
-    return log_format == "console" or (log_format == "auto" and stream.isatty())
+    if log_format == "auto":
+        return stream is not None and stream.isatty()
+    return log_format == "console"
 
 
 def get() -> Any:
@@ -100,6 +133,33 @@ def bind(request_id: str) -> None:
     _request_id.set(request_id)
 
 
+# --- what others say ------------------------------------------------------------------
+
+
+def keep_secret(secrets: Iterable[str]) -> None:
+    """
+    From now on none of *secrets* is written, nor of those that were named before:
+    requests that still run may be about them.
+    """
+    global _redaction
+    fresh = frozenset(secrets)
+    if not fresh <= _redaction.secrets:
+        _redaction = Redaction(_redaction.secrets | fresh)
+
+
+def redaction() -> Redaction:
+    """What takes secrets out of foreign words, with all that are known now."""
+    return _redaction
+
+
+def detail(text: str, own: bytes = b"", keep: Collection[str] = ()) -> str:
+    """*text*, foreign words, as log and ledger may hold it; see ``Redaction``."""
+    return _redaction.detail(text, own, keep) if text else ""
+
+
+# --- the canonical line ---------------------------------------------------------------
+
+
 def finished(record: Record) -> None:
     """Write the canonical line."""
     facts = _facts(record)
@@ -110,8 +170,8 @@ def finished(record: Record) -> None:
         return
     line = _json(facts)
     if len(line) > _MAX_TEXT:  # else no value can be too long
-        line = _json(_shorten(None, "info", facts))
-    _short.add(line)
+        line = _json({key: _shortened(value) for key, value in facts.items()})
+    _short.put(line + b"\n")
 
 
 def _facts(record: Record) -> dict[str, Any]:
@@ -174,15 +234,56 @@ def _now() -> str:
     return f"{text}.{rest_ns // 1000:06d}Z"
 
 
+# --- every other line -----------------------------------------------------------------
+
+
 def _bear_id(logger: Any, method: str, event: EventDict) -> EventDict:
     if request_id := _request_id.get():
         event.setdefault("request_id", request_id)
+    if event.get("request_id", "") is None:
+        del event["request_id"]
     return event
 
 
 def _stamp(logger: Any, method: str, event: EventDict) -> EventDict:
     event["timestamp"] = _now()
     return event
+
+
+def _add_traceback(logger: Any, method: str, event: EventDict) -> EventDict:
+    given = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if given is True else given
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        own = event.pop("own_words", b"")
+        event["exception"] = traceback_text(error, lambda said: detail(said, own))
+    return event
+
+
+def _redact(logger: Any, method: str, event: EventDict) -> EventDict:
+    if event["event"] == _SHOWS_A_KEY:
+        return event
+    for key, value in event.items():
+        if key not in _OWN:
+            event[key] = _cleaned(value, _MAX_EXCEPTION if key == "exception" else 0)
+    return event
+
+
+def _cleaned(value: Any, limit: int = 0) -> Any:
+    if isinstance(value, str):
+        limit = limit or _MAX_TEXT
+        # What is cut off may have held the rest of a secret: cut behind it.
+        return _shortened(_redaction.clean(value[: limit + _MAX_TEXT]), limit)
+    if isinstance(value, list | tuple):
+        return [_cleaned(one) for one in value]
+    return value
+
+
+def _shortened(value: Any, limit: int = _MAX_TEXT) -> Any:
+    if isinstance(value, str) and len(value) > limit:
+        return value[:limit] + "…"
+    return value
 
 
 def _render_json(logger: Any, method: str, event: EventDict) -> bytes:
@@ -197,102 +298,59 @@ def _json(line: EventDict) -> bytes:
         return json.dumps(line, default=repr, separators=(",", ":")).encode()
 
 
-def _shorten(logger: Any, method: str, event: EventDict) -> EventDict:
-    for key, value in event.items():
-        if isinstance(value, str) and len(value) > _MAX_TEXT and key != "exception":
-            event[key] = value[:_MAX_TEXT] + "…"
-    return event
+def _encode(logger: Any, method: str, text: Any) -> bytes:
+    return _encoded(text)
 
 
-def _bytes_of(stream: TextIO) -> BinaryIO:
-    """Where lines are written as bytes, past the encoder of *stream*."""
-    buffer = getattr(stream, "buffer", None)
-    if isinstance(buffer, io.BufferedIOBase):
-        return cast(BinaryIO, buffer)
-    if isinstance(buffer, io.RawIOBase):
-        return cast(BinaryIO, _Unbuffered(buffer))
-    return cast(BinaryIO, _Encoded(stream))
+def _encoded(text: str) -> bytes:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace")
 
 
-class _Lines:
-    """The one way out for lines; a logger writes its own at once."""
+# --- the way out ----------------------------------------------------------------------
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.flush = file.flush
-        self._kept: deque[bytes] = deque()  # until the end of the loop's turn
-        self._logger = structlog.BytesLogger(cast(BinaryIO, self))
 
-    def logger_for(self, *names: str) -> structlog.BytesLogger:
-        """What structlog writes with."""
-        return self._logger
+def _never_failing(level: int) -> type[Any]:
+    """
+    A logger class from *level* on whose methods raise nothing. An exception inside the
+    event loop's exception handler, which logs, would stop the loop.
+    """
 
-    def add(self, line: bytes) -> None:
-        """Write *line* at the end of the event loop's turn; at once without a loop."""
-        if not self._kept:
+    class Safe(structlog.make_filtering_bound_logger(level)):  # type: ignore[misc]
+        def _proxy_to_logger(self, *args: Any, **facts: Any) -> Any:
             try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                return self._logger.msg(line)
-            loop.call_soon(self._logger.msg, b"")
-        self._kept.append(line + b"\n")
+                return super()._proxy_to_logger(*args, **facts)
+            except Exception:
+                _outlet.lost += 1
 
-    def write(self, line: bytes) -> None:
-        """Called by the logger, which lets in one thread at a time: a line, or none."""
-        kept = self._kept
-        before = b"".join([kept.popleft() for _ in range(len(kept))])
-        if line == b"\n":
-            line = b""
-        if before or line:
-            self._file.write(before + line)
+    return Safe
 
 
-class _Unbuffered:
-    """A file (python -u) that may take a part of a line only."""
+class _Logger:
+    """What structlog writes with, whatever the level is."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
-        self.flush = raw.flush
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
 
-    def write(self, line: bytes) -> None:
-        while line:
-            taken = self._raw.write(line)
-            if taken is None:
-                raise BlockingIOError("stdout takes nothing at the moment")
-            line = line[taken:]
+    def msg(self, line: bytes) -> None:
+        """Hand out one line."""
+        self._put(line + b"\n")
+
+    debug = info = warning = error = critical = exception = msg
 
 
-class _Encoded:
-    """A stream of text without a file, written to as one of bytes."""
+def _outlet_to(stream: TextIO | None, processors: list[Processor], lost: int) -> Outlet:
+    if stream is None:
+        return LogWriter(None, lambda lines: b"", lost)
+    try:
+        fd = stream.fileno()
+    except OSError:  # a text in memory
+        return TextWriter(stream, lost)
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.flush = stream.flush
+    def notice(lines: int) -> bytes:
+        line: Any = {"event": "log.recovered", "lost": lines}
+        for processor in processors[1:]:  # it is no request's line
+            line = processor(None, "warning", line)
+        return bytes(line) + b"\n"
 
-    def write(self, line: bytes) -> None:
-        self._stream.write(line.decode())
-
-
-class _Stdlib(logging.Handler):
-    """A library's own line as one of ours: ``library.logged``."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            # Somebody who does not speak HTTP; aiohttp has answered 400.
-            reason = " ".join(error.message.split())[:200]
-            get().info("connection.malformed", detail=reason)
-            return
-        method = "error" if record.levelno >= logging.ERROR else "warning"
-        facts: dict[str, Any] = {"logger": record.name}
-        if record.exc_info and record.exc_info[0]:
-            facts["exc_info"] = record.exc_info
-        getattr(get(), method)(
-            "library.logged", message=record.getMessage()[:_MAX_TEXT], **facts
-        )
-
-
-def _uncaught(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    get().error("process.crashed", exc_info=(kind, error, trace))
+    return LogWriter(fd, notice, lost)

@@ -63,6 +63,7 @@ class Metrics:
         accounts: every account's state now; "available" says whether it takes work.
         waiting: the ledger's entries that are not written yet.
         configured: whether the config names a model (second) for an account (first).
+        lines_lost: log lines that could not be written.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Metrics:
         accounts: Callable[[], Mapping[str, Mapping[str, Any]]],
         waiting: Callable[[], int] = lambda: 0,
         configured: Callable[[str, str], bool] = lambda account, model: False,
+        lines_lost: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._lines_lost = lines_lost
         self._configured = configured
         self._make_counters()
         self._make_histograms()
@@ -192,6 +195,11 @@ class Metrics:
         for key, counts in self._token_counts.items():
             tokens.update({(*key, kind): n for kind, n in zip(TOKENS, counts) if n})
         yield tokens.family()
+        lost = CounterMetricFamily(
+            "gateway_log_lines_lost_total", "Log lines that could not be written."
+        )
+        lost.add_metric((), self._lines_lost())
+        yield lost
         waits = (self._queue_wait, self._first_event, self._lag, self._commit)
         yield from (one.family() for one in waits)
 

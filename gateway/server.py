@@ -128,7 +128,7 @@ class Server:
             f"-H 'Content-Type: application/json' -d @{HELLO}"
         )
         if log.is_console(self._config.server.log_format):
-            print(GREETING.format(address=address, key=self._key, curl=curl))
+            log.say(GREETING.format(address=address, key=self._key, curl=curl))
         else:
             self._log.info("server.greeted", address=url, key=self._key, curl=curl)
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.dialects import sqlite
 
+from gateway.bell import Bell
 from gateway.ledger import statement
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database
@@ -20,7 +21,6 @@ from gateway.ledger.writer import (
     COMMIT_EVERY_S,
     LINGER_S,
     MANY,
-    Bell,
     Entry,
     Listening,
     Writer,

@@ -29,6 +29,7 @@ CONTRACT = {
     "gateway_account_available": {"account"},
     "gateway_tokens_total": {"account", "model", "kind"},
     "gateway_event_loop_lag_seconds": set(),
+    "gateway_log_lines_lost_total": set(),
 }
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
 
@@ -304,6 +305,14 @@ def test_gauges_are_what_the_rooms_say_at_this_moment(metrics: Metrics) -> None:
     assert 1 == told["gateway_account_available", "openai-1"]
     assert 0 == told["gateway_account_available", "openai-2"]
     assert 7 == told["gateway_ledger_waiting",]
+
+
+def test_lines_that_were_lost_are_told_as_the_log_counts_them() -> None:
+    lost = 3
+    metrics = Metrics(lambda: [], lambda: {}, lines_lost=lambda: lost)
+    assert 3 == read(metrics)["gateway_log_lines_lost_total",]
+    lost = 5
+    assert 5 == read(metrics)["gateway_log_lines_lost_total",]
 
 
 def test_two_of_them_do_not_meet() -> None:

@@ -55,6 +55,8 @@ PURE = (
     "gateway/outgoing.py",
     "gateway/protocols/**/*.py",
     "gateway/record.py",
+    "gateway/redaction.py",
+    "gateway/traceback_text.py",
     "gateway/trial/*.py",
     "gateway/usage.py",
 )

@@ -26,13 +26,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from gateway.bell import Bell
 from gateway.ledger.database import Database, driver_of, reason
 from gateway.ledger.statement import Plain, Upsert
 
@@ -81,29 +81,6 @@ class Report:
     done: list[Entry]
     rejected: list[tuple[Entry, str]]
     trouble: str = ""  # "" = the ledger works
-
-
-class Bell:
-    """
-    Wakes one thread.
-
-    It is a bare lock, taken while nobody has rung. ``queue.SimpleQueue`` would do, but
-    its ``get`` may wait for ever where its timeout runs out just as it begins (CPython
-    3.11), and a condition takes the interpreter several times as often.
-    """
-
-    def __init__(self) -> None:
-        self._silent = threading.Lock()
-        self._silent.acquire()
-
-    def ring(self) -> None:
-        """Wake who sleeps, or who will sleep next; to ring twice is to ring once."""
-        with suppress(RuntimeError):  # it has been rung
-            self._silent.release()
-
-    def sleep(self, seconds: float) -> None:
-        """Return when it rings, or after so many *seconds*."""
-        self._silent.acquire(timeout=seconds)
 
 
 class Listening(IntEnum):

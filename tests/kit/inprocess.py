@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway import log as gateway_log
+from gateway import log_routes
 from gateway.app import build_app, build_runner, house_of
 from gateway.config_file import parse
 from tests.kit import settings
@@ -81,14 +81,13 @@ _OUTLET = _Outlet()
 @contextmanager
 def logging_to(log: Log) -> Iterator[Log]:
     """The process's log goes to *log* for the duration of the block."""
-    root, hook = logging.getLogger(), sys.excepthook
+    root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     _OUTLET.log = log
     gateway_log.set_up("info", "json", _OUTLET)  # type: ignore[arg-type]
+    log_routes.route_libraries()
     try:
         yield log
     finally:
-        logging.captureWarnings(False)
         root.handlers[:] = handlers
         root.setLevel(level)
-        sys.excepthook = hook
