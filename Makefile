@@ -1,15 +1,18 @@
 # `make run` and `make test` do all set-up by themselves; see .ci/setup.
 
 PYTEST_ARGS ?=
+MUTANTS ?=
 export PYTHON
 
-.PHONY: help run setup test lint bench clean
+.PHONY: help run setup test lint bench mutants clean
 
 help:
 	@echo "make run     set up, then serve config.toml in the foreground"
 	@echo "make test    set up, then lint, types and the whole suite (PYTEST_ARGS=…)"
 	@echo "make lint    set up, then lint and types alone"
 	@echo "make bench   set up, then the benchmark"
+	@echo "make mutants change lines of the code that waits and relays, and list the changes"
+	@echo "             that no test notices; takes hours (MUTANTS='gateway.exchange*')"
 	@echo "make setup   the virtual environment alone"
 	@echo "make clean   remove all that make made"
 
@@ -33,6 +36,11 @@ bench:
 	@.ci/setup bench
 	.venv/bin/python -m benchmarks
 
+mutants:
+	@.ci/setup mutants
+	.venv/bin/mutmut run $(MUTANTS)
+	.venv/bin/mutmut results
+
 clean:
-	rm -rf .venv .cache build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache
+	rm -rf mutants .venv .cache build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache
 	find gateway tests -name __pycache__ -prune -exec rm -rf {} +
