@@ -2,7 +2,8 @@
 One connection to an upstream: the socket's side, which knows no HTTP.
 
 Rule 1: at most one listener at a time; what comes while there is none makes the
-        connection useless, and it is dropped.
+        connection useless, and it is dropped. A listener is called in the context that
+        it began to listen in: the loop's own is that of an older request.
 Rule 2: a request is written from the loop's callbacks, slice by slice as the socket
         takes it, so an answer may come before the request is out.
 
@@ -13,6 +14,7 @@ Rule 2: a request is written from the loop's callbacks, slice by slice as the so
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context, copy_context
 from typing import Protocol, cast
 
 from gateway.transport.request import Origin
@@ -73,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._keeper = keeper
         self._transport: asyncio.Transport | None = None
         self._listener: Listener | None = None
+        self._context: Context
         self._unsent = _NOTHING
         self._may_write = True
 
@@ -91,7 +94,7 @@ class Connection(asyncio.Protocol):
     def listen(self, listener: Listener, head: bytes, body: bytes) -> None:
         """Send a request; what comes from now on is *listener*'s."""
         assert self._transport is not None
-        self._listener = listener
+        self._listener, self._context = listener, copy_context()
         if len(body) <= JOIN_BYTES:
             self._transport.write(head + body)
             return
@@ -141,11 +144,11 @@ class Connection(asyncio.Protocol):
         if self._listener is None:
             self.abort()
         else:
-            self._listener.receive(data)
+            self._context.run(self._listener.receive, data)
 
     def eof_received(self) -> None:
         if self._listener is not None:
-            self._listener.finish()
+            self._context.run(self._listener.finish)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -153,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._keeper.forget(self)
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.lose(exc)
+            self._context.run(listener.lose, exc)
 
     def pause_writing(self) -> None:
         self._may_write = False

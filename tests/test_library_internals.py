@@ -1,0 +1,246 @@
+"""
+Canaries: a library's inside that we rely on has not changed.
+
+Each test here guards one private or undocumented thing that the gateway touches. When a
+new version of a library breaks one, the file that touches it must be read again before
+the upper bound in ``setup.cfg`` is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from configparser import ConfigParser
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+
+from gateway.admission.gate import Counter
+from gateway.framed import JOIN_BYTES, FramedStream, send_whole
+from gateway.transport.dialing import Dialer
+from gateway.transport.direct import DirectTransport
+from gateway.transport.pool import Pool
+from tests.transport_peer import Peer, client_tls, post, sized, upstream
+
+HEADERS = {
+    "Server": "gateway",
+    "Content-Type": "text/event-stream",
+    "x-request-id": "0123456789",
+}
+PIECES = (b"data: 1\n\n", b"data: 2\n\n" * 3, b"data: [DONE]\n\n")
+LARGE = b"data: " + b"x" * JOIN_BYTES + b"\n\n"
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def streams(pieces: tuple[bytes, ...], *, ours: bool) -> Answer:
+    """A handler that writes *pieces* by our own framing, or by aiohttp's."""
+
+    async def framed(request: web.BaseRequest) -> web.StreamResponse:
+        response = FramedStream(headers=HEADERS)
+        response.begin(request)
+        for index, piece in enumerate(pieces):
+            if rest := response.put(piece, last=index == len(pieces) - 1):
+                await rest
+        return response
+
+    async def plain(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers=HEADERS)
+        if request.version.minor:
+            response.enable_chunked_encoding()
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    return framed if ours else plain
+
+
+def wholes(body: bytes, *, ours: bool) -> Answer:
+    """A handler that answers with a whole JSON *body*."""
+    headers = {"Server": "gateway", "x-request-id": "0123456789"}
+
+    async def framed(request: web.BaseRequest) -> web.StreamResponse:
+        return await send_whole(request, headers, body)
+
+    async def plain(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(headers=headers, body=body, content_type="application/json")
+
+    return framed if ours else plain
+
+
+async def bytes_of(answer: Answer, requests: bytes) -> bytes:
+    """All that a server with this handler writes for *requests*, then closes."""
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(requests)
+        data = await reader.read()
+        writer.close()
+        return data
+    finally:
+        await runner.cleanup()
+
+
+def comparable(wire: bytes) -> list[tuple[list[bytes], bytes]]:
+    """Each answer as its status, its headers without an order, and its body's bytes."""
+    dated = re.sub(rb"Date: [^\r]+", b"Date: now", wire)
+    found = []
+    for one in re.split(rb"(?=HTTP/1\.[01] )", dated)[1:]:
+        head, _, body = one.partition(b"\r\n\r\n")
+        status, *fields = head.split(b"\r\n")
+        found.append(([status, *sorted(fields)], body))
+    return found
+
+
+def asked(version: str = "1.1", close: bool = True) -> bytes:
+    end = "Connection: close\r\n" if close and version == "1.1" else ""
+    return f"POST / HTTP/{version}\r\nHost: x\r\n{end}\r\n".encode()
+
+
+REQUESTS = [
+    pytest.param(asked(), 1, id="one"),
+    pytest.param(asked(close=False) + asked(), 2, id="kept-alive"),
+    pytest.param(asked("1.0"), 1, id="http-1.0"),
+]
+
+
+@pytest.mark.parametrize(("requests", "count"), REQUESTS)
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param(PIECES, id="pieces"),
+        pytest.param(PIECES[:1], id="one-piece"),
+        pytest.param((LARGE, PIECES[0]), id="a-large-piece-first"),
+        pytest.param((PIECES[0], LARGE), id="a-large-piece-last"),
+    ],
+)
+async def test_our_stream_is_byte_for_byte_what_aiohttp_writes(
+    pieces: tuple[bytes, ...], requests: bytes, count: int
+) -> None:
+    ours = comparable(await bytes_of(streams(pieces, ours=True), requests))
+    theirs = comparable(await bytes_of(streams(pieces, ours=False), requests))
+
+    assert len(ours) == count
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("requests", "count"), REQUESTS)
+@pytest.mark.parametrize(
+    "body", [pytest.param(b"{}", id="small"), pytest.param(LARGE, id="large")]
+)
+async def test_our_whole_answer_is_byte_for_byte_what_aiohttp_writes(
+    body: bytes, requests: bytes, count: int
+) -> None:
+    ours = comparable(await bytes_of(wholes(body, ours=True), requests))
+    theirs = comparable(await bytes_of(wholes(body, ours=False), requests))
+
+    assert len(ours) == count
+    assert ours == theirs
+
+
+async def test_aiohttp_writes_no_error_page_behind_what_we_wrote() -> None:
+    """It looks at ``output_size``, which we count."""
+
+    async def breaks(request: web.BaseRequest) -> web.StreamResponse:
+        response = FramedStream(headers=HEADERS)
+        response.begin(request)
+        response.put(PIECES[0])
+        raise RuntimeError
+
+    wire = await bytes_of(breaks, asked())
+
+    assert wire.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("name", ["output_size", "chunked", "transport", "protocol"])
+def test_aiohttp_has_the_writer_that_we_write_through(name: str) -> None:
+    source = inspect.getsource(StreamWriter) + inspect.getsource(
+        StreamWriter.__mro__[1]
+    )
+
+    assert re.search(rf"\b{name}\b", source)
+
+
+async def test_a_semaphore_counts_in_the_value_that_we_take_from() -> None:
+    counter = Counter(2)
+    counter.take()
+
+    assert not counter.locked()
+    await asyncio.wait_for(counter.acquire(), 1)
+    assert counter.locked()
+    counter.release()
+    assert not counter.locked()
+    counter.take()
+    assert counter.locked()
+
+
+CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="none")
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[DirectTransport]:
+    tls = client_tls()
+    transport = DirectTransport(tls, Pool(Dialer(tls)))
+    yield transport
+    await transport.stop()
+
+
+async def test_a_socket_s_callbacks_run_in_the_context_of_their_own_request(
+    transport: DirectTransport,
+) -> None:
+    """Not of the one that opened the connection: a log line would have its id."""
+
+    async def script(peer: Peer) -> None:
+        for _ in range(2):
+            await peer.request()
+            await peer.send(sized(b"{}"))
+        await peer.gone()
+
+    async def ask(name: str) -> list[str]:
+        CALLER.set(name)
+        reply = await post(transport, server.url)
+        seen: list[str] = []
+
+        def feed(piece: bytes) -> None:
+            seen.append(CALLER.get())
+
+        await reply.pump(feed)
+        reply.close()
+        return seen
+
+    async with upstream(script) as server:
+        for name in ("first", "second"):
+            seen = await asyncio.create_task(ask(name))
+
+            assert set(seen) == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "below"), [("aiohttp", (3, 15)), ("genai-prices", (0, 3))]
+)
+def test_a_library_whose_inside_we_use_has_an_upper_bound(
+    name: str, below: tuple[int, int]
+) -> None:
+    setup = ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    [line] = [
+        line
+        for line in setup["options"]["install_requires"].splitlines()
+        if line.startswith(f"{name} ")
+    ]
+    major, minor, *_ = version(name).split(".")
+
+    assert line.endswith(f", < {below[0]}.{below[1]}")
+    assert (int(major), int(minor)) < below
