@@ -21,16 +21,22 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.config import Account, UpstreamLimits
 from gateway.downstream import Downstream
 from gateway.errors import UpstreamError
-from gateway.failures import Refusal, StatedFailure
+from gateway.failures import (
+    StatedFailure,
+    no_answer,
+    read_bounded,
+    read_refusal,
+)
 from gateway.headers import downwards, upstream_request_id
 from gateway.outgoing import Outgoing
 from gateway.patience import Patience
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import Batch
-from gateway.protocols.wire import Ending, Facts, read_object
+from gateway.protocols.wire import Facts, read_json
 from gateway.transport.decoded import too_large
 from gateway.transport.reply import STOP, Reply, Stop
 from gateway.turn import Turn
-from gateway.upstream import MAX_BODY_BYTES, MAX_ERROR_BYTES, Upstream
+from gateway.upstream import MAX_BODY_BYTES, Upstream
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 DROPPED = "x-gateway-dropped"
@@ -211,9 +217,9 @@ class Exchange:
         self._turn.mark("first_event")
         self._turn.first_output()
         self._turn.came(len(data))
-        document = read_object(data)
-        if not document:
-            raise UpstreamError("upstream_malformed", detail="a 200 that is no JSON")
+        document = read_json(data)
+        if not PROTOCOLS[self._outgoing.protocol].is_answer(document):
+            raise no_answer(document)
         self._whole = data, document
         return self._whole
 
@@ -240,17 +246,12 @@ class Exchange:
         turn.attempt.status = reply.status
         turn.mark("head", status=reply.status)
         if reply.status != 200:
-            body = await reply.body(MAX_ERROR_BYTES)
-            raise Refusal(reply.status, reply.headers, body)
+            raise await read_refusal(reply)
         return reply
 
     async def _no_stream(self, reply: Reply) -> StatedFailure | UpstreamError:
         """What a 200 with a JSON body means where a stream should be."""
-        document = read_object(await reply.body(MAX_ERROR_BYTES))
-        if document.get("error"):
-            error = UpstreamError("upstream_failed")
-            return StatedFailure(Ending("failed", error, document))
-        return UpstreamError("upstream_malformed", detail="JSON instead of a stream")
+        return no_answer(read_json(await read_bounded(reply)))
 
     def _headers_down(self, reply: Reply) -> dict[str, str]:
         headers = downwards(

@@ -4,6 +4,9 @@ How an attempt at an account may fail, and the judgement of it.
     Refusal         an error status
     StatedFailure   a 200 that says it failed, or that is no whole answer
     UpstreamError   the connection, or the form of what came
+
+The head of a refusal decides. Its body says more, so it is read, for a bounded time
+and up to a bounded size; what cannot be read so is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +17,13 @@ from collections.abc import Mapping
 
 from gateway.accounts.verdict import Verdict, judge_event, judge_status, judge_transport
 from gateway.errors import ClientError, UpstreamError
+from gateway.patience import Patience
+from gateway.protocols.failure_forms import failure_in
 from gateway.protocols.wire import Ending
+from gateway.transport.reply import Reply
+
+REFUSAL_BODY_S = 3.0  # how long the body of a refusal may take
+MAX_REFUSAL_BYTES = 1024 * 1024  # of it; also the most that is passed on to a client
 
 
 class Refusal(Exception):
@@ -38,16 +47,44 @@ class StatedFailure(Exception):
 Failure = Refusal | StatedFailure | UpstreamError
 
 
-def verdict_of(failure: Failure, model: str) -> Verdict:
+async def read_bounded(reply: Reply) -> bytes:
+    """The body of *reply*; empty if it cannot be read whole within the bounds."""
+    try:
+        with Patience(REFUSAL_BODY_S):
+            return await reply.body(MAX_REFUSAL_BYTES)
+    except UpstreamError:
+        return b""
+
+
+async def read_refusal(reply: Reply) -> Refusal:
+    """The refusal that *reply*'s status says."""
+    return Refusal(reply.status, reply.headers, await read_bounded(reply))
+
+
+def no_answer(value: object) -> StatedFailure | UpstreamError:
+    """The failure of a 200 whose JSON *value* is not the answer that was asked for."""
+    failure = failure_in(value)
+    if failure is None:
+        return UpstreamError("upstream_malformed", detail="JSON that is no answer")
+    return StatedFailure(Ending("failed", UpstreamError("upstream_failed"), failure))
+
+
+def verdict_of(failure: Failure, model: str, *, same_protocol: bool = True) -> Verdict:
     """
     Whose fault *failure* is.
 
     Args:
         model: the name that was sent upstream.
+        same_protocol: the client can be given the upstream's own body.
     """
     if isinstance(failure, Refusal):
         return judge_status(
-            failure.status, failure.headers, failure.body, time.time(), model
+            failure.status,
+            failure.headers,
+            failure.body,
+            time.time(),
+            model,
+            same_protocol=same_protocol,
         )
     if isinstance(failure, UpstreamError):
         return judge_transport(failure)

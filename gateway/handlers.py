@@ -54,9 +54,9 @@ def refusal(error: GatewayError, wire: Wire, record: Record) -> web.Response:
     text = wire.error_body(error, record.request_id)
     if isinstance(error, PassedOn) and error.raw:
         text = error.raw
-    record.status = error.status
+    record.status = wire.error_status(error)
     return web.Response(
-        status=error.status,
+        status=record.status,
         headers=headers,
         body=text,
         content_type="application/json",

@@ -118,7 +118,11 @@ class Relay:
             try:
                 return await self._attempt(turn, way, account, slot, down)
             except (Refusal, StatedFailure, UpstreamError) as failure:
-                verdict = verdict_of(failure, turn.record.upstream_model)
+                verdict = verdict_of(
+                    failure,
+                    turn.record.upstream_model,
+                    same_protocol=turn.record.upstream_protocol == turn.wire.name,
+                )
                 failure.__traceback__ = None  # its frames hold it, and the request
             except BaseException:
                 self._pool.dropped(turn, account.name)  # it says nothing of the account

@@ -19,7 +19,6 @@ from gateway.errors import UpstreamError
 from gateway.protocols.wire import read_object
 from gateway.transport.reply import STOP, Feed, Reply, Transport
 
-MAX_ERROR_BYTES = 256 * 1024  # of an error answer that is read
 MAX_BODY_BYTES = 128 * 1024 * 1024  # of a whole answer that is read
 
 

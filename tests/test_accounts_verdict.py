@@ -170,7 +170,7 @@ HTTP: list[tuple[str, int, str, str, str, Expected]] = [
         "server_is_overloaded",
         "",
         "busy",
-        ("model", "upstream_status", "overloaded", "s"),
+        ("model", "upstream_overloaded", "overloaded", "s"),
     ),
     (
         "slow-down-503",

@@ -164,7 +164,7 @@ async def test_the_ending_is_the_clients_whatever_the_account_speaks(
     told = endings.in_stream(protocol, reply)
     line = await gateway.explained(reply)
     assert "All is " == reply.text
-    assert "upstream_error" == told.type
+    assert endings.FAILED[protocol] == told.type
     assert "upstream_cut" == line["error_code"]
     assert ("failed", "upstream", account) == (
         line["outcome"],

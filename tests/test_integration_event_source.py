@@ -14,7 +14,7 @@ import pytest
 from aiohttp_sse_client.client import EventSource, MessageEvent
 
 from tests.conftest import Serve
-from tests.kit import answers, plays
+from tests.kit import answers, endings, plays
 from tests.kit.asking import LAST_EVENT, PATHS, question
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Play, ScriptedUpstream
@@ -92,7 +92,7 @@ async def test_a_broken_stream_ends_with_the_named_event(
 
     assert ENDINGS[protocol] == events[-1].type
     error = json.loads(events[-1].data)["error"]
-    assert "upstream_error" == error["type"]
+    assert endings.FAILED[protocol] == error["type"]
     assert "(request id: " in error["message"]
     assert ENDINGS[protocol] not in [event.type for event in events[:-1]]
 

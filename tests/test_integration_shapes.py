@@ -53,7 +53,7 @@ async def test_an_account_that_is_not_there(
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
     told = endings.before(protocol, reply)
-    assert (502, "upstream_error") == (reply.status, told.type)
+    assert (502, endings.FAILED[protocol]) == (reply.status, told.type)
     assert "secret-path" not in told.message and "127.0.0.1" not in told.message
     assert "upstream_connect" == (await gateway.explained(reply))["error_code"]
 

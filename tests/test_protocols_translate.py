@@ -436,7 +436,8 @@ def test_an_error_event_counts_if_no_failed_event_follows(target: str) -> None:
 
 REFUSED = [
     pytest.param(b"<html>no</html>", "upstream_malformed", id="html"),
-    pytest.param(b'\n {"error": "no"}', "upstream_malformed", id="json"),
+    pytest.param(b'\n {"error": "no"}', "upstream_failed", id="json-error"),
+    pytest.param(b'\n {"a": "no"}', "upstream_malformed", id="json"),
     pytest.param(b'data: {"choices": [{]\n\n', "upstream_malformed", id="garbled"),
     pytest.param(b"", "upstream_empty", id="nothing"),
     pytest.param(b": ping\n\n", "upstream_empty", id="comments-only"),

@@ -31,6 +31,9 @@ _SENTENCE = re.compile(
     r"(\d{1,9}(?:\.\d{1,9})?) ?(milliseconds?|ms|seconds?|minutes?|hours?|days?|\S*)",
     re.I,
 )
+_REGAINED = re.compile(
+    r"regain access on (\d{4}-\d\d-\d\d)(?:[ ,T]*(?:at )?(\d\d:\d\d))?", re.I
+)
 _LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _UNIFIED = "anthropic-ratelimit-unified"
 _UNIFIED_WINDOW = re.compile(rf"({_UNIFIED}-(?!overage)[^-]+)-(?:status|utilization)")
@@ -67,6 +70,7 @@ def told_return_s(
         _latest(_openai_limits(lower, now_unix)),
         _latest(_anthropic_limits(lower, now_unix)),
         sentence_s(message),
+        _regained_s(message, now_unix),
     )
 
 
@@ -123,6 +127,14 @@ def sentence_s(message: str) -> float | None:
         if unit.startswith(word):
             return float(number) * _UNIT_S[word[0]]
     return duration_s(number + unit)
+
+
+def _regained_s(message: str, now_unix: float) -> float | None:
+    """The wait in Anthropic's "You will regain access on 2026-12-01 at 00:00 UTC"."""
+    found = _REGAINED.search(message)
+    if found is None:
+        return None
+    return moment_s(f"{found[1]}T{found[2] or '00:00'}+00:00", now_unix)
 
 
 def _sane(wait_s: float | None) -> float | None:

@@ -5,7 +5,12 @@ Rule 1: first the scope of blame, then everything else. What a client did wrong,
         can make an upstream say, never counts against an account.
 Rule 2: every HTTP status stands in ``STATUSES`` or falls under its hundred.
 Rule 3: the status decides what the client would be told, a strong word of the body
-        (``gateway.protocols.overload``) decides why, and so for how long.
+        (``gateway.protocols.failure_table``) decides why, and so for how long. A body
+        that could not be read changes nothing.
+Rule 4: what an upstream says of its account (no credit, a key that is not valid) is
+        the account's failure, whatever the status.
+Rule 5: a credential may be refused because of what one user's request holds. Such a
+        verdict is ``doubtful``: it concerns that user alone until another agrees.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ import orjson
 
 from gateway.accounts.reset import told_return_s
 from gateway.errors import GatewayError, PassedOn, UpstreamError
-from gateway.protocols.overload import Kind, Meaning, Told, meaning, told_in
+from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, Told, told_in
+from gateway.protocols.failure_table import Kind, Meaning, meaning
 
 Scope = Literal["client", "nobody", "model", "account", "network"]
 Reason = Literal[
@@ -48,6 +54,7 @@ class Verdict(NamedTuple):
         retry_same: if no other account is free, the same one after ``SAME_PAUSE_S``.
         until_s: seconds until the account returns, as the upstream told.
         loud: an operator must look: the account's credential was refused.
+        doubtful: the request of this one user may have brought it about.
         pass_on: with no account left, the client gets the upstream's own answer.
         strip: repeat once on the same account, without foreign reasoning.
     """
@@ -59,6 +66,7 @@ class Verdict(NamedTuple):
     retry_same: bool = False
     until_s: float | None = None
     loud: bool = False
+    doubtful: bool = False
     pass_on: bool = False
     strip: bool = False
 
@@ -133,15 +141,18 @@ def judge_status(
     body: bytes,
     now_unix: float,
     model: str = "",
+    *,
+    same_protocol: bool = True,
 ) -> Verdict:
     """
     Judge an answer whose HTTP status is not 200.
 
     Args:
         headers: the answer's, in any case.
-        body: the answer's, as far as it was read.
+        body: the answer's; empty if it could not be read.
         now_unix: Unix seconds, for reset times.
         model: the name that was sent upstream.
+        same_protocol: the client speaks it too, and can be given *body* as it is.
     """
     data = _json(body)
     told = told_in(data) or Told()
@@ -150,11 +161,12 @@ def judge_status(
         row = _BROKEN  # a web page: no API is at the account's address
     elif row.reason == "refused" and body.lstrip()[:1] == b"<":
         row = row._replace(reason="failed")  # a guard before the API, not our key
-    elif row.scope == "client" and told.status >= 500:
+    elif row.scope == "client" and told.status:
         row = row_of(told.status)
-    row = _bettered(row, meaning(told))
-    case = _Case(told, status, now_unix, model, body if data else b"")
-    return case.verdict(row, headers)
+    # Words that are no JSON are weighed too, and passed on to nobody.
+    row = _bettered(row, meaning(told if data else Told(message=_plain(body))))
+    raw = body if data and same_protocol else b""
+    return _Case(told, status, now_unix, model, raw).verdict(row, headers)
 
 
 def judge_event(data: object, now_unix: float, model: str = "") -> Verdict:
@@ -203,6 +215,8 @@ def _bettered(row: Row, said: Meaning) -> Row:
         return row
     if row is STATUSES[429] and said.kind not in (Kind.QUOTA, Kind.OVERLOADED):
         return row
+    if said.kind is Kind.OVERLOADED and row.code == "upstream_status":
+        return better
     return row._replace(reason=better.reason)
 
 
@@ -237,6 +251,7 @@ class _Case(NamedTuple):
             retry_same=row.reason == "rate_limited" and until_s is None,
             until_s=until_s,
             loud=row.reason == "refused",
+            doubtful=self._doubtful(row),
         )
 
     def _passed_on(self, row: Row) -> Verdict:
@@ -260,6 +275,11 @@ class _Case(NamedTuple):
             pass_on=True,
             strip=meaning(told).kind is Kind.FOREIGN,
         )
+
+    def _doubtful(self, row: Row) -> bool:
+        """Also a guard before the API, which refuses what a prompt quotes."""
+        guarded = self.status in (401, 403) and row.reason == "failed"
+        return row.reason == "refused" or guarded
 
     def _scope(self, row: Row) -> Scope:
         """A limit or an overload of one model leaves the account's others alone."""
@@ -288,3 +308,8 @@ def _json(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
+
+
+def _plain(body: bytes) -> str:
+    """The words of a *body* that is no JSON."""
+    return body[:MAX_MESSAGE_CHARS].decode("utf-8", "replace").strip()

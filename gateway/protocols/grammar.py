@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from gateway.errors import UpstreamError
+from gateway.protocols.misplaced import NO_STREAM, Misplaced
 from gateway.protocols.overload import answer_so_far
 from gateway.protocols.sse import (
     EventScanner,
@@ -76,7 +77,7 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
     State.CLOSED: {},
 }
 
-NO_STREAM = (b"<", b"{", b"[")  # what HTML or JSON begins with
+_BOM = b"\xef\xbb\xbf"
 
 
 class Batch(NamedTuple):
@@ -102,7 +103,16 @@ class Batch(NamedTuple):
 class Watch:
     """Follow a stream whose bytes pass unchanged."""
 
-    __slots__ = ("_wire", "_scanner", "_held", "_needles", "_begun", "state", "facts")
+    __slots__ = (
+        "_wire",
+        "_scanner",
+        "_held",
+        "_needles",
+        "_begun",
+        "_misplaced",
+        "state",
+        "facts",
+    )
 
     def __init__(self, wire: Wire, facts: Facts) -> None:
         self._wire = wire
@@ -110,6 +120,7 @@ class Watch:
         self._scanner = EventScanner()
         self._held = self._scanner.held
         self._begun = False
+        self._misplaced: Misplaced | None = None
         self.state: State = WAITING
         self.facts = facts
 
@@ -128,8 +139,10 @@ class Watch:
 
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""
-        if not self._begun and (refused := self._begin(chunk)):
-            return refused
+        if self._misplaced is not None:
+            return self._refuse(self._misplaced.take(chunk))
+        if not self._begun and self._begins_wrong(chunk):
+            return self.feed(chunk.removeprefix(_BOM))
         try:
             data = self._scanner.feed(chunk)
         except EventTooLarge:
@@ -144,6 +157,8 @@ class Watch:
         of its CRLF alone: at any end), and so does an answer of which only the
         protocol's last word is missing.
         """
+        if self._misplaced is not None:
+            return self._refuse(self._misplaced.finish())
         rest, began = self._scanner.rest(), self._started
         finished, data = self.facts.finished, b""
         if (clean or self._scanner.lacks_lf_alone) and rest.strip():
@@ -167,13 +182,19 @@ class Watch:
     def _started(self) -> bool:
         return self.state is not WAITING
 
-    def _begin(self, chunk: bytes) -> Batch | None:
+    def _begins_wrong(self, chunk: bytes) -> bool:
         """HTML or JSON where a stream should be shows in its first character."""
-        first = chunk.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        if not first:
-            return None
-        self._begun = True
-        return self._failed("upstream_malformed") if first in NO_STREAM else None
+        first = chunk.removeprefix(_BOM).lstrip()[:1]
+        self._begun = bool(first)
+        if first in NO_STREAM:
+            self._misplaced = Misplaced()
+        return first in NO_STREAM
+
+    def _refuse(self, ending: Ending | None) -> Batch:
+        """What JSON where a stream should be means, once it is there."""
+        if ending is not None:
+            self.state = CLOSED
+        return Batch(b"", False, b"", ending)
 
     def _look(self, data: bytes) -> Batch:
         """

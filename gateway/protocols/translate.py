@@ -28,11 +28,12 @@ from gateway.protocols.events import (
     TextDelta,
 )
 from gateway.protocols.frames import Garbled
-from gateway.protocols.grammar import NO_STREAM, Batch, State
+from gateway.protocols.grammar import Batch, State
 from gateway.protocols.messages.message import signature_of
 from gateway.protocols.messages.reader import Reader as MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
 from gateway.protocols.messages.writer import Writer as MessagesWriter
+from gateway.protocols.misplaced import NO_STREAM, Misplaced
 from gateway.protocols.overload import MAX_OPENING_CHARS, answer_so_far
 from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.responses.reader import Reader as ResponsesReader
@@ -115,6 +116,7 @@ class Translation:
         self._stages = self._other_stages()
         self._scanner = EventScanner()
         self._begun = False
+        self._misplaced: Misplaced | None = None
         self._opening = ""  # the text so far, while it may be an overload
         self._escaped = False  # surrogate pairs come as escapes
         facts.response_id = self._writer.response_id
@@ -146,7 +148,9 @@ class Translation:
             if first := chunk.lstrip()[:1]:
                 self._begun = True
                 if first in NO_STREAM:
-                    return self._failed("upstream_malformed")
+                    self._misplaced = Misplaced()
+        if self._misplaced is not None:
+            return self._refuse(self._misplaced.take(chunk))
         try:
             data = self._scanner.feed(chunk)
         except EventTooLarge:
@@ -166,6 +170,8 @@ class Translation:
         """
         if self.state is State.CLOSED:
             return Batch(b"", True)
+        if self._misplaced is not None:
+            return self._refuse(self._misplaced.finish())
         started, rest = self._started, self._scanner.rest()
         found: list[Event] = []
         if (clean or self._scanner.lacks_lf_alone) and rest.strip():
@@ -247,6 +253,12 @@ class Translation:
     def _note_proof(self, proof: Signature) -> None:
         if self._proof_of:
             self.facts.note_proof(self._proof_of(proof))
+
+    def _refuse(self, ending: Ending | None) -> Batch:
+        """What JSON where a stream should be means, once it is there."""
+        if ending is not None:
+            self.state = State.CLOSED
+        return Batch(b"", False, b"", ending)
 
     def _failed(self, code: str) -> Batch:
         return self._last(Fail(UpstreamError(code)), [], self._started)

@@ -11,7 +11,7 @@ three tables: ``PROTOCOLS`` in ``gateway.protocols``, ``FORMS`` in ``convert``, 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 
 import orjson
 
@@ -66,10 +66,23 @@ def openai_error(error: GatewayError, request_id: str) -> dict[str, Any]:
     }
 
 
+def openai_error_status(error: GatewayError) -> int:
+    """The HTTP status of a failure for Responses and Chat clients."""
+    return error.status
+
+
 def openai_error_body(error: GatewayError, request_id: str) -> bytes:
     """The HTTP body of a failure for Responses and Chat clients."""
     told = openai_error(error, request_id)
     return orjson.dumps({"error": {**told, "param": error.param, **error.facts}})
+
+
+def read_json(data: bytes) -> Any:
+    """*data* as JSON; None for anything else."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def read_object(data: bytes) -> dict[str, Any]:
@@ -244,6 +257,10 @@ class Wire(Protocol):
         """What the terminal in ``facts.terminal`` says."""
         ...
 
+    def is_answer(self, body: object) -> TypeGuard[dict[str, Any]]:
+        """Whether the JSON *body* of a 200 has the form of an answer."""
+        ...
+
     def read_body(self, body: dict[str, Any], facts: Facts) -> Ending:
         """Read a whole non-stream answer."""
         ...
@@ -256,6 +273,10 @@ class Wire(Protocol):
 
     def error_body(self, error: GatewayError, request_id: str) -> bytes:
         """The gateway's own HTTP error body."""
+        ...
+
+    def error_status(self, error: GatewayError) -> int:
+        """The HTTP status that goes with ``error_body``."""
         ...
 
 

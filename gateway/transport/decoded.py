@@ -21,13 +21,22 @@ from gateway.errors import UpstreamError
 from gateway.transport.reply import STOP, Feed, Reply
 
 
+class _Unknown(Decoder):
+    """A coding that is not known: the body of a refusal is lost, its status counts."""
+
+    whole = True
+
+    def step(self) -> bytes:
+        raise CodingError("the content coding is not known")
+
+
 def decoded(reply: Reply, turns: Turns) -> Reply:
     """
     *reply* itself, or one that decodes it if its head says that it is compressed.
 
     Raises:
-        UpstreamError: "upstream_malformed" for a coding that is not known; the
-            reply is closed then.
+        UpstreamError: "upstream_malformed" for an answer (200) whose coding is not
+            known; the reply is closed then. Of a refusal only the body is lost.
     """
     if "content-encoding" not in reply.headers:
         return reply
@@ -36,6 +45,8 @@ def decoded(reply: Reply, turns: Turns) -> Reply:
         return reply
     if decoder := maybe_decoder(coding):
         return DecodedReply(reply, decoder, turns)
+    if reply.status != 200:
+        return DecodedReply(reply, _Unknown(), turns)
     reply.close()
     raise UpstreamError(
         "upstream_malformed", detail=f"content-encoding {coding[:80]} is not known"

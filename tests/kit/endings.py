@@ -16,6 +16,14 @@ TERMINALS = {
 }
 
 
+# The type of an upstream's failure, as each protocol's clients know it.
+FAILED = {
+    "responses": "upstream_error",
+    "chat": "upstream_error",
+    "messages": "api_error",
+}
+
+
 class Told(NamedTuple):
     """What the client was told; *code* is empty where the protocol has none."""
 

@@ -31,6 +31,8 @@ from gateway.protocols.events import (
     TextDelta,
 )
 from gateway.protocols.frames import is_done, parse, string
+from gateway.protocols.misplaced import stray
+from gateway.protocols.sse import payload
 from gateway.protocols.stops import CUT, Stop, broken_off, stop_of, unknown
 from gateway.protocols.tokens import read_usage, told_in
 from gateway.protocols.wire import sub
@@ -74,9 +76,14 @@ class Reader:
     def handle(self, frame: bytes) -> list[Event]:
         """The events of one whole *frame*."""
         chunk = parse(frame)
-        if chunk is None:
-            return self._done() if is_done(frame) else []
-        return [] if self._over else self._chunk(chunk)
+        if chunk is None and is_done(frame):
+            return self._done()
+        if self._over:
+            return []
+        if not chunk or not chunk.get("choices"):
+            if failure := stray(frame, payload(frame), chunk or {}):
+                return self._fail(failure.get("error") or failure, failure)
+        return self._chunk(chunk) if chunk is not None else []
 
     def finish(self) -> list[Event]:
         """The upstream's body is at its end."""

@@ -8,11 +8,13 @@ servers were seen to send.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.failure_forms import failure_in
+from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.tokens import read_usage, told_in
@@ -28,6 +30,7 @@ from gateway.protocols.wire import (
     Step,
     openai_error,
     openai_error_body,
+    openai_error_status,
     read_object,
     sub,
 )
@@ -39,12 +42,18 @@ needles: tuple[Needle, ...] = (
     re.compile(rb"\[DONE\]"),
     re.compile(rb'"finish_reason": ?"'),
     re.compile(rb'"usage": ?\{'),
-    re.compile(rb'"error":'),
+    re.compile(rb'"error"'),
     re.compile(rb'"index": ?1'),
+    STRAYS[0],
+    # What does not begin like a chunk: behind a failure that is passed over, [DONE]
+    # would make a whole answer of it.
+    re.compile(rb'data:(?! ?+\{ ?+"(?:id|object|created|model|choices)": ?+[^n])'),
+    re.compile(rb'data: ?\{ ?"object": ?"error'),
 )
 proof_needle: Needle | None = None
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
+error_status = openai_error_status
 
 MAX_CHOICES = 1024  # of one answer that are followed; OpenAI gives 128 at most
 
@@ -61,6 +70,9 @@ def read(event: bytes, facts: Facts) -> Step:
     chunk = read_object(raw)
     if chunk.get("error"):
         facts.terminal = chunk
+        return FAIL
+    if not chunk.get("choices") and (failure := stray(event, raw, chunk)):
+        facts.terminal = failure
         return FAIL
     _note(chunk, facts)
     choices = chunk.get("choices")
@@ -110,6 +122,14 @@ def ending(facts: Facts) -> Ending:
     if not (facts.finished or facts.has_output):
         return Ending("failed", UpstreamError("upstream_empty"))
     return Ending(facts.finished or "ok")
+
+
+def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
+    """See ``Wire.is_answer``."""
+    if not isinstance(body, dict) or body.get("error"):
+        return False
+    choices = body.get("choices")
+    return isinstance(choices, list) and bool(choices) and failure_in(body) is None
 
 
 def read_body(body: dict[str, Any], facts: Facts) -> Ending:

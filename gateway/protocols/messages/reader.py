@@ -32,8 +32,11 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
+from gateway.protocols.failure_forms import may_be_failure
 from gateway.protocols.frames import dump, parse, string
 from gateway.protocols.messages.wire import read_usage
+from gateway.protocols.misplaced import stray
+from gateway.protocols.sse import payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.wire import sub
 from gateway.usage import Usage
@@ -87,14 +90,17 @@ class Reader:
 
     def handle(self, frame: bytes) -> list[Event]:
         """The events of one whole *frame*."""
-        data = parse(frame)
-        if data is None or self._over:
+        data = parse(frame) or {}
+        if self._over:
             return []
         kind = data.get("type")
         read = _READ.get(kind) if isinstance(kind, str) else None
         if read is not None:
             return read(self, data)
-        return self._error(data) if kind is None and data.get("error") else []
+        if not may_be_failure(kind):
+            return []
+        failure = stray(frame, payload(frame), data)
+        return self._error(failure) if failure else []
 
     def finish(self) -> list[Event]:
         """The upstream's body is at its end."""

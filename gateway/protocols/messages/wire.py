@@ -8,11 +8,12 @@ Claude Code 2.1 were seen to read: an error without ``event: error`` is lost.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.tokens import cached_in
@@ -36,10 +37,24 @@ path = "/messages"
 needles: tuple[Needle, ...] = (
     re.compile(rb"message_(?:delta|stop)"),
     re.compile(rb'"error"'),
+    *STRAYS,
 )
 proof_needle: Needle | None = re.compile(rb"signature_delta")
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
+OVERLOADED = 529
+# What Anthropic calls a client's mistake; another vendor's word is told by its status.
+_CLIENTS_TYPES = frozenset(
+    "invalid_request_error authentication_error permission_error not_found_error "
+    "request_too_large conflict_error billing_error rate_limit_error".split()
+)
+_TYPE_OF_STATUS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+}
 _EMPTY_BLOCKS = ("text", "thinking")
 THINKING = ("thinking", "redacted_thinking")
 """The types of content blocks that are reasoning."""
@@ -47,9 +62,10 @@ THINKING = ("thinking", "redacted_thinking")
 
 def read(event: bytes, facts: Facts) -> Step:
     """See ``Wire.read``."""
-    data = read_object(payload(event))
+    raw = payload(event)
+    data = read_object(raw)
     kind = data.get("type")
-    if kind == "error" or (kind is None and data.get("error")):
+    if kind == "error":
         facts.terminal = data
         return FAIL
     if kind == "message_start":
@@ -75,7 +91,12 @@ def read(event: bytes, facts: Facts) -> Step:
             facts.note_proof(delta.get("signature"))
             facts.certain = True
         return OUTPUT
-    return OUTPUT if kind == "content_block_stop" else IDLE
+    if kind == "content_block_stop":
+        return OUTPUT
+    if failure := stray(event, raw, data):
+        facts.terminal = failure
+        return FAIL
+    return IDLE
 
 
 def ending(facts: Facts) -> Ending:
@@ -88,12 +109,15 @@ def ending(facts: Facts) -> Ending:
     return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
 
 
+def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
+    """See ``Wire.is_answer``."""
+    if not isinstance(body, dict) or body.get("type") == "error":
+        return False
+    return isinstance(body.get("content"), list) and not body.get("error")
+
+
 def read_body(body: dict[str, Any], facts: Facts) -> Ending:
     """See ``Wire.read_body``."""
-    if body.get("type") == "error":
-        return Ending(
-            "failed", UpstreamError("upstream_failed", detail=_told(body)), body
-        )
     _note(body, facts)
     for block in objects(body.get("content")):
         _note_proof(block, facts)
@@ -121,11 +145,29 @@ def failure_frame(
 
 def error_body(error: GatewayError, request_id: str) -> bytes:
     """See ``Wire.error_body``."""
-    kind = "not_found_error" if error.code == "model_not_found" else error.type
-    told = {"type": kind or "api_error", "message": error.sentence(request_id)}
+    told = {"type": _error_type(error), "message": error.sentence(request_id)}
     return orjson.dumps(
         {"type": "error", "error": {**told, **error.facts}, "request_id": request_id}
     )
+
+
+def error_status(error: GatewayError) -> int:
+    """See ``Wire.error_status``; 529 is what Messages clients know an overload by."""
+    return OVERLOADED if error.code == "upstream_overloaded" else error.status
+
+
+def _error_type(error: GatewayError) -> str:
+    """
+    ``error.type`` in the words of this protocol: its clients act on them. Claude Code
+    turns to its fall-back model at an ``overloaded_error``.
+    """
+    if error.code == "model_not_found":
+        return "not_found_error"
+    if error.code == "upstream_overloaded":
+        return "overloaded_error"
+    if error.origin == "client" and error.type not in _CLIENTS_TYPES:
+        return _TYPE_OF_STATUS.get(error.status, "invalid_request_error")
+    return "api_error" if error.type in ("", "upstream_error") else error.type
 
 
 def read_usage(told: dict[str, Any], usage: Usage) -> None:

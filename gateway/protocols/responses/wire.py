@@ -8,11 +8,13 @@ Source: the OpenAI API reference (Responses streaming events), and what Codex CL
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.failure_forms import may_be_failure
+from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.responses.items import COMPACTIONS
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import broken_off, stop_of, unknown
@@ -30,6 +32,7 @@ from gateway.protocols.wire import (
     objects,
     openai_error,
     openai_error_body,
+    openai_error_status,
     read_object,
     response_id_of,
     sub,
@@ -40,10 +43,12 @@ path = "/responses"
 needles: tuple[Needle, ...] = (
     re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),
     re.compile(rb'"error"'),
+    *STRAYS,
 )
 proof_needle: Needle | None = re.compile(rb"encrypted_content")
 last_word = b""
 error_body = openai_error_body
+error_status = openai_error_status
 
 _TERMINALS = {
     "response.completed": "ok",
@@ -52,7 +57,8 @@ _TERMINALS = {
     "response.cancelled": "failed",
 }
 _FAILED = ("failed", "cancelled", "canceled")
-_STATUSES = ("completed", "incomplete", "in_progress", "queued", *_FAILED)
+_UNFINISHED = ("queued", "in_progress", *_FAILED)
+_STATUSES = ("completed", "incomplete", *_UNFINISHED)
 _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
 # They open something that has no content yet: nothing is lost by holding them.
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
@@ -105,8 +111,9 @@ def read(event: bytes, facts: Facts) -> Step:
         return NEUTRAL
     data = _document(event, start)
     kind = data.get("type")
-    if not isinstance(kind, str):
-        return _read_error(event, data, facts) if data.get("error") else IDLE
+    if not isinstance(kind, str) or kind != "error" and may_be_failure(kind):
+        failure = stray(event, payload(event), data)
+        return _read_error(event, failure, facts) if failure else IDLE
     if kind in _TERMINALS:
         _note_whole(sub(data, "response"), facts)
         facts.terminal = data
@@ -191,6 +198,15 @@ def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
 def ending(facts: Facts) -> Ending:
     """See ``Wire.ending``."""
     return _ending(facts.terminal, facts)
+
+
+def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
+    """See ``Wire.is_answer``; a response that failed is one, and says so itself."""
+    if not isinstance(body, dict):
+        return False
+    if body.get("object") == "response" and body.get("status") in _UNFINISHED:
+        return True
+    return isinstance(body.get("output"), list) and not body.get("error")
 
 
 def read_body(body: dict[str, Any], facts: Facts) -> Ending:
