@@ -156,11 +156,11 @@ def _reasons(chunk: dict[str, Any]) -> list[object]:
 
 def _failed(chunk: dict[str, Any]) -> Ending:
     """The failure that a chunk or body tells: by an error, or by a finish reason."""
-    if chunk.get("error"):
-        error = UpstreamError("upstream_failed", detail=_told(chunk))
-        return Ending("failed", error, chunk)
     words = [str(word) for word in _reasons(chunk) if stop_of(word) == "broken"]
-    return Ending("failed", broken_off(words[0]))
+    if words and not chunk.get("error"):
+        return Ending("failed", broken_off(words[0]))
+    error = UpstreamError("upstream_failed", detail=_told(chunk))
+    return Ending("failed", error, chunk)
 
 
 def failure_frame(
