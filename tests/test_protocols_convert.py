@@ -53,6 +53,13 @@ TEXTS = st.text(min_size=1, max_size=12).filter(lambda text: text == text.strip(
 SCHEMAS = st.fixed_dictionaries(
     {"type": st.just("object"), "properties": st.dictionaries(NAMES, st.just({}))}
 )
+CLOSED = SCHEMAS.map(  # what every vendor forces as it stands
+    lambda schema: {
+        **schema,
+        "required": list(schema["properties"]),
+        "additionalProperties": False,
+    }
+)
 ARGUMENTS = st.dictionaries(NAMES, TEXTS | st.integers(-9, 9), max_size=3).map(
     lambda value: orjson.dumps(value).decode()
 )
@@ -118,7 +125,7 @@ def _requests(draw: st.DrawFn, source: str, target: str) -> Request:
     if draw(st.booleans()):
         request.thinking = _thinking(draw(st.sampled_from(["low", "high"])), pair)
     if draw(st.booleans()):
-        request.format = Format("json_schema", "output", draw(SCHEMAS), True)
+        request.format = Format("json_schema", "output", draw(CLOSED), True)
     _add_what_two_say(draw, request, pair)
     return request
 

@@ -32,6 +32,7 @@ from gateway.protocols.model import (
     safe_id,
     safe_name,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.versions import claude_version
 
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -297,17 +298,17 @@ def _short(items: list[Item]) -> list[str]:
     ],
 )
 def test_results_follow_their_calls(items: list[Item], order: list[str]) -> None:
-    assert order == _short(settled(items))
+    assert order == _short(settled(items, Options()))
 
 
 def test_last_result_wins() -> None:
-    done = settled([_call("a"), _result("a", "1"), _result("a", "2")])
+    done = settled([_call("a"), _result("a", "1"), _result("a", "2")], Options())
     assert ["call a", "result a"] == _short(done)
     assert isinstance(done[1], ToolResult) and done[1].parts == [Text("2")]
 
 
 def test_missing_result_is_filled_on_demand() -> None:
-    done = settled([_call("a"), _said("user")], fill_missing=True)
+    done = settled([_call("a"), _said("user")], Options(fill_missing_results=True))
     assert ["call a", "result a", "user"] == _short(done)
     assert isinstance(done[1], ToolResult) and done[1].is_error
     assert done[1].parts == [Text(NO_RESULT)]
@@ -322,13 +323,19 @@ def test_ids_become_unique_and_legal() -> None:
         _call("c_1"),
         _result("c_1"),
     ]
-    calls = [item.call_id for item in settled(items) if isinstance(item, ToolCall)]
-    results = [item.call_id for item in settled(items) if isinstance(item, ToolResult)]
+    calls = [
+        item.call_id for item in settled(items, Options()) if isinstance(item, ToolCall)
+    ]
+    results = [
+        item.call_id
+        for item in settled(items, Options())
+        if isinstance(item, ToolResult)
+    ]
     assert calls == results
     assert 3 == len(set(calls)) and "c_1" == calls[1]
 
 
 def test_result_without_call_is_refused_by_its_path() -> None:
     with pytest.raises(ClientError) as caught:
-        settled([_result("a"), _call("a")])
+        settled([_result("a"), _call("a")], Options())
     assert "result a" == caught.value.param

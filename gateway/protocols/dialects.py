@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from gateway.protocols.options import Options
+from gateway.protocols.refusals import limit
 
 Dialect = Literal[
     "auto",
@@ -50,8 +51,13 @@ _FOLLOWER: Mapping[str, Any] = {
 }
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
-    "openai": {"ids": "short"},
-    "azure": {"ids": "short", "chat_user": "user"},
+    "openai": {"ids": "short", "max_tools": limit("chat", "tools")},
+    "azure": {
+        "ids": "short",
+        "chat_user": "user",
+        "max_tools": limit("chat", "tools"),
+        "max_tool_description": limit("chat", "tool_description"),
+    },
     "anthropic": {},
     "gemini": {
         **_FOLLOWER,

@@ -5,8 +5,8 @@ Rule 1: a result stands directly behind the run of assistant items that holds it
         call, whatever the client put between them.
 Rule 2: of several results for one call the last wins; a result without a call is
         the client's error, as it is with every vendor.
-Rule 3: call ids are legal and unique in the request; servers that count from
-        ``call_0`` in every turn make them repeat.
+Rule 3: call ids are what the server takes and unique in the request; servers that
+        count from ``call_0`` in every turn make them repeat.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from gateway.protocols.model import (
     Text,
     ToolCall,
     ToolResult,
-    safe_id,
+    fitting_id,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import refuse
 
 NO_RESULT = "no result"
 
 
-def settled(items: list[Item], *, fill_missing: bool = False) -> list[Item]:
+def settled(items: list[Item], options: Options) -> list[Item]:
     """
-    *items* by the rules above.
-
-    Args:
-        fill_missing: answer a call without result by an error result.
+    *items* by the rules above, for a server that *options* describe.
 
     Raises:
         ClientError: "invalid_request" for a result of an unknown call.
     """
-    calls, results = _paired(items)
+    calls, results = _paired(items, options.ids)
+    fill_missing = options.fill_missing_results
     done: list[Item] = []
     waiting: list[int] = []  # positions of the calls of the open run
     for position, item in enumerate(items):
@@ -65,7 +64,7 @@ def _answered(items: list[Item], waiting: list[int], position: int) -> bool:
 
 
 def _paired(
-    items: list[Item],
+    items: list[Item], ids: str
 ) -> tuple[dict[int, ToolCall], dict[int, ToolResult]]:
     """The calls under their final ids, and the result of each, by position."""
     calls: dict[int, ToolCall] = {}
@@ -74,12 +73,12 @@ def _paired(
     taken = {
         item.call_id
         for item in items
-        if isinstance(item, ToolCall) and safe_id(item.call_id) == item.call_id
+        if isinstance(item, ToolCall) and fitting_id(item.call_id, ids) == item.call_id
     }
     for position, item in enumerate(items):
         if isinstance(item, ToolCall):
             fresh = item.call_id not in latest and item.call_id in taken
-            call_id = item.call_id if fresh else _free(item.call_id, taken)
+            call_id = item.call_id if fresh else _free(item.call_id, taken, ids)
             taken.add(call_id)
             latest[item.call_id] = position
             calls[position] = dataclasses.replace(item, call_id=call_id)
@@ -94,11 +93,11 @@ def _paired(
     return calls, results
 
 
-def _free(original: str, taken: set[str]) -> str:
-    name, n = safe_id(original), 1
+def _free(original: str, taken: set[str], ids: str) -> str:
+    name, n = fitting_id(original, ids), 1
     while name in taken:
         n += 1
-        name = safe_id(f"{original}_{n}")
+        name = fitting_id(f"{original}_{n}", ids)
     return name
 
 

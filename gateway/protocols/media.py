@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import re
 
+from gateway.protocols import pictures
 from gateway.protocols.model import File, Image
+from gateway.protocols.options import Options
+from gateway.protocols.reading import Unsupported, refuse
+from gateway.protocols.refusals import limit
 
 PDF = "application/pdf"
 _TEXT_TYPES = frozenset(
@@ -67,3 +72,47 @@ def decoded_text(file: File) -> str | None:
 def encoded_text(text: str) -> str:
     """*text* as base64 of its UTF-8 bytes."""
     return base64.b64encode(text.encode()).decode()
+
+
+def checked_image(image: Image, protocol: str, options: Options) -> Image:
+    """
+    *image* with the media type that its bytes have, if a server of *protocol* takes it.
+
+    Raises:
+        Unsupported: an image of another kind, or a URL that the server does not fetch.
+        ClientError: it is too large.
+    """
+    if image.url:
+        if not options.image_urls:
+            raise Unsupported(image.path)
+        return image
+    begin = pictures.head(image.data)
+    named = "image/jpeg" if image.media_type == "image/jpg" else image.media_type
+    kind = pictures.kind(begin) or named
+    if kind not in limit(protocol, "image_type"):
+        raise Unsupported(image.path)
+    most = limit(protocol, "image_bytes")
+    if len(image.data) > most:
+        refuse(image.path, f"is an image of more than {most} bytes of base64")
+    if protocol == "messages":
+        side = limit(protocol, "image_pixels")
+        if pictures.longest_side(begin) > side:
+            refuse(image.path, f"is an image of more than {side} pixels a side")
+    return dataclasses.replace(image, media_type=kind)
+
+
+def checked_file(file: File, protocol: str, options: Options) -> File:
+    """
+    *file*, if a server of *protocol* reads documents of its size.
+
+    Raises:
+        Unsupported: the server reads none.
+        ClientError: it is too large.
+    """
+    if not options.files and decoded_text(file) is None:
+        raise Unsupported(file.path)
+    name = "document_bytes" if protocol == "messages" else "file_bytes"
+    most = limit(protocol, name)
+    if len(file.data) > most:
+        refuse(file.path, f"is a file of more than {most} bytes of base64")
+    return file

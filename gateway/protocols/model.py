@@ -310,6 +310,24 @@ def safe_id(original: str) -> str:
     return f"{clean[: NAME_MAX - 9] or 'call'}_{_hash(original)}"
 
 
+ID_MAX = 40
+_NINE = re.compile(r"[A-Za-z0-9]{9}")
+
+
+def fitting_id(original: str, ids: str) -> str:
+    """A call id as a server takes it whose ``Options.ids`` is *ids*."""
+    if ids == "narrow":
+        return safe_id(original)
+    if ids == "nine":
+        known = _NINE.fullmatch(original) is not None
+        return original if known else (_hash(original) + _hash(original[::-1]))[:9]
+    if not original:
+        return safe_id(original)
+    if ids == "short" and len(original) > ID_MAX:
+        return f"{original[: ID_MAX - 9]}_{_hash(original)}"
+    return original
+
+
 @dataclass(slots=True)
 class Tools:
     """

@@ -60,6 +60,9 @@ class Options:
         stream_options: Chat: whether ``stream_options`` is a known field.
         parallel_tool_calls: whether ``parallel_tool_calls`` is a known field.
         strict: whether ``strict`` is a known field of a tool and of a schema.
+        max_tools: the most tools that the server takes; 0: any number.
+        max_tool_description: the longest description of a tool, in characters; a
+            longer one goes on in the instructions. 0: as the model's name tells.
         schema: the kind of JSON schema that the server takes for tools and answers;
             "auto": as the protocol's vendor.
         json_schema: whether the server can force a JSON schema.
@@ -94,9 +97,17 @@ class Options:
     stream_options: bool = True
     parallel_tool_calls: bool = True
     strict: bool = True
+    max_tools: int = 0
+    max_tool_description: int = 0
     schema: Literal["auto", "openai", "anthropic", "gemini", "kimi", "open"] = "auto"
     json_schema: bool = True
     images: bool = True
     image_urls: bool = True
     files: bool = True
     fill_missing_results: bool = False
+
+    def schema_kind(self, protocol: str) -> str:
+        """The kind of JSON schema that a server of *protocol* takes."""
+        if self.schema != "auto":
+            return self.schema
+        return "anthropic" if protocol == "messages" else "openai"

@@ -9,16 +9,23 @@ Rule 3: a tool that would run with the client's credentials is no hint: alone it
 
 from __future__ import annotations
 
+from typing import Any
+
 from gateway.protocols.model import (
     CALLABLE,
     Request,
+    Text,
     Tool,
     ToolCall,
     ToolChoice,
     ToolName,
     Tools,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Unsupported, refuse
+from gateway.protocols.references import Schema
+from gateway.protocols.schema import for_tool
+from gateway.protocols.traits import description_limit
 
 _CREDENTIALED = frozenset(("mcp", "mcp_toolset"))
 
@@ -35,6 +42,7 @@ def align(request: Request) -> None:
         tool = request.tools[0]
         if tool.kind == "hosted":
             raise Unsupported(tool.path)
+    _keep_first(request)
     choice = request.choice
     if choice.tool is not None:
         choice.tool = _declared(request, choice.tool)
@@ -42,6 +50,63 @@ def align(request: Request) -> None:
         choice.allowed = [_declared(request, name) for name in choice.allowed]
     if choice.mode in ("required", "tool") and not request.tools:
         refuse(choice.path, "asks for a call, but there are no tools")
+
+
+def _keep_first(request: Request) -> None:
+    """Leave out a tool that is declared already; every vendor refuses two of a name."""
+    known: set[ToolName] = set()
+    kept: list[Tool] = []
+    for tool in request.tools:
+        if tool.kind in CALLABLE and named(tool) in known:
+            request.drop(tool.path)
+        else:
+            known.add(named(tool))
+            kept.append(tool)
+    request.tools = kept
+
+
+def described(tool: Tool, request: Request, options: Options) -> str:
+    """
+    The description of *tool*, as long as the server takes it; the whole one then
+    stands in the instructions, which must be written later.
+    """
+    text = tool.description
+    longest = description_limit(request.model, options)
+    if not longest or len(text) <= longest:
+        return text
+    whole = f"The whole description of the tool `{tool.name}`:\n\n{text}"
+    request.instructions.append(Text(whole, path=f"{tool.path}.description"))
+    return text[:longest]
+
+
+def counted(tools: list[Any], options: Options) -> list[Any]:
+    """
+    *tools*, if they are not too many.
+
+    Raises:
+        ClientError: they are.
+    """
+    if options.max_tools and len(tools) > options.max_tools:
+        refuse("tools", f"has {len(tools)} tools, the most is {options.max_tools}")
+    return tools
+
+
+def fitting_schema(tool: Tool, schema: Schema, request: Request, kind: str) -> Schema:
+    """
+    *schema* of *tool* for a server that takes schemas of *kind*.
+
+    Raises:
+        Unsupported: what the server cannot have and the tool not be without.
+    """
+    path = f"{tool.path}.{request.path('parameters')}"
+
+    def drop(inner: str) -> None:
+        request.drop(f"{path}.{inner}")
+
+    try:
+        return for_tool(schema, kind, drop)
+    except Unsupported as problem:
+        raise Unsupported(f"{path}.{problem.path}") from None
 
 
 def _declared(request: Request, wanted: ToolName) -> ToolName:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import re
 
 from gateway.protocols.options import Options
+from gateway.protocols.refusals import limit
 from gateway.protocols.versions import claude_version
 
+_SHORT_DESCRIPTIONS = re.compile(r"(?:^|/)(?:gpt-[34]|chatgpt-4|o\d)")
 _OPENAI_REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d))")
 
 _LIMITS = tuple(
-    (re.compile(pattern), limit)
-    for pattern, limit in (
+    (re.compile(pattern), tokens)
+    for pattern, tokens in (
         (r"claude-3-(?:opus|sonnet|haiku)", 4096),
         (r"claude-3-5", 8192),
         (r"claude-opus-4(?:-1)?(?:-\d{8})?$", 32000),
@@ -71,17 +73,38 @@ def openai_takes_sampling(model: str, effort: str, options: Options) -> bool:
     return effort == "none" or _OPENAI_REASONS.search(model) is None
 
 
+def description_limit(model: str, options: Options) -> int:
+    """The longest description of a tool, in characters; 0: any."""
+    if options.max_tool_description:
+        return options.max_tool_description
+    short = _SHORT_DESCRIPTIONS.search(model)
+    return int(limit("chat", "tool_description")) if short else 0
+
+
+def takes_stop(model: str) -> bool:
+    """Whether a Chat model takes ``stop``."""
+    return _OPENAI_REASONS.search(model) is None
+
+
+def takes_prefill(model: str, options: Options, *, thinks: bool) -> bool:
+    """Whether a Messages model goes on with the assistant's last words."""
+    if options.prefill != "auto":
+        return options.prefill != "turn"
+    version = claude_version(model)
+    return not thinks and version is not None and version < (4, 6)
+
+
 def output_limit(model: str, options: Options) -> int | None:
     """The most tokens that *model* answers with; None if that is not known."""
     if options.max_output_tokens:
         return options.max_output_tokens
-    for pattern, limit in _LIMITS:
+    for pattern, tokens in _LIMITS:
         if pattern.search(model):
-            return limit
+            return tokens
     return None
 
 
 def lowered(tokens: int, model: str, options: Options) -> int:
     """A wish for *tokens* of output, not beyond what the server takes."""
-    limit = output_limit(model, options)
-    return max(1, tokens if limit is None else min(tokens, limit))
+    most = output_limit(model, options)
+    return max(1, tokens if most is None else min(tokens, most))

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.media import PDF, data_url, decoded_text, image_url
+from gateway.protocols.media import (
+    PDF,
+    checked_file,
+    checked_image,
+    data_url,
+    decoded_text,
+    image_url,
+)
 from gateway.protocols.model import (
     Audio,
     File,
@@ -16,6 +23,7 @@ from gateway.protocols.model import (
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse
+from gateway.protocols.refusals import limit
 from gateway.protocols.responses.content import (
     BREAKPOINT,
     read_breakpoint,
@@ -89,11 +97,12 @@ def _write_part(part: Part, request: Request, options: Options) -> dict[str, Any
         case Text(text=text) | Refusal(text=text):
             form = {"type": "text", "text": text}
         case Image():
+            part = checked_image(part, "chat", options)
             form = {"type": "image_url", "image_url": {"url": image_url(part)}}
             if part.detail:
-                form["image_url"]["detail"] = part.detail
+                form["image_url"]["detail"] = _detail(part, request)
         case File():
-            form = _write_file(part)
+            form = _write_file(checked_file(part, "chat", options))
         case Audio():
             sound = {"data": part.data, "format": part.format}
             return {"type": "input_audio", "input_audio": sound}
@@ -107,6 +116,16 @@ def _write_part(part: Part, request: Request, options: Options) -> dict[str, Any
     return form
 
 
+def _detail(image: Image, request: Request) -> str:
+    """The detail in Chat's words: more than "high" is "high"."""
+    if image.detail in limit("chat", "image_detail"):
+        return image.detail
+    if image.detail == "original":
+        return "high"
+    request.drop(f"{image.path}.detail")
+    return "auto"
+
+
 def _write_file(file: File) -> dict[str, Any]:
     if file.url:
         raise Unsupported(file.path)
@@ -114,7 +133,9 @@ def _write_file(file: File) -> dict[str, Any]:
     if text is not None:
         head = f"{file.name}:\n\n" if file.name else ""
         return {"type": "text", "text": head + text}
-    data = data_url(file.media_type or PDF, file.data)
+    if file.media_type not in ("", limit("chat", "file_type")):
+        raise Unsupported(file.path)
+    data = data_url(PDF, file.data)
     name = file.name or "document.pdf"
     return {"type": "file", "file": {"filename": name, "file_data": data}}
 

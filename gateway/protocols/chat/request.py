@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.protocols.chat.roles import arranged
 from gateway.protocols.chat.tools import (
     read_choice,
     read_tools,
@@ -24,15 +25,17 @@ from gateway.protocols.model import (
     Thinking,
     Tools,
     Written,
+    safe_name,
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
+from gateway.protocols.refusals import limit
 from gateway.protocols.responses.request import short_user
 from gateway.protocols.system import hoist
 from gateway.protocols.toolset import align
-from gateway.protocols.traits import lowered, openai_takes_sampling
+from gateway.protocols.traits import lowered, openai_takes_sampling, takes_stop
 
-STOP_MAX = 4
+STOP_MAX: int = limit("chat", "stop")
 
 _READ = frozenset(
     (
@@ -198,23 +201,27 @@ def write_request(request: Request, options: Options) -> Written:
     body: dict[str, Any] = {"model": request.model}
     if request.stream:
         body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
-    tools = write_tools(request, names)
+        if options.stream_options:
+            body["stream_options"] = {"include_usage": True}
+    tools = write_tools(request, options, names)
     body["messages"] = _write_messages(request, options, names)
     if tools:
         body["tools"] = tools
         choice = write_choice(request, names)
         if choice is not None:
             body["tool_choice"] = choice
-        if request.parallel is not None:
+        if request.parallel is not None and options.parallel_tool_calls:
             body["parallel_tool_calls"] = request.parallel
+        elif request.parallel is False:
+            request.drop(request.path("parallel"))
     if request.max_tokens is not None:
         limit = lowered(request.max_tokens, request.model, options)
         body[options.chat_max_tokens_field] = limit
     _write_sampling(body, request, options)
-    cut = tuple(request.stop[STOP_MAX:])
-    if request.stop:
-        body["stop"] = request.stop[:STOP_MAX]
+    known = request.stop[:STOP_MAX] if takes_stop(request.model) else []
+    cut = tuple(request.stop[len(known) :])
+    if known:
+        body["stop"] = known
     if request.format is not None:
         body["response_format"] = _write_format(request.format, options)
     _write_names(body, request, options)
@@ -225,17 +232,18 @@ def _write_messages(
     request: Request, options: Options, names: Tools
 ) -> list[dict[str, Any]]:
     turns = Turns(request, options, names)
-    for item in settled(request.items, fill_missing=options.fill_missing_results):
+    for item in settled(request.items, options):
         turns.add(item)
     turns.finish()
     if not turns.messages:
         refuse(request.path("items"), "holds nothing for the model")
-    if not request.instructions:
-        return turns.messages
-    if any(text.cache for text in request.instructions):
-        request.drop("system[].cache_control")
-    text = "\n\n".join(text.text for text in request.instructions)
-    return [{"role": options.chat_system_role, "content": text}, *turns.messages]
+    messages = turns.messages
+    if request.instructions:
+        if any(text.cache for text in request.instructions):
+            request.drop("system[].cache_control")
+        text = "\n\n".join(text.text for text in request.instructions)
+        messages = [{"role": options.chat_system_role, "content": text}, *messages]
+    return arranged(messages, options)
 
 
 def _write_sampling(body: dict[str, Any], request: Request, options: Options) -> None:
@@ -276,20 +284,24 @@ def _write_format(form: Format, options: Options) -> dict[str, Any]:
         return {"type": "json_object"}
     if not options.json_schema:
         raise Unsupported(form.path)
-    schema: dict[str, Any] = {"name": form.name or "output"}
+    schema: dict[str, Any] = {"name": safe_name(form.name or "output")}
     if form.description:
         schema["description"] = form.description
     schema["schema"] = form.schema
-    if form.strict is not None:
+    if form.strict is not None and options.strict:
         schema["strict"] = form.strict
     return {"type": "json_schema", "json_schema": schema}
 
 
 def _write_names(body: dict[str, Any], request: Request, options: Options) -> None:
-    if request.user and options.chat_extras:
-        body["safety_identifier"] = short_user(request.user)
+    field = options.chat_user
+    if field == "auto":
+        field = "safety_identifier" if options.chat_extras else "user"
+    if request.user and field == "none":
+        request.drop(request.path("user"))
     elif request.user:
-        body["user"] = request.user
+        short = field == "safety_identifier"
+        body[field] = short_user(request.user) if short else request.user
     for name, key in (
         ("cache_key", "prompt_cache_key"),
         ("service_tier", "service_tier"),

@@ -6,8 +6,15 @@ from typing import Any
 
 from gateway.protocols.carrier import EMPTY_SCHEMA, carried
 from gateway.protocols.model import Request, Tool, ToolChoice, ToolName, Tools
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse
-from gateway.protocols.toolset import named, reaching
+from gateway.protocols.toolset import (
+    counted,
+    described,
+    fitting_schema,
+    named,
+    reaching,
+)
 
 
 def read_tools(request: Request, node: Node) -> None:
@@ -104,25 +111,38 @@ def _read_name(node: Node) -> ToolName:
 # ---------------------------------------------------------------- writing
 
 
-def write_tools(request: Request, names: Tools) -> list[dict[str, Any]]:
-    """The tools as functions, carrying those that are none."""
-    return [_write_tool(tool, request, names) for tool in reaching(request)]
+def write_tools(
+    request: Request, options: Options, names: Tools
+) -> list[dict[str, Any]]:
+    """
+    The tools as functions, carrying those that are none.
+
+    Raises:
+        ClientError, Unsupported: what the server would refuse.
+    """
+    kept = counted(reaching(request), options)
+    return [_write_tool(tool, request, options, names) for tool in kept]
 
 
-def _write_tool(tool: Tool, request: Request, names: Tools) -> dict[str, Any]:
+def _write_tool(
+    tool: Tool, request: Request, options: Options, names: Tools
+) -> dict[str, Any]:
     if tool.cache is not None:
         request.drop("tools[].cache_control")
     form: dict[str, Any] = {"name": names.wire_name(named(tool))}
     if tool.kind == "function":
-        description = tool.description
+        description = described(tool, request, options)
         schema = EMPTY_SCHEMA if tool.parameters is None else tool.parameters
     else:
         description, schema = carried(tool)
     if description:
         form["description"] = description
-    form["parameters"] = schema
-    if tool.strict is not None:
+    kind = options.schema_kind("chat")
+    form["parameters"] = fitting_schema(tool, schema, request, kind)
+    if tool.strict is not None and options.strict:
         form["strict"] = tool.strict
+    elif tool.strict:
+        request.drop(f"{tool.path}.strict")
     return {"type": "function", "function": form}
 
 

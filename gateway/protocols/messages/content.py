@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gateway.protocols.media import PDF, decoded_text
+from gateway.protocols.media import PDF, checked_file, checked_image, decoded_text
 from gateway.protocols.model import (
     Audio,
     CacheTtl,
@@ -16,9 +16,9 @@ from gateway.protocols.model import (
     Request,
     Text,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse
 
-IMAGE_TYPES = frozenset(("image/jpeg", "image/png", "image/gif", "image/webp"))
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -127,9 +127,11 @@ def _read_search_result(node: Node) -> list[Part]:
     return [Text(text, read_mark(node), node.path)]
 
 
-def write_blocks(parts: list[Part], request: Request) -> list[dict[str, Any]]:
+def write_blocks(
+    parts: list[Part], request: Request, options: Options
+) -> list[dict[str, Any]]:
     """
-    *parts* as blocks; empty texts, which Messages refuses, are left out.
+    *parts* as blocks; blank texts, which Messages refuses, are left out.
 
     Raises:
         Unsupported: what the upstream cannot be shown.
@@ -137,19 +139,23 @@ def write_blocks(parts: list[Part], request: Request) -> list[dict[str, Any]]:
     return [
         write_mark(block, getattr(part, "cache", None))
         for part in parts
-        if (block := _write_block(part, request)) is not None
+        if (block := _write_block(part, request, options)) is not None
     ]
 
 
-def _write_block(part: Part, request: Request) -> dict[str, Any] | None:
+def _write_block(
+    part: Part, request: Request, options: Options
+) -> dict[str, Any] | None:
     match part:
         case Text(text=text) | Refusal(text=text):
-            return {"type": "text", "text": text} if text else None
+            return {"type": "text", "text": text} if text.strip() else None
         case Image():
             if part.detail not in ("", "auto"):
                 request.drop(f"{part.path}.detail")
+            part = checked_image(part, "messages", options)
             return {"type": "image", "source": _image_source(part)}
         case File():
+            part = checked_file(part, "messages", options)
             block: dict[str, Any] = {
                 "type": "document",
                 "source": _document_source(part),
@@ -164,10 +170,7 @@ def _write_block(part: Part, request: Request) -> dict[str, Any] | None:
 def _image_source(image: Image) -> dict[str, Any]:
     if image.url:
         return {"type": "url", "url": image.url}
-    kind = "image/jpeg" if image.media_type == "image/jpg" else image.media_type
-    if kind not in IMAGE_TYPES:
-        raise Unsupported(image.path)
-    return {"type": "base64", "media_type": kind, "data": image.data}
+    return {"type": "base64", "media_type": image.media_type, "data": image.data}
 
 
 def _document_source(file: File) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 from typing import Any
 
 from gateway.protocols.efforts import messages_effort
+from gateway.protocols.fillers import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.messages.content import anywhere, read_mark, read_parts
 from gateway.protocols.messages.tools import (
@@ -30,12 +31,15 @@ from gateway.protocols.model import (
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, parsed, refuse
+from gateway.protocols.schema import for_answer, is_strict
 from gateway.protocols.toolset import align, forced
 from gateway.protocols.traits import (
     lowered,
     messages_takes_sampling,
+    takes_prefill,
     thinking_mode,
 )
+from gateway.protocols.versions import claude_version
 
 BUDGET_MIN = 1024
 BUDGETS = {
@@ -96,6 +100,7 @@ def read_request(body: dict[str, Any]) -> Request:
     request = Request(node.text("model"))
     request.paths = {
         "items": "messages",
+        "parameters": "input_schema",
         "stop": "stop_sequences",
         "user": "metadata.user_id",
         "cache": "messages[].content[].cache_control",
@@ -172,7 +177,9 @@ def _read_format(request: Request, form: Node) -> None:
     if form.text("type") != "json_schema":
         raise Unsupported(form.path)
     schema = form.need("schema").value
-    request.format = Format("json_schema", "output", schema, True, path=form.path)
+    request.format = Format(
+        "json_schema", "output", schema, is_strict(schema), path=form.path
+    )
 
 
 def _read_names(request: Request, node: Node) -> None:
@@ -226,7 +233,7 @@ def write_request(request: Request, options: Options) -> Written:
     body: dict[str, Any] = {"model": request.model, "max_tokens": limit}
     if request.stream:
         body["stream"] = True
-    tools = write_tools(request, names)
+    tools = write_tools(request, options, names)
     _write_conversation(body, request, options, names)
     if tools:
         body["tools"] = tools
@@ -235,6 +242,7 @@ def write_request(request: Request, options: Options) -> Written:
         body["tool_choice"] = choice
     thinks = _write_thinking(body, request, options)
     _write_sampling(body, request, options, thinks)
+    _end_with_user(body["messages"], request, options, thinks)
     cut = _write_stop(body, request)
     _write_names(body, request)
     _write_marks(body, request, options)
@@ -246,9 +254,11 @@ def _write_conversation(
 ) -> None:
     turns = Turns(request, options, names)
     turns.system += [
-        {"type": "text", "text": text.text} for text in request.instructions
+        {"type": "text", "text": text.text}
+        for text in request.instructions
+        if text.text.strip()
     ]
-    for item in settled(request.items, fill_missing=options.fill_missing_results):
+    for item in settled(request.items, options):
         turns.add(item)
     turns.finish()
     if not turns.messages:
@@ -258,6 +268,17 @@ def _write_conversation(
     if turns.system:
         body["system"] = turns.system
     body["messages"] = turns.messages
+
+
+def _end_with_user(
+    messages: list[dict[str, Any]], request: Request, options: Options, thinks: bool
+) -> None:
+    """Let the user speak last where the model does not go on with the assistant."""
+    last = messages[-1]
+    spoken = last["role"] == "assistant" and last["content"][-1]["type"] != "tool_use"
+    if spoken and not takes_prefill(request.model, options, thinks=thinks):
+        words = {"type": "text", "text": CONTINUE}
+        messages.append({"role": "user", "content": [words]})
 
 
 def _max_tokens(request: Request, options: Options) -> int:
@@ -273,7 +294,8 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options) ->
     if request.format is not None and request.format.type == "json_schema":
         if not options.json_schema:
             raise Unsupported(request.format.path)
-        config["format"] = {"type": "json_schema", "schema": request.format.schema}
+        schema = _answer_schema(request, request.format, options)
+        config["format"] = {"type": "json_schema", "schema": schema}
     thinking = request.thinking
     form: dict[str, Any] = {}
     if thinking is not None and thinking.effort:
@@ -287,6 +309,21 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options) ->
     return bool(form) and form["type"] != "disabled"
 
 
+def _answer_schema(
+    request: Request, form: Format, options: Options
+) -> dict[str, Any] | None:
+    """
+    Raises:
+        Unsupported: the server cannot force such a schema.
+    """
+    if form.schema is None or options.schema_kind("messages") != "anthropic":
+        return form.schema
+    try:
+        return for_answer(form.schema, lambda key: request.drop(f"{form.path}.{key}"))
+    except Unsupported:
+        raise Unsupported(form.path) from None
+
+
 def _thinking_form(
     thinking: Thinking, body: dict[str, Any], request: Request, options: Options
 ) -> dict[str, Any]:
@@ -296,6 +333,9 @@ def _thinking_form(
         return {}
     if thinking.effort == "none":
         return {"type": "disabled"}
+    if forced(request.choice) and claude_version(request.model) is not None:
+        request.drop("thinking" if mode == "adaptive" else request.path("effort"))
+        return {}
     if mode == "adaptive":
         shown = {"display": "summarized"} if thinking.summary else {}
         return {"type": "adaptive", **shown}
@@ -375,6 +415,17 @@ def _write_marks(body: dict[str, Any], request: Request, options: Options) -> No
     for block in marked[: max(0, len(marked) - room)]:
         del block["cache_control"]
         request.drop(anywhere(request.path("cache")))
+    _order_marks(marked[max(0, len(marked) - room) :], body.get("cache_control"))
+
+
+def _order_marks(blocks: list[dict[str, Any]], last: dict[str, Any] | None) -> None:
+    """Behind a mark of 5 minutes none may last an hour."""
+    marks = [block["cache_control"] for block in blocks]
+    short = False
+    for mark in [*marks, last] if last else marks:
+        if short:
+            mark.pop("ttl", None)
+        short = "ttl" not in mark
 
 
 def _blocks(body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ from typing import Any
 from gateway.protocols.carrier import EMPTY_SCHEMA, carried
 from gateway.protocols.messages.content import read_mark, write_mark
 from gateway.protocols.model import Request, Tool, ToolChoice, ToolName, Tools
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, refuse
-from gateway.protocols.toolset import named, reaching
+from gateway.protocols.schema import is_strict
+from gateway.protocols.toolset import counted, fitting_schema, named, reaching
 
 WEB_SEARCH = "web_search_20250305"
 
@@ -106,7 +108,7 @@ def _read_tool(request: Request, node: Node) -> Tool:
             node.need_text("name"),
             description=node.text("description"),
             parameters=schema.value if schema is not None else None,
-            strict=node.flag("strict"),
+            strict=_strict(request, node),
             cache=read_mark(node),
             path=node.path,
         )
@@ -120,6 +122,15 @@ def _read_tool(request: Request, node: Node) -> Tool:
         return _read_web_search(node)
     name = kind if kind == "mcp_toolset" else node.text("name") or kind
     return Tool("hosted", name, settings=node.value, path=node.path)
+
+
+def _strict(request: Request, node: Node) -> bool | None:
+    """Whether every vendor can be strict about the tool; OpenAI takes less."""
+    strict, schema = node.flag("strict"), node.get("input_schema")
+    if strict and not (isinstance(schema, dict) and is_strict(schema)):
+        request.drop("tools[].strict")
+        return False
+    return strict
 
 
 def _read_web_search(node: Node) -> Tool:
@@ -159,13 +170,22 @@ def read_choice(request: Request, node: Node) -> None:
 # ---------------------------------------------------------------- writing
 
 
-def write_tools(request: Request, names: Tools) -> list[dict[str, Any]]:
-    """The tools that reach a Messages upstream, functions carrying the others."""
-    kept = reaching(request, frozenset(("web_search",)))
-    return [_write_tool(tool, request, names) for tool in kept]
+def write_tools(
+    request: Request, options: Options, names: Tools
+) -> list[dict[str, Any]]:
+    """
+    The tools that reach a Messages upstream, functions carrying the others.
+
+    Raises:
+        ClientError, Unsupported: what the server would refuse.
+    """
+    kept = counted(reaching(request, frozenset(("web_search",))), options)
+    return [_write_tool(tool, request, options, names) for tool in kept]
 
 
-def _write_tool(tool: Tool, request: Request, names: Tools) -> dict[str, Any]:
+def _write_tool(
+    tool: Tool, request: Request, options: Options, names: Tools
+) -> dict[str, Any]:
     name = names.wire_name(named(tool))
     if tool.kind == "web_search":
         return write_mark(_write_web_search(tool, request), tool.cache)
@@ -175,13 +195,12 @@ def _write_tool(tool: Tool, request: Request, names: Tools) -> dict[str, Any]:
     if tool.kind == "function":
         description = tool.description
         schema = EMPTY_SCHEMA if tool.parameters is None else tool.parameters
-        if schema.get("type") != "object":
-            schema = {**schema, "type": "object"}
     else:
         description, schema = carried(tool)
     if description:
         form["description"] = description
-    form["input_schema"] = schema
+    kind = options.schema_kind("messages")
+    form["input_schema"] = fitting_schema(tool, schema, request, kind)
     return write_mark(form, tool.cache)
 
 

@@ -7,6 +7,7 @@ import binascii
 from typing import Any
 
 from gateway.protocols.carrier import as_arguments, as_object, wrap
+from gateway.protocols.fillers import EMPTY, OPENING
 from gateway.protocols.messages.content import (
     read_mark,
     read_part,
@@ -31,9 +32,6 @@ from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, dumped, parsed, refuse
 from gateway.protocols.toolset import call_name
 from gateway.protocols.traits import takes_system_turns
-
-OPENING = "(The conversation begins with the assistant.)"
-"""What the user's first turn says when there is none; Messages wants one."""
 
 _SERVER_BLOCKS = ("server_tool_use", "mcp_tool_use", "mcp_tool_result")
 
@@ -164,6 +162,7 @@ class Turns:
         self.system: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self._request = request
+        self._options = options
         self._names = names
         self._system_turns = takes_system_turns(request.model, options)
 
@@ -179,7 +178,10 @@ class Turns:
                 self._only_text(item)
                 self._say("assistant", self._blocks(item.parts))
             case Message(role="user"):
-                self._say("user", self._blocks(item.parts))
+                blocks = self._blocks(item.parts)
+                if not blocks and self.messages:
+                    blocks = [{"type": "text", "text": EMPTY}]
+                self._say("user", blocks)
             case Message():
                 self._only_text(item)
                 self._direct(self._blocks(item.parts))
@@ -200,10 +202,10 @@ class Turns:
         last = self.messages[-1]
         if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
             block = last["content"][-1]  # trailing blanks of a prefill are refused
-            block["text"] = block["text"].rstrip() or block["text"]
+            block["text"] = block["text"].rstrip()
 
     def _blocks(self, parts: list[Part]) -> list[dict[str, Any]]:
-        return write_blocks(parts, self._request)
+        return write_blocks(parts, self._request, self._options)
 
     def _only_text(self, message: Message) -> None:
         if message.phase:

@@ -6,6 +6,8 @@ from typing import Any
 
 from gateway.protocols.media import (
     PDF,
+    checked_file,
+    checked_image,
     data_url,
     data_url_parts,
     encoded_text,
@@ -22,7 +24,9 @@ from gateway.protocols.model import (
     Request,
     Text,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse
+from gateway.protocols.refusals import limit
 
 BREAKPOINT = "prompt_cache_breakpoint"
 TEXT_TYPES = frozenset(("input_text", "output_text", "text"))
@@ -137,30 +141,33 @@ def read_file_data(name: str, data: str) -> File:
     return File(name, "", media_type or media_type_of(name) or PDF, data)
 
 
-def write_parts(parts: list[Part], request: Request) -> list[dict[str, Any]]:
+def write_parts(
+    parts: list[Part], request: Request, options: Options
+) -> list[dict[str, Any]]:
     """
     Parts of a user, system or developer message, or of a tool's output.
 
     Raises:
         Unsupported: sound.
     """
-    return [_write_part(part, request) for part in parts]
+    return [_write_part(part, request, options) for part in parts]
 
 
-def _write_part(part: Part, request: Request) -> dict[str, Any]:
+def _write_part(part: Part, request: Request, options: Options) -> dict[str, Any]:
     match part:
         case Text(text=text):
             body: dict[str, Any] = {"type": "input_text", "text": text}
         case Refusal(text=text):
             return {"type": "input_text", "text": text}
         case Image():
-            body = {
-                "type": "input_image",
-                "image_url": image_url(part),
-                "detail": part.detail or "auto",
-            }
+            part = checked_image(part, "responses", options)
+            body = {"type": "input_image", "image_url": image_url(part)}
+            body["detail"] = part.detail or "auto"
+            if body["detail"] not in limit("responses", "image_detail"):
+                request.drop(f"{part.path}.detail")
+                body["detail"] = "auto"
         case File():
-            body = _write_file(part)
+            body = _write_file(checked_file(part, "responses", options))
         case Audio():
             raise Unsupported(part.path)
     if part.cache is not None:

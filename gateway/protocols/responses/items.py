@@ -25,6 +25,7 @@ from gateway.protocols.model import (
     ToolResult,
     Tools,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, dumped, refuse
 from gateway.protocols.responses.content import (
     marked_error,
@@ -276,7 +277,7 @@ def _shell_text(node: Node) -> str:
 
 
 def write_input(
-    request: Request, items: list[Item], names: Tools
+    request: Request, items: list[Item], options: Options, names: Tools
 ) -> list[dict[str, Any]]:
     """
     Neutral *items*, calls and results paired, as input items.
@@ -290,7 +291,9 @@ def write_input(
             case Message(role="assistant"):
                 done += _write_assistant(item, request)
             case Message():
-                parts = write_parts(item.parts, request)
+                parts = write_parts(item.parts, request, options)
+                if not parts:
+                    continue
                 done.append({"type": "message", "role": item.role, "content": parts})
             case Reasoning():
                 if item.blob:
@@ -301,7 +304,7 @@ def write_input(
                 _drop_mark(request, item.cache)
                 done.append(_write_call(item, names))
             case ToolResult():
-                done.append(_write_result(item, request))
+                done.append(_write_result(item, request, options))
     return done
 
 
@@ -357,7 +360,9 @@ def _write_call(call: ToolCall, names: Tools) -> dict[str, Any]:
     return {"type": "function_call", **body, "arguments": arguments}
 
 
-def _write_result(result: ToolResult, request: Request) -> dict[str, Any]:
+def _write_result(
+    result: ToolResult, request: Request, options: Options
+) -> dict[str, Any]:
     _drop_mark(request, result.cache)
     parts = marked_error(result.parts) if result.is_error else result.parts
     text = plain_text(parts)
@@ -365,5 +370,5 @@ def _write_result(result: ToolResult, request: Request) -> dict[str, Any]:
     return {
         "type": "custom_tool_call_output" if custom else "function_call_output",
         "call_id": result.call_id,
-        "output": write_parts(parts, request) if text is None else text,
+        "output": write_parts(parts, request, options) if text is None else text,
     }

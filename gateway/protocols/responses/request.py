@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.errors import ClientError
 from gateway.protocols.efforts import openai_effort
+from gateway.protocols.fillers import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.model import (
     Asked,
@@ -20,6 +21,7 @@ from gateway.protocols.model import (
     Thinking,
     Tools,
     Written,
+    safe_name,
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
@@ -258,37 +260,47 @@ def write_request(request: Request, options: Options) -> Written:
     if request.stream:
         body["stream"] = True
     body["store"] = False
+    tools = write_tools(request, options, names)
     if request.instructions:
         texts = [text.text for text in request.instructions]
         body["instructions"] = "\n\n".join(texts)
         if any(text.cache for text in request.instructions):
             request.drop("system[].cache_control")
-    tools = write_tools(request, names)
     if tools:
         body["tools"] = tools
-    _write_calling(body, request, names, bool(tools))
+    _write_calling(body, request, options, names, tools=bool(tools))
     if not options.responses_cache_marks:
         unmark(request)
-    items = settled(request.items, fill_missing=options.fill_missing_results)
-    body["input"] = write_input(request, items, names)
+    items = settled(request.items, options)
+    body["input"] = write_input(request, items, options, names)
+    last = body["input"][-1] if body["input"] else {}
+    if options.prefill == "turn" and last.get("role") == "assistant":
+        body["input"].append({"type": "message", "role": "user", "content": CONTINUE})
     if not body["input"]:
         refuse(request.path("items"), "holds nothing for the model")
     _write_limits(body, request, options)
-    _write_text(body, request)
+    _write_text(body, request, options)
     _write_names(body, request)
     return Written(body, tuple(request.dropped), names, tuple(request.stop))
 
 
 def _write_calling(
-    body: dict[str, Any], request: Request, names: Tools, tools: bool
+    body: dict[str, Any],
+    request: Request,
+    options: Options,
+    names: Tools,
+    *,
+    tools: bool,
 ) -> None:
     choice = write_choice(request, names)
     if request.choice.mode in ("required", "tool") and not tools:
         raise Unsupported(request.choice.path)
     if choice is not None and tools:
         body["tool_choice"] = choice
-    if request.parallel is not None and tools:
+    if request.parallel is not None and tools and options.parallel_tool_calls:
         body["parallel_tool_calls"] = request.parallel
+    elif request.parallel is False and tools:
+        request.drop(request.path("parallel"))
     for tool in request.tools:
         if tool.kind == "web_search" and "max_uses" in tool.settings:
             body["max_tool_calls"] = tool.settings["max_uses"]
@@ -333,17 +345,17 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options) ->
     return effort
 
 
-def _write_text(body: dict[str, Any], request: Request) -> None:
+def _write_text(body: dict[str, Any], request: Request, options: Options) -> None:
     text: dict[str, Any] = {}
     form = request.format
     if form is not None:
         text["format"] = {"type": form.type}
     if form is not None and form.type == "json_schema":
-        text["format"]["name"] = form.name or "output"
+        text["format"]["name"] = safe_name(form.name or "output")
         text["format"]["schema"] = form.schema
         if form.description:
             text["format"]["description"] = form.description
-        if form.strict is not None:
+        if form.strict is not None and options.strict:
             text["format"]["strict"] = form.strict
     if request.verbosity:
         text["verbosity"] = request.verbosity

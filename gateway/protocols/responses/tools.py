@@ -14,7 +14,9 @@ from gateway.protocols.model import (
     ToolName,
     Tools,
 )
+from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse
+from gateway.protocols.toolset import counted, described, fitting_schema
 
 _BUILT_IN = ("local_shell", "shell", "apply_patch", "tool_search")
 _FUNCTION_HINTS = ("defer_loading", "output_schema", "allowed_callers", "async")
@@ -138,16 +140,22 @@ def _read_name(node: Node) -> ToolName:
     return ToolName("hosted", kind)
 
 
-def write_tools(request: Request, names: Tools) -> list[dict[str, Any]]:
-    """The tools in Responses' form; what has no form here is dropped."""
-    return [
-        form
-        for tool in request.tools
-        if (form := _write_tool(tool, request, names)) is not None
-    ]
+def write_tools(
+    request: Request, options: Options, names: Tools
+) -> list[dict[str, Any]]:
+    """
+    The tools in Responses' form; what has no form here is dropped.
+
+    Raises:
+        ClientError, Unsupported: what the server would refuse.
+    """
+    forms = [_write_tool(tool, request, options, names) for tool in request.tools]
+    return counted([form for form in forms if form is not None], options)
 
 
-def _write_tool(tool: Tool, request: Request, names: Tools) -> dict[str, Any] | None:
+def _write_tool(
+    tool: Tool, request: Request, options: Options, names: Tools
+) -> dict[str, Any] | None:
     if tool.cache is not None:
         request.drop("tools[].cache_control")
     if tool.kind == "web_search":
@@ -165,10 +173,16 @@ def _write_tool(tool: Tool, request: Request, names: Tools) -> dict[str, Any] | 
             form["format"] = tool.format
         return form
     form = {"type": "function", "name": name}
-    if tool.description:
-        form["description"] = tool.description
-    form["parameters"] = EMPTY_SCHEMA if tool.parameters is None else tool.parameters
-    form["strict"] = bool(tool.strict)
+    description = described(tool, request, options)
+    if description:
+        form["description"] = description
+    schema = EMPTY_SCHEMA if tool.parameters is None else tool.parameters
+    kind = options.schema_kind("responses")
+    form["parameters"] = fitting_schema(tool, schema, request, kind)
+    if options.strict:  # without the word OpenAI is strict where it can be
+        form["strict"] = bool(tool.strict)
+    elif tool.strict:
+        request.drop(f"{tool.path}.strict")
     return form
 
 

@@ -1,0 +1,10 @@
+"""What stands in a conversation where a server wants a turn that nobody has spoken."""
+
+OPENING = "(The conversation begins with the assistant.)"
+"""What the user's first turn says when there is none."""
+CONTINUE = "(Continue.)"
+"""What the user says behind an assistant's turn that no model goes on with."""
+DONE = "Done."
+"""What the assistant says between a tool's result and the user's next turn."""
+EMPTY = "(The message is empty.)"
+"""What a turn of the user says that is blank."""
