@@ -33,6 +33,7 @@ from gateway.handlers import Handler, Handlers, Visit
 from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
+from gateway.ledger.turns import KeptTurns
 from gateway.metrics import Metrics
 from gateway.relay import Relay
 from gateway.side import SideHandlers
@@ -84,7 +85,7 @@ class House:
         sinks = [self.metrics.add, self.allowance.add]
         self.books = Books(self.pool, ledger, lambda: self.prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
-        conversations = Conversations(self.state, self.pool)
+        conversations = Conversations(KeptTurns(ledger), self.pool)
         relay = Relay(
             self.pool,
             self.registry,

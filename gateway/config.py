@@ -53,6 +53,7 @@ class Ledger:
     retention_days: int = 90
     trace_retention_days: int = 14
     response_retention_days: int = 7
+    response_max_bytes: int = 268435456  # of one user; 0 = no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,35 +8,44 @@ the gateway keeps the turn (unless ``store`` is false) and puts it before the ne
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from gateway.accounts.pool import Pool
 from gateway.errors import ClientError
-from gateway.ledger.state import Kept, State
+from gateway.ledger import turns
+from gateway.ledger.turns import KeptTurns, Link, Thread
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.responses.request import with_earlier
 from gateway.protocols.sse import events, payload
 from gateway.protocols.wire import read_object, sub
 from gateway.turn import Turn
 
-MAX_KEPT_BYTES = 8 * 1024 * 1024  # of one turn with all before it
 Document = dict[str, Any]
+
+
+class Question(NamedTuple):
+    """What a turn asked: its own input as JSON, and what it goes on from."""
+
+    earlier: Link
+    input: bytes
 
 
 class Conversations:
     """
     Args:
-        state: where turns are kept.
+        kept: where turns are kept.
     """
 
-    def __init__(self, state: State, pool: Pool) -> None:
-        self._state = state
+    def __init__(self, kept: KeptTurns, pool: Pool) -> None:
+        self._kept = kept
         self._pool = pool
 
-    async def document(self, turn: Turn) -> Document:
+    async def document(self, turn: Turn) -> tuple[Document, Link]:
         """
-        The body of *turn* with the turns that it goes on from, if they are kept here.
+        The body of *turn* with the turns that it goes on from, if they are kept here,
+        and the end of these.
 
         Raises:
             ClientError: "previous_response_not_found": nobody can know them.
@@ -44,43 +53,59 @@ class Conversations:
         document = turn.ask.document
         ident = document.get("previous_response_id")
         if turn.wire.name != "responses" or not isinstance(ident, str):
-            return document
+            return document, Link()
         user = turn.user.name
         if self._pool.is_native(self._pool.maker(user, ident)):
-            return document
-        if kept := await self._state.find(ident, user):
-            return with_earlier(document, read_object(kept.body).get("items", []))
+            return document, Link()
+        if kept := await self._kept.find(ident, user):
+            return with_earlier(document, kept.items), kept.end
         if self._pool.has_native(turn):
-            return document  # one of them may know it
+            turn.kept_elsewhere = True
+            return document, Link()  # one of them may know it
         raise ClientError(
             "previous_response_not_found",
             f"Previous response with id '{ident}' not found",
             param="previous_response_id",
         )
 
-    async def keep(self, turn: Turn, document: Document, response: Document) -> None:
+    def question(self, turn: Turn, earlier: Link) -> Question | None:
         """
-        Keep the turn that *response*, a converted answer to *document*, ended.
+        What is to be kept of *turn*, with the answer; None if it is not to be stored.
+
+        Args:
+            earlier: what it goes on from.
+        """
+        document = turn.ask.document
+        if turn.path != PROTOCOLS["responses"].path or document.get("store") is False:
+            return None
+        return Question(earlier, orjson.dumps(_items(document)))
+
+    async def keep(
+        self, turn: Turn, question: Question | None, response: Document
+    ) -> None:
+        """
+        Keep the turn that *response*, a converted answer, ended.
 
         Raises:
             GatewayError: "ledger_unavailable".
         """
-        if not response.get("id") or document.get("store") is False:
+        ident = response.get("id")
+        if question is None or not isinstance(ident, str) or not ident:
             return
-        items = [*_items(document), *(response.get("output") or [])]
-        body = orjson.dumps({"items": items, "response": response})
-        if len(body) <= MAX_KEPT_BYTES:
-            user, account = turn.user.name, turn.record.account
-            await self._state.keep(Kept(response["id"], user, account, body))
+        answer = orjson.dumps(response)
+        body = b'{"input":%b,"response":%b}' % (question.input, answer)
+        user, account = turn.user.name, turn.record.account
+        await self._kept.keep(
+            turns.KeptTurn(ident, user, account, body, question.earlier)
+        )
 
-    async def kept(self, user: str, ident: str) -> Document | None:
-        """The kept turn *ident* of *user*: ``items`` and ``response``."""
-        found = await self._state.find(ident, user)
-        return read_object(found.body) if found else None
+    async def kept(self, user: str, ident: str) -> Thread | None:
+        """The kept conversation up to the response *ident* of *user*."""
+        return await self._kept.find(ident, user)
 
     async def forget(self, user: str, ident: str) -> None:
-        """Drop a kept turn."""
-        await self._state.forget(ident, user)
+        """Drop a kept turn; later turns that go on from it stay whole."""
+        await self._kept.forget(ident, user)
 
 
 def _items(document: Document) -> list[Any]:

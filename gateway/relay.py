@@ -28,12 +28,13 @@ from gateway.admission.registry import Registry, Slot
 from gateway.body import Ask
 from gateway.books import Books
 from gateway.config import Account, UpstreamLimits
-from gateway.conversation import Conversations, response_in
+from gateway.conversation import Conversations, Question, response_in
 from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
 from gateway.errors import GatewayError, UpstreamError
 from gateway.exchange import Course, Exchange
 from gateway.failures import Refusal, StatedFailure, has_left, verdict_of
+from gateway.ledger.turns import Link
 from gateway.outgoing import Outgoing
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.convert import Converted
@@ -60,6 +61,7 @@ class Way:
 
     ask: Ask
     changed: dict[str, Any] | None = None  # the body, where it is not the client's own
+    earlier: Link = Link()  # the kept turn that it goes on from
     tried: set[str] = field(default_factory=set)
     paused: bool = False  # the one pause on the same account is spent
     stripped: int = 0  # how often unreadable reasoning has been left out
@@ -110,7 +112,8 @@ class Relay:
             GatewayError: no account could answer; ``down.state`` says how far it was.
         """
         way = Way(turn.ask)
-        way.change(await self._conversations.document(turn))
+        document, way.earlier = await self._conversations.document(turn)
+        way.change(document)
         while True:
             slot = await self._slot(turn, way)
             account = self._pool.accounts[slot.name]
@@ -231,16 +234,15 @@ class Relay:
             request = self._write(turn, way, account)
             exchange = Exchange(turn, account, request, self._upstream, self._limits)
             if down is None:
-                answer = await self._whole(turn, exchange, request, way.document, facts)
+                answer = await self._whole(turn, way, exchange, request, facts)
                 answered = True
                 return answer
             down.facts = facts
             course = self._course(turn, request, facts)
-            keeps_turn = request.converted and turn.wire.name == "responses"
-            asked = way.document if keeps_turn else None
+            question = self._question(turn, way, request)
             served = partial(self._served, turn, exchange, facts)
             batch = await exchange.stream(course, down, served)
-            answered = await self._conclude(turn, batch, down, asked)
+            answered = await self._conclude(turn, batch, down, question)
             return None
         except BaseException as error:
             if exchange and exchange.reply and has_left(error):
@@ -316,6 +318,12 @@ class Relay:
         if exchange.reply and (state := exchange.reply.headers.get(STATE)):
             self._pool.keep_state(turn, name, state)
 
+    def _question(self, turn: Turn, way: Way, request: Outgoing) -> Question | None:
+        """What the gateway itself is to keep of *request*; None for nothing."""
+        if request.converted is None:
+            return None
+        return self._conversations.question(turn, way.earlier)
+
     def _course(self, turn: Turn, request: Outgoing, facts: Facts) -> Course:
         if request.converted is None:
             facts.hide_usage = request.hide_usage
@@ -342,7 +350,7 @@ class Relay:
         turn: Turn,
         batch: Batch,
         down: Downstream,
-        converted: dict[str, Any] | None,
+        question: Question | None,
     ) -> bool:
         """
         Write the ending that *batch* brought, durable first; whether it was good.
@@ -350,7 +358,7 @@ class Relay:
         A failure that is not the client's own is raised instead.
 
         Args:
-            converted: the body of a request that no upstream will remember.
+            question: what is to be kept of a request that no upstream will remember.
         """
         ending = batch.ending
         assert ending
@@ -361,9 +369,9 @@ class Relay:
             await down.send(batch.data)
         self._learn(turn, down.facts)
         turn.mark_ending(ending.outcome, keepalives=down.keepalives)
-        if converted is not None:
+        if question:
             response = response_in(batch.terminal)
-            await self._conversations.keep(turn, converted, response)
+            await self._conversations.keep(turn, question, response)
         await self._books.durable(turn.record)
         await down.finish(last + batch.terminal)
         return ending.outcome != "failed"
@@ -388,9 +396,9 @@ class Relay:
     async def _whole(
         self,
         turn: Turn,
+        way: Way,
         exchange: Exchange,
         request: Outgoing,
-        asked: dict[str, Any],
         facts: Facts,
     ) -> Answer:
         """A non-stream answer, durable before it is handed out."""
@@ -401,8 +409,8 @@ class Relay:
             translation = self._translation(turn, request, request.converted, facts)
             document, ending = translation.body(document)
             data = orjson.dumps(document)
-            if turn.path == PROTOCOLS["responses"].path:
-                await self._conversations.keep(turn, asked, document)
+            question = self._question(turn, way, request)
+            await self._conversations.keep(turn, question, document)
         self._enter(turn, ending, passes=request.converted is None)
         self._served(turn, exchange, facts)
         self._learn(turn, facts)

@@ -23,6 +23,7 @@ from gateway.conversation import Conversations
 from gateway.errors import ClientError, GatewayError, UpstreamError
 from gateway.handlers import Handlers, Visit
 from gateway.headers import downwards, upstream_request_id, upwards
+from gateway.ledger.turns import Thread
 from gateway.models import catalogue, entry_of, read_list
 from gateway.protocols.estimate import estimate_tokens
 from gateway.transport.reply import Reply
@@ -160,7 +161,7 @@ class SideHandlers:
         )
 
     async def _kept_response(
-        self, visit: Visit, user: str, ident: str, kept: dict[str, Any]
+        self, visit: Visit, user: str, ident: str, kept: Thread
     ) -> web.Response:
         """What the gateway itself keeps, since no account does."""
         request = visit.request
@@ -168,12 +169,12 @@ class SideHandlers:
             raise ClientError(
                 "invalid_request", "Only a background response can be cancelled"
             )
-        told = kept.get("response")
+        told = kept.response
         if request.method == "DELETE":
             await self._conversations.forget(user, ident)
             told = {"id": ident, "object": "response", "deleted": True}
         elif request.path.endswith("/input_items"):
-            told = _input_items(kept)
+            told = _listed(kept.given)
         visit.record.ended("ok")
         return _answer(visit, 200, orjson.dumps(told))
 
@@ -232,11 +233,8 @@ def _ident(visit: Visit) -> str:
     return visit.request.match_info["id"]
 
 
-def _input_items(kept: dict[str, Any]) -> dict[str, Any]:
-    """The list of what a kept turn was asked, without its answer."""
-    items = kept.get("items") or []
-    output = (kept.get("response") or {}).get("output") or []
-    given = items[: len(items) - len(output)]
+def _listed(given: list[Any]) -> dict[str, Any]:
+    """The list of what a kept turn was *given*."""
     ids = [item.get("id") for item in given if isinstance(item, dict)] or [None]
     return {
         "object": "list",

@@ -47,6 +47,7 @@ class Turn:
     longest_gap_s: float = 0.0
     last_came: float = 0.0
     thinking_off: bool = False  # Messages: the history does not allow thinking
+    kept_elsewhere: bool = False  # only an account can know the response before
     left_out: tuple[str, ...] = ()  # what an account of the same protocol is not sent
 
     @property

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from gateway import config
 from gateway.ledger import retention
-from gateway.ledger.state import Kept, State
+from gateway.ledger.turns import KeptTurn, KeptTurns
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,
@@ -32,7 +33,7 @@ async def fill(place: Place, ages: list[float]) -> None:
     ledger = await place.open(retention_days=0, trace_retention_days=0)
     for number, days in enumerate(ages):
         ledger.add(record_of(f"request-{number}", started_at=time.time() - days * DAY))
-    await State(ledger).keep(Kept("resp_1", "alice", "openai-1", b"{}"))
+    await KeptTurns(ledger).keep(KeptTurn("resp_1", "alice", "openai-1", b"{}"))
     await ledger.stop()
 
 
@@ -84,3 +85,29 @@ async def test_kept_responses_go_when_their_time_is_over(
     await open_ledger(place)
 
     await counts_become(place, (1, 1, 1, 0))
+
+
+async def test_a_rule_that_always_finds_more_does_not_keep_the_others_from_theirs(
+    place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where rows grow too old as quickly as they are removed."""
+    monkeypatch.setattr(retention, "STEP", 0)  # every step counts as a full one
+    rules = retention.Retention(config.Ledger())
+    seen: list[str] = []
+    monkeypatch.setattr(
+        retention.Connection,
+        "execute",
+        lambda self, statement, *rest: seen.append(statement.table.name) or Removed(),
+    )
+    monkeypatch.setattr(
+        retention.turn_rows, "purge", lambda *given: seen.append("response") or 0
+    )
+    connection = object.__new__(retention.Connection)
+
+    assert all(rules.purge(connection) for _ in range(10))
+
+    assert {"timeline", "attempt", "request", "response"} == set(seen)
+
+
+class Removed:
+    rowcount = 1

@@ -173,4 +173,4 @@ def test_preparing_twice_changes_nothing(place: Place) -> None:
     database.prepare()
     database.dispose()
 
-    assert [("0002",)] == place.rows("SELECT version_num FROM alembic_version")
+    assert [(schema.NEWEST,)] == place.rows("SELECT version_num FROM alembic_version")

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from gateway.budget import DaySum
-from gateway.ledger.state import Kept, State
+from gateway.ledger.state import State
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
@@ -21,61 +21,6 @@ from tests.ledger_places import (  # noqa: F401
 )
 
 DAY = 86400.0
-
-
-async def test_a_kept_response_is_found_by_its_user_alone(
-    place: Place, open_ledger: OpenLedger
-) -> None:
-    state = State(await open_ledger(place))
-    kept = Kept("resp_1", "alice", "openai-1", b"\x00\xff{}")
-    await state.keep(kept)
-
-    assert kept == await state.find("resp_1", "alice")
-    assert await state.find("resp_1", "bob") is None
-    assert await state.find("resp_2", "alice") is None
-
-
-async def test_keeping_again_replaces(place: Place, open_ledger: OpenLedger) -> None:
-    state = State(await open_ledger(place))
-    await state.keep(Kept("resp_1", "alice", "openai-1", b"old"))
-    await state.keep(Kept("resp_1", "bob", "openai-1", b"other"))
-
-    await state.keep(Kept("resp_1", "alice", "openai-2", b"new"))
-
-    assert Kept("resp_1", "alice", "openai-2", b"new") == (
-        await state.find("resp_1", "alice")
-    )
-    assert Kept("resp_1", "bob", "openai-1", b"other") == (
-        await state.find("resp_1", "bob")
-    )
-
-
-async def test_a_forgotten_response_is_gone(
-    place: Place, open_ledger: OpenLedger
-) -> None:
-    state = State(await open_ledger(place))
-    await state.keep(Kept("resp_1", "alice", "openai-1", b""))
-    await state.keep(Kept("resp_1", "bob", "openai-1", b""))
-
-    await state.forget("resp_1", "alice")
-    await state.forget("resp_9", "alice")
-
-    assert await state.find("resp_1", "alice") is None
-    assert await state.find("resp_1", "bob") is not None
-
-
-async def test_an_expired_response_is_not_found(
-    place: Place, open_ledger: OpenLedger
-) -> None:
-    ledger = await open_ledger(place)
-    state = State(ledger)
-    await state.keep(Kept("resp_1", "alice", "openai-1", b""))
-    await ledger.stop()
-    place.execute("UPDATE response SET expires_at = '2026-01-01 00:00:00+00:00'")
-
-    again = State(await open_ledger(place))
-
-    assert await again.find("resp_1", "alice") is None
 
 
 async def test_accounts_states_outlive_the_process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -19,8 +20,11 @@ from gateway.ledger.tables import account_state
 from gateway.ledger.writer import (
     BUSY_EVERY_S,
     COMMIT_EVERY_S,
+    IDLE_S,
+    LATE_S,
     LINGER_S,
     MANY,
+    PURGE_SHARE,
     Entry,
     Listening,
     Writer,
@@ -201,3 +205,39 @@ async def test_the_view_is_the_writers_alone(
     assert [] == sqlite_place.rows(
         "SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger')"
     )
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_writer_that_never_rests_purges_all_the_same(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, more: bool
+) -> None:
+    """There is always something to write, each time for a second."""
+    now = 1000.0
+    purged: list[float] = []
+
+    def purge(connection: object) -> bool:
+        nonlocal now
+        purged.append(now)
+        now += 1.0
+        return more
+
+    def collect() -> None:
+        nonlocal now
+        now += 1.0
+        writer._batch.append(Entry(()))
+        writer._stopping = now > 1200.0
+
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(writer_module, "time", clock)
+    monkeypatch.setattr(writer, "_late_at", now + LATE_S)
+    monkeypatch.setattr(writer, "_purge", purge)
+    monkeypatch.setattr(writer, "_collect", collect)
+    monkeypatch.setattr(writer, "_commit", lambda entries: None)
+    monkeypatch.setattr(writer, "_database", SimpleNamespace(write=nullcontext))
+
+    writer._run()
+
+    pauses = [later - one for one, later in zip(purged, purged[1:])]
+    assert purged[0] == 1000.0 + LATE_S
+    wanted = 1.0 / PURGE_SHARE if more else 1.0 + IDLE_S + LATE_S
+    assert pauses and all(wanted <= pause <= wanted + 1.0 for pause in pauses)

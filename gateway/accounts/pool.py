@@ -119,6 +119,8 @@ class Pool:
             maker = self._affinity.maker(user, ident, now)
             if maker in native:
                 return [maker]
+            if turn.kept_elsewhere:
+                return native
         if proof := compaction(document):
             latest, is_foreign = self._latest(turn), self._owners.is_foreign
             likely = [

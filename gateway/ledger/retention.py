@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Column, Connection, Table, delete, select, tuple_
 
 from gateway import config
-from gateway.ledger.tables import attempt, request, response, timeline
+from gateway.ledger import turn_rows
+from gateway.ledger.tables import attempt, request, timeline
 
-STEP = 500
+STEP = 200
 """Rows removed by one transaction: small enough that no ending waits for it."""
+
+Rule = Callable[[Connection, datetime], bool]
+"""Removes some rows that are too old at a time; whether there may be more."""
 
 
 class Retention:
-    """The rules; ``purge`` applies them once. 0 days: kept for ever."""
+    """
+    The rules, which take turns: one that always finds more does not keep the others
+    from theirs. 0 days: kept for ever.
+    """
 
     def __init__(
         self,
@@ -24,28 +32,43 @@ class Retention:
     ) -> None:
         self._now = now
         days = rules.retention_days
-        self._rules: list[tuple[Table, Column[datetime], int]] = [
+        aged: list[tuple[Table, Column[datetime], int]] = [
             (timeline, timeline.c.started_at, rules.trace_retention_days or days),
             (timeline, timeline.c.started_at, days),
             (attempt, attempt.c.request_started_at, days),
             (request, request.c.started_at, days),
         ]
-
-    def purge(self, connection: Connection) -> bool:
-        """Remove some rows that are too old; whether there may be more."""
-        now = self._now()
-        steps = [
-            (table, column, now - timedelta(days=days))
-            for table, column, days in self._rules
+        self._rules: list[Rule] = [
+            partial(_aged, table, column, timedelta(days=days))
+            for table, column, days in aged
             if days
         ]
-        steps.append((response, response.c.expires_at, now))
-        return any(_step(connection, *step) for step in steps)
+        self._rules.append(_turns)
+        self._next = 0
+        self._done = 0  # rules in a row that found no more
+
+    def purge(self, connection: Connection) -> bool:
+        """Apply the next rule; whether it, or another since, may find more."""
+        more = self._rules[self._next](connection, self._now())
+        self._next = (self._next + 1) % len(self._rules)
+        self._done = 0 if more else self._done + 1
+        if self._done < len(self._rules):
+            return True
+        self._done = 0
+        return False
 
 
-def _step(
-    connection: Connection, table: Table, column: Column[datetime], before: datetime
+def _aged(
+    table: Table,
+    column: Column[datetime],
+    age: timedelta,
+    connection: Connection,
+    now: datetime,
 ) -> bool:
     key = tuple_(*table.primary_key)
-    some = select(*table.primary_key).where(column < before).limit(STEP)
+    some = select(*table.primary_key).where(column < now - age).limit(STEP)
     return connection.execute(delete(table).where(key.in_(some))).rowcount >= STEP
+
+
+def _turns(connection: Connection, now: datetime) -> bool:
+    return turn_rows.purge(connection, now, STEP) >= STEP

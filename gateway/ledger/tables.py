@@ -164,11 +164,21 @@ account_state = Table(
 response = Table(
     "response",
     metadata,
-    Column("response_id", Text, primary_key=True),
-    Column("user", Text, primary_key=True),
+    Column("turn_id", Text, nullable=False),
+    _text("parent_id"),  # the turn that it goes on from; "" = none
+    Column("response_id", Text, nullable=False),
+    Column("user", Text, nullable=False),
     _text("account"),
     Column("created_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
+    # Of this turn and all before it; of this turn alone.
+    Column("turns", Integer, nullable=False, server_default="1"),
+    Column("total_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
     Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("turn_id", name="response_pkey"),
     Index("response_expires_at", "expires_at"),
+    Index("response_response_id", "response_id", "user"),
+    Index("response_user", "user", "created_at", "bytes"),
+    Index("response_parent_id", "parent_id"),
 )

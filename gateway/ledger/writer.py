@@ -12,6 +12,8 @@ Rule 3: what cannot be written is kept and tried again; the retry is the probe t
         take is rejected alone.
 Rule 4: the thread takes the interpreter from the event loop as rarely as it can: it
         is woken only where it listens, and it sleeps through its pulse.
+Rule 5: rows that are too old are removed a few at a time, in its rests; if it has none
+        for a while, between two transactions.
 
     entries ──▶ collect ──▶ commit ──▶ done ──▶ report to the event loop
                    ▲           │
@@ -41,6 +43,8 @@ BUSY_EVERY_S = 0.01  # behind a transaction for which MANY waited
 MANY = 4
 LINGER_S = 0.02
 IDLE_S = 60.0  # between two looks for rows that are too old
+LATE_S = 5.0  # how long such a look waits for a rest
+PURGE_SHARE = 0.1  # of a busy writer's time, at most
 # An event loop that computes gives the interpreter away for an instant at each turn,
 # and whoever waits for it begins to wait anew: with Python's own 5 ms the writer of a
 # saturated gateway stood still for seconds; with this, 99 of 100 endings wait less
@@ -97,7 +101,7 @@ class Writer:
 
     Args:
         report: called in the writer's thread after every try; must not block.
-        purge: called when nothing else is to do.
+        purge: called when nothing else is to do, and now and then between writes.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Writer:
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
         self._purge_at = 0.0
+        self._late_at = time.monotonic() + LATE_S
         self._thread = threading.Thread(
             target=self._run, name="ledger-writer", daemon=True
         )
@@ -152,7 +157,9 @@ class Writer:
             self._collect()
             if self._batch:
                 self._flush()
-            else:
+                if not self._batch and time.monotonic() >= self._late_at:
+                    self._keep_tidy()
+            elif time.monotonic() >= self._purge_at:
                 self._keep_tidy()
         self._take()
         if self._batch:
@@ -274,15 +281,22 @@ class Writer:
         return wait_s
 
     def _keep_tidy(self) -> None:
-        """Purge, which also finds out in quiet hours whether the ledger works."""
-        if time.monotonic() < self._purge_at:
-            return
+        """
+        Purge a little, which also finds out in quiet hours whether the ledger works.
+        The next time is at once where more is left, but for the pauses that a busy
+        writer needs.
+        """
+        began_at = time.monotonic()
         try:
             with self._database.write() as connection:
                 more = self._purge(connection)
         except Exception as exc:
             self._purge_at = time.monotonic() + self._trouble(exc)
+            self._late_at = self._purge_at + LATE_S
             return
-        self._purge_at = 0.0 if more else time.monotonic() + IDLE_S
+        now = time.monotonic()
+        self._purge_at = 0.0 if more else now + IDLE_S
+        pause_s = (now - began_at) * (1 / PURGE_SHARE - 1)
+        self._late_at = now + (pause_s if more else IDLE_S + LATE_S)
         self._retry_s = RETRY_FIRST_S
         self._report(Report([], []))
