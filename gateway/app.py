@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from aiohttp.web_runner import AppRunner
 
 from gateway import log
 from gateway.accounts.choice import Load
@@ -30,11 +29,13 @@ from gateway.conversation import Conversations
 from gateway.drains import Drains
 from gateway.errors import ClientError
 from gateway.handlers import Handler, Handlers, Visit
+from gateway.http_server import Runner
 from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.ledger.turns import KeptTurns
 from gateway.metrics import Metrics
+from gateway.paths import protocol_of
 from gateway.relay import Relay
 from gateway.side import SideHandlers
 from gateway.status import StatusHandlers
@@ -211,9 +212,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     house = House(config, ledger)
     house.pool.load(await house.state.accounts())
     house.allowance.load(await house.state.day_sums())
-    app = web.Application(
-        handler_args={"auto_decompress": False, "handler_cancellation": True},
-    )
+    app = web.Application()
     app[HOUSE] = house
     _add_routes(app.router, house)
 
@@ -231,16 +230,18 @@ async def build_app(config: Config, base: Path) -> web.Application:
     return app
 
 
-async def build_runner(app: web.Application, shutdown_timeout_s: float) -> AppRunner:
+async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runner:
     """
     What serves *app*, set up; it listens nowhere yet.
 
     The model endpoints are found by their path alone: aiohttp's router, made for
     patterns and nested applications, costs a request as much as its key and its body.
     """
-    runner = AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
+    house = house_of(app)
+    refuse = house.handlers.refuse_head
+    runner = Runner(app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
-    server, direct = runner.server, house_of(app).direct
+    server, direct = runner.server, house.direct
     assert server
     routed = server.request_handler
 
@@ -303,7 +304,7 @@ async def _unrouted(request: web.Request) -> web.StreamResponse:
     for resource in request.app.router.resources():
         allowed |= (await resource.resolve(request))[1] - {hdrs.METH_ANY}
     code = "method_not_allowed" if allowed else "not_found"
-    protocol = "messages" if "/messages" in request.path else "responses"
+    protocol = protocol_of(request.path)
 
     async def refuse(visit: Visit) -> web.StreamResponse:
         raise ClientError(code)

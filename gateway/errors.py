@@ -51,6 +51,9 @@ CODES: dict[str, Fault] = {
     "request_timeout": Fault(
         408, "invalid_request_error", "The request did not arrive in time"
     ),
+    "head_too_large": Fault(
+        431, "invalid_request_error", "The request head is too large"
+    ),
     "unsupported_encoding": Fault(
         415, "invalid_request_error", "The content encoding is not supported"
     ),

@@ -26,6 +26,7 @@ from gateway.allowance import Allowance
 from gateway.answer_headers import id_headers
 from gateway.auth import Identity, Keys, refuse_keys_in
 from gateway.books import Books
+from gateway.client_connection import Head
 from gateway.clients import Client
 from gateway.config import Config
 from gateway.downstream import Downstream
@@ -33,12 +34,13 @@ from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
 from gateway.framed import send_whole
 from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
+from gateway.paths import canonical_path, protocol_of
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import State
 from gateway.protocols.wire import Wire, response_id_of
 from gateway.record import Record
 from gateway.relay import Relay
-from gateway.request_ids import request_id_of
+from gateway.request_ids import new_uuid, request_id_of
 from gateway.turn import Turn
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -184,6 +186,26 @@ class Handlers:
             return await send_whole(visit.request, headers, answer.body)
 
         return self.recorded(protocol, serve)
+
+    def refuse_head(self, head: Head, error: GatewayError) -> web.Response:
+        """Answer a request whose head cannot be served, and note it."""
+        unix_s, path = time.time(), canonical_path(head.path.partition("?")[0])
+        request_id = head.request_id or new_uuid(unix_s)
+        record = Record(request_id, unix_s, time.monotonic())
+        wire = PROTOCOLS[protocol_of(path)]
+        record.protocol = wire.name
+        record.response_id = response_id_of(request_id)
+        record.durable = True  # nobody is known to have asked: it is not kept
+        record.mark(record.received, "received", path=path)
+        record.ended("refused", error.origin, error.code)
+        record.detail = error.detail
+        answer = refusal(error, wire, record)
+        log.bind(request_id)
+        if head.path:
+            self._books.close(record)
+        else:
+            self._log.info("connection.malformed", detail=error.detail or error.code)
+        return answer
 
     def _close(self, visit: Visit) -> None:
         record = visit.record

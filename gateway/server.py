@@ -27,6 +27,7 @@ from gateway import __version__, log, systemd
 from gateway.app import House, build_app, build_runner, house_of
 from gateway.config import Config
 from gateway.config_file import ConfigError
+from gateway.http_server import Runner
 from gateway.load import load
 
 BACKLOG = 1024
@@ -156,11 +157,12 @@ class Server:
 
     # --- stopping -------------------------------------------------------------------
 
-    async def _drain(self, house: House, runner: web.AppRunner) -> None:
+    async def _drain(self, house: House, runner: Runner) -> None:
         """Open streams may finish; what is left is ended properly."""
         self._notifier.stopping()
         timeout_s = self._config.server.drain_timeout_s
         house.drain()
+        runner.drain()
         for site in list(runner.sites):
             await site.stop()
         self._unlink_sockets()

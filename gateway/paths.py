@@ -1,0 +1,37 @@
+"""The paths of requests, as clients write them and as the routes know them."""
+
+from __future__ import annotations
+
+import re
+
+from yarl import URL
+
+_SLASHES = re.compile("/{2,}")
+_PREFIXES = re.compile(r"(?:/v1)+(?=/v1(?:/|$))")
+
+
+def canonical_path(path: str) -> str:
+    """
+    *path* with single slashes, none at its end, and ``/v1`` once.
+
+    Base URLs are given with and without ``/v1`` and a slash at the end, and clients add
+    theirs to them.
+    """
+    path = _SLASHES.sub("/", path)
+    path = path.rstrip("/") or "/"
+    return _PREFIXES.sub("", path, count=1) if path.startswith("/v1/v1") else path
+
+
+def canonical_url(url: URL) -> URL:
+    """*url* with its path in canonical form; the same one where it has it."""
+    path = canonical_path(url.raw_path)
+    if path == url.raw_path:
+        return url
+    return url.with_path(path, encoded=True, keep_query=True)
+
+
+def protocol_of(path: str) -> str:
+    """The protocol whose clients ask for *path*."""
+    if "/messages" in path:
+        return "messages"
+    return "chat" if "/chat/" in path else "responses"
