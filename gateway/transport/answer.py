@@ -3,7 +3,8 @@ An HTTP/1.1 answer as it comes out of the parser.
 
 Rule 1: an answer ends by its framing: its length, its last chunk, or, where it has
         neither, the upstream's closing.
-Rule 2: what came behind the end makes the connection useless for another request.
+Rule 2: what comes behind the end is no part of it, whatever it looks like, and makes
+        the connection useless for another request.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Answer:
         pieces: of the body, in order; whoever takes them empties the list.
         status: of the final head, once *has_head*.
         ended: the answer is whole.
+        whole: how many of *pieces* were its own when it ended; the parser reads on.
         until_close: only the upstream's closing ends the body.
         may_reuse: the upstream keeps the connection, as far as its bytes tell.
     """
@@ -41,6 +43,7 @@ class Answer:
         self.status = 0
         self.has_head = False
         self.ended = False
+        self.whole = 0
         self.until_close = False
         self.may_reuse = False
         self._bodiless = method == "HEAD"
@@ -87,13 +90,19 @@ class Answer:
         self.status = status
         self._read_framing()
         self.has_head = True
-        self.ended = self._bodiless
+        if self._bodiless:
+            self._end()
 
     def on_message_complete(self) -> None:
         if self._interim:
             self._interim = False
         else:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.ended:
             self.ended = True
+            self.whole = len(self.pieces)
 
     def _read_framing(self) -> None:
         coding = self._fields.get("transfer-encoding", "").lower()

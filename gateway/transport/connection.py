@@ -6,6 +6,10 @@ Rule 1: at most one listener at a time; what comes while there is none makes the
         it began to listen in: the loop's own is that of an older request.
 Rule 2: a request is written from the loop's callbacks, slice by slice as the socket
         takes it, so an answer may come before the request is out.
+Rule 3: what was received outranks a write that fails. An upstream that refuses early
+        answers and resets, and a write after that would close the socket over an
+        answer that is not read yet. So a slice is written only when nothing is there to
+        be read, and what a failed write has left in the socket is read.
 
     pool ──listen──▶ in use ──let_go──▶ kept by the pool ──listen──▶ …
                        └──────abort──────▶ lost ◀──────┘
@@ -14,16 +18,22 @@ Rule 2: a request is written from the loop's callbacks, slice by slice as the so
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+from collections.abc import Iterator
 from contextvars import Context, copy_context
 from typing import Protocol, cast
 
 from gateway.transport.request import Origin
 
-SLICE_BYTES = 262144
+SLICE_BYTES = 65536
 """How much of a large body is handed to the socket at once."""
 
 JOIN_BYTES = 131072
 """Up to here head and body are joined and leave in one packet."""
+
+LEFT_BYTES = 262144
+"""The most that is read from a socket that a write has failed on."""
 
 _NOTHING = memoryview(b"")
 
@@ -78,6 +88,8 @@ class Connection(asyncio.Protocol):
         self._context: Context
         self._unsent = _NOTHING
         self._may_write = True
+        self._stopped_early = False
+        self._socket = -1  # its number
 
     # what the listener does with it
 
@@ -89,7 +101,13 @@ class Connection(asyncio.Protocol):
     @property
     def all_sent(self) -> bool:
         """Whether the request left this program (the socket may still hold some)."""
-        return not self._unsent
+        return not (self._unsent or self._stopped_early)
+
+    def stop_sending(self) -> None:
+        """The upstream has refused: it does not want the rest of the request."""
+        if self._unsent:
+            self._stopped_early = True
+            self._unsent = _NOTHING
 
     def listen(self, listener: Listener, head: bytes, body: bytes) -> None:
         """Send a request; what comes from now on is *listener*'s."""
@@ -139,6 +157,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if sock := transport.get_extra_info("socket"):
+            self._socket = sock.fileno()
 
     def data_received(self, data: bytes) -> None:
         if self._listener is None:
@@ -151,12 +171,17 @@ class Connection(asyncio.Protocol):
             self._context.run(self._listener.finish)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        transport, self._transport = self._transport, None
         self._unsent = _NOTHING
         self._keeper.forget(self)
         listener, self._listener = self._listener, None
         if listener is not None:
-            self._context.run(listener.lose, exc)
+            run = self._context.run
+            # Behind TLS the rest could not be read.
+            if exc is not None and not _is_tls(transport):
+                for data in _left_in(self._socket):
+                    run(listener.receive, data)
+            run(listener.lose, exc)
 
     def pause_writing(self) -> None:
         self._may_write = False
@@ -168,8 +193,38 @@ class Connection(asyncio.Protocol):
     def _write_on(self) -> None:
         """Hand on slices until the socket is full or nothing is left."""
         while self._unsent and self._may_write and self.usable:
+            if self.reading and _is_readable(self._socket):
+                self.loop.call_soon(self._write_on)  # behind what is read now
+                return
             piece, self._unsent = (
                 self._unsent[:SLICE_BYTES],
                 self._unsent[SLICE_BYTES:],
             )
             cast(asyncio.Transport, self._transport).write(piece)
+
+
+def _is_tls(transport: asyncio.Transport | None) -> bool:
+    return transport is None or transport.get_extra_info("ssl_object") is not None
+
+
+def _is_readable(socket: int) -> bool:
+    """Whether bytes, an end or an error wait to be read."""
+    if socket < 0:
+        return False
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _left_in(socket: int) -> Iterator[bytes]:
+    """What has come and was not read, up to a bound."""
+    left = LEFT_BYTES
+    while socket >= 0 and left > 0:
+        try:
+            data = os.read(socket, left)
+        except OSError:
+            return
+        if not data:
+            return
+        left -= len(data)
+        yield data

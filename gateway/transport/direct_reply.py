@@ -26,6 +26,8 @@ from gateway.transport.silence import Silence
 BUFFER_BYTES = 65536
 """How much of a body may wait to be read, before its socket is not read any more."""
 
+_REFUSED = 400  # from this status on an upstream reads no more of the request
+
 OVERHEAD_LIMIT_BYTES = 65536
 """The most that may come without a body: head, framing, the rest while lingering."""
 
@@ -192,6 +194,8 @@ class DirectReply:
             answer.may_reuse = False
             if not answer.ended:
                 self._fail("upstream_malformed", repr(exc.__context__ or exc))
+        if answer.ended:
+            del answer.pieces[answer.whole :]  # the rest belongs to no answer
         if answer.has_head and not self._begun:
             self._begin()
         if answer.pieces:
@@ -222,6 +226,8 @@ class DirectReply:
         self._begun = True
         self.status = self._answer.status
         self.headers = self._answer.take_headers()
+        if self.status >= _REFUSED:
+            self._connection.stop_sending()
         self._silence.watch()
         self._wake()
 
