@@ -285,6 +285,8 @@ class Relay:
             read = partial(exchange.drain, course)
 
         def done(how: str) -> None:
+            if how == "whole":
+                self._pool.completed(turn, exchange.account.name)
             turn.mark_ending(how)
             self._pool.made(turn, facts.proofs)
             self._books.settle(turn, facts.usage)
@@ -385,6 +387,7 @@ class Relay:
         """
         if ending.outcome != "failed":
             turn.record.ended(ending.outcome)
+            self._pool.completed(turn, turn.record.account)
             return
         verdict = verdict_of(StatedFailure(ending), turn.record.upstream_model)
         if verdict.scope != "client" or verdict.strip or not passes:
@@ -453,7 +456,9 @@ class Relay:
             error_code=code,
             detail=error.detail,
         )
-        if streaming:
+        if streaming and verdict.reason:
+            self._pool.broke(turn, account.name)
+        elif streaming:
             self._pool.dropped(turn, account.name)
         else:
             self._pool.failed(turn, account.name, verdict)

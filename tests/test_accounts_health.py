@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.health import MAX_MARKS, STALE_S, Happening, Health
+from gateway.accounts.health import STALE_S, Happening, Health
 from gateway.accounts.mark import (
     PROBE_PATIENCE_S,
     RAMP_S,
@@ -197,9 +197,22 @@ def test_an_older_request_that_goes_well_proves_the_path() -> None:
     assert 1 == len(health.succeeded(A, M, 4.0, 6.5))
 
 
-def test_an_older_request_that_goes_well_does_not_prove_a_limit_away() -> None:
+@pytest.mark.parametrize("reason", ["rate_limited", "overloaded", "quota", "refused"])
+@pytest.mark.parametrize("told_s", [None, 30.0])
+def test_an_older_request_that_goes_well_proves_nothing_else(
+    reason: Reason, told_s: float | None
+) -> None:
+    """It was let in before the limit was reached, or the key was withdrawn."""
     health = steady()
-    health.failed(A, M, blame("rate_limited", 30.0), 5.0, 6.0)
+    health.failed(A, M, blame(reason, told_s), 5.0, 6.0)
+    assert [] == health.succeeded(A, M, 4.0, 6.5)
+    assert not health.available(A, M, 6.6).ok
+
+
+@pytest.mark.parametrize("reason", ["network", "failed"])
+def test_nor_does_it_when_the_upstream_said_when(reason: Reason) -> None:
+    health = steady()
+    health.failed(A, M, blame(reason, 30.0), 5.0, 6.0)
     assert [] == health.succeeded(A, M, 4.0, 6.5)
     assert not health.available(A, M, 7.0).ok
 
@@ -501,16 +514,6 @@ def test_a_changed_credential_clears_the_account() -> None:
     health.forget(A)
     assert health.available(A, M, 0.0).ok
     assert not health.available(B, M, 0.0).ok
-
-
-def test_memory_is_bounded() -> None:
-    health = steady()
-    for n in range(MAX_MARKS + 50):
-        health.failed(A, f"m{n}", blame("no_model", scope="model"), 0.0, 0.0)
-        health.succeeded(B, f"m{n}", 0.0, 0.0)
-    assert health.available(A, "m0", 0.0).ok
-    assert not health.available(A, f"m{MAX_MARKS}", 0.0).ok
-    assert not health.has_served(B, "m0")
 
 
 REASONS = st.sampled_from(["network", "failed", "rate_limited", "quota", "refused"])

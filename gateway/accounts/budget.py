@@ -4,8 +4,10 @@ How many further attempts the gateway may make on its own account.
 Rule 1: a first attempt is never refused here.
 Rule 2: going on to an account that is proven to serve costs nothing: nobody shall
         meet a failure because many sessions lost the same account at once.
-Rule 3: every other further attempt costs one, of everything and of that account: a
+Rule 3: every other further attempt costs one, of its pool and of that account in it: a
         dead pool of any size multiplies traffic by little more than 1 + ``SHARE``.
+Rule 4: a pool is a set of accounts that fit the same models. Each has its own balance,
+        so that a dead pool takes nothing from another, whatever accounts they share.
 
 A balance is a floor that refills slowly, and what recent requests earned.
 """
@@ -13,11 +15,16 @@ A balance is a floor that refills slowly, and what recent requests earned.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 SHARE = 0.2  # further attempts that one request earns
 FLOOR = 32.0
 REFILL_PER_S = 2.0
 RECENT_S = 10.0  # half-life of what was earned
+MAX_POOLS = 256  # the least used begins anew, with the floor
+
+Pool = frozenset[str]
+"""The names of the accounts that fit a model."""
 
 
 class Purse:
@@ -59,29 +66,23 @@ class Purse:
         self._earned *= math.exp2(-passed / RECENT_S)
 
 
-class RetryBudget:
-    """The balance of everything, and one for each account that attempts go to."""
+class _PoolBudget:
+    """The balance of a pool, and one for each of its accounts that is asked again."""
+
+    __slots__ = ("_all", "_each")
 
     def __init__(self, now: float) -> None:
         self._all = Purse(now)
         self._each: dict[str, Purse] = {}
 
-    def request(self, now: float) -> None:
-        """A request makes its first attempt."""
+    def earn(self, now: float) -> None:
+        """A request began."""
         self._all.earn(now)
         for purse in self._each.values():
             purse.earn(now)
 
-    def take(self, account: str, now: float, *, proven: bool = False) -> bool:
-        """
-        Whether a further attempt may go to *account*; if so, it is paid.
-
-        Args:
-            proven: the account served this model lately and nothing failed since
-                (``Health.proven``); never so for the same account again.
-        """
-        if proven:
-            return True
+    def take(self, account: str, now: float) -> bool:
+        """Whether an attempt at *account* can be paid; if so, it is."""
         # An account that is met for the first time has earned like all the others.
         own = self._each.get(account)
         if own is None:
@@ -91,3 +92,37 @@ class RetryBudget:
         self._all.pay()
         own.pay()
         return True
+
+
+class RetryBudget:
+    """The balances of all pools."""
+
+    def __init__(self) -> None:
+        self._pools: OrderedDict[Pool, _PoolBudget] = OrderedDict()
+
+    def request(self, pool: Pool, now: float) -> None:
+        """A request makes its first attempt, at an account of *pool*."""
+        self._of(pool, now).earn(now)
+
+    def take(
+        self, pool: Pool, account: str, now: float, *, proven: bool = False
+    ) -> bool:
+        """
+        Whether a further attempt may go to *account*; if so, it is paid.
+
+        Args:
+            pool: the accounts that fit the request.
+            proven: the account served this model lately and nothing failed since
+                (``Health.proven``); never so for the same account again.
+        """
+        return proven or self._of(pool, now).take(account, now)
+
+    def _of(self, pool: Pool, now: float) -> _PoolBudget:
+        budget = self._pools.get(pool)
+        if budget is None:
+            budget = self._pools[pool] = _PoolBudget(now)
+            if len(self._pools) > MAX_POOLS:
+                self._pools.popitem(last=False)
+        else:
+            self._pools.move_to_end(pool)
+        return budget

@@ -55,6 +55,7 @@ class Ask(NamedTuple):
         tried: accounts that this request was sent to before.
         owners: the only accounts that can serve it; empty for any.
         fitting: every account that the config lets serve the model.
+        user: whose request it is.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Ask(NamedTuple):
     tried: Collection[str] = ()
     owners: Collection[str] = ()
     fitting: Fitting = frozenset()
+    user: str = ""
 
 
 class Choice(NamedTuple):
@@ -144,15 +146,18 @@ def candidates(
     if (
         len(fit) == 1
         and not ask.tried
-        and health.available(names[0], ask.model, now).ok
+        and health.available(names[0], ask.model, now, ask.user).ok
     ):
         return Choice([names], "", [], names)  # the usual case where there is one
     left = [account for account in fit if account.name not in ask.tried]
     rejected = [(name, "tried") for name in names if name in ask.tried]
-    found = {a.name: health.available(a.name, ask.model, now) for a in left}
+    model, user = ask.model, ask.user
+    found = {a.name: health.available(a.name, model, now, user) for a in left}
+    if not any(f.ok for f in found.values()):
+        found = {n: f._replace(ok=f.shunned) for n, f in found.items()}
     last_resort = bool(left) and not any(f.ok for f in found.values())
     if last_resort:
-        found = {a.name: health.last_resort(a.name, ask.model, now) for a in left}
+        found = {a.name: health.last_resort(a.name, model, now, user) for a in left}
     rejected += [(name, f.reason) for name, f in found.items() if not f.ok]
     well = [account for account in left if found[account.name].ok]
     if len(well) == 1:  # nothing to weigh

@@ -1,22 +1,29 @@
 """
 Which account is well, and when the others return.
 
-Rule 1: a mark stands against an account as a whole, or against one model on it.
+Rule 1: a mark stands against an account as a whole, against one model on it, or
+        against it for one user (``Outages``).
 Rule 2: one outage is one strike, however many requests met it: what was sent before
         the last strike only lengthens it, by the upstream's own word.
 Rule 3: after the window one real request is the probe; the others wait for it.
 Rule 4: while anything else is well, an account that is out is left alone. If nothing
         is, *last_resort* asks: the first strikes refuse nobody, later ones are probed
         every few seconds, unless the upstream itself said when.
+Rule 5: a refused credential is one user's word until a second user meets it, or a
+        probe after the window, with no answer to anybody in between.
+Rule 6: three streams in a row that broke, of two users, count as a failure. Only a
+        whole answer ends that, and where no other account fits it is asked all the
+        same.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gateway.accounts.mark import WELL, Availability, Mark, look, look_again, worse
+from gateway.accounts.outages import PROVEN_S, Outages
 from gateway.accounts.pace import (
     EARLY_S,
     PACES,
@@ -25,12 +32,12 @@ from gateway.accounts.pace import (
     usual_s,
     window_s,
 )
+from gateway.accounts.saved import restored, saved
 from gateway.accounts.verdict import Verdict
 from gateway.errors import GatewayError, Overloaded, UpstreamError, whole_retry_after
 
-MAX_MARKS = 4096  # model names come from clients
-PROVEN_S = 60.0
 STALE_S = 600.0  # a mark that nobody probed for so long counts no more
+MAX_STRIKES = 64  # a window has long reached its cap
 
 
 class Happening(NamedTuple):
@@ -41,31 +48,38 @@ class Happening(NamedTuple):
 
 
 class Health:
-    """The state of all accounts; *chance* is uniform in 0…1, for jitter."""
+    """
+    The state of all accounts; *chance* is uniform in 0…1, for jitter.
+
+    A *user* of "" is nobody in particular.
+    """
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
-        self._marks: OrderedDict[tuple[str, str], Mark] = OrderedDict()
+        self._accounts: dict[str, Outages] = {}
         self._recovery: dict[str, Recovery] = {}
-        self._served: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     # -- what happens to accounts ---------------------------------------------------
 
     def started(
-        self, account: str, model: str, now: float, *, last_resort: bool = False
+        self,
+        account: str,
+        model: str,
+        now: float,
+        *,
+        last_resort: bool = False,
+        user: str = "",
     ) -> bool:
         """
         A request is about to be sent; False if the probe is taken by now.
 
         *now* names the attempt: give the same as *started_at* of its outcome.
         """
-        if not self._marks:
-            return True
         ask = self.last_resort if last_resort else self.available
-        found = ask(account, model, now)
-        if not found.ok:
+        found = ask(account, model, now, user)
+        if not (found.ok or found.shunned):
             return False
-        for mark in self._marks_of(account, model):
+        for mark in self._marks_of(account, model, user):
             if mark.ramp_from is not None:
                 mark.starts += 1
             elif found.probe:
@@ -73,44 +87,64 @@ class Health:
         return True
 
     def failed(
-        self, account: str, model: str, verdict: Verdict, started_at: float, now: float
+        self,
+        account: str,
+        model: str,
+        verdict: Verdict,
+        started_at: float,
+        now: float,
+        user: str = "",
     ) -> list[Happening]:
         """
         An attempt failed before its first output.
 
-        Later failures and what clients do are not told here; see ``dropped``.
+        What clients do is not told here, see ``dropped``; nor are streams that break
+        later, see ``broke``.
         """
         if not verdict.reason:
-            self.dropped(account, model, started_at)
+            self.dropped(account, model, started_at, user)
             return []
-        key = (account, model if verdict.scope == "model" else "")
-        old = self._marks.get(key)
-        if old is not None and (old.over(now) or now > old.until + STALE_S):
-            old = None
-        if old is not None and started_at < (old.ramp_from or old.struck_at):
-            return self._lengthened(key, old, verdict, now)
-        mark = self._struck(key, old, verdict, now)
-        self._marks[key] = mark
-        self._marks.move_to_end(key)
-        if len(self._marks) > MAX_MARKS:
-            self._marks.popitem(last=False)
-        return [_cooled(key, mark, now)]
+        one = self._of(account)
+        if verdict.doubtful and user:
+            return self._doubted(account, one, verdict, started_at, now, user)
+        if verdict.scope == "model":
+            old = one.by_model.get(model)
+            mark, told = self._met(account, old, verdict, started_at, now)
+            one.mark_model(model, mark)
+        else:
+            mark, told = self._met(account, one.whole, verdict, started_at, now)
+            one.whole, model = mark, ""
+        return [_cooled(account, model, mark, now)] if told else []
+
+    def broke(
+        self, account: str, started_at: float, now: float, user: str
+    ) -> list[Happening]:
+        """A stream broke amid its answer, by the upstream's doing."""
+        one = self._of(account)
+        old = one.whole
+        if not one.note_broken(user):
+            return []
+        if old is not None and (old.until > now and not old.breaks):
+            return []  # it is out already, by another word
+        if old is not None and old.breaks and started_at < old.struck_at:
+            return []  # the same outage
+        strikes = min(old.strikes + 1, MAX_STRIKES) if old and old.breaks else 1
+        wait_s = jittered(window_s("failed", strikes, None, now), self._chance())
+        until = now + wait_s
+        one.whole = Mark("failed", now, now, until, until, False, strikes, breaks=True)
+        return [_cooled(account, "", one.whole, now)]
 
     def succeeded(
-        self, account: str, model: str, started_at: float, now: float
+        self, account: str, model: str, started_at: float, now: float, user: str = ""
     ) -> list[Happening]:
         """An attempt brought its first output, or its whole answer."""
-        key = (account, model)
-        self._served[key] = now
-        self._served.move_to_end(key)
-        if len(self._served) > MAX_MARKS:
-            self._served.popitem(last=False)
-        if not self._marks:
+        one = self._of(account)
+        one.note_served(model, user, now)
+        if not one.any:
             return []
         recovered = False
-        for key in ((account, ""), key):
-            mark = self._marks.get(key)
-            if mark is None or mark.ramp_from is not None:
+        for mark in (one.whole, one.by_model.get(model)):
+            if mark is None or mark.ramp_from is not None or mark.breaks:
                 continue
             # An older request that still went well proves a path, not a quota.
             proof = mark.reason in ("network", "failed") and not mark.told
@@ -118,35 +152,58 @@ class Health:
                 self._learn(account, mark, now)
                 mark.ramp_from, mark.starts, mark.probe_at = now, 0, None
                 recovered = True
-        return [Happening("account.recovered", {"account": account})] * recovered
+        for name, mark in list(one.by_user.items()):
+            if started_at >= mark.struck_at:
+                del one.by_user[name]
+                recovered = recovered or not mark.quiet
+        return [_recovered(account)] if recovered else []
 
-    def dropped(self, account: str, model: str, started_at: float) -> None:
+    def completed(self, account: str, user: str, now: float) -> list[Happening]:
+        """An answer came to its end."""
+        one = self._of(account)
+        one.note_whole()
+        mark = one.whole
+        if mark is None or not mark.breaks or mark.ramp_from is not None:
+            return []
+        mark.ramp_from, mark.starts, mark.probe_at = now, 0, None
+        return [_recovered(account)]
+
+    def dropped(
+        self, account: str, model: str, started_at: float, user: str = ""
+    ) -> None:
         """An attempt ended without a word about the account: its probe is free."""
-        for mark in self._marks_of(account, model):
+        for mark in self._marks_of(account, model, user):
             if mark.probe_at == started_at:
                 mark.probe_at = None
 
     # -- what may be done -----------------------------------------------------------
 
-    def available(self, account: str, model: str, now: float) -> Availability:
+    def available(
+        self, account: str, model: str, now: float, user: str = ""
+    ) -> Availability:
         """Whether *account* may be sent a request while others could be, too."""
-        if not self._marks:
+        one = self._accounts.get(account)
+        if one is None or not one.any:
             return WELL
-        return worse([look(m, now) for m in self._marks_of(account, model, now)])
+        return worse([look(mark, now) for mark in one.marks(model, user, now)])
 
-    def last_resort(self, account: str, model: str, now: float) -> Availability:
+    def last_resort(
+        self, account: str, model: str, now: float, user: str = ""
+    ) -> Availability:
         """Whether *account* may be sent a request when no other can be."""
-        marks = self._marks_of(account, model, now)
+        marks = self._marks_of(account, model, user, now)
         return worse([look_again(mark, now) for mark in marks])
 
     def returns_at(
-        self, accounts: Iterable[str], model: str, now: float
+        self, accounts: Iterable[str], model: str, now: float, user: str = ""
     ) -> float | None:
         """When the first of *accounts* returns if all are out; None for none."""
-        found = [self.last_resort(account, model, now) for account in accounts]
+        found = [self.last_resort(account, model, now, user) for account in accounts]
         return min((now if f.ok else f.until or now for f in found), default=None)
 
-    def refusal(self, accounts: Iterable[str], model: str, now: float) -> GatewayError:
+    def refusal(
+        self, accounts: Iterable[str], model: str, now: float, user: str = ""
+    ) -> GatewayError:
         """
         What to tell a client whose every account is out.
 
@@ -154,8 +211,8 @@ class Health:
         a date: those are told as what they are.
         """
         names = list(accounts)
-        marks = [m for name in names for m in self._marks_of(name, model, now)]
-        at = self.returns_at(names, model, now)
+        marks = [m for name in names for m in self._marks_of(name, model, user, now)]
+        at = self.returns_at(names, model, now, user)
         wait_s = 1.0 if at is None else at - now
         reasons = {mark.reason for mark in marks if not mark.back(now)}
         undated = not any(mark.told for mark in marks)
@@ -165,96 +222,134 @@ class Health:
         return Overloaded("cooling_down", retry_after_s=wait_s)
 
     def last_word(
-        self, verdict: Verdict, accounts: Iterable[str], model: str, now: float
+        self,
+        verdict: Verdict,
+        accounts: Iterable[str],
+        model: str,
+        now: float,
+        user: str = "",
     ) -> GatewayError:
         """The error of the last *verdict*, saying when to come back if that helps."""
         error, lasting = verdict.error, verdict.reason in ("refused", "quota")
         lasting = lasting and error.status != 429  # final for Codex without a time
         if verdict.pass_on or not verdict.reason or lasting and not verdict.until_s:
             return error
-        at = self.returns_at(accounts, model, now)
+        at = self.returns_at(accounts, model, now, user)
         error.retry_after_s = whole_retry_after(1.0 if at is None else at - now)
         return error
 
-    def proven(self, account: str, model: str, now: float) -> bool:
+    def proven(self, account: str, model: str, now: float, user: str = "") -> bool:
         """Whether *account* served *model* lately and has no mark since."""
-        served = self._served.get((account, model))
+        one = self._accounts.get(account)
+        served = one.served.get(model) if one else None
         lately = served is not None and now - served <= PROVEN_S
-        return lately and not self._marks_of(account, model, now)
+        return lately and not self._marks_of(account, model, user, now)
 
     def has_served(self, account: str, model: str) -> bool:
         """Whether *account* is known to have *model*."""
-        return (account, model) in self._served
+        one = self._accounts.get(account)
+        return one is not None and model in one.served
 
     def forget(self, account: str) -> None:
-        """Take every mark off *account*, as after a change of its credential."""
-        for key in [key for key in self._marks if key[0] == account]:
-            del self._marks[key]
+        """Forget *account*, as after a change of its credential."""
+        self._accounts.pop(account, None)
         self._recovery.pop(account, None)
 
     # -- across restarts --------------------------------------------------------------
 
     def dump(self, now: float, now_unix: float) -> list[dict[str, Any]]:
         """Every window that still runs, in Unix seconds, as JSON values."""
-        shift = now_unix - now
         return [
-            {
-                "account": account,
-                "model": model,
-                "reason": mark.reason,
-                "since": mark.since + shift,
-                "until": mark.until + shift,
-                "told": mark.told,
-                "strikes": mark.strikes,
-            }
-            for (account, model), mark in self._marks.items()
+            saved(mark, account, scope, name, now_unix - now)
+            for account, one in self._accounts.items()
+            for scope, name, mark in one.all_marks()
             if mark.ramp_from is None and mark.until > now
         ]
 
     def load(self, rows: Iterable[dict[str, Any]], now: float, now_unix: float) -> None:
         """Take up windows of ``dump`` that still run; odd rows are left out."""
-        shift = now - now_unix
         for row in rows:
-            try:
-                key = (str(row["account"]), str(row["model"]))
-                until = float(row["until"]) + shift
-                since = min(now, float(row["since"]) + shift)
-                strikes, told = max(1, int(row["strikes"])), bool(row["told"])
-                reason = row["reason"]
-            except (KeyError, TypeError, ValueError):
+            found = restored(row, now, now - now_unix)
+            if found is None:
                 continue
-            if reason in PACES and until > now:
-                early = min(until, now + EARLY_S)
-                self._marks[key] = Mark(reason, since, now, until, early, told, strikes)
+            account, scope, name, mark = found
+            one = self._of(account)
+            if scope == "model":
+                one.mark_model(name, mark)
+            elif scope == "user":
+                one.mark_user(name, mark)
+            else:
+                one.whole = mark
 
     # -- inside -----------------------------------------------------------------------
 
+    def _of(self, account: str) -> Outages:
+        one = self._accounts.get(account)
+        if one is None:
+            one = self._accounts[account] = Outages()
+        return one
+
     def _marks_of(
-        self, account: str, model: str, now: float | None = None
+        self, account: str, model: str, user: str, now: float | None = None
     ) -> list[Mark]:
         """The marks on *account*, those over by *now* removed."""
-        found: list[Mark] = []
-        if not self._marks:
-            return found
-        for key in dict.fromkeys(((account, ""), (account, model))):
-            mark = self._marks.get(key)
-            if mark is None:
-                continue
-            if now is not None and mark.over(now):
-                del self._marks[key]
-            else:
-                found.append(mark)
-        return found
+        one = self._accounts.get(account)
+        return list(one.marks(model, user, now)) if one and one.any else []
+
+    def _met(
+        self,
+        account: str,
+        old: Mark | None,
+        verdict: Verdict,
+        started_at: float,
+        now: float,
+    ) -> tuple[Mark, bool]:
+        """The mark after a failure, and whether that is news."""
+        if old is not None and (old.over(now) or now > old.until + STALE_S):
+            old = None
+        if old is not None and started_at < (old.ramp_from or old.struck_at):
+            return old, self._lengthened(account, old, verdict, now)
+        return self._struck(account, old, verdict, now), True
+
+    def _doubted(
+        self,
+        account: str,
+        one: Outages,
+        verdict: Verdict,
+        started_at: float,
+        now: float,
+        user: str,
+    ) -> list[Happening]:
+        """A refusal that *user*'s own request may have brought about: rule 5."""
+        one.drop_stale(now - STALE_S)
+        mine = one.by_user.get(user)
+        known = one.whole is not None and one.whole.reason == verdict.reason
+        agreed = len(one.by_user) > (mine is not None)
+        probed = mine is not None and started_at >= mine.until
+        if not (known or agreed or probed and not one.serves_others(user, now)):
+            mark, told = self._met(account, mine, verdict, started_at, now)
+            mark.quiet = one.serves_others(user, now)
+            one.mark_user(user, mark)
+            told = told and not mark.quiet
+            return [_cooled(account, "", mark, now)] if told else []
+        old = one.whole if known else None
+        if doubts := list(one.by_user.values()):
+            strikes = sum(mark.strikes for mark in doubts)
+            latest = max(doubts, key=lambda mark: mark.struck_at)
+            old = replace(latest, strikes=strikes, quiet=False)
+            one.by_user.clear()
+        one.whole, told = self._met(account, old, verdict, started_at, now)
+        return [_cooled(account, "", one.whole, now)] if told or doubts else []
 
     def _struck(
-        self, key: tuple[str, str], old: Mark | None, verdict: Verdict, now: float
+        self, account: str, old: Mark | None, verdict: Verdict, now: float
     ) -> Mark:
         reason = verdict.reason
         strikes, since = 1, now
         if old is not None and PACES[old.reason].brief == PACES[reason].brief:
             strikes = old.strikes + 1
             since = old.since if old.ramp_from is None else now
-        wait_s = window_s(reason, strikes, self._recovery.get(key[0]), now)
+        wait_s = window_s(reason, strikes, self._recovery.get(account), now)
         wait_s = jittered(wait_s, self._chance())
         told_s = verdict.until_s
         if told_s is not None:
@@ -266,19 +361,19 @@ class Health:
         return Mark(reason, since, now, now + wait_s, early, told, strikes)
 
     def _lengthened(
-        self, key: tuple[str, str], mark: Mark, verdict: Verdict, now: float
-    ) -> list[Happening]:
-        """Another request of the same outage: only news counts."""
+        self, account: str, mark: Mark, verdict: Verdict, now: float
+    ) -> bool:
+        """Another request of the same outage; whether it brought news."""
         if mark.ramp_from is not None:
-            return []  # it was sent before the return
+            return False  # it was sent before the return
         graver = PACES[verdict.reason].first_s > PACES[mark.reason].first_s
         told_s = verdict.until_s or 0.0
         if not graver and now + told_s <= mark.until:
-            return []
-        fresh = self._struck(key, None, verdict, now)
+            return False
+        fresh = self._struck(account, None, verdict, now)
         mark.reason, mark.told = fresh.reason, fresh.told or mark.told
         mark.until = max(mark.until, fresh.until)
-        return [_cooled(key, mark, now)]
+        return True
 
     def _learn(self, account: str, mark: Mark, now: float) -> None:
         if not PACES[mark.reason].brief or mark.told:
@@ -291,8 +386,7 @@ class Health:
         known.learn(between - mark.since, usual, now)
 
 
-def _cooled(key: tuple[str, str], mark: Mark, now: float) -> Happening:
-    account, model = key
+def _cooled(account: str, model: str, mark: Mark, now: float) -> Happening:
     facts: dict[str, Any] = {
         "account": account,
         "until_s": round(mark.until - now, 1),
@@ -300,3 +394,7 @@ def _cooled(key: tuple[str, str], mark: Mark, now: float) -> Happening:
         "strikes": mark.strikes,
     }
     return Happening("account.cooled", facts | ({"model": model} if model else {}))
+
+
+def _recovered(account: str) -> Happening:
+    return Happening("account.recovered", {"account": account})

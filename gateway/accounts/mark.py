@@ -33,6 +33,8 @@ class Availability(NamedTuple):
         until: monotonic time of its return; None if well.
         probe: the request would be the probe.
         spare: it just returned and has had its share; others first.
+        shunned: it may not only because its streams broke: without another account
+            it may.
     """
 
     ok: bool
@@ -40,6 +42,7 @@ class Availability(NamedTuple):
     until: float | None = None
     probe: bool = False
     spare: bool = False
+    shunned: bool = False
 
 
 WELL = Availability(True)
@@ -47,7 +50,13 @@ WELL = Availability(True)
 
 @dataclass(slots=True)
 class Mark:
-    """One outage. Times are monotonic seconds."""
+    """
+    One outage. Times are monotonic seconds.
+
+    Attributes:
+        quiet: it was not told to the log, since the account serves others.
+        breaks: its streams broke amid the answer: only a whole answer ends it.
+    """
 
     reason: Reason
     since: float
@@ -59,6 +68,8 @@ class Mark:
     probe_at: float | None = None
     ramp_from: float | None = None
     starts: int = 0
+    quiet: bool = False
+    breaks: bool = False
 
     def over(self, now: float) -> bool:
         """Whether the ramp after its return has ended, too."""
@@ -75,7 +86,8 @@ def look(mark: Mark, now: float) -> Availability:
         share = RAMP_STARTS * math.exp2(now - mark.ramp_from)
         return Availability(True, mark.reason, None, spare=mark.starts >= share)
     stale = mark.struck_at + TOLD_PROBE_S if mark.told else mark.until
-    return _half_open(mark, min(mark.until, stale), now)
+    found = _half_open(mark, min(mark.until, stale), now)
+    return found._replace(shunned=True) if mark.breaks and not found.ok else found
 
 
 def look_again(mark: Mark, now: float) -> Availability:
@@ -83,7 +95,7 @@ def look_again(mark: Mark, now: float) -> Availability:
     pace = PACES[mark.reason]
     if mark.ramp_from is not None or mark.told and mark.reason != "no_model":
         return look(mark, now)
-    if not pace.patience or mark.strikes < pace.patience:
+    if not pace.patience or mark.strikes < pace.patience or mark.breaks:
         return Availability(True, mark.reason, mark.until)
     early = mark.early if pace.brief else mark.struck_at + LONE_S
     return _half_open(mark, min(mark.until, early), now)
@@ -105,6 +117,7 @@ def worse(found: list[Availability]) -> Availability:
         return found[0]
     shut = [f for f in found if not f.ok]
     if shut:
-        return max(shut, key=lambda f: f.until or 0.0)
+        longest = max(shut, key=lambda f: f.until or 0.0)
+        return longest._replace(shunned=all(f.shunned for f in shut))
     probe, spare = any(f.probe for f in found), any(f.spare for f in found)
     return found[0]._replace(probe=probe, spare=spare)

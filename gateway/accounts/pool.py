@@ -62,7 +62,7 @@ class Pool:
         self._owners = Owners()
         self._verify: dict[tuple[str, str], bool] = {}  # by account and model
         self._verifying: set[str] = set()  # accounts that have refused thinking
-        self._budget = RetryBudget(time.monotonic())
+        self._budget = RetryBudget()
         self._log = log.get()
 
     def replace(self, accounts: Iterable[Account]) -> None:
@@ -76,10 +76,7 @@ class Pool:
                 self._verifying.discard(name)
             if new is not None and new.base_url != old.base_url:
                 self._owners.forget(name)
-            if new is None or (new.api_key, new.base_url) != (
-                old.api_key,
-                old.base_url,
-            ):
+            if new is None or _way_in(new) != _way_in(old):
                 self._health.forget(name)
         self.accounts = fresh
         self._fleet = Fleet(fresh.values())
@@ -94,7 +91,15 @@ class Pool:
         # Where there is one account, no other could answer.
         owners = self._makers(turn, now) if len(serving) > 1 else ()
         fitting = self._fleet.fitting(model)
-        ask = Ask(model, turn.wire.name, turn.session, tried, owners, fitting)
+        ask = Ask(
+            model,
+            turn.wire.name,
+            turn.session,
+            tried,
+            owners,
+            fitting,
+            turn.user.name,
+        )
         return candidates(
             serving,
             ask,
@@ -159,15 +164,17 @@ class Pool:
         model = turn.ask.model
         if not choice.fitting:
             return _no_model(model)
-        error = self._health.refusal(choice.fitting, model, now)
+        error = self._health.refusal(choice.fitting, model, now, turn.user.name)
         if error.code == "cooling_down":
             error.message = f"Every account for model {model} is cooling down"
         return error
 
     def may_retry(self, turn: Turn, account: str, now: float, *, same: bool) -> bool:
         """Whether the retry budget allows a further attempt, at *account*."""
-        proven = not same and self._health.proven(account, turn.ask.model, now)
-        return self._budget.take(account, now, proven=proven)
+        model = turn.ask.model
+        pool = self._fleet.fitting(model)
+        proven = self._health.proven(account, model, now, turn.user.name)
+        return self._budget.take(pool, account, now, proven=proven and not same)
 
     def elsewhere(self, turn: Turn, way: Iterable[str], tried: Iterable[str]) -> bool:
         """Whether an account of *way* that was not tried is known to have the model."""
@@ -177,10 +184,14 @@ class Pool:
     def start(self, turn: Turn, choice: Choice, account: str, now: float) -> bool:
         """A request is about to go to *account*; False if its probe is taken."""
         if not turn.record.attempts:
-            self._budget.request(now)
+            self._budget.request(self._fleet.fitting(turn.ask.model), now)
         turn.attempt_at = now
         return self._health.started(
-            account, turn.ask.model, now, last_resort=choice.last_resort
+            account,
+            turn.ask.model,
+            now,
+            last_resort=choice.last_resort,
+            user=turn.user.name,
         )
 
     # --- what happened ---------------------------------------------------------------
@@ -188,9 +199,8 @@ class Pool:
     def served(self, turn: Turn, account: str, response_id: str) -> None:
         """*account* brought output: it is well, and it knows the session now."""
         now = time.monotonic()
-        model = turn.ask.model
-        if told := self._health.succeeded(account, model, turn.attempt_at, now):
-            self._tell(told)
+        model, user = turn.ask.model, turn.user.name
+        self._tell(self._health.succeeded(account, model, turn.attempt_at, now, user))
         if turn.session.told:
             fitting = self._fleet.fitting(model)
             self._affinity.bind(turn.session.key, account, now, fitting, model)
@@ -206,19 +216,32 @@ class Pool:
                 verdict,
                 turn.attempt_at,
                 time.monotonic(),
+                turn.user.name,
             )
         )
 
+    def completed(self, turn: Turn, account: str) -> None:
+        """*account* brought an answer to its end."""
+        user = turn.user.name
+        self._tell(self._health.completed(account, user, time.monotonic()))
+
+    def broke(self, turn: Turn, account: str) -> None:
+        """An answer of *account* broke off behind its first output."""
+        self.dropped(turn, account)
+        now, user = time.monotonic(), turn.user.name
+        self._tell(self._health.broke(account, turn.attempt_at, now, user))
+
     def dropped(self, turn: Turn, account: str) -> None:
         """An attempt ended without a word about *account*."""
-        self._health.dropped(account, turn.ask.model, turn.attempt_at)
+        model, user = turn.ask.model, turn.user.name
+        self._health.dropped(account, model, turn.attempt_at, user)
 
     def last_word(
         self, turn: Turn, verdict: Verdict, fitting: list[str]
     ) -> GatewayError:
         """What the client gets of *verdict* when no account is left."""
         return self._health.last_word(
-            verdict, fitting, turn.ask.model, time.monotonic()
+            verdict, fitting, turn.ask.model, time.monotonic(), turn.user.name
         )
 
     def _tell(self, happenings: Iterable[Happening]) -> None:
@@ -362,6 +385,12 @@ class Pool:
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take up the windows of an earlier process."""
         self._health.load(rows, time.monotonic(), time.time())
+
+
+def _way_in(account: Account) -> tuple[object, ...]:
+    """What decides whether *account*'s upstream lets the gateway in."""
+    headers = tuple(sorted(account.headers.items()))
+    return (account.base_url, account.api_key, account.auth, headers, account.protocol)
 
 
 def _no_model(model: str) -> ClientError:

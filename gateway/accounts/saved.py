@@ -1,0 +1,74 @@
+"""
+Marks as JSON values, for the next process.
+
+Rule: clocks err, and a restored mark must not outlive that. No window is longer than
+      its reason's cap, whatever a row says; what an upstream told for later, it tells
+      the next request again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gateway.accounts.mark import Mark
+from gateway.accounts.outages import Scope
+from gateway.accounts.pace import EARLY_S, PACES
+
+MAX_RESTORED_STRIKES = 64
+
+
+def saved(
+    mark: Mark, account: str, scope: Scope, name: str, shift: float
+) -> dict[str, Any]:
+    """
+    *mark* as JSON values, in Unix seconds.
+
+    Args:
+        name: the model or the user that it concerns; "" for the whole account.
+        shift: Unix seconds less monotonic ones.
+    """
+    return {
+        "account": account,
+        "model": name if scope == "model" else "",
+        "user": name if scope == "user" else "",
+        "reason": mark.reason,
+        "since": mark.since + shift,
+        "until": mark.until + shift,
+        "told": mark.told,
+        "strikes": mark.strikes,
+        "quiet": mark.quiet,
+        "breaks": mark.breaks,
+    }
+
+
+def restored(
+    row: dict[str, Any], now: float, shift: float
+) -> tuple[str, Scope, str, Mark] | None:
+    """
+    Account, scope, name and mark of a row of ``saved``; None for an odd one, or one
+    whose window is over.
+
+    Args:
+        now: monotonic seconds.
+        shift: monotonic seconds less Unix ones.
+    """
+    try:
+        account, model = str(row["account"]), str(row["model"])
+        user = str(row.get("user") or "")
+        until, since = float(row["until"]) + shift, float(row["since"]) + shift
+        strikes, told = int(row["strikes"]), bool(row["told"])
+        reason = row["reason"]
+        cap_s = PACES[reason].cap_s
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if not (math.isfinite(until) and math.isfinite(since) and until > now):
+        return None
+    until, since = min(until, now + cap_s), min(now, max(since, now - cap_s))
+    strikes = min(max(1, strikes), MAX_RESTORED_STRIKES)
+    early = min(until, now + EARLY_S)
+    mark = Mark(reason, since, now, until, early, told, strikes)
+    mark.quiet, mark.breaks = bool(row.get("quiet")), bool(row.get("breaks"))
+    if user:
+        return account, "user", user, mark
+    return account, "model" if model else "account", model, mark
