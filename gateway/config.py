@@ -8,6 +8,7 @@ What a key does is said in the shipped ``config.toml``; how it is read and check
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -136,6 +137,16 @@ class Account:
         if self.dialect != "auto":
             return self.dialect
         return dialects.detected(self.protocol, self.base_url, upstream_model)
+
+    @property
+    def server(self) -> str:
+        """
+        A name of the account's server; accounts with one ``base_url`` share it.
+
+        It travels through clients, and must not tell them the address.
+        """
+        address = self.base_url.rstrip("/").encode()
+        return hashlib.blake2b(address, digest_size=6).hexdigest()
 
     def options(self, upstream_model: str) -> Options:
         """What the server takes of requests for *upstream_model*."""

@@ -19,6 +19,7 @@ from gateway.headers import upwards
 from gateway.members import named, with_first_member, with_member
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.convert import Converted, convert_request
+from gateway.protocols.returned import Recall
 from gateway.turn import Turn
 
 COMPACT_PATH = "/responses/compact"
@@ -47,13 +48,19 @@ class Outgoing:
         self.body = b""
 
 
-def write(turn: Turn, account: Account, document: dict[str, Any]) -> Outgoing:
+def write(
+    turn: Turn,
+    account: Account,
+    document: dict[str, Any],
+    recall: Recall | None = None,
+) -> Outgoing:
     """
     The request of *turn* for *account*.
 
     Args:
         document: the client's body; another object than ``turn.ask.document`` when
             something had to be left out of it.
+        recall: gives the reasoning that was kept of a call.
 
     Raises:
         ClientError: it asks for what the account's protocol cannot say.
@@ -73,7 +80,7 @@ def write(turn: Turn, account: Account, document: dict[str, Any]) -> Outgoing:
     )
     turn.record.dropped = ()
     if not same:
-        _convert(outgoing, turn, account, document, model)
+        _convert(outgoing, turn, account, document, recall)
         return outgoing
     if document is not turn.ask.document:
         outgoing.body = orjson.dumps(document)
@@ -90,8 +97,9 @@ def _convert(
     turn: Turn,
     account: Account,
     document: dict[str, Any],
-    model: str,
+    recall: Recall | None,
 ) -> None:
+    model = account.upstream_model(turn.ask.model)
     converted = convert_request(
         turn.wire.name,
         outgoing.protocol,
@@ -100,6 +108,8 @@ def _convert(
         upstream_model=model,
         options=account.options(model),
         compact=turn.path == COMPACT_PATH,
+        maker=account.server,
+        recall=recall,
     )
     outgoing.converted = converted
     outgoing.body = converted.encoded()

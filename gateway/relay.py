@@ -22,6 +22,7 @@ import orjson
 
 from gateway import log, outgoing
 from gateway.accounts.choice import Choice
+from gateway.accounts.kept_reasoning import KeptReasoning
 from gateway.accounts.pool import STATE, Pool
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import Registry, Slot
@@ -96,6 +97,7 @@ class Relay:
         limits: UpstreamLimits,
     ) -> None:
         self._pool = pool
+        self._kept = KeptReasoning()
         self._registry = registry
         self._upstream = upstream
         self._books = books
@@ -259,7 +261,9 @@ class Relay:
     def _write(self, turn: Turn, way: Way, account: Account) -> Outgoing:
         """The request for *account*, and the attempt in the record."""
         document = self._pool.document(turn, account.name, way.document)
-        request = outgoing.write(turn, account, document)
+        user, session = turn.user.name, turn.session.key
+        recall = partial(self._kept.of, user, session, account.name)
+        request = outgoing.write(turn, account, document, recall)
         turn.record.dropped = (*turn.record.dropped, *turn.left_out)
         if not self._pool.knows_state(turn, account.name):
             request.headers.popall(STATE, None)
@@ -432,6 +436,8 @@ class Relay:
         """What is known of an answer at its end: its id, its proofs, what it cost."""
         turn.attempt.ended_at = time.time()
         turn.record.unknown_stop = facts.unknown_stop
+        user, session = turn.user.name, turn.session.key
+        self._kept.keep(user, session, turn.record.account, facts.kept)
         self._pool.made(turn, facts.proofs)
         if facts.response_id:
             turn.record.response_id = facts.response_id

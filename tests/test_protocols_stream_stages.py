@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from gateway.errors import UpstreamError
+from gateway.protocols.call_ids import narrow, wide
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -146,7 +148,7 @@ def test_ordinary_text_passes_at_once() -> None:
 # --- calls ---------------------------------------------------------------------------
 
 
-def bound(*events: Event, free_form: bool = True, native: bool = False) -> list[Event]:
+def bound(*events: Event, target: str = "chat", native: bool = False) -> list[Event]:
     tools = Tools()
     for tool in (
         ToolName("custom", "apply_patch"),
@@ -156,7 +158,7 @@ def bound(*events: Event, free_form: bool = True, native: bool = False) -> list[
         tools.wire_name(tool)
     if native:
         tools.native.add("apply_patch")
-    return taken(Binding(tools, free_form, "5eed"), *events)
+    return taken(Binding(tools, target, "5eed"), *events)
 
 
 def test_a_call_bears_the_clients_name() -> None:
@@ -187,18 +189,36 @@ def test_the_upstreams_own_free_form_call_passes() -> None:
 def test_a_free_form_call_is_wrapped_for_a_protocol_without() -> None:
     call = CallOpen(1, "c1", "unheard", "custom")
 
-    told = bound(call, ArgsDelta(1, 'a"\n'), ItemClose(1), free_form=False)
+    told = bound(call, ArgsDelta(1, 'a"\n'), ItemClose(1), target="messages")
 
     arguments = "".join(event.text for event in told if isinstance(event, ArgsDelta))
     assert call._replace(kind="function") == told[0]
     assert {"input": 'a"\n'} == json.loads(arguments)
 
 
-def test_calls_get_legal_ids_and_each_its_own() -> None:
-    told = bound(*(CallOpen(k, i, "f") for k, i in enumerate(["", "a:1", "b", "b"])))
+@pytest.mark.parametrize(
+    "target, wanted", [("chat", "a:1"), ("responses", "a:1"), ("messages", "gwid_YTox")]
+)
+def test_calls_keep_their_ids_and_each_has_its_own(target: str, wanted: str) -> None:
+    given = enumerate(["", "a:1", "b", "b"])
+    told = bound(*(CallOpen(key, id, "f") for key, id in given), target=target)
 
     ids = [event.call_id for event in told if isinstance(event, CallOpen)]
-    assert ["call_5eed0000", "a_1", "b", "call_5eed0003"] == ids
+    assert ["call_5eed0000", wanted, "b", "call_5eed0003"] == ids
+
+
+@pytest.mark.parametrize("id", ["functions.read:0", "a b/c", "é😀", "x" * 200 + "."])
+def test_an_id_of_any_characters_comes_back(id: str) -> None:
+    kept = narrow(id)
+
+    assert re.fullmatch("[A-Za-z0-9_-]+", kept) and id == wide(kept)
+
+
+@pytest.mark.parametrize(
+    "id", ["toolu_1", "call-2", "gwid_", "gwid_!", "gwid_YTox.", ""]
+)
+def test_an_id_that_is_no_such_one_stays(id: str) -> None:
+    assert id == wide(id)
 
 
 def test_half_a_character_waits_for_the_other() -> None:

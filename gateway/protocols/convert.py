@@ -29,6 +29,9 @@ from gateway.protocols.model import (
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Unsupported, encoded
 from gateway.protocols.responses import request as responses
+from gateway.protocols.returned import Recall, returned
+
+Compaction = Literal["", "trigger", "endpoint"]
 
 
 class Form(NamedTuple):
@@ -51,13 +54,14 @@ class Converted(NamedTuple):
     A request for the upstream, and what the way back needs.
 
     ``dropped``: paths of the client's body that were left out. ``tools``, ``asked``:
-    for the writer of the client's stream.
+    for the writer of the client's stream. ``maker``: see ``convert_request``.
     """
 
     body: dict[str, Any]
     dropped: tuple[str, ...]
     tools: Tools
     asked: Asked
+    maker: str = ""
 
     def encoded(self) -> bytes:
         """
@@ -79,6 +83,8 @@ def convert_request(
     options: Options | None = None,
     stream: bool | None = None,
     compact: bool = False,
+    maker: str = "",
+    recall: Recall | None = None,
 ) -> Converted:
     """
     Convert *body* of protocol *source* for an account that speaks *target*.
@@ -89,15 +95,15 @@ def convert_request(
         options: what the account's models can do.
         stream: whether the upstream is to stream; None: as the client asked.
         compact: the body came to ``/v1/responses/compact``.
+        maker: the account's server, for what only it can use (``opaque``).
+        recall: gives the reasoning that the gateway kept of a call.
 
     Raises:
         ClientError: "unsupported_parameter" for what has no counterpart and
             matters, "invalid_request" for what has the wrong shape,
             "previous_response_not_found"; ``param`` is the path.
     """
-    compaction: Literal["", "trigger", "endpoint"] = "endpoint" if compact else ""
-    if source == "responses" and not compact and triggered(body):
-        compaction = "trigger"
+    compaction = _compaction(source, body, compact)
     read_body = summarising(body) if compaction else body
     reader, writer = FORMS[source], FORMS[target]
     options = options or Options()
@@ -105,6 +111,7 @@ def convert_request(
         request = reader.read(read_body)
         asked = reader.asked(body, request, model)
         request.model = upstream_model
+        returned(request, maker, recall)
         if stream is not None:
             request.stream = stream
         if not options.images:
@@ -113,10 +120,16 @@ def convert_request(
     except Unsupported as problem:
         raise unsupported(problem.path, model, target) from None
     asked.compaction = compaction
-    if source == "messages":
-        asked.input_tokens = estimate_tokens(body)
+    asked.input_tokens = estimate_tokens(body) if source == "messages" else 1
     _complete(asked, request, written)
-    return Converted(written.body, written.dropped, written.tools, asked)
+    return Converted(written.body, written.dropped, written.tools, asked, maker)
+
+
+def _compaction(source: str, body: dict[str, Any], compact: bool) -> Compaction:
+    """How the client asks for a summary of the conversation; "" if it does not."""
+    if compact:
+        return "endpoint"
+    return "trigger" if source == "responses" and triggered(body) else ""
 
 
 def _complete(asked: Asked, request: Request, written: Written) -> None:

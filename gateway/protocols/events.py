@@ -103,14 +103,29 @@ class Signature(NamedTuple):
 
     Attributes:
         form: "signature" and "redacted" are Anthropic's, "blob" is OpenAI's
-            ``encrypted_content``.
+            ``encrypted_content``, "opaque" is what ``opaque.packed`` gives.
         id: the reasoning item's id, for "blob".
     """
 
     key: int
-    form: Literal["signature", "redacted", "blob"]
+    form: Literal["signature", "redacted", "blob", "opaque"]
     value: str
     id: str = ""
+
+
+class Private(NamedTuple):
+    """
+    What only the upstream itself can use, and wants back: see ``opaque``.
+
+    Attributes:
+        key: of the stretch of reasoning as which it travels.
+        call: the key of the call that it belongs to; -1: the whole answer.
+        fields: members of the upstream's own call or message.
+    """
+
+    key: int
+    call: int
+    fields: dict[str, Any]
 
 
 class ArgsDelta(NamedTuple):
@@ -194,6 +209,7 @@ Event = (
     | RefusalDelta
     | ReasoningDelta
     | Signature
+    | Private
     | ArgsDelta
     | Annotation
     | SearchFound

@@ -19,6 +19,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from gateway.protocols.opaque import Opaque
+
 CacheTtl = Literal["5m", "1h"]
 Kind = Literal[
     "function",
@@ -125,7 +127,8 @@ class Reasoning:
 
     ``texts``: one entry per summary part. Exactly one of these proves it to an
     upstream, or none: ``signature`` (Anthropic, over ``texts[0]``), ``redacted``
-    (Anthropic's unreadable data), ``blob`` with ``id`` (OpenAI).
+    (Anthropic's unreadable data), ``blob`` with ``id`` (OpenAI), ``opaque`` (what the
+    servers of Chat want back).
     """
 
     texts: list[str] = field(default_factory=list)
@@ -133,6 +136,7 @@ class Reasoning:
     redacted: str = ""
     blob: str = ""
     id: str = ""
+    opaque: Opaque | None = None
     path: str = ""
 
 
@@ -143,7 +147,8 @@ class ToolCall:
 
     ``arguments`` is the JSON text as the client sent it ("" = none); for kind
     "custom" it is the free text itself, for the shell kinds, "apply_patch" and
-    "tool_search" the JSON text of the action's fields.
+    "tool_search" the JSON text of the action's fields. ``own``: the members of the
+    call that its maker wants back, where the account is the maker (``Opaque``).
     """
 
     call_id: str
@@ -153,6 +158,7 @@ class ToolCall:
     namespace: str = ""
     cache: CacheTtl | None = None
     path: str = ""
+    own: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -277,7 +283,7 @@ class Request:
 
     def drop(self, path: str) -> None:
         """Note that what the client said at *path* is left out."""
-        if path not in self.dropped:
+        if path and path not in self.dropped:
             self.dropped.append(path)
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from gateway.errors import UpstreamError
 from gateway.protocols.arguments import InputText, whole
+from gateway.protocols.call_ids import narrow
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -21,15 +22,20 @@ from gateway.protocols.events import (
     Fail,
     Finish,
     ItemClose,
+    ItemOpen,
+    Private,
     ReasoningDelta,
     RefusalDelta,
+    Signature,
     Start,
     TextDelta,
 )
 from gateway.protocols.frames import joined, quote
-from gateway.protocols.model import Tools, safe_id
+from gateway.protocols.model import Tools
+from gateway.protocols.opaque import Opaque, packed
 from gateway.usage import Usage
 
+_FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
 DRAINED_EVENTS = 200
 """Events read for the usage alone after a stop sequence was met; then it ends."""
 
@@ -63,20 +69,27 @@ class Halves:
 
 class Binding:
     """
-    Say each call by the client's own tool: name, kind, namespace, a legal id.
+    Say each call by the client's own tool: name, kind, namespace, an id.
+
+    What only the upstream can use becomes a stretch of reasoning that names its call.
 
     Args:
         tools: the names that the request was written with.
-        free_form: whether the client's protocol has calls of free text.
+        target: the client's protocol.
         seed: hex digits of this request, for calls that came without an id.
+        maker: the upstream, as ``opaque.Opaque.maker`` names it.
     """
 
-    BOUND = frozenset((CallOpen, ArgsDelta, ItemClose))
+    BOUND = frozenset((CallOpen, ArgsDelta, ItemClose, Private))
 
-    def __init__(self, tools: Tools, free_form: bool, seed: str) -> None:
+    def __init__(self, tools: Tools, target: str, seed: str, maker: str = "") -> None:
         self._tools = tools
-        self._free_form = free_form
+        self._free_form = target in _FREE_FORM
+        self._narrow = target == "messages"
         self._seed = seed
+        self._maker = maker
+        self._waiting: dict[int, list[Private]] = {}  # for a call that opens next
+        self._call_ids: dict[int, str] = {}
         self._unwrapped: dict[int, InputText] = {}
         self._wrapped: set[int] = set()
         self._ids: set[str] = set()
@@ -93,7 +106,21 @@ class Binding:
                 return [ArgsDelta(event.key, quote(event.text).decode()[1:-1])]
         if isinstance(event, ItemClose):
             return self._close(event)
+        if isinstance(event, Private):
+            return self._private(event)
         return [event]
+
+    def _private(self, event: Private) -> list[Event]:
+        if event.call >= 0 and event.call not in self._call_ids:
+            self._waiting.setdefault(event.call, []).append(event)
+            return []
+        call_id = self._call_ids.get(event.call, "")
+        proof = packed(Opaque(self._maker, event.fields, call_id))
+        return [
+            ItemOpen(event.key, "reasoning"),
+            Signature(event.key, "opaque", proof),
+            ItemClose(event.key),
+        ]
 
     def _open(self, event: CallOpen) -> list[Event]:
         key, tool = event.key, self._tools.resolve(event.name)
@@ -102,17 +129,21 @@ class Binding:
             kind = tool.kind if self._free_form or tool.kind != "custom" else kind
             if kind == "custom":
                 self._unwrapped[key] = InputText()
-        opened = CallOpen(
-            key, self._id(event), tool.name, kind, tool.namespace or event.namespace
-        )
+        call_id = self._call_ids[key] = self._id(event)
+        namespace = tool.namespace or event.namespace
+        opened = CallOpen(key, call_id, tool.name, kind, namespace)
+        out: list[Event] = []
+        for private in self._waiting.pop(key, ()):
+            out += self._private(private)
         if kind != "custom" or self._free_form:
-            return [opened]
+            return [*out, opened]
         self._wrapped.add(key)
-        return [opened._replace(kind="function"), ArgsDelta(key, '{"input":"')]
+        begun = ArgsDelta(key, '{"input":"')
+        return [*out, opened._replace(kind="function"), begun]
 
     def _id(self, event: CallOpen) -> str:
-        """A legal id; some servers give none, or the same one twice."""
-        call_id = safe_id(event.call_id) if event.call_id else ""
+        """The upstream's own id; some servers give none, or the same one twice."""
+        call_id = narrow(event.call_id) if self._narrow else event.call_id
         if not call_id or call_id in self._ids:
             call_id = f"call_{self._seed}{event.key:04x}"
         self._ids.add(call_id)

@@ -24,11 +24,13 @@ from gateway.protocols.events import (
     Fail,
     Finish,
     ItemClose,
+    Private,
     Signature,
     TextDelta,
 )
 from gateway.protocols.frames import Garbled
 from gateway.protocols.grammar import Batch, State
+from gateway.protocols.keeping import Keeping
 from gateway.protocols.messages.message import signature_of
 from gateway.protocols.messages.reader import Reader as MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
@@ -66,8 +68,8 @@ _PROOFS: dict[str, Callable[[Signature], str]] = {
     "messages": signature_of,
 }
 """How a client gets a proof, by its protocol; Chat has no place for one."""
-_FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
 _LAST = frozenset((Finish, Fail))
+_PROVING = frozenset((Signature, Private))
 _NO_ANSWER = PREAMBLE | {ItemClose}
 _BOM = b"\xef\xbb\xbf"
 _HALF = re.compile(rb"\\u[dD]")  # of a surrogate pair, as an escape
@@ -109,8 +111,10 @@ class Translation:
         self._reader = READERS[source](facts.usage, converted.tools.by_wire)
         self._writer = WRITERS[target](reply)
         self._calls = WholeCalls(converted.tools)
-        self._binding = Binding(converted.tools, target in _FREE_FORM, reply.seed)
+        self._binding = Binding(converted.tools, target, reply.seed, converted.maker)
         self._asked = converted.asked
+        hidden = target == "messages" and not converted.asked.thinking
+        self._keeping = Keeping() if hidden or target == "chat" else None
         self._proof_of = _PROOFS.get(target)
         self._doubts_refusals = source == "messages"
         self._stages = self._other_stages()
@@ -239,20 +243,25 @@ class Translation:
         bound, bind = Binding.BOUND, self._binding.take
         out: list[Event] = []
         for event in found:
-            for passed in self._calls.take(event) if type(event) in bound else (event,):
-                if type(passed) in bound:
+            begun = len(out)
+            if type(event) in bound:
+                for passed in self._calls.take(event):
                     out += bind(passed)
-                    continue
-                if type(passed) is Signature:
-                    self._note_proof(passed)
-                out.append(passed)
-                if type(passed) in _LAST:
-                    return out
+            else:
+                out.append(event)
+            if type(event) in _PROVING and self._proof_of:
+                self._note_proofs(out[begun:])
+            if out and type(out[-1]) in _LAST:
+                break
+        if self._keeping:
+            for event in out:
+                self._keeping.note(event)
         return out
 
-    def _note_proof(self, proof: Signature) -> None:
-        if self._proof_of:
-            self.facts.note_proof(self._proof_of(proof))
+    def _note_proofs(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Signature) and self._proof_of:
+                self.facts.note_proof(self._proof_of(event))
 
     def _refuse(self, ending: Ending | None) -> Batch:
         """What JSON where a stream should be means, once it is there."""
@@ -285,4 +294,6 @@ class Translation:
         if not isinstance(event, Finish):
             return Ending("ok")
         self.facts.unknown_stop = event.unknown
+        if self._keeping:
+            self.facts.kept = self._keeping.whole()
         return Ending("incomplete" if event.cut_short else "ok")

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.model import Reasoning
 from gateway.protocols.overload import MAX_OPENING_CHARS
 from gateway.protocols.sse import Needle
 from gateway.usage import Usage
@@ -174,6 +175,7 @@ class Facts:
         "unread",
         "terminal",
         "unknown_stop",
+        "kept",
         "thinks",
         "proofs",
     )
@@ -206,6 +208,8 @@ class Facts:
         self.unread = b""
         # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
         self.terminal: dict[str, Any] = {}
+        # Reasoning that the client has no place for, by the call that it led to.
+        self.kept: dict[str, list[Reasoning]] = {}
         self.unknown_stop = ""  # a word for why the answer ended that is not known
         self.thinks = False  # the answer begins with reasoning
         # The ends of the proofs that the client got: signatures, encrypted reasoning

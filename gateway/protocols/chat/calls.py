@@ -21,9 +21,17 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.protocols.arguments import whole, written
-from gateway.protocols.events import ArgsDelta, CallOpen, Event, Fail, ItemClose
+from gateway.protocols.events import (
+    ArgsDelta,
+    CallOpen,
+    Event,
+    Fail,
+    ItemClose,
+    Private,
+)
 from gateway.protocols.frames import string
 from gateway.protocols.model import Kind
+from gateway.protocols.opaque import CALL_MEMBERS, members
 from gateway.protocols.wire import sub
 
 _NOTHING = ("", "{}", "null")  # arguments that say nothing
@@ -32,13 +40,14 @@ _NOTHING = ("", "{}", "null")  # arguments that say nothing
 class _Call:
     """One call while its fragments come."""
 
-    __slots__ = ("key", "id", "name", "kind", "pieces", "opened", "closed")
+    __slots__ = ("key", "id", "name", "kind", "own", "pieces", "opened", "closed")
 
     def __init__(self, key: int) -> None:
         self.key = key
         self.id = ""
         self.name = ""
         self.kind: Kind = "function"
+        self.own: dict[str, Any] = {}  # what the server wants back, not told yet
         self.pieces: list[str] = []
         self.opened = False
         self.closed = False
@@ -88,12 +97,14 @@ class Calls:
             call.name += name
         if fragment.get("type") == "custom":
             call.kind = "custom"
-        if not text:
-            return out
-        call.pieces.append(text)
+        call.own |= members(fragment, CALL_MEMBERS)
+        if text:
+            call.pieces.append(text)
         if call.opened:
-            out.append(ArgsDelta(call.key, text))
-        elif call.name:
+            self._tell_own(call, out)
+            if text:
+                out.append(ArgsDelta(call.key, text))
+        elif text and call.name:
             self._open(call, out)
         return out
 
@@ -180,8 +191,14 @@ class Calls:
         self._calls.append(call)
         return call
 
+    def _tell_own(self, call: _Call, out: list[Event]) -> None:
+        if call.own:
+            own, call.own = call.own, {}
+            out.append(Private(self._new_key(), call.key, own))
+
     def _open(self, call: _Call, out: list[Event]) -> None:
         call.opened = True
+        self._tell_own(call, out)
         out.append(CallOpen(call.key, call.id, call.name, call.kind))
         if call.pieces:
             out.append(ArgsDelta(call.key, call.text))

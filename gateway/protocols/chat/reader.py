@@ -24,6 +24,7 @@ from gateway.protocols.events import (
     Finish,
     ItemClose,
     ItemOpen,
+    Private,
     Reason,
     ReasoningDelta,
     RefusalDelta,
@@ -32,6 +33,7 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.frames import is_done, parse, string
 from gateway.protocols.misplaced import stray
+from gateway.protocols.opaque import MESSAGE_MEMBERS, Collected, members
 from gateway.protocols.sse import payload
 from gateway.protocols.stops import CUT, Stop, broken_off, stop_of, unknown
 from gateway.protocols.tokens import read_usage, told_in
@@ -68,6 +70,7 @@ class Reader:
         self._calls = Calls(self._keys.__next__, declared)
         self._started = False
         self._output = False
+        self._own = Collected()  # what the server wants back with the next turn
         self._reason = ""  # in the upstream's word
         self._stop: Stop = ""
         self._tier = ""
@@ -151,6 +154,7 @@ class Reader:
             self._close_all(out)
 
     def _delta(self, delta: dict[str, Any], out: list[Event]) -> None:
+        self._own.add(members(delta, MESSAGE_MEMBERS))
         if text := delta.get("reasoning_content") or delta.get("reasoning"):
             self._say("reasoning", text, out)
         if text := delta.get("content"):
@@ -178,6 +182,8 @@ class Reader:
                 return
         if kind != self._said:
             self._close_said(out)
+            if kind != "reasoning":
+                self._tell_own(out)
             self._said, self._said_key = kind, next(self._keys)
             self._output = True
             out.append(ItemOpen(self._said_key, kind))
@@ -198,7 +204,13 @@ class Reader:
         if any(isinstance(event, CallOpen) for event in events):
             self._output = True
             self._close_said(out)
+            self._tell_own(out)
         out += events
+
+    def _tell_own(self, out: list[Event]) -> None:
+        """What the server wants back stands before what it belongs to, if it can."""
+        if fields := self._own.taken():
+            out.append(Private(next(self._keys), -1, fields))
 
     # ------------------------------------------------------------ endings
 
@@ -222,6 +234,7 @@ class Reader:
     def _finish(self) -> list[Event]:
         out: list[Event] = []
         self._close_all(out)
+        self._tell_own(out)
         reason = _REASONS.get(self._stop, "end")
         finish = Finish(
             reason, self._usage, tier=self._tier, unknown=unknown(self._reason)

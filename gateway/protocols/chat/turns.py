@@ -25,6 +25,7 @@ from gateway.protocols.model import (
     ToolResult,
     Tools,
 )
+from gateway.protocols.opaque import Collected
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, dumped, refuse
 from gateway.protocols.responses.content import marked_error
@@ -122,6 +123,8 @@ class Turns:
         self._names = names
         self._run: list[Message | ToolCall] = []  # assistant items not yet written
         self._thoughts: list[str] = []
+        self._thinks_back = options.thinking_back or options.chat_reasoning
+        self._own = Collected()  # what the server wants back with this turn
         self._shown: list[dict[str, Any]] = []  # images of tools, not yet written
 
     def add(self, item: Item) -> None:
@@ -166,8 +169,10 @@ class Turns:
         self.messages.append({"role": role, "content": text})
 
     def _think(self, item: Reasoning) -> None:
-        back = self._options.thinking_back or self._options.chat_reasoning
-        if back and item.texts:
+        if item.opaque is not None:
+            self._own.add(item.opaque.fields)
+            return
+        if self._thinks_back and item.texts:
             self._thoughts += item.texts
         else:
             self._request.drop(item.path)
@@ -183,17 +188,24 @@ class Turns:
         said = [item for item in run if isinstance(item, Message)]
         first = run.index(calls[0]) if calls else len(run)
         alone = said if not calls else said[: max(0, first - 1)]
+        thoughts: list[str] = []
+        if calls:  # whose message is the one that servers want it on
+            thoughts, self._thoughts = self._thoughts, []
         for message in alone:
             self.messages.append(self._assistant([message]))
         if calls:
+            self._thoughts = thoughts
             last = self._assistant(said[len(alone) :])
+            if self._thinks_back:
+                last.setdefault("reasoning_content", "")
             last["tool_calls"] = [self._call(call) for call in calls]
             self.messages.append(last)
         elif self._thoughts:
-            thoughts = "\n\n".join(self._thoughts)
-            self._thoughts = []
+            text, self._thoughts = "\n\n".join(self._thoughts), []
             if self.messages and self.messages[-1]["role"] == "assistant":
-                self.messages[-1].setdefault("reasoning_content", thoughts)
+                self.messages[-1].setdefault("reasoning_content", text)
+        if self.messages and self.messages[-1]["role"] == "assistant":
+            self.messages[-1] |= self._own.taken()
 
     def _assistant(self, said: list[Message]) -> dict[str, Any]:
         texts: list[str] = []
@@ -227,6 +239,7 @@ class Turns:
                 "name": call_name(call, self._names),
                 "arguments": wrap(call.kind, call.arguments),
             },
+            **call.own,
         }
 
     def _result(self, result: ToolResult) -> None:

@@ -6,6 +6,8 @@ import base64
 import binascii
 from typing import Any
 
+from gateway.protocols import opaque
+from gateway.protocols.call_ids import wide
 from gateway.protocols.carrier import as_arguments, as_object, wrap
 from gateway.protocols.fillers import EMPTY, OPENING
 from gateway.protocols.messages.content import (
@@ -92,14 +94,15 @@ def _read_item(request: Request, node: Node, kind: str, role: str) -> Item | Non
     if kind == "tool_use":
         value = node.get("input")
         arguments = as_arguments(value) if isinstance(value, dict) else dumped(value)
-        call = ToolCall(node.need_text("id"), node.need_text("name"), arguments)
+        call_id = wide(node.need_text("id"))
+        call = ToolCall(call_id, node.need_text("name"), arguments)
         if value is None:
             call.arguments = ""
         call.cache, call.path = read_mark(node), node.path
         return call
     if kind == "tool_result":
         parts = read_parts(request, node, "content")
-        result = ToolResult(node.need_text("tool_use_id"), parts)
+        result = ToolResult(wide(node.need_text("tool_use_id")), parts)
         result.is_error = bool(node.flag("is_error"))
         result.cache, result.path = read_mark(node), node.path
         return result
@@ -117,6 +120,8 @@ def _read_thinking(node: Node) -> Reasoning:
     ours = openai_proof(signature)
     if ours is not None:
         item.id, item.blob = ours
+    elif signature.startswith(opaque.TAG):
+        item.opaque = opaque.unpacked(signature)
     else:
         item.signature = signature
     return item
@@ -164,6 +169,7 @@ class Turns:
         self._request = request
         self._options = options
         self._names = names
+        self._thinking_back = options.thinking_back
         self._system_turns = takes_system_turns(request.model, options)
 
     def add(self, item: Item) -> None:
@@ -236,6 +242,9 @@ class Turns:
             block = {"type": "thinking", "thinking": text, "signature": item.signature}
         elif item.redacted:
             block = {"type": "redacted_thinking", "data": item.redacted}
+        elif self._thinking_back and any(item.texts):
+            text = "\n\n".join(item.texts)
+            block = {"type": "thinking", "thinking": text, "signature": ""}
         else:
             self._request.drop(item.path)
             return

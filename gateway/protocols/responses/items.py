@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from gateway.protocols import opaque
 from gateway.protocols.carrier import local_shell_fields
 from gateway.protocols.compaction import SUMMARY_MARK, compacted_text
 from gateway.protocols.model import (
@@ -187,6 +188,8 @@ def _read_reasoning(node: Node) -> Reasoning:
         item.signature = blob[len(TAG_THINKING) :]
     elif blob.startswith(TAG_REDACTED):
         item.redacted = blob[len(TAG_REDACTED) :]
+    elif blob.startswith(opaque.TAG):
+        item.opaque = opaque.unpacked(blob)
     else:
         item.blob, item.id = blob, node.text("id")
     return item

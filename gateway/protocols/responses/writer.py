@@ -50,7 +50,7 @@ from gateway.protocols.responses.response import (
 )
 from gateway.protocols.wire import response_id_of
 
-_TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": ""}
+_TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": "", "opaque": ""}
 _FIELDS = {"function": "arguments", "custom": "input"}
 
 
