@@ -36,6 +36,7 @@ from gateway.ledger.state import State
 from gateway.ledger.turns import KeptTurns
 from gateway.metrics import Metrics
 from gateway.paths import protocol_of
+from gateway.plain_answers import PlainAnswers
 from gateway.relay import Relay
 from gateway.side import SideHandlers
 from gateway.status import StatusHandlers
@@ -107,6 +108,7 @@ class House:
             self.allowance,
             Intake(turns),
         )
+        self.plain = PlainAnswers(config, self.books)
         self.side = SideHandlers(self.handlers, self.pool, upstream, conversations)
         self.status = StatusHandlers(
             self.handlers, self.pool, ledger, self.metrics, config.server.metrics_token
@@ -144,6 +146,7 @@ class House:
         self.pool.replace(config.account)
         self.allowance.replace(config.user)
         self.handlers.replace(config, Keys(config.user))
+        self.plain.replace(config)
 
     def _set_limits(self, config: Config) -> None:
         for user in config.user:
@@ -238,10 +241,10 @@ async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runne
     patterns and nested applications, costs a request as much as its key and its body.
     """
     house = house_of(app)
-    refuse = house.handlers.refuse_head
+    refuse = house.plain.refuse_head
     runner = Runner(app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
-    server, direct = runner.server, house.direct
+    server, direct, plain = runner.server, house.direct, house.plain
     assert server
     routed = server.request_handler
 
@@ -249,6 +252,9 @@ async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runne
         if request.method == hdrs.METH_POST:
             if handler := direct.get(request.raw_path.partition("?")[0]):
                 return handler(request)
+        elif request.method == hdrs.METH_OPTIONS:
+            if answer := plain.maybe_preflight(request):
+                return _at_hand(answer)
         return routed(request)
 
     server.request_handler = find
@@ -280,13 +286,18 @@ def _add_routes(router: web.UrlDispatcher, house: House) -> None:
                 handlers.recorded(protocol, inner, kept=False),
                 expect_handler=_ask_later,
             )
-    router.add_get("/healthz", status.health)
-    router.add_get("/readyz", status.ready)
-    router.add_get("/metrics", status.metrics)
-    router.add_head("/", status.hello)
-    router.add_head("/api/hello", status.hello)
+    unrecorded = house.plain.unrecorded
+    router.add_get("/healthz", unrecorded(status.health))
+    router.add_get("/readyz", unrecorded(status.ready))
+    router.add_get("/metrics", unrecorded(status.metrics))
+    router.add_head("/", unrecorded(status.hello))
+    router.add_head("/api/hello", unrecorded(status.hello))
     # Behind all others. A middleware would cost every request what only these need.
-    router.add_route(hdrs.METH_ANY, "/{path:.*}", _unrouted)
+    router.add_route(hdrs.METH_ANY, "/{path:.*}", _unrouted, expect_handler=_ask_later)
+
+
+async def _at_hand(answer: web.Response) -> web.StreamResponse:
+    return answer
 
 
 async def _ask_later(request: web.Request) -> None:

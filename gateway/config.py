@@ -27,6 +27,8 @@ class Server:
     log_format: Literal["json", "console", "auto"] = "auto"
     metrics_token: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    allow_origins: tuple[str, ...] = ()
+    tell_account: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.config import EMBEDDED, Account, Config, Overrides, User
+from gateway.cors import origin_mistake
 from gateway.protocols.options import EFFORTS, Options
 
 Secrets = Callable[[str], str]
@@ -197,6 +198,11 @@ def _check(config: Config) -> list[str]:
         f"server.listen[{i}]: {wrong}"
         for i, address in enumerate(config.server.listen)
         if (wrong := listen_mistake(address))
+    ]
+    mistakes += [
+        f"server.allow_origins[{i}]: {wrong}"
+        for i, origin in enumerate(config.server.allow_origins)
+        if (wrong := origin_mistake(origin))
     ]
     if config.limits.ping_interval_s <= 0:
         mistakes.append("limits.ping_interval_s: must be above 0")

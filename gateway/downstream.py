@@ -19,6 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.answer_headers import id_headers
 from gateway.clients import (
     COMMENT,
     DATA_EVENT,
@@ -148,6 +149,7 @@ class Downstream:
 
     def _open(self) -> FramedStream:
         """Prepare the head, once; it leaves together with what is written next."""
+        self._headers.update(id_headers(self._record))
         response = self.response
         response.begin(self._request)
         self._headers.clear()

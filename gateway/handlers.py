@@ -26,21 +26,20 @@ from gateway.allowance import Allowance
 from gateway.answer_headers import id_headers
 from gateway.auth import Identity, Keys, refuse_keys_in
 from gateway.books import Books
-from gateway.client_connection import Head
 from gateway.clients import Client
 from gateway.config import Config
+from gateway.cors import Origins
 from gateway.downstream import Downstream
 from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
 from gateway.framed import send_whole
 from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
-from gateway.paths import canonical_path, protocol_of
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import State
 from gateway.protocols.wire import Wire, response_id_of
 from gateway.record import Record
 from gateway.relay import Relay
-from gateway.request_ids import new_uuid, request_id_of
+from gateway.request_ids import request_id_of
 from gateway.turn import Turn
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -187,26 +186,6 @@ class Handlers:
 
         return self.recorded(protocol, serve)
 
-    def refuse_head(self, head: Head, error: GatewayError) -> web.Response:
-        """Answer a request whose head cannot be served, and note it."""
-        unix_s, path = time.time(), canonical_path(head.path.partition("?")[0])
-        request_id = head.request_id or new_uuid(unix_s)
-        record = Record(request_id, unix_s, time.monotonic())
-        wire = PROTOCOLS[protocol_of(path)]
-        record.protocol = wire.name
-        record.response_id = response_id_of(request_id)
-        record.durable = True  # nobody is known to have asked: it is not kept
-        record.mark(record.received, "received", path=path)
-        record.ended("refused", error.origin, error.code)
-        record.detail = error.detail
-        answer = refusal(error, wire, record)
-        log.bind(request_id)
-        if head.path:
-            self._books.close(record)
-        else:
-            self._log.info("connection.malformed", detail=error.detail or error.code)
-        return answer
-
     def _close(self, visit: Visit) -> None:
         record = visit.record
         if record.outcome == "client_gone":
@@ -220,6 +199,7 @@ class Handlers:
     def replace(self, config: Config, keys: Keys) -> None:
         """Take up a changed config."""
         self.config, self._keys = config, keys
+        self._origins = Origins(config.server.allow_origins)
         self._limits = {user.name: user.limits(config.limits) for user in config.user}
         for name, limits in self._limits.items():
             self._rooms.resize(name, limits.max_waiting_bytes)
@@ -268,6 +248,9 @@ class Handlers:
         )
         record.protocol, record.client = wire.name, client.name
         record.response_id = response_id_of(record.request_id)
+        record.tells_account = self.config.server.tell_account
+        if self._origins:
+            record.head = self._origins.answer(request.headers.get("Origin", ""))
         record.mark(record.received, "received", path=request.path)
         log.bind(record.request_id)
         return record
@@ -350,7 +333,6 @@ class Handlers:
             turn.client,
             turn.limits.ping_interval_s,
         )
-        down.head(id_headers(turn.record))
         if meter := self._allowance.meter(turn):
             down.head(meter)
         down.waiting = lambda: self._wait(turn)
@@ -397,6 +379,7 @@ class Handlers:
 
 
 def _note_wait(record: Record, place: Place) -> None:
+    record.in_line = True
     record.mark(
         time.monotonic(),
         "queued",

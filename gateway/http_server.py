@@ -22,7 +22,7 @@ from gateway.client_connection import (
     ClientConnection,
     Refuse,
 )
-from gateway.paths import canonical_url
+from gateway.paths import ODD_TARGET, canonical_url
 
 IDLE_TIMEOUT_S = 300.0  # of a kept connection; longer than clients and proxies keep it
 LINGER_S = 10.0  # reading behind an answer to a body that was not read to its end
@@ -79,13 +79,7 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        path = message.path
-        if (
-            "//" in path
-            or path.endswith("/")
-            or path.startswith("/v1/v1")
-            or "/?" in path
-        ):
+        if ODD_TARGET.search(message.path):
             url = canonical_url(message.url)
             if url is not message.url:
                 message = message._replace(path=url.raw_path_qs, url=url)

@@ -9,15 +9,19 @@ from yarl import URL
 _SLASHES = re.compile("/{2,}")
 _PREFIXES = re.compile(r"(?:/v1)+(?=/v1(?:/|$))")
 
+ODD_TARGET = re.compile(r"//|/(?:\?|$)|^/v1/v1|^[^/]")
+"""Found in every target of a request whose path may not be in canonical form."""
+
 
 def canonical_path(path: str) -> str:
     """
-    *path* with single slashes, none at its end, and ``/v1`` once.
+    *path* with one slash before it and between its parts, none at its end, and ``/v1``
+    once.
 
     Base URLs are given with and without ``/v1`` and a slash at the end, and clients add
     theirs to them.
     """
-    path = _SLASHES.sub("/", path)
+    path = _SLASHES.sub("/", path if path.startswith("/") else "/" + path)
     path = path.rstrip("/") or "/"
     return _PREFIXES.sub("", path, count=1) if path.startswith("/v1/v1") else path
 

@@ -8,6 +8,7 @@ behind, and only an ending that was really reached upgrades it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ class Record:
     detail: str = ""  # of a failure, for the log alone
     durable: bool = False  # the ledger has its last word
     closed: bool = False  # every sink has it
+    in_line: bool = False  # it had to wait for a slot
+    tells_account: bool = False  # its answer names the account
+    head: Mapping[str, str] = field(default_factory=dict)  # more headers of its answer
     drained: bool = False  # the client left; its answer is still read
     attempts: list[Attempt] = field(default_factory=list)
     marks: list[Marked] = field(default_factory=list)

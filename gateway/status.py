@@ -63,7 +63,8 @@ class StatusHandlers:
         """``GET /metrics``: Prometheus text."""
         if self._token:
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-            fits = hmac.compare_digest(given.strip().encode(), self._token)
+            bearer = given.strip().encode("utf-8", "surrogateescape")
+            fits = hmac.compare_digest(bearer, self._token)
             if scheme.lower() != "bearer" or not fits:
                 return _json(401, {"error": "the metrics token is missing or wrong"})
         text, content_type = self._metrics.render()

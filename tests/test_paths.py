@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from gateway.paths import canonical_path, canonical_url, protocol_of
+from gateway.paths import ODD_TARGET, canonical_path, canonical_url, protocol_of
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,13 @@ from gateway.paths import canonical_path, canonical_url, protocol_of
         ("/healthz/", "/healthz"),
         ("/", "/"),
         ("//", "/"),
-        ("", "/"),
+        ("*", "/*"),
     ],
 )
 def test_a_path_has_one_form(given: str, path: str) -> None:
     assert path == canonical_path(given)
     assert path == canonical_path(path)
+    assert path == given or ODD_TARGET.search(given)
 
 
 def test_a_url_keeps_its_query_as_it_was_written() -> None:
