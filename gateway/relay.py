@@ -279,6 +279,7 @@ class Relay:
         facts: Facts,
     ) -> bool:
         """The client has left: read on for the usage, where that is allowed."""
+        self._pool.made(turn, facts.proofs)  # it may keep what it got of the answer
         if not self._drains.open:
             self._books.settle(turn, facts.usage)
             return False
@@ -292,7 +293,6 @@ class Relay:
             if how == "whole":
                 self._pool.completed(turn, exchange.account.name)
             turn.mark_ending(how)
-            self._pool.made(turn, facts.proofs)
             self._books.settle(turn, facts.usage)
             self._books.close(turn.record)
 

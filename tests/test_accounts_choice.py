@@ -99,6 +99,17 @@ def test_what_serves_a_model_is_remembered_within_bounds() -> None:
     assert len(fleet._serving) <= MAX_MODELS
 
 
+def test_who_verifies_thinking_is_remembered_within_bounds() -> None:
+    """By the dialect of each model: one account may serve several vendors'."""
+    one = account("a", protocol="messages")
+    fleet = Fleet([one])
+    assert fleet.verifies(one, "claude-opus-4-5")
+    assert not fleet.verifies(one, "deepseek-chat")
+    for n in range(3 * MAX_MODELS):
+        assert fleet.verifies(one, f"model-{n}")
+    assert len(fleet._verify) <= MAX_MODELS
+
+
 def test_a_model_that_nobody_serves_fits_nobody() -> None:
     choice = House(account("a", models=("b",))).choose()
     assert ([], [], []) == (choice.tiers, choice.fitting, choice.rejected)

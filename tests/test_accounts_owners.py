@@ -50,8 +50,6 @@ def test_what_an_account_refused_it_is_not_sent_again_but_others_are() -> None:
     owners.refused(USER, ["p"], "one")
     assert foreign(owners, "p", "one", latest="one")
     assert not foreign(owners, "p", "two", latest="one")
-    assert owners.has_refused(USER, "p", "one")
-    assert not owners.has_refused(USER, "p", "two")
 
 
 def test_a_refusal_blames_what_was_not_seen_being_made() -> None:
@@ -85,17 +83,6 @@ def test_what_is_known_is_a_users_own() -> None:
     assert not foreign(owners, "p", "two")
 
 
-def test_a_name_that_stands_for_another_server_made_nothing() -> None:
-    owners = Owners()
-    owners.made(USER, ["p"], "one")
-    assert foreign(owners, "q", "two", latest="one")
-    owners.refused(USER, ["r"], "one")
-    owners.forget("one")
-    assert not foreign(owners, "p", "two")
-    assert not foreign(owners, "q", "two")
-    assert not foreign(owners, "r", "one")
-
-
 def test_a_proof_is_named_by_its_end() -> None:
     owners = Owners()
     owners.made(USER, ["head" + "x" * 48], "one")
@@ -127,7 +114,7 @@ def test_accounts_of_one_proof_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         owners.refused(USER, ["q"], name)
     assert ("b", "c") == owners.makers(USER, "p")
     assert [False, True, True] == [
-        owners.has_refused(USER, "q", name) for name in ("a", "b", "c")
+        foreign(owners, "q", name) for name in ("a", "b", "c")
     ]
 
 

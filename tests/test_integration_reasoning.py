@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.app import house_of
 from gateway.config_file import parse
 from tests.conftest import Serve
 from tests.kit import plays, settings
-from tests.kit.answer import Tool
+from tests.kit.answer import Answer, Tool
 from tests.kit.gateway import Gateway
 from tests.kit.reasoning import Talk, maker, refusal, seal, sealing, sent_to
 from tests.kit.scripted import ScriptedUpstream
@@ -41,10 +42,10 @@ def pair(upstream: ScriptedUpstream, protocol: str) -> list[Table]:
 
 
 async def sealed(
-    serve: Serve, upstream: ScriptedUpstream, rows: list[Table], **config: Any
+    serve: Serve, upstream: ScriptedUpstream, rows: list[Table]
 ) -> Gateway:
     upstream.always(sealing())
-    return await serve(accounts=rows, **config)
+    return await serve(accounts=rows)
 
 
 def talk(gateway: Gateway, protocol: str, **fields: Any) -> Talk:
@@ -241,6 +242,53 @@ async def test_a_refusal_after_a_restart_costs_one_question_and_nothing_that_is_
     assert [[], ["elsewhere", first], [first], [first, first]] == sent_to(upstream)
 
 
+async def test_reasoning_is_left_out_twice_at_most(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """First the thinking, then what was not seen being made; then it is an error."""
+    gateway = await sealed(serve, upstream, [account(upstream, "messages")])
+    one = talk(gateway, "messages")
+    await one.turn("messages-x")
+    one.extra = dict(ENABLED)
+    one.history += [{"role": "user", "content": "hi"}, said(USE)]
+    one.history[1]["content"].insert(0, {**SIGNED, "signature": seal("elsewhere")})
+    upstream.always(refusal("messages"))
+
+    reply = await one.ask("messages-x", RESULT)
+
+    assert 400 == reply.status
+    asked = [["elsewhere", "messages"], ["elsewhere", "messages"], ["messages"]]
+    assert asked == sent_to(upstream)[1:]
+
+
+async def test_a_client_that_leaves_keeps_reasoning_whose_maker_is_known(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """It goes on from the part that it got, with another model, and back."""
+    rows = two_models(upstream, "messages")
+    gone = {"client_gone_drain_s": 0.0}
+    upstream.always(sealing())
+    gateway = await serve(accounts=rows, upstream=gone)
+    one, gate = talk(gateway, "messages"), asyncio.Event()
+    answer = Answer(reasoning="hm", proof=seal("messages-big"))
+    upstream.next(plays.held(gate, deltas=3, answer=answer), account="messages-big")
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
+    ident = str(uuid.uuid4())
+    headers = {"x-request-id": ident}
+    async with one.client.open("messages", "big", headers=headers, **body) as response:
+        while b"signature_delta" not in await response.content.readline():
+            pass
+
+    thinking = {**SIGNED, "signature": answer.proof}
+    one.history = [{"role": "user", "content": "hi"}, said(thinking, TEXT)]
+    await gateway.log.wait_finished(ident)
+    await one.turn("small")
+    await one.turn("big")
+
+    assert [[]] == sent_to(upstream, "messages-small")
+    assert ["messages-big"] == sent_to(upstream, "messages-big")[-1]
+
+
 # --- compactions ------------------------------------------------------------------
 
 
@@ -282,7 +330,8 @@ async def test_a_compaction_after_a_restart_finds_the_account_that_made_it(
 async def test_a_compaction_that_nobody_reads_is_the_clients_error(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
-    gateway = await sealed(serve, upstream, pair(upstream, "responses"))
+    rows = [account(upstream, "chat", priority=0, models=["*"])]
+    gateway = await sealed(serve, upstream, rows + pair(upstream, "responses"))
     one = talk(gateway, "responses", history=[compacted("gone")])
 
     for _ in range(2):
@@ -372,6 +421,7 @@ UNSIGNED = [
     pytest.param({"type": "thinking", "thinking": "hm", "signature": None}, id="null"),
     pytest.param({"type": "redacted_thinking", "data": ""}, id="redacted"),
 ]
+SIGNED = {"type": "thinking", "thinking": "hm"}
 TEXT = {"type": "text", "text": "yes"}
 USE = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
 RESULT = [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "1"}]

@@ -241,6 +241,7 @@ async def test_a_conversation_is_bounded_in_turns(
     await keep(turns, "e", "a")
     assert await words(turns, "d") is None
     assert "a a e e" == await words(turns, "e")
+    assert 4 == count(place), "d is not even kept"
 
 
 async def test_a_conversation_is_bounded_in_bytes(
@@ -254,6 +255,7 @@ async def test_a_conversation_is_bounded_in_bytes(
     await keep(turns, "d", padding=6_000)
 
     assert ["a a", "a a b b", None, None] == [await words(turns, n) for n in "abcd"]
+    assert 2 == count(place), "the others are not even kept"
     monkeypatch.setattr(room, "MAX_BYTES", 3_000)
     assert await words(turns, "b") is None
 

@@ -17,7 +17,9 @@ from gateway.protocols.grammar import TRANSITIONS, Batch, State, Watch
 from gateway.protocols.model import Asked, Tools
 from gateway.protocols.responses import wire
 from gateway.protocols.translate import Translation
-from gateway.protocols.wire import Facts, Step
+from gateway.protocols.wire import MAX_PROOFS, PROOF_CHARS, Facts, Step
+from tests.kit import answers
+from tests.kit.answer import Answer
 from tests.kit.counted import CountedBytes
 
 # What each protocol's needles stand for, in plain words.
@@ -439,3 +441,53 @@ def test_a_terminal_is_not_kept(name: str) -> None:
     for event in EVENTS[name]:
         if Watch(PROTOCOLS[name], facts).feed(event + b"\n\n").ending:
             assert {} == facts.terminal
+
+
+# --- proofs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["responses", "messages"])
+@given(data=st.data())
+def test_proofs_are_noted_wherever_the_stream_was_broken(
+    name: str, data: st.DataObject
+) -> None:
+    proof = "sealed" + "x" * 60
+    answer = Answer(reasoning="hm", proof=proof)
+    stream = b"".join(answers.stream(name, answer, {}).whole())
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=6))
+    watch, facts = watching(name)
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(stream)]):
+        chunk = stream[start:end]
+        if chunk and not watch.passes(chunk):
+            watch.feed(chunk)
+    assert {proof[-PROOF_CHARS:]} == set(facts.proofs)
+
+
+def watching(name: str) -> tuple[Watch, Facts]:
+    facts = Facts()
+    return Watch(PROTOCOLS[name], facts), facts
+
+
+@pytest.mark.parametrize("name", ["responses", "messages"])
+def test_proofs_of_a_whole_answer_are_noted(name: str) -> None:
+    facts = Facts()
+    answer = Answer(reasoning="hm", proof="sealed")
+    PROTOCOLS[name].read_body(answers.body(name, answer, {}), facts)
+    assert ["sealed"] == facts.proofs
+
+
+@pytest.mark.parametrize("name", ["responses", "messages", "chat"])
+def test_a_stream_without_reasoning_is_searched_for_no_proof(name: str) -> None:
+    watch, _ = watching(name)
+    watch.feed(b"".join(answers.stream(name, Answer(), {}).begun(2)))
+    assert State.STREAMING is watch.state
+    assert PROTOCOLS[name].needles == watch._needles
+
+
+def test_proofs_of_one_answer_are_bounded() -> None:
+    facts = Facts()
+    for n in range(2 * MAX_PROOFS):
+        facts.note_proof(f"proof-{n}")
+    facts.note_proof(None)
+    assert MAX_PROOFS == len(facts.proofs)
+    assert f"proof-{MAX_PROOFS - 1}" == facts.proofs[-1]

@@ -105,6 +105,7 @@ class Fleet:
     def __init__(self, accounts: Iterable[Account]) -> None:
         self._accounts = list(accounts)
         self._serving: dict[str, list[Account]] = {}
+        self._verify: dict[tuple[str, str], bool] = {}  # by account and model
 
     def serving(self, model: str) -> list[Account]:
         """The accounts that the config lets serve the client's *model*."""
@@ -115,6 +116,16 @@ class Fleet:
                 self._serving.clear()
             self._serving[model] = found
         return found
+
+    def verifies(self, account: Account, model: str) -> bool:
+        """Whether *account* refuses thinking without a signature, as Anthropic does."""
+        known = self._verify.get((account.name, model))
+        if known is None:
+            known = not account.options(account.upstream_model(model)).thinking_back
+            if len(self._verify) >= MAX_MODELS:
+                self._verify.clear()
+            self._verify[account.name, model] = known
+        return known
 
     def fitting(self, model: str) -> Fitting:
         """The names of ``serving``."""

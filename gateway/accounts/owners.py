@@ -81,11 +81,6 @@ class Owners:
             known.likely = latest
         return known.likely not in ("", account)
 
-    def has_refused(self, user: str, proof: str, account: str) -> bool:
-        """Whether *account* is known not to read *proof*."""
-        known = self._known.get(_key(user, proof))
-        return known is not None and account in known.refused
-
     def refused(self, user: str, proofs: Iterable[str], account: str) -> None:
         """
         *account* could not read one or more of *proofs*.
@@ -98,14 +93,6 @@ class Owners:
             known = self._of(user, proof)
             known.seen = _without(known.seen, account)
             known.refused = _with(known.refused, account)
-            if known.likely == account:
-                known.likely = ""
-
-    def forget(self, account: str) -> None:
-        """The name *account* stands for another server now."""
-        for known in self._known.values():
-            known.seen = _without(known.seen, account)
-            known.refused = _without(known.refused, account)
             if known.likely == account:
                 known.likely = ""
 

@@ -16,7 +16,6 @@ from gateway import log
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.budget import RetryBudget
 from gateway.accounts.choice import (
-    MAX_MODELS,
     Ask,
     Choice,
     Fleet,
@@ -60,7 +59,6 @@ class Pool:
         self._health = Health(random.random)
         self._affinity = Affinity()
         self._owners = Owners()
-        self._verify: dict[tuple[str, str], bool] = {}  # by account and model
         self._verifying: set[str] = set()  # accounts that have refused thinking
         self._budget = RetryBudget()
         self._log = log.get()
@@ -74,13 +72,10 @@ class Pool:
                 self._affinity.forget(name)
             if new is None or new.base_url != old.base_url:
                 self._verifying.discard(name)
-            if new is not None and new.base_url != old.base_url:
-                self._owners.forget(name)
             if new is None or _way_in(new) != _way_in(old):
                 self._health.forget(name)
         self.accounts = fresh
         self._fleet = Fleet(fresh.values())
-        self._verify.clear()
 
     # --- choosing --------------------------------------------------------------------
 
@@ -131,8 +126,7 @@ class Pool:
             likely = [
                 name for name in native if not is_foreign(user, proof, name, latest)
             ]
-            refused = self._owners.has_refused
-            return likely or [n for n in native if not refused(user, proof, n)]
+            return likely or native  # who cannot read it says so better than we can
         return []
 
     def _native(self, turn: Turn) -> list[str]:
@@ -279,20 +273,10 @@ class Pool:
         reader = Reader(
             lambda proof: is_foreign(user, proof, account, latest),
             native,
-            account in self._verifying or self._verifies(target, model),
+            account in self._verifying or self._fleet.verifies(target, model),
             turn.thinking_off and native,
         )
         return readable(protocol, document, reader)
-
-    def _verifies(self, account: Account, model: str) -> bool:
-        """Whether *account* refuses thinking without a signature, as Anthropic does."""
-        known = self._verify.get((account.name, model))
-        if known is None:
-            known = not account.options(account.upstream_model(model)).thinking_back
-            if len(self._verify) >= MAX_MODELS:
-                self._verify.clear()
-            self._verify[account.name, model] = known
-        return known
 
     def refused_reasoning(
         self, turn: Turn, account: str, document: dict[str, Any]
