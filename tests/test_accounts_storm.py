@@ -1,132 +1,257 @@
 """
 Two hundred clients and a pool that dies and returns, played without a network.
 
-Each client runs the attempt loop as the relay does, and comes back when it was told
-to. Attempts take ``TOOK_S``; the clock is the event heap's.
+Every request goes through the real attempt loop (``Relay.run``), the real accounts and
+the real slots, in virtual time. Only the transport, the ledger and the clients are
+played: an attempt takes ``TOOK_S``, and a client comes back when it was told to.
 """
 
 from __future__ import annotations
 
-import heapq
+import asyncio
+import json
 import random
+import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
-from gateway.accounts.affinity import Affinity
-from gateway.accounts.budget import FLOOR, SHARE, RetryBudget
-from gateway.accounts.choice import Ask, Choice, candidates
-from gateway.accounts.health import Health
+from gateway import clients
+from gateway.accounts.budget import FLOOR, REFILL_PER_S, SHARE
+from gateway.accounts.pool import Pool
 from gateway.accounts.session import session_of
-from gateway.accounts.verdict import Verdict, judge_status, judge_transport
-from gateway.config import Account
+from gateway.accounts.verdict import SAME_PAUSE_S
+from gateway.admission.body_room import BodyShare
+from gateway.admission.registry import Holder, Registry
+from gateway.body import parse
+from gateway.books import Books
+from gateway.config import Account, Limits, UpstreamLimits, User
+from gateway.conversation import Conversations
+from gateway.drains import Drains
 from gateway.errors import GatewayError, UpstreamError
+from gateway.ledger.turns import Link
+from gateway.protocols import PROTOCOLS
+from gateway.record import Record
+from gateway.relay import Relay
+from gateway.transport.reply import Feed
+from gateway.turn import Turn
+from gateway.upstream import Upstream
+from tests.kit import answers, virtual_time
+from tests.kit.answer import Answer
+from tests.kit.inprocess import logging_to
+from tests.kit.logs import Log
 
 M = "gpt-x"
 TOOK_S = 0.2
 CLIENTS = 200
-Life = Generator[float, None, None]
-Failing = Callable[[str, float], Verdict | None]
+GOOD = json.dumps(answers.body("chat", Answer(), {"model": M})).encode()
+Death = int | UpstreamError
+Failing = Callable[[str, float], Death | None]
+
+
+class PlayedReply:
+    """A whole answer, or a refusal without a word."""
+
+    idle_timeout_s = 0.0
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.headers = CIMultiDictProxy(CIMultiDict[str]())
+        self._pieces = [GOOD if status == 200 else b"{}"]
+
+    async def read(self) -> bytes:
+        return self._pieces.pop() if self._pieces else b""
+
+    async def body(self, limit_bytes: int) -> bytes:
+        return await self.read()
+
+    async def pump(self, feed: Feed) -> None:
+        raise NotImplementedError
+
+    def close(self, linger_s: float = 0.0) -> None:
+        self._pieces.clear()
+
+
+class Quiet:
+    """The ledger and the kept turns of requests that leave no trace."""
+
+    async def document(self, turn: Turn) -> tuple[dict[str, Any], Link]:
+        return turn.ask.document, Link()
+
+    def begin(self, record: Record) -> None:
+        pass
+
+    async def durable(self, record: Record) -> None:
+        pass
+
+    def settle(self, turn: Turn, usage: object) -> None:
+        pass
 
 
 class Play:
-    """The pool, its clients and the heap of what happens next."""
+    """The pool, its clients, and what the accounts do."""
 
     def __init__(self, names: str, fails: Failing, seed: int = 1) -> None:
-        chance = random.Random(seed)
-        self.accounts = [
-            Account(name=name, base_url="http://x", protocol="chat") for name in names
-        ]
-        self.health = Health(chance.random)
-        self.affinity = Affinity()
-        self.budget = RetryBudget(0.0)
+        random.seed(seed)
         self.fails = fails
-        self.now = 0.0
         self.calls: list[tuple[float, str]] = []
         self.served: dict[int, float] = {}
         self.told: list[GatewayError] = []
+        self._names = names
+        self._relay: Relay | None = None
 
-    def run(self, clients: int, until: float, *, patient: bool = True) -> None:
-        heap = [(self.now, n, self.client(n, patient)) for n in range(clients)]
-        while heap and heap[0][0] <= until:
-            self.now, n, life = heapq.heappop(heap)
-            wait_s = next(life, None)
-            if wait_s is not None:
-                heapq.heappush(heap, (self.now + wait_s, n, life))
+    def relay(self) -> Relay:
+        """The loop under test; one for all runs."""
+        if self._relay is None:
+            registry, quiet = Registry(), Quiet()
+            accounts = [
+                Account(name=name, base_url=f"http://{name}", protocol="chat")
+                for name in self._names
+            ]
+            for name in self._names:
+                registry.set_account(name, 0)
+            registry.set_user("alice", 0, 0)
+            books: Books = quiet  # type: ignore[assignment]
+            conversations: Conversations = quiet  # type: ignore[assignment]
+            limits = UpstreamLimits()
+            self._relay = Relay(
+                Pool(accounts, dict),
+                registry,
+                Upstream(self, limits),
+                books,
+                Drains(0.0),
+                conversations,
+                limits,
+            )
+        return self._relay
 
-    def choose(self, n: int, tried: set[str]) -> Choice:
-        session = session_of({"session-id": f"s{n}"}, {}, "alice")
-        ask = Ask(M, "chat", session, frozenset(tried))
-        return candidates(
-            self.accounts, ask, self.health, self.affinity, dict, self.now
-        )
+    async def open(
+        self,
+        method: str,
+        url: URL,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        *,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> PlayedReply:
+        """See ``Transport.open``."""
+        assert url.host
+        at = now()
+        self.calls.append((at, url.host))
+        death = self.fails(url.host, at)
+        await asyncio.sleep(TOOK_S)
+        if isinstance(death, UpstreamError):
+            raise UpstreamError(death.code)
+        return PlayedReply(death or 200)
 
-    def client(self, n: int, patient: bool) -> Life:
-        while n not in self.served:
-            error: GatewayError | None = yield from self.request(n)
-            if error is None:
-                return
-            self.told.append(error)
-            if not patient or error.retry_after_s is None:
-                return
-            yield error.retry_after_s
+    async def stop(self) -> None:
+        """See ``Transport.stop``."""
 
-    def request(self, n: int) -> Generator[float, None, GatewayError | None]:
-        tried: set[str] = set()
-        last: Verdict | None = None
-        self.budget.request(self.now)
+    def run(self, count: int, until: float, *, patient: bool = True) -> None:
+        """*count* clients from the start on, until all have left or it is *until*."""
+        virtual_time.run(self.ask(count, until, patient=patient))
+
+    async def ask(self, count: int, until: float, *, patient: bool = True) -> None:
+        """*count* clients from now on."""
+        relay = self.relay()
+        lives = [self.client(relay, n, patient) for n in range(count)]
+        with_end = asyncio.gather(*lives, return_exceptions=False)
+        try:
+            await asyncio.wait_for(with_end, until - now())
+        except TimeoutError:
+            pass
+
+    async def client(self, relay: Relay, n: int, patient: bool) -> None:
         while True:
-            choice = self.choose(n, tried)
-            name = next(iter(choice.ordered), "")
-            proven = self.health.proven(name, M, self.now)
-            costs = last is not None or choice.last_resort
-            if not name or (
-                costs and not self.budget.take(name, self.now, proven=proven)
-            ):
-                return self.refused(last, choice)
-            at = self.now
-            if not self.health.started(name, M, at, last_resort=choice.last_resort):
-                continue
-            tried.add(name)
-            self.calls.append((at, name))
-            yield TOOK_S
-            last = self.fails(name, at)
-            if last is None:
-                self.health.succeeded(name, M, at, self.now)
-                self.affinity.bind(f"s{n}", name, self.now)
-                self.served[n] = self.now
-                return None
-            self.health.failed(name, M, last, at, self.now)
-
-    def refused(self, last: Verdict | None, choice: Choice) -> GatewayError:
-        if last is None:
-            return self.health.refusal(choice.fitting, M, self.now)
-        return self.health.last_word(last, choice.fitting, M, self.now)
+            try:
+                await relay.run(turn_of(n), None)
+            except GatewayError as error:
+                self.told.append(error)
+                if not patient or error.retry_after_s is None:
+                    return
+                await asyncio.sleep(error.retry_after_s)
+            else:
+                self.served[n] = now()
+                return
 
 
-def http(status: int) -> Verdict:
-    return judge_status(status, {}, b"{}", 0.0)
+def turn_of(n: int) -> Turn:
+    """One request of client *n*."""
+    ask = parse(b'{"model":"%b","messages":[]}' % M.encode())
+    record = Record(f"request-{n}", time.time(), time.monotonic())
+    headers = CIMultiDictProxy(CIMultiDict({"session-id": f"s{n}"}))
+    return Turn(
+        ask,
+        record,
+        PROTOCOLS["chat"],
+        "/chat/completions",
+        "",
+        headers,
+        User("alice", ()),
+        Limits(),
+        clients.recognise(headers),
+        session_of(headers, ask.document, "alice"),
+        Holder(record.request_id, "alice"),
+        time.monotonic() + 30.0,
+        NO_SHARE,
+    )
 
 
-def broken() -> Verdict:
-    return judge_transport(UpstreamError("upstream_connect"))
+class _NoShare:
+    """The room of a body that takes none."""
+
+    def release(self) -> None:
+        pass
 
 
+NO_SHARE: BodyShare = _NoShare()  # type: ignore[assignment]
+STARTED_AT = 1000.0  # of virtual time
+
+
+def now() -> float:
+    """Virtual seconds since the start."""
+    return virtual_time.now() - STARTED_AT
+
+
+@pytest.fixture(autouse=True)
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything under test reads the virtual loop's clock; its log is not shown."""
+    real = time.monotonic
+
+    def monotonic() -> float:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return real()
+        return loop.time()
+
+    monkeypatch.setattr(time, "monotonic", monotonic)
+    with logging_to(Log()):
+        yield
+
+
+BROKEN = UpstreamError("upstream_connect")
 DEATHS = [
-    pytest.param(broken, id="refuses-connections"),
-    pytest.param(lambda: http(500), id="500"),
-    pytest.param(lambda: http(529), id="529"),
-    pytest.param(lambda: http(429), id="429-without-a-word"),
+    pytest.param(BROKEN, id="refuses-connections"),
+    pytest.param(500, id="500"),
+    pytest.param(529, id="529"),
+    pytest.param(429, id="429-without-a-word"),
 ]
 
 
 @pytest.mark.parametrize("names", ["a", "ab", "abcdefgh"])
 @pytest.mark.parametrize("death", DEATHS)
-def test_a_dead_pool_costs_no_storm(names: str, death: Callable[[], Verdict]) -> None:
-    play = Play(names, lambda name, at: death())
+def test_a_dead_pool_costs_no_storm(names: str, death: Death) -> None:
+    play = Play(names, lambda name, at: death)
     play.run(CLIENTS, 60.0, patient=False)
-    assert len(play.calls) <= CLIENTS * (1 + SHARE) + FLOOR
+    # While some pause before the same account again, the floor fills up a little.
+    refilled = REFILL_PER_S * SAME_PAUSE_S[1]
+    assert len(play.calls) <= CLIENTS * (1 + SHARE) + FLOOR + refilled
     assert CLIENTS == len(play.told)
     assert all(error.retry_after_s for error in play.told)
 
@@ -134,9 +259,9 @@ def test_a_dead_pool_costs_no_storm(names: str, death: Callable[[], Verdict]) ->
 @pytest.mark.parametrize("names", ["a", "abc"])
 @pytest.mark.parametrize("death", DEATHS)
 def test_clients_that_come_back_as_told_cost_no_storm_either(
-    names: str, death: Callable[[], Verdict]
+    names: str, death: Death
 ) -> None:
-    play = Play(names, lambda name, at: death())
+    play = Play(names, lambda name, at: death)
     play.run(CLIENTS, 30.0)
     assert len(play.calls) <= 2 * CLIENTS
     late = [at for at, _ in play.calls if at > 10.0]
@@ -147,10 +272,10 @@ def test_clients_that_come_back_as_told_cost_no_storm_either(
 @pytest.mark.parametrize("names", ["a", "abc"])
 @pytest.mark.parametrize("death", DEATHS)
 def test_service_returns_within_seconds_of_the_pools_return(
-    names: str, death: Callable[[], Verdict], seed: int
+    names: str, death: Death, seed: int
 ) -> None:
     back = 10.0
-    play = Play(names, lambda name, at: death() if at < back else None, seed)
+    play = Play(names, lambda name, at: death if at < back else None, seed)
     play.run(CLIENTS, 30.0)
     first, last = min(play.served.values()), max(play.served.values())
     assert CLIENTS == len(play.served)
@@ -160,7 +285,7 @@ def test_service_returns_within_seconds_of_the_pools_return(
 
 def test_service_returns_as_soon_after_a_long_outage() -> None:
     back = 900.0
-    play = Play("ab", lambda name, at: broken() if at < back else None)
+    play = Play("ab", lambda name, at: BROKEN if at < back else None)
     play.run(5, 1000.0)
     assert back <= min(play.served.values()) <= back + 5.0
     assert 5 == len(play.served)
@@ -168,12 +293,10 @@ def test_service_returns_as_soon_after_a_long_outage() -> None:
 
 @pytest.mark.parametrize("names", ["ab", "abcd"])
 @pytest.mark.parametrize("death", DEATHS)
-def test_one_dead_account_is_met_by_no_client(
-    names: str, death: Callable[[], Verdict]
-) -> None:
+def test_one_dead_account_is_met_by_no_client(names: str, death: Death) -> None:
     """All at once and cold: nobody has proven anything yet."""
     clients = 100
-    play = Play(names, lambda name, at: death() if name == "a" else None)
+    play = Play(names, lambda name, at: death if name == "a" else None)
     play.run(clients, 60.0)
     assert [] == play.told
     assert clients == len(play.served)
@@ -183,25 +306,29 @@ def test_one_dead_account_is_met_by_no_client(
 def test_losing_an_account_under_full_load_is_met_by_no_client() -> None:
     """What served lately takes over any number of sessions without a budget."""
     play = Play("abcd", lambda name, at: None)
-    play.run(400, 10.0)
-    assert 400 == len(play.served)
-    homes = Counter(name for _, name in play.calls)
-    play.served.clear()
-    play.calls.clear()
-    play.fails = lambda name, at: broken() if name == "a" else None
-    play.run(400, 20.0)
-    assert [] == play.told
-    assert 400 == len(play.served)
-    assert 400 + homes["a"] == len(play.calls)
+
+    async def main() -> None:
+        await play.ask(400, 10.0)
+        assert 400 == len(play.served)
+        homes = Counter(name for _, name in play.calls)
+        play.served.clear()
+        play.calls.clear()
+        play.fails = lambda name, at: BROKEN if name == "a" else None
+        await play.ask(400, 20.0)
+        assert [] == play.told
+        assert 400 == len(play.served)
+        assert 400 + homes["a"] == len(play.calls)
+
+    virtual_time.run(main())
 
 
 def test_both_accounts_refuse_in_turn() -> None:
     """Whichever is asked is well every other time; no client notices."""
     turns = Counter[str]()
 
-    def fails(name: str, at: float) -> Verdict | None:
+    def fails(name: str, at: float) -> Death | None:
         turns[name] += 1
-        return http(500) if turns[name] % 2 else None
+        return 500 if turns[name] % 2 else None
 
     play = Play("ab", fails)
     play.run(20, 100.0)
