@@ -62,6 +62,12 @@ def whole(text: str) -> bool:
         return mended.whole
 
 
+def object_text(text: str) -> str:
+    """Arguments that have come whole, as the text of the object that they are."""
+    reading = ObjectText()
+    return reading.feed(text) + reading.close()
+
+
 class ObjectText:
     """
     Pass a JSON object on as it arrives, and never anything else.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.protocols.arguments import object_text
 from gateway.protocols.carrier import as_object
 from gateway.protocols.events import (
     ArgsDelta,
@@ -284,7 +285,7 @@ class _Fold:
             if first["type"] == "text":
                 first["text"] = text
             elif first["type"] == "tool_use":
-                first["input"] = as_object(text)
+                first["input"] = as_object(object_text(text))
             elif first["type"] == "thinking":
                 if not text and not first["signature"]:
                     continue
