@@ -85,7 +85,7 @@ class House:
         upstream = Upstream(self.transport, config.upstream)
         self.allowance = Allowance(config.user)
         sinks = [self.metrics.add, self.allowance.add]
-        self.books = Books(self.pool, ledger, lambda: self.prices, sinks)
+        self.books = Books(self.pool, ledger, self.maybe_prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
         conversations = Conversations(KeptTurns(ledger), self.pool)
         relay = Relay(
@@ -123,7 +123,18 @@ class House:
 
     async def warm_up(self) -> None:
         """Have at hand what the first answer would have to wait for."""
-        await asyncio.to_thread(import_module, "gateway.prices")
+        try:
+            await asyncio.to_thread(import_module, "gateway.prices")
+        except OSError as error:  # no descriptor is left
+            self.transport.shortage.note(error)
+
+    def maybe_prices(self) -> Prices | None:
+        """The price list, None while it cannot be read."""
+        try:
+            return self.prices
+        except OSError as error:
+            self.transport.shortage.note(error)
+            return None
 
     def _load(self) -> Mapping[str, Load]:
         return {
@@ -178,8 +189,9 @@ class House:
         await self.drains.stop()
 
     def tick(self, lag_s: float) -> None:
-        """Note how late the event loop was."""
+        """Note how late the event loop was, and whether it can accept connections."""
         self.metrics.lagged(lag_s)
+        self.transport.shortage.probe()
 
     async def keep_state(self) -> None:
         """Write the accounts' windows down now and then, for the next start."""

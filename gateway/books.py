@@ -39,7 +39,8 @@ class Ledger(Protocol):
 class Books:
     """
     Args:
-        prices: gives the price list, which the first answer may have to wait for.
+        prices: gives the price list, which the first answer may have to wait for;
+            None while it cannot be read.
         sinks: called with each record when it is closed.
     """
 
@@ -47,7 +48,7 @@ class Books:
         self,
         pool: Pool,
         ledger: Ledger,
-        prices: Callable[[], Prices],
+        prices: Callable[[], Prices | None],
         sinks: Sequence[Callable[[Record], None]],
     ) -> None:
         self._pool = pool
@@ -91,8 +92,9 @@ class Books:
             if not turn.received_bytes:
                 return
             _estimate(turn, usage)
-        if account := self._pool.accounts.get(record.account):
-            record.cost_usd = self._prices().cost_usd(
+        account, prices = self._pool.accounts.get(record.account), self._prices()
+        if account and prices:
+            record.cost_usd = prices.cost_usd(
                 account, record.upstream_model, usage, record.started_at
             )
 

@@ -53,17 +53,20 @@ class RoutedTransport:
 
     Args:
         turns: shared with all others who decode.
+
+    Attributes:
+        shortage: of what the process itself needs, whoever meets it.
     """
 
     def __init__(self, turns: Turns | None = None) -> None:
         tls = tls_context()
         turns = turns or Turns()
         self._proxies = getproxies_environment()
-        self._shortage = Shortage()
+        self.shortage = Shortage()
         resolver = Resolver()
-        dialer = Dialer(tls, resolver, self._shortage)
+        dialer = Dialer(tls, resolver, self.shortage)
         self._direct = DirectTransport(tls, Pool(dialer), turns)
-        self._proxied = ProxiedTransport(tls, resolver, self._shortage, turns)
+        self._proxied = ProxiedTransport(tls, resolver, self.shortage, turns)
 
     def open(
         self,
@@ -102,4 +105,4 @@ class RoutedTransport:
     async def stop(self) -> None:
         await self._direct.stop()
         await self._proxied.stop()
-        self._shortage.stop()
+        self.shortage.stop()

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -26,6 +26,9 @@ OWN_ERRORS = frozenset(
 
 QUIET_S = 10.0
 """A shortage is over when for so long no socket was refused."""
+
+SPARE_DESCRIPTORS = 4
+"""So many must be left, or connections were refused or will be."""
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 """One address as ``socket.getaddrinfo`` returns it."""
@@ -109,17 +112,36 @@ class Shortage:
         self._last_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def refusal(self, error: OSError) -> Overloaded:
-        """
-        What a client gets of *error*. The longer the shortage has lasted, the later
-        it is asked to come back.
-        """
+    def note(self, error: OSError) -> None:
+        """Somebody met *error*; the log is told of the first one."""
         loop = asyncio.get_running_loop()
         self._last_at = loop.time()
         if self._timer is None:
             self._began_at = self._last_at
             self._timer = loop.call_later(QUIET_S, self._look)
             log.get().error("resources.exhausted", detail=_text(error))
+
+    def probe(self) -> None:
+        """
+        Note whether connections could be accepted now.
+
+        The event loop does not tell: it closes those that it cannot accept, and may
+        have a descriptor left again when it has done so.
+        """
+        with ExitStack() as stack:
+            try:
+                for _ in range(SPARE_DESCRIPTORS):
+                    stack.enter_context(socket.socket(socket.AF_UNIX))
+            except OSError as error:
+                if is_own(error):
+                    self.note(error)
+
+    def refusal(self, error: OSError) -> Overloaded:
+        """
+        What a client gets of *error*. The longer the shortage has lasted, the later
+        it is asked to come back.
+        """
+        self.note(error)
         return Overloaded(
             "gateway_overloaded",
             detail=_text(error),
