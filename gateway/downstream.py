@@ -131,7 +131,7 @@ class Downstream:
             await rest
 
     async def finish(self, terminal: bytes) -> None:
-        """Write the terminal and close the body."""
+        """Write the terminal, close the body, and wait until all of it has left us."""
         self._ending = True
         rest = self.push(terminal, last=True)
         self.state = CLOSED  # now, not when it is taken: no second one
@@ -143,9 +143,14 @@ class Downstream:
         """Close a stream that has begun with the protocol's own failure."""
         record = self._record
         frame = self._wire.failure_frame(
-            error, record.request_id, self.facts, record.model
+            error, record.request_id, self.seen, record.model
         )
         await self.finish(frame)
+
+    @property
+    def seen(self) -> Facts:
+        """What the client was told of the answer; nothing of what was held back."""
+        return self.facts if self.state is STREAMING else NOTHING
 
     def _open(self) -> FramedStream:
         """Prepare the head, once; it leaves together with what is written next."""

@@ -1,15 +1,15 @@
 """
 Reading on for clients that have left, to learn what their answers cost.
 
-Bounded in time, bytes and number. The account's slot stays taken, since the upstream
-still works for it, but whoever waits for that slot comes first: the drain is given
-up at once.
+Bounded in time, bytes and number. The slots of the account and of the user stay taken,
+since the upstream still works for both, but a request that waits for one of them comes
+first: the drain is given up at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gateway.admission.registry import Slot
@@ -42,12 +42,12 @@ class Drains:
     def adopt(
         self,
         exchange: Exchange,
-        slot: Slot,
+        slots: Sequence[Slot],
         read: Reading,
         done: Callable[[str], None],
     ) -> None:
         """
-        Take over *exchange* and *slot* from a handler that is ending.
+        Take over *exchange* and *slots* from a handler that is ending.
 
         Args:
             done: called once with how it ended: "whole", "failed" or "given_up".
@@ -62,11 +62,13 @@ class Drains:
             # Also for a task that was cancelled before its first step.
             self._tasks.discard(task)
             exchange.close()
-            slot.release()
+            for slot in slots:
+                slot.release()
             done(how[0])
 
         task.add_done_callback(over)
-        slot.drain(task.cancel)
+        for slot in slots:
+            slot.drain(task.cancel)
 
     async def _drain(self, exchange: Exchange, read: Reading, how: list[str]) -> None:
         try:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.config import Account, UpstreamLimits
+from gateway.course import Course
 from gateway.downstream import Downstream
 from gateway.errors import UpstreamError
 from gateway.failures import (
@@ -32,7 +33,7 @@ from gateway.outgoing import Outgoing
 from gateway.patience import Patience
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import Batch
-from gateway.protocols.wire import Facts, read_json
+from gateway.protocols.wire import read_json
 from gateway.transport.decoded import too_large
 from gateway.transport.reply import STOP, Reply, Stop
 from gateway.turn import Turn
@@ -49,16 +50,6 @@ LINGER_S = 1.0  # for the last chunk behind a terminal event
 
 Whole = tuple[bytes, dict[str, Any]]
 """A non-stream answer: its bytes, and the JSON object that they are."""
-
-
-class Course(Protocol):
-    """What becomes of an upstream's bytes: they pass (Watch) or are translated."""
-
-    facts: Facts
-
-    def passes(self, chunk: bytes) -> bool: ...
-    def feed(self, chunk: bytes) -> Batch: ...
-    def finish(self, *, clean: bool = True) -> Batch: ...
 
 
 class Exchange:
@@ -187,6 +178,15 @@ class Exchange:
                 return _is_whole(batch)
         return False
 
+    async def drain_body(self) -> Whole:
+        """
+        The same of a whole answer.
+
+        Raises:
+            UpstreamError: as ``body``.
+        """
+        return await self.body(MAX_DRAIN_BYTES)
+
     # --- whole answers ---------------------------------------------------------------
 
     async def whole(self) -> Whole:
@@ -200,18 +200,21 @@ class Exchange:
             await self._open()
             return await self.body()
 
-    async def body(self) -> Whole:
+    async def body(self, limit_bytes: int = MAX_BODY_BYTES) -> Whole:
         """
         The rest of ``whole`` once the head is there. What was read is kept: after an
         interruption, calling it again reads on, or gives the same once more.
+
+        Raises:
+            UpstreamError: "upstream_too_large" above *limit_bytes*.
         """
         if self._whole:
             return self._whole
         reply, whole = self.reply, self._body
         assert reply
         while piece := await reply.read():
-            if len(whole) + len(piece) > MAX_BODY_BYTES:
-                raise too_large(MAX_BODY_BYTES)
+            if len(whole) + len(piece) > limit_bytes:
+                raise too_large(limit_bytes)
             whole += piece
         data = bytes(whole)
         self._turn.mark("first_event")

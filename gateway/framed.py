@@ -11,6 +11,7 @@ request's writer has an ``output_size``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 
@@ -47,7 +48,8 @@ class FramedStream(web.StreamResponse):
     ) -> Coroutine[Any, Any, None] | None:
         """
         Write a piece, or end the body with it; what is to be awaited, if anything, is
-        back-pressure.
+        back-pressure. At the body's end it lasts until every byte has left for the
+        socket.
 
         Raises:
             ConnectionError: the client has left.
@@ -57,11 +59,15 @@ class FramedStream(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has left")
         head, self._head = self._head, b""
+        if last:
+            transport.set_write_buffer_limits(0)
         if len(data) > JOIN_BYTES or not writer.chunked:
             if head:
                 transport.write(head)
                 writer.output_size += len(head)
-            return self.write_eof(data) if last else self.write(data)
+            if last:
+                return _emptied(self.write_eof(data), transport)
+            return self.write(data)
         if data:
             head += b"%x\r\n%b\r\n" % (len(data), data)
         if last:
@@ -70,21 +76,42 @@ class FramedStream(web.StreamResponse):
             self._req = self._payload_writer = None
         transport.write(head)
         writer.output_size += len(head)  # by it aiohttp knows that a head is out
-        return writer.drain() if writer.protocol.writing_paused else None
+        if writer.protocol.writing_paused:
+            return _emptied(writer.drain(), transport) if last else writer.drain()
+        if last:
+            transport.set_write_buffer_limits()
+        return None
+
+
+async def _emptied(
+    writing: Coroutine[Any, Any, None], transport: asyncio.WriteTransport
+) -> None:
+    """End *writing*, which had no room in the buffer; then there is some again."""
+    await writing
+    if not transport.is_closing():
+        transport.set_write_buffer_limits()
 
 
 async def send_whole(
     request: web.BaseRequest, headers: Mapping[str, str], body: bytes
 ) -> web.StreamResponse:
-    """Answer *request* with 200 and a JSON *body*."""
+    """
+    Answer *request* with 200 and a JSON *body*; it has left for the socket then.
+
+    Raises:
+        ConnectionError: the client has left.
+    """
     transport = request.transport
-    if request.version != HttpVersion11 or transport is None or transport.is_closing():
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has left")
+    if request.version != HttpVersion11:
         kind = "application/json"
         return web.Response(headers=headers, body=body, content_type=kind)
     response, writer = web.StreamResponse(), cast(StreamWriter, request._payload_writer)
     response._keep_alive = request.keep_alive
     framing = {"Content-Type": "application/json", "Content-Length": str(len(body))}
     head = head_of({**headers, **framing}, response._keep_alive)
+    transport.set_write_buffer_limits(0)
     if len(body) <= JOIN_BYTES:
         transport.write(head + body)
     else:
@@ -93,6 +120,8 @@ async def send_whole(
     response._eof_sent = True
     if writer.protocol.writing_paused:
         await writer.drain()
+    if not transport.is_closing():
+        transport.set_write_buffer_limits()
     return response
 
 

@@ -38,7 +38,7 @@ from gateway.protocols import PROTOCOLS
 from gateway.protocols.grammar import State
 from gateway.protocols.wire import Wire, response_id_of
 from gateway.record import Record
-from gateway.relay import Relay
+from gateway.relay import Answer, Relay
 from gateway.request_ids import request_id_of
 from gateway.turn import Turn
 
@@ -77,6 +77,7 @@ class Visit:
     turn: Turn | None = None
     share: BodyShare | None = None
     arriving: bool = False  # its body is being read
+    answered: bool = False  # its whole answer is on the way
     stop: GatewayError | None = None  # why it was stopped from outside
 
 
@@ -170,24 +171,38 @@ class Handlers:
             # What never can be is refused before anything is waited for.
             self._allowance.admit(turn)
             self._pool.check(turn)
-            slot = await self._registry.user_slot(
+            turn.slot = await self._registry.user_slot(
                 turn.user.name, turn.holder, turn.deadline, session=turn.session.value
             )
             try:
                 self._allowance.check(turn)
                 answer = await self._relay.run(turn, down)
             finally:
-                slot.release()
+                if turn.slot:  # else a drain has it
+                    turn.slot.release()
             if down:
                 return down.response
             assert answer is not None
-            headers = {**answer.headers, **id_headers(visit.record)}
-            return await send_whole(visit.request, headers, answer.body)
+            return await self._hand_out(answer, visit)
 
         return self.recorded(protocol, serve)
 
+    async def _hand_out(self, answer: Answer, visit: Visit) -> web.StreamResponse:
+        """Send a whole answer; a client that leaves meanwhile has not had it."""
+        headers = {**answer.headers, **id_headers(visit.record)}
+        visit.answered = True
+        try:
+            return await send_whole(visit.request, headers, answer.body)
+        except ConnectionError as gone:
+            visit.record.left(told=True)
+            raise ClientError("client_gone", detail=repr(gone)) from None
+        except asyncio.CancelledError:
+            visit.record.left(told=True)
+            raise
+
     def _close(self, visit: Visit) -> None:
         record = visit.record
+        _note_end_of_wait(record)
         if record.outcome == "client_gone":
             record.mark(time.monotonic(), "client_left")
         elif record.outcome in ("failed", "refused"):
@@ -225,7 +240,8 @@ class Handlers:
     def end_open(self) -> None:
         """End what is still being served."""
         for visit in list(self._visits):
-            if visit.down is None or visit.down.state is not State.CLOSED:
+            closed = visit.down and visit.down.state is State.CLOSED
+            if not (closed or visit.answered):
                 self._stop(visit, GatewayError("gateway_shutdown"))
 
     def abort_open(self) -> None:
@@ -357,13 +373,14 @@ class Handlers:
         refused = not record.attempts and error.origin != "upstream"
         record.ended("refused" if refused else "failed", error.origin, error.code)
         record.detail = error.detail
+        _note_end_of_wait(record)
         if down is None or not down.opened:
             answer = refusal(error, visit.wire, record)
             if self.draining or not visit.request.content.is_eof():
                 answer.force_close()  # the rest of the body is not wanted
             return answer
-        if down.facts.response_id:
-            record.response_id = down.facts.response_id
+        if down.seen.response_id:
+            record.response_id = down.seen.response_id
         self._log.warning(
             "stream.failed",
             response_id=record.response_id,
@@ -387,3 +404,12 @@ def _note_wait(record: Record, place: Place) -> None:
         position=place.position,
         expected_s=round(place.expected_s, 1),
     )
+
+
+def _note_end_of_wait(record: Record) -> None:
+    """A request that was refused in line, or left it, has waited, too."""
+    if record.queue_ms is None and (
+        record.error_code in ("queue_full", "queue_timeout")
+        or any(event == "queued" for _, event, _ in record.marks)
+    ):
+        record.queue_ms = record.waited_s(time.monotonic()) * 1000

@@ -111,8 +111,8 @@ def _convert(
         maker=account.server,
         recall=recall,
     )
-    outgoing.converted = converted
     outgoing.body = converted.encoded()
+    outgoing.converted = converted._replace(body={})  # its bytes are enough
     turn.record.dropped = converted.dropped
 
 

@@ -86,6 +86,21 @@ class Record:
         """Note that *event* happened at monotonic *now*."""
         self.marks.append((now - self.received, event, facts))
 
+    def left(self, *, told: bool) -> None:
+        """
+        The client left before the last byte of its answer had gone out: whatever was
+        entered before is overtaken, in the ledger, too. What it cost stays.
+
+        Args:
+            told: it has got a status.
+        """
+        self.ended("client_gone", "client", "client_gone")
+        self.detail = ""
+        self.durable = False
+        if not told:
+            self.status = 0
+        self.marks = [mark for mark in self.marks if mark[1] != "terminal"]
+
     def waited_s(self, now: float) -> float:
         """How long it has waited since its body was complete."""
         return now - self.arrived if self.arrived else 0.0

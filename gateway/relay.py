@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -26,25 +25,24 @@ from gateway.accounts.kept_reasoning import KeptReasoning
 from gateway.accounts.pool import STATE, Pool
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import Registry, Slot
-from gateway.body import Ask
 from gateway.books import Books
+from gateway.conclusion import Conclusion
 from gateway.config import Account, UpstreamLimits
-from gateway.conversation import Conversations, Question, response_in
+from gateway.conversation import Conversations, Question
+from gateway.course import Course, course_of, translation_of
 from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
 from gateway.errors import GatewayError, UpstreamError
-from gateway.exchange import Course, Exchange
+from gateway.exchange import Exchange
 from gateway.failures import Refusal, StatedFailure, has_left, verdict_of
-from gateway.ledger.turns import Link
-from gateway.outgoing import Outgoing
+from gateway.outgoing import COMPACT_PATH, Outgoing
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.convert import Converted
-from gateway.protocols.grammar import Batch, State, Watch
-from gateway.protocols.translate import Translation
-from gateway.protocols.wire import Ending, Facts
+from gateway.protocols.grammar import State
+from gateway.protocols.wire import Facts
 from gateway.record import Attempt
 from gateway.turn import Turn
 from gateway.upstream import Upstream
+from gateway.way import Way
 
 MAX_STRIPS = 2  # times that one request is sent anew with less reasoning
 
@@ -54,29 +52,6 @@ class Answer(NamedTuple):
 
     headers: dict[str, str]
     body: bytes
-
-
-@dataclass(slots=True)
-class Way:
-    """How far the attempts of one request have come."""
-
-    ask: Ask
-    changed: dict[str, Any] | None = None  # the body, where it is not the client's own
-    earlier: Link = Link()  # the kept turn that it goes on from
-    tried: set[str] = field(default_factory=set)
-    paused: bool = False  # the one pause on the same account is spent
-    stripped: int = 0  # how often unreadable reasoning has been left out
-    fitting: list[str] = field(default_factory=list)
-    verdict: Verdict | None = None  # of the last attempt
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The body that an account is to be sent."""
-        return self.ask.document if self.changed is None else self.changed
-
-    def change(self, document: dict[str, Any]) -> None:
-        """From now on the body is *document*."""
-        self.changed = None if document is self.ask.document else document
 
 
 class Relay:
@@ -103,6 +78,7 @@ class Relay:
         self._books = books
         self._drains = drains
         self._conversations = conversations
+        self._conclusion = Conclusion(pool, books, conversations, self._kept)
         self._limits = limits
         self._log = log.get()
 
@@ -136,7 +112,7 @@ class Relay:
             streaming = down is not None and down.state is not State.WAITING
             self._note(turn, account, verdict, streaming)
             if down and streaming:
-                self._learn(turn, down.facts)
+                self._conclusion.learn(turn, down.facts)
                 raise self._broken(turn, way, verdict)
             # Only waiting counts against the queue's deadline.
             turn.deadline += time.monotonic() - turn.attempt_at
@@ -240,15 +216,17 @@ class Relay:
                 answered = True
                 return answer
             down.facts = facts
-            course = self._course(turn, request, facts)
+            course = course_of(turn, request, facts)
             question = self._question(turn, way, request)
-            served = partial(self._served, turn, exchange, facts)
+            served = partial(self._served, turn, way, exchange, facts)
             batch = await exchange.stream(course, down, served)
-            answered = await self._conclude(turn, batch, down, question)
+            answered = await self._conclusion.streamed(turn, batch, down, question)
             return None
         except BaseException as error:
-            if exchange and exchange.reply and has_left(error):
-                kept = self._drain(turn, exchange, slot, course, facts)
+            if has_left(error):
+                turn.record.left(told=down is not None and down.opened)
+                if exchange and exchange.reply:
+                    kept = self._drain(turn, exchange, slot, course, facts)
             raise
         finally:
             if not kept:
@@ -296,7 +274,11 @@ class Relay:
             self._books.settle(turn, facts.usage)
             self._books.close(turn.record)
 
-        self._drains.adopt(exchange, slot, read, done)
+        slots = [slot]
+        if turn.slot:
+            slots.append(turn.slot)
+            turn.slot = None
+        self._drains.adopt(exchange, slots, read, done)
         return True
 
     def _begin(self, turn: Turn, account: Account, protocol: str) -> None:
@@ -313,12 +295,12 @@ class Relay:
         if number == 1:
             self._books.begin(record)
 
-    def _served(self, turn: Turn, exchange: Exchange, facts: Facts) -> None:
+    def _served(self, turn: Turn, way: Way, exchange: Exchange, facts: Facts) -> None:
         """
         The first real output is there: the account is well and knows the session, and
         nobody else will be asked.
         """
-        turn.ask.forget_document()
+        way.forget_document()
         name = exchange.account.name
         self._pool.served(turn, name, facts.response_id)
         if exchange.reply and (state := exchange.reply.headers.get(STATE)):
@@ -329,76 +311,6 @@ class Relay:
         if request.converted is None:
             return None
         return self._conversations.question(turn, way.earlier)
-
-    def _course(self, turn: Turn, request: Outgoing, facts: Facts) -> Course:
-        if request.converted is None:
-            facts.hide_usage = request.hide_usage
-            return Watch(turn.wire, facts)
-        return self._translation(turn, request, request.converted, facts)
-
-    def _translation(
-        self, turn: Turn, request: Outgoing, converted: Converted, facts: Facts
-    ) -> Translation:
-        return Translation(
-            request.protocol,
-            turn.wire.name,
-            facts,
-            converted,
-            turn.record.request_id,
-            turn.ask.model,
-            int(turn.record.started_at),
-            now=time.time,
-            client_body=turn.ask.document,
-        )
-
-    async def _conclude(
-        self,
-        turn: Turn,
-        batch: Batch,
-        down: Downstream,
-        question: Question | None,
-    ) -> bool:
-        """
-        Write the ending that *batch* brought, durable first; whether it was good.
-
-        A failure that is not the client's own is raised instead.
-
-        Args:
-            question: what is to be kept of a request that no upstream will remember.
-        """
-        ending = batch.ending
-        assert ending
-        self._enter(turn, ending, passes=bool(batch.terminal))
-        # An answer that is whole already when it begins leaves in one write.
-        last = batch.data if down.state is State.WAITING else b""
-        if batch.data and not last:
-            await down.send(batch.data)
-        self._learn(turn, down.facts)
-        turn.mark_ending(ending.outcome, keepalives=down.keepalives)
-        if question:
-            response = response_in(batch.terminal)
-            await self._conversations.keep(turn, question, response)
-        await self._books.durable(turn.record)
-        await down.finish(last + batch.terminal)
-        return ending.outcome != "failed"
-
-    def _enter(self, turn: Turn, ending: Ending, *, passes: bool) -> None:
-        """
-        Enter the outcome into the record.
-
-        Args:
-            passes: the upstream's own words may reach the client.
-        """
-        if ending.outcome != "failed":
-            turn.record.ended(ending.outcome)
-            self._pool.completed(turn, turn.record.account)
-            return
-        verdict = verdict_of(StatedFailure(ending), turn.record.upstream_model)
-        if verdict.scope != "client" or verdict.strip or not passes:
-            raise StatedFailure(ending)
-        self._pool.dropped(turn, turn.record.account)
-        turn.record.ended("failed", "client", verdict.error.code)
-        turn.record.detail = verdict.error.detail
 
     async def _whole(
         self,
@@ -413,35 +325,24 @@ class Relay:
         if request.converted is None:
             ending = turn.wire.read_body(document, facts)
         else:
-            translation = self._translation(turn, request, request.converted, facts)
+            compact = turn.path == COMPACT_PATH
+            translation = translation_of(
+                turn, request, facts, body=turn.ask.document if compact else None
+            )
             document, ending = translation.body(document)
             data = orjson.dumps(document)
             question = self._question(turn, way, request)
             await self._conversations.keep(turn, question, document)
-        self._enter(turn, ending, passes=request.converted is None)
-        self._served(turn, exchange, facts)
-        self._learn(turn, facts)
-        turn.mark_ending(ending.outcome)
-        turn.record.status = 200
-        await self._books.durable(turn.record)
+        self._conclusion.enter(turn, ending, passes=request.converted is None)
+        self._served(turn, way, exchange, facts)
+        await self._conclusion.whole(turn, ending, facts)
         return Answer(exchange.headers_down(), data)
 
     async def _read_whole(self, turn: Turn, exchange: Exchange, facts: Facts) -> bool:
         """The same for a client that has left: only what it cost."""
-        _, document = await exchange.body()
+        _, document = await exchange.drain_body()
         upstream = PROTOCOLS[turn.record.upstream_protocol]
         return upstream.read_body(document, facts).outcome != "failed"
-
-    def _learn(self, turn: Turn, facts: Facts) -> None:
-        """What is known of an answer at its end: its id, its proofs, what it cost."""
-        turn.attempt.ended_at = time.time()
-        turn.record.unknown_stop = facts.unknown_stop
-        user, session = turn.user.name, turn.session.key
-        self._kept.keep(user, session, turn.record.account, facts.kept)
-        self._pool.made(turn, facts.proofs)
-        if facts.response_id:
-            turn.record.response_id = facts.response_id
-        self._books.settle(turn, facts.usage)
 
     # --- failures ---------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from multidict import CIMultiDictProxy
 
 from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
-from gateway.admission.registry import Holder
+from gateway.admission.registry import Holder, Slot
 from gateway.body import Ask
 from gateway.clients import Client
 from gateway.config import Limits, User
@@ -26,6 +26,7 @@ class Turn:
         query: the query string of the client's URL.
         session: the conversation, for affinity.
         deadline: monotonic seconds until which the request may wait for slots.
+        slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
     """
 
@@ -42,6 +43,7 @@ class Turn:
     holder: Holder
     deadline: float
     share: BodyShare
+    slot: Slot | None = None
     attempt_at: float = 0.0  # monotonic; names the attempt towards health
     received_bytes: int = 0
     longest_gap_s: float = 0.0

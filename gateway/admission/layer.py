@@ -255,6 +255,11 @@ class Layer:
         """*waiting* needs a slot that somebody may be draining."""
         self._preempt(waiting.fits)
 
+    def leaving(self, waiting: Waiting) -> int:
+        """How many slots that fit *waiting* are drained, or told to go."""
+        gates = [self.gates[name] for name in waiting.fits]
+        return sum(len(gate.draining) + gate.evicted for gate in gates)
+
     def widen(self, waiting: Waiting) -> None:
         """It waited for its session's own name long enough: now any name will do."""
         if not waiting.in_line or waiting.done.done():

@@ -268,6 +268,8 @@ class Registry:
         if allowed is None:
             layer.part(waiting)
             raise _user_removed()
+        # A drain ends for whoever waits: its slot is as good as free.
+        allowed += layer.leaving(waiting)
         if not holder.admitted and self._roll.queued[holder.user] > allowed:
             place = layer.place(waiting)
             layer.part(waiting)
