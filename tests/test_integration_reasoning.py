@@ -16,7 +16,7 @@ from tests.kit import plays, settings
 from tests.kit.answer import Answer, Tool
 from tests.kit.gateway import Gateway
 from tests.kit.reasoning import Talk, maker, refusal, seal, sealing, sent_to
-from tests.kit.scripted import ScriptedUpstream
+from tests.kit.scripted import Exchange, ScriptedUpstream
 from tests.kit.settings import Table, account
 
 native = pytest.mark.parametrize("protocol", ["responses", "messages"])
@@ -259,6 +259,41 @@ async def test_reasoning_is_left_out_twice_at_most(
     assert 400 == reply.status
     asked = [["elsewhere", "messages"], ["elsewhere", "messages"], ["messages"]]
     assert asked == sent_to(upstream)[1:]
+
+
+async def test_a_converted_tool_loop_loses_what_was_refused_at_once(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """Only Anthropic's API asks for thinking before a call: it is not turned off."""
+    rows = pair(upstream, "responses")
+    before = await sealed(serve, upstream, rows[:1])
+    one = talk(before, "messages", extra=dict(ENABLED))
+    await one.turn("m")
+    one.history += [{"role": "user", "content": "hi"}, said(USE)]
+    one.client = (await serve(accounts=rows[1:])).client()
+
+    await one.turn("m", RESULT)
+
+    asked = [["responses-first"], []]
+    assert asked == sent_to(upstream, "responses-second")
+
+
+async def test_an_account_is_removed_while_it_refuses(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    rows = pair(upstream, "responses")
+    gateway = await sealed(serve, upstream, rows)
+
+    async def play(exchange: Exchange) -> None:
+        reload(gateway, rows[1:])
+        await refusal("responses")(exchange)
+
+    upstream.next(play, account="responses-first")
+    thought = {"type": "reasoning", "summary": [], "encrypted_content": seal("gone")}
+
+    reply = await talk(gateway, "responses", history=[thought]).ask("m")
+
+    assert "invalid_encrypted_content" == reply.json["error"]["code"]
 
 
 async def test_a_client_that_leaves_keeps_reasoning_whose_maker_is_known(

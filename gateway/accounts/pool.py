@@ -285,14 +285,16 @@ class Pool:
         *account* could not read some reasoning in *document*; whether it would be sent
         another body now.
         """
+        protocol, target = turn.wire.name, self.accounts.get(account)
+        if target is None:
+            return False  # a reload has removed it meanwhile
         sent = self._readable(turn, account, document).body
-        protocol = turn.wire.name
-        if protocol == "messages" and broken_loop(sent) and not turn.thinking_off:
-            turn.thinking_off = True
-            return True
-        self._owners.refused(turn.user.name, proofs(protocol, sent), account)
-        if protocol == "messages":
+        if protocol == "messages" == target.speaks(protocol):
+            if broken_loop(sent) and not turn.thinking_off:
+                turn.thinking_off = True
+                return True
             self._verifying.add(account)
+        self._owners.refused(turn.user.name, proofs(protocol, sent), account)
         return self._readable(turn, account, sent).removed > 0
 
     def made(self, turn: Turn, found: Iterable[str]) -> None:
