@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import ClientError
+from gateway.protocols.exact import has_long_number, loads
 
 
 class Ask:
@@ -21,7 +22,7 @@ class Ask:
         data: its bytes.
     """
 
-    __slots__ = ("data", "model", "stream", "_document")
+    __slots__ = ("data", "model", "stream", "_document", "_exact")
 
     def __init__(
         self, data: bytes, document: dict[str, Any], model: str, stream: bool
@@ -30,13 +31,26 @@ class Ask:
         self.model = model
         self.stream = stream
         self._document: dict[str, Any] | None = document
+        self._exact = False
 
     @property
     def document(self) -> dict[str, Any]:
         """The parsed bytes, parsed again after they were forgotten."""
         if self._document is None:
-            self._document = parse_object(self.data)
+            read = loads if self._exact else parse_object
+            self._document = read(self.data)
         return self._document
+
+    def keep_digits(self) -> bool:
+        """
+        From now on the document has its whole numbers as they were sent, for what
+        is written again; says whether it is another one now.
+        """
+        if self._exact or not has_long_number(self.data):
+            return False
+        self._exact = True
+        self._document = loads(self.data)
+        return True
 
     def forget_document(self) -> None:
         """Keep the bytes alone; what they are parsed to is several times as large."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import orjson
-
 from gateway.accounts.pool import Pool
 from gateway.errors import ClientError
 from gateway.ledger import turns
 from gateway.ledger.turns import KeptTurns, Link, Thread
 from gateway.protocols import PROTOCOLS
+from gateway.protocols.exact import dumps
 from gateway.protocols.responses.request import with_earlier
 from gateway.protocols.sse import events, payload
 from gateway.protocols.wire import read_object, sub
@@ -78,7 +77,7 @@ class Conversations:
         document = turn.ask.document
         if turn.path != PROTOCOLS["responses"].path or document.get("store") is False:
             return None
-        return Question(earlier, orjson.dumps(_items(document)))
+        return Question(earlier, dumps(_items(document)))
 
     async def keep(
         self, turn: Turn, question: Question | None, response: Document
@@ -92,7 +91,7 @@ class Conversations:
         ident = response.get("id")
         if question is None or not isinstance(ident, str) or not ident:
             return
-        answer = orjson.dumps(response)
+        answer = dumps(response)
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
         user, account = turn.user.name, turn.record.account
         await self._kept.keep(

@@ -220,7 +220,7 @@ class Exchange:
         self._turn.mark("first_event")
         self._turn.first_output()
         self._turn.came(len(data))
-        document = read_json(data)
+        document = read_json(data, exact=self._outgoing.converted is not None)
         if not PROTOCOLS[self._outgoing.protocol].is_answer(document):
             raise no_answer(document)
         self._whole = data, document

@@ -18,7 +18,9 @@ from gateway.config import Account
 from gateway.headers import upwards
 from gateway.members import named, with_first_member, with_member
 from gateway.protocols import PROTOCOLS
+from gateway.protocols.chat.flat import is_responses, nested
 from gateway.protocols.convert import Converted, convert_request
+from gateway.protocols.exact import dumps
 from gateway.protocols.returned import Recall
 from gateway.turn import Turn
 
@@ -82,11 +84,14 @@ def write(
     if not same:
         _convert(outgoing, turn, account, document, recall)
         return outgoing
+    if protocol == "chat":
+        document = _as_chat(document, turn, account, model)
     if document is not turn.ask.document:
-        outgoing.body = orjson.dumps(document)
+        outgoing.body = dumps(document)
     if outgoing.renamed:
         outgoing.body = replace_model(outgoing.body, model)
-    if protocol == "chat" and turn.ask.stream and not _asks_for_usage(document):
+    wants = protocol == "chat" and turn.ask.stream and not _asks_for_usage(document)
+    if wants and account.options(model).stream_options:
         outgoing.hide_usage = True
         outgoing.body = ask_for_usage(outgoing.body, document)
     return outgoing
@@ -114,6 +119,24 @@ def _convert(
     outgoing.body = converted.encoded()
     outgoing.converted = converted._replace(body={})  # its bytes are enough
     turn.record.dropped = converted.dropped
+
+
+def _as_chat(
+    document: dict[str, Any], turn: Turn, account: Account, model: str
+) -> dict[str, Any]:
+    """*document* as it came, or as Chat where it has the shape of Responses."""
+    if not is_responses(document):
+        return nested(document)
+    converted = convert_request(
+        "chat",
+        "chat",
+        document,
+        model=turn.ask.model,
+        upstream_model=model,
+        options=account.options(model),
+    )
+    turn.record.dropped = converted.dropped
+    return converted.body
 
 
 def replace_model(body: bytes, model: str) -> bytes:

@@ -17,8 +17,6 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-import orjson
-
 from gateway import log, outgoing
 from gateway.accounts.choice import Choice
 from gateway.accounts.kept_reasoning import KeptReasoning
@@ -37,6 +35,7 @@ from gateway.exchange import Exchange
 from gateway.failures import Refusal, StatedFailure, has_left, verdict_of
 from gateway.outgoing import COMPACT_PATH, Outgoing
 from gateway.protocols import PROTOCOLS
+from gateway.protocols.frames import dump
 from gateway.protocols.grammar import State
 from gateway.protocols.wire import Facts
 from gateway.record import Attempt
@@ -330,7 +329,7 @@ class Relay:
                 turn, request, facts, body=turn.ask.document if compact else None
             )
             document, ending = translation.body(document)
-            data = orjson.dumps(document)
+            data = dump(document)
             question = self._question(turn, way, request)
             await self._conversations.keep(turn, question, document)
         self._conclusion.enter(turn, ending, passes=request.converted is None)

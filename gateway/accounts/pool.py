@@ -251,8 +251,17 @@ class Pool:
     def document(
         self, turn: Turn, account: str, document: dict[str, Any]
     ) -> dict[str, Any]:
-        """*document* without what *account* cannot read."""
+        """
+        *document* without what *account* cannot read. One that is written again has
+        its whole numbers as the client sent them.
+        """
+        own, spoken = document is turn.ask.document, turn.wire.name
+        converted = self.accounts[account].speaks(spoken) != spoken
+        if own and converted and turn.ask.keep_digits():
+            document = turn.ask.document
         kept = self._readable(turn, account, document)
+        if own and kept.body is not document and turn.ask.keep_digits():
+            kept = self._readable(turn, account, turn.ask.document)
         turn.left_out = ("thinking",) if kept.thinking_off else ()
         if kept.removed or kept.thinking_off:
             turn.mark(

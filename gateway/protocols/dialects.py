@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -181,6 +182,11 @@ _MODELS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _VENDORS = {"responses": "openai", "messages": "anthropic", "chat": "other"}
 
 
+KEPT = 256
+"""How many names of models, which clients choose, are remembered with their dialect."""
+
+
+@lru_cache(KEPT)
 def detected(protocol: str, base_url: str, model: str) -> str:
     """The dialect of the server at *base_url* that serves upstream *model*."""
     parts = urlsplit(base_url)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import orjson
+from gateway.protocols.exact import dumps
 
 REQUEST_TOKENS = 8
 ITEM_TOKENS = 4
@@ -101,7 +101,7 @@ def _tools_tokens(tools: Any) -> float:
 
 def _json_tokens(value: Any) -> float:
     try:
-        return text_tokens(orjson.dumps(value).decode())
+        return text_tokens(dumps(value).decode())
     except TypeError:  # nested too deeply to be written
         return 0
 

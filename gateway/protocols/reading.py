@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import orjson
 
 from gateway.errors import ClientError
+from gateway.protocols.exact import dumps, loads
 
 WHOLE_MAX = 2**53
 
@@ -39,7 +40,7 @@ def refuse(path: str, problem: str) -> NoReturn:
 def parsed(text: str) -> Any:
     """*text* as JSON; None if it is none (and for null)."""
     try:
-        return orjson.loads(text)
+        return loads(text.encode())
     except (orjson.JSONDecodeError, UnicodeError):
         return None
 
@@ -52,7 +53,7 @@ def encoded(value: Any) -> bytes:
         ClientError: it is nested deeper than can be written (about 250 levels).
     """
     try:
-        return orjson.dumps(value)
+        return dumps(value)
     except TypeError as problem:  # orjson's own error is one
         raise ClientError(
             "invalid_request", "The request is nested too deeply", detail=str(problem)

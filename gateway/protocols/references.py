@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.reading import refuse
+from gateway.protocols.reading import Unsupported
 
 Schema = dict[str, Any]
 
@@ -31,7 +31,12 @@ def resolved(root: Schema, ref: Any) -> Schema | None:
 
 
 def recursive(root: Schema) -> bool:
-    """Whether a definition of *root* is reached from inside itself."""
+    """
+    Whether a definition of *root* is reached from inside itself.
+
+    Raises:
+        Unsupported: it is too large or too deep when written out.
+    """
     return _Inliner(root).found_circle
 
 
@@ -40,7 +45,7 @@ def inlined(root: Schema) -> Schema:
     *root* without references; one inside itself becomes "anything".
 
     Raises:
-        ClientError: it is too large or too deep when written out.
+        Unsupported: it is too large or too deep when written out.
     """
     if not any(key in root for key in DEFINITIONS):
         return root
@@ -62,7 +67,7 @@ class _Inliner:
             return node
         self._left -= 1
         if self._left < 0 or depth > DEPTH_MAX:
-            refuse("schema", "is too large when its references are written out")
+            raise Unsupported("")
         ref = node.get("$ref")
         if ref is None:
             return self._inner(node, inside, depth)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gateway.protocols.reading import Unsupported, dumped, refuse
+from gateway.protocols.reading import Unsupported, dumped
 from gateway.protocols.references import (
     DEPTH_MAX,
     LISTS,
@@ -54,10 +54,10 @@ def walked(
     *schema* with *change* made to each schema inside it, the inner ones first.
 
     Raises:
-        ClientError: it is nested too deeply.
+        Unsupported: it is nested too deeply.
     """
     if depth > DEPTH_MAX:
-        refuse("schema", "is nested too deeply")
+        raise Unsupported("")
 
     def inner(value: Any) -> Any:
         if isinstance(value, dict):
@@ -104,8 +104,8 @@ def for_tool(schema: Schema, kind: str, drop: Drop) -> Schema:
     The schema of a tool's parameters for a server of *kind*.
 
     Raises:
-        Unsupported: what cannot be left out; ``path`` is below the schema.
-        ClientError: it is too deep or too large.
+        Unsupported: what cannot be left out, ``path`` is below the schema; or "": it
+            is too deep or too large.
     """
     if kind == "open":
         return schema
@@ -200,7 +200,10 @@ def is_strict(schema: Schema) -> bool:
         fine = fine and not _NOT_STRICT & node.keys()
         return node
 
-    walked(schema, look)
+    try:
+        walked(schema, look)
+    except Unsupported:
+        return False
     return fine
 
 

@@ -106,7 +106,8 @@ def fitting_schema(tool: Tool, schema: Schema, request: Request, kind: str) -> S
     try:
         return for_tool(schema, kind, drop)
     except Unsupported as problem:
-        raise Unsupported(f"{path}.{problem.path}") from None
+        inner = f".{problem.path}" if problem.path else ""
+        raise Unsupported(path + inner) from None
 
 
 def _declared(request: Request, wanted: ToolName) -> ToolName:

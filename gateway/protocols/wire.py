@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.exact import loads
 from gateway.protocols.model import Reasoning
 from gateway.protocols.overload import MAX_OPENING_CHARS
 from gateway.protocols.sse import Needle
@@ -78,10 +79,15 @@ def openai_error_body(error: GatewayError, request_id: str) -> bytes:
     return orjson.dumps({"error": {**told, "param": error.param, **error.facts}})
 
 
-def read_json(data: bytes) -> Any:
-    """*data* as JSON; None for anything else."""
+def read_json(data: bytes, *, exact: bool = False) -> Any:
+    """
+    *data* as JSON; None for anything else.
+
+    Args:
+        exact: whole numbers keep their digits, for what is written again.
+    """
     try:
-        return orjson.loads(data)
+        return loads(data) if exact else orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
 

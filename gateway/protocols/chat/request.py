@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.protocols.chat.flat import is_responses, nested
 from gateway.protocols.chat.roles import arranged
 from gateway.protocols.chat.tools import (
     read_choice,
@@ -30,7 +31,7 @@ from gateway.protocols.model import (
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.refusals import limit
-from gateway.protocols.responses.request import short_user
+from gateway.protocols.responses import request as responses
 from gateway.protocols.system import hoist
 from gateway.protocols.toolset import align
 from gateway.protocols.traits import lowered, openai_takes_sampling, takes_stop
@@ -86,11 +87,14 @@ def read_request(body: dict[str, Any]) -> Request:
         ClientError: "invalid_request" for what has the wrong shape.
         Unsupported: what no other protocol can do.
     """
-    node = Node(body)
+    if is_responses(body):
+        return responses.read_request(body)
+    node = Node(nested(body))
     _refuse_forms(node)
     request = Request(node.text("model"))
     request.paths = {
         "items": "messages",
+        "parallel": "parallel_tool_calls",
         "thinking": "reasoning_effort",
         "effort": "reasoning_effort",
         "cache_key": "prompt_cache_key",
@@ -301,7 +305,7 @@ def _write_names(body: dict[str, Any], request: Request, options: Options) -> No
         request.drop(request.path("user"))
     elif request.user:
         short = field == "safety_identifier"
-        body[field] = short_user(request.user) if short else request.user
+        body[field] = responses.short_user(request.user) if short else request.user
     for name, key in (
         ("cache_key", "prompt_cache_key"),
         ("service_tier", "service_tier"),

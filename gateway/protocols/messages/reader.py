@@ -10,6 +10,7 @@ Source: the Anthropic API reference (streaming messages).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import orjson
@@ -32,6 +33,7 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
+from gateway.protocols.exact import has_long_number, loads
 from gateway.protocols.failure_forms import may_be_failure
 from gateway.protocols.frames import dump, parse, string
 from gateway.protocols.messages.wire import read_usage
@@ -94,6 +96,9 @@ class Reader:
         if self._over:
             return []
         kind = data.get("type")
+        if kind == "content_block_start" and has_long_number(frame):
+            with suppress(orjson.JSONDecodeError):
+                data = loads(payload(frame))  # may bear the whole input of a call
         read = _READ.get(kind) if isinstance(kind, str) else None
         if read is not None:
             return read(self, data)

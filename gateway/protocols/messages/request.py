@@ -100,6 +100,7 @@ def read_request(body: dict[str, Any]) -> Request:
     request = Request(node.text("model"))
     request.paths = {
         "items": "messages",
+        "parallel": "tool_choice.disable_parallel_tool_use",
         "parameters": "input_schema",
         "stop": "stop_sequences",
         "user": "metadata.user_id",

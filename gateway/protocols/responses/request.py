@@ -109,6 +109,7 @@ def read_request(body: dict[str, Any]) -> Request:
     request = Request(node.text("model"))
     request.paths = {
         "items": "input",
+        "parallel": "parallel_tool_calls",
         "cache": "input[].content[].prompt_cache_breakpoint",
     }
     if node.has("instructions"):
