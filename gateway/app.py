@@ -13,6 +13,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import getproxies_environment
 
 from aiohttp import hdrs, web
 
@@ -37,6 +38,7 @@ from gateway.ledger.turns import KeptTurns
 from gateway.metrics import Metrics
 from gateway.paths import protocol_of
 from gateway.plain_answers import PlainAnswers
+from gateway.redaction import secrets_of
 from gateway.relay import Relay
 from gateway.side import SideHandlers
 from gateway.status import StatusHandlers
@@ -146,6 +148,7 @@ class House:
 
     def reload(self, config: Config) -> None:
         """Take up users, limits and accounts of *config*; nobody is dropped."""
+        know_secrets(config)
         old, self._config = self._config, config
         for user in old.user:
             if user.name not in {fresh.name for fresh in config.user}:
@@ -204,6 +207,11 @@ class House:
             kept = windows
 
 
+def know_secrets(config: Config) -> None:
+    """From now on nothing that *config* or the environment's proxies hide is logged."""
+    log.keep_secret(secrets_of(config, getproxies_environment().values()))
+
+
 def _no_price(account: str, model: str) -> None:
     log.get().warning("price.unknown", account=account, model=model)
 
@@ -223,6 +231,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     Raises:
         LedgerError: the ledger cannot be used.
     """
+    know_secrets(config)
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
     house = House(config, ledger)
     house.pool.load(await house.state.accounts())

@@ -15,7 +15,7 @@ from gateway.accounts.pool import Pool
 from gateway.books import Books
 from gateway.conversation import Conversations, Question, response_in
 from gateway.downstream import Downstream
-from gateway.failures import StatedFailure, verdict_of
+from gateway.failures import StatedFailure, verdict_of, words_of
 from gateway.protocols.grammar import Batch, State
 from gateway.protocols.wire import Ending, Facts
 from gateway.turn import Turn
@@ -66,7 +66,7 @@ class Conclusion:
             await self._conversations.keep(turn, question, response)
         turn.record.status = 200
         await self._books.durable(turn.record)
-        await down.finish(last + batch.terminal)
+        await down.finish(last + words_of(batch.terminal, ending))
         return ending.outcome != "failed"
 
     async def whole(self, turn: Turn, ending: Ending, facts: Facts) -> None:
@@ -90,7 +90,7 @@ class Conclusion:
             turn.record.ended(ending.outcome)
             self._pool.completed(turn, turn.record.account)
             return
-        verdict = verdict_of(StatedFailure(ending), turn.record.upstream_model)
+        verdict = verdict_of(StatedFailure(ending), turn, quotes=False)
         if verdict.scope != "client" or verdict.strip or not passes:
             raise StatedFailure(ending)
         self._pool.dropped(turn, turn.record.account)

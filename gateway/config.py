@@ -48,6 +48,7 @@ class UpstreamLimits:
     max_switches: int = 3
     client_gone_drain_s: float = 60.0
     sticky_wait_s: float = 3.0
+    quote_errors: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ class GatewayError(Exception):
     origin = "gateway"
     spoken = ""  # the code that clients branch on, where it is not ours
     final = False  # trying again is pointless
+    quote = ""  # the upstream's own words, redacted, where a client may read them
 
     def __init__(
         self,
@@ -177,6 +178,8 @@ class GatewayError(Exception):
         text = self.message
         if wait is not None:
             text = f"{text}, please try again in {wait}s"
+        if self.quote:
+            text = f'{text}: "{self.quote}"'
         return f"{text} (request id: {request_id})"
 
 
@@ -228,6 +231,7 @@ class UpstreamError(GatewayError):
     """
 
     origin = "upstream"
+    words = ""  # the upstream's, as they came: nothing for a client
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from gateway import log
 from gateway.config import Account, UpstreamLimits
 from gateway.course import Course
 from gateway.downstream import Downstream
@@ -245,7 +246,8 @@ class Exchange:
         )
         self.reply = reply
         outgoing.forget()
-        turn.record.upstream_request_id = upstream_request_id(reply.headers)
+        ident = log.clean_id(upstream_request_id(reply.headers))
+        turn.record.upstream_request_id = ident
         turn.attempt.status = reply.status
         turn.mark("head", status=reply.status)
         if reply.status != 200:

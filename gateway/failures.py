@@ -15,12 +15,15 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from gateway import log
 from gateway.accounts.verdict import Verdict, judge_event, judge_status, judge_transport
-from gateway.errors import ClientError, UpstreamError
+from gateway.errors import ClientError, PassedOn, UpstreamError
 from gateway.patience import Patience
 from gateway.protocols.failure_forms import failure_in
+from gateway.protocols.failure_table import WORDS
 from gateway.protocols.wire import Ending
 from gateway.transport.reply import Reply
+from gateway.turn import Turn
 
 REFUSAL_BODY_S = 3.0  # how long the body of a refusal may take
 MAX_REFUSAL_BYTES = 1024 * 1024  # of it; also the most that is passed on to a client
@@ -69,14 +72,49 @@ def no_answer(value: object) -> StatedFailure | UpstreamError:
     return StatedFailure(Ending("failed", UpstreamError("upstream_failed"), failure))
 
 
-def verdict_of(failure: Failure, model: str, *, same_protocol: bool = True) -> Verdict:
+def verdict_of(failure: Failure, turn: Turn, *, quotes: bool) -> Verdict:
+    """Whose fault *failure* of an attempt for *turn* is; see ``redacted_verdict``."""
+    record = turn.record
+    return redacted_verdict(
+        failure,
+        record.upstream_model,
+        turn.ask.data,
+        same_protocol=record.upstream_protocol == turn.wire.name,
+        quotes=quotes,
+    )
+
+
+def redacted_verdict(
+    failure: Failure,
+    model: str,
+    own: bytes,
+    *,
+    same_protocol: bool = True,
+    quotes: bool = False,
+) -> Verdict:
     """
-    Whose fault *failure* is.
+    Whose fault *failure* is. Here an upstream's words enter the gateway: what the
+    verdict's error says is redacted.
 
     Args:
         model: the name that was sent upstream.
+        own: the client's body, which an upstream may have quoted.
         same_protocol: the client can be given the upstream's own body.
+        quotes: the client may read a part of the upstream's words.
     """
+    verdict = _judged(failure, model, same_protocol)
+    redaction, error = log.redaction(), verdict.error
+    error.detail = redaction.detail(error.detail, own, {model, *WORDS})
+    if isinstance(error, PassedOn):
+        error.message = redaction.clean(error.message)
+        error.type, error.spoken = map(redaction.clean_id, (error.type, error.spoken))
+        error.raw = redaction.clean_bytes(error.raw)
+    if isinstance(error, UpstreamError) and quotes:
+        error.quote = redaction.quote(error.words)
+    return verdict
+
+
+def _judged(failure: Failure, model: str, same_protocol: bool) -> Verdict:
     if isinstance(failure, Refusal):
         return judge_status(
             failure.status,
@@ -93,6 +131,13 @@ def verdict_of(failure: Failure, model: str, *, same_protocol: bool = True) -> V
         return judge_event(ending.failure, time.time(), model)
     assert isinstance(ending.error, UpstreamError)
     return judge_transport(ending.error)
+
+
+def words_of(data: bytes, ending: Ending) -> bytes:
+    """*data* of an upstream as its client gets it: a failure may quote secrets."""
+    if ending.outcome != "failed":
+        return data
+    return log.redaction().clean_bytes(data)
 
 
 def has_left(error: BaseException) -> bool:

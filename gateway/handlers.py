@@ -30,7 +30,13 @@ from gateway.clients import Client
 from gateway.config import Config
 from gateway.cors import Origins
 from gateway.downstream import Downstream
-from gateway.errors import ClientError, GatewayError, Overloaded, PassedOn
+from gateway.errors import (
+    ClientError,
+    GatewayError,
+    Overloaded,
+    PassedOn,
+    UpstreamError,
+)
 from gateway.framed import send_whole
 from gateway.intake import Intake
 from gateway.ledger.ledger import Ledger
@@ -145,7 +151,8 @@ class Handlers:
                 visit.task.uncancel()
                 return await self._failed(visit.stop, visit)
             except Exception as error:
-                self._log.exception("request.crashed")
+                own = visit.turn.ask.data if visit.turn else b""
+                self._log.error("request.crashed", exc_info=error, own_words=own)
                 crash = GatewayError("internal_error", detail=repr(error))
                 return await self._failed(crash, visit)
             finally:
@@ -300,9 +307,9 @@ class Handlers:
             if slot:
                 self._registry.arrived(holder)
         ask = body.parse(data)
-        record.model, record.stream = ask.model, ask.stream
+        record.model, record.stream = log.clean_id(ask.model), ask.stream
         session = session_of(request.headers, ask.document, user.name)
-        record.session = session.value
+        record.session = log.clean_id(session.value)
         assert visit.share
         return Turn(  # named, its arguments would cost as much as all the rest of it
             ask,
@@ -372,7 +379,7 @@ class Handlers:
             return down.response if down else web.Response(status=error.status)
         refused = not record.attempts and error.origin != "upstream"
         record.ended("refused" if refused else "failed", error.origin, error.code)
-        record.detail = error.detail
+        record.detail = _detail(error, visit)
         _note_end_of_wait(record)
         if down is None or not down.opened:
             answer = refusal(error, visit.wire, record)
@@ -386,13 +393,20 @@ class Handlers:
             response_id=record.response_id,
             error_code=error.code,
             origin=error.origin,
-            detail=error.detail,
+            detail=record.detail,
         )
         if visit.turn:
             visit.turn.mark_ending("failed", keepalives=down.keepalives)
         with suppress(ClientError):  # it left before it could be told
             await down.fail(error)
         return down.response
+
+
+def _detail(error: GatewayError, visit: Visit) -> str:
+    """What log and ledger say of *error*; an upstream's words are redacted already."""
+    if isinstance(error, UpstreamError | PassedOn):
+        return error.detail
+    return log.detail(error.detail, visit.turn.ask.data if visit.turn else b"")
 
 
 def _note_wait(record: Record, place: Place) -> None:

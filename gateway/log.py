@@ -152,6 +152,11 @@ def redaction() -> Redaction:
     return _redaction
 
 
+def clean_id(text: str) -> str:
+    """*text*, an id or name that somebody else gave, without secrets."""
+    return _redaction.clean_id(text) if text else ""
+
+
 def detail(text: str, own: bytes = b"", keep: Collection[str] = ()) -> str:
     """*text*, foreign words, as log and ledger may hold it; see ``Redaction``."""
     return _redaction.detail(text, own, keep) if text else ""
@@ -264,8 +269,12 @@ def _add_traceback(logger: Any, method: str, event: EventDict) -> EventDict:
 def _redact(logger: Any, method: str, event: EventDict) -> EventDict:
     if event["event"] == _SHOWS_A_KEY:
         return event
+    if event["event"] == "request.finished":  # redacted where it entered the record
+        return {key: _shortened(value) for key, value in event.items()}
     for key, value in event.items():
-        if key not in _OWN:
+        if key == "detail" and isinstance(value, str):
+            event[key] = detail(value)
+        elif key not in _OWN:
             event[key] = _cleaned(value, _MAX_EXCEPTION if key == "exception" else 0)
     return event
 

@@ -72,7 +72,7 @@ class PlainAnswers:
         record.response_id = response_id_of(record.request_id)
         record.mark(record.received, "received", path=path)
         record.ended("refused", error.origin, error.code)
-        record.detail = error.detail
+        record.detail = log.detail(error.detail)
         answer = refusal(error, wire, record)
         log.bind(record.request_id)
         if head.path:

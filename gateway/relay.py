@@ -32,7 +32,7 @@ from gateway.downstream import Downstream
 from gateway.drains import Drains, Reading
 from gateway.errors import GatewayError, UpstreamError
 from gateway.exchange import Exchange
-from gateway.failures import Refusal, StatedFailure, has_left, verdict_of
+from gateway.failures import Refusal, StatedFailure, has_left, verdict_of, words_of
 from gateway.outgoing import COMPACT_PATH, Outgoing
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.frames import dump
@@ -98,11 +98,7 @@ class Relay:
             try:
                 return await self._attempt(turn, way, account, slot, down)
             except (Refusal, StatedFailure, UpstreamError) as failure:
-                verdict = verdict_of(
-                    failure,
-                    turn.record.upstream_model,
-                    same_protocol=turn.record.upstream_protocol == turn.wire.name,
-                )
+                verdict = verdict_of(failure, turn, quotes=self._limits.quote_errors)
                 failure.__traceback__ = None  # its frames hold it, and the request
             except BaseException:
                 self._pool.dropped(turn, account.name)  # it says nothing of the account
@@ -284,7 +280,7 @@ class Relay:
         record = turn.record
         record.account = account.name
         record.upstream_protocol = protocol
-        record.upstream_model = account.upstream_model(turn.ask.model)
+        record.upstream_model = log.clean_id(account.upstream_model(turn.ask.model))
         record.upstream_request_id = ""
         number = len(record.attempts) + 1
         record.attempts.append(Attempt(number, account.name, time.time()))
@@ -335,7 +331,7 @@ class Relay:
         self._conclusion.enter(turn, ending, passes=request.converted is None)
         self._served(turn, way, exchange, facts)
         await self._conclusion.whole(turn, ending, facts)
-        return Answer(exchange.headers_down(), data)
+        return Answer(exchange.headers_down(), words_of(data, ending))
 
     async def _read_whole(self, turn: Turn, exchange: Exchange, facts: Facts) -> bool:
         """The same for a client that has left: only what it cost."""

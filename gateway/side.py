@@ -13,14 +13,14 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway import outgoing
+from gateway import log, outgoing
 from gateway.accounts.choice import serves
 from gateway.accounts.pool import Pool
-from gateway.accounts.verdict import judge_status, judge_transport
 from gateway.answer_headers import id_headers
 from gateway.config import Account
 from gateway.conversation import Conversations
-from gateway.errors import ClientError, GatewayError, UpstreamError
+from gateway.errors import ClientError, UpstreamError
+from gateway.failures import Refusal, redacted_verdict
 from gateway.handlers import Handlers, Visit
 from gateway.headers import downwards, upstream_request_id, upwards
 from gateway.ledger.turns import Thread
@@ -212,19 +212,18 @@ class SideHandlers:
         except TimeoutError:
             raise UpstreamError("upstream_timeout") from None
         except UpstreamError as error:
-            raise judge_transport(error).error from None
+            raise redacted_verdict(error, "", data).error from None
         finally:
             if reply:
                 reply.close()
-        record.upstream_request_id = upstream_request_id(reply.headers)
+        ident = log.clean_id(upstream_request_id(reply.headers))
+        record.upstream_request_id = ident
         if reply.status >= 300:
-            raise self._refused(reply, answer)
+            refusal = Refusal(reply.status, reply.headers, answer)
+            raise redacted_verdict(refusal, "", data).error
         record.ended("ok")
         passed = downwards(reply.headers, same_protocol=True, renamed=False)
         return _answer(visit, reply.status, answer, passed)
-
-    def _refused(self, reply: Reply, answer: bytes) -> GatewayError:
-        return judge_status(reply.status, reply.headers, answer, time.time()).error
 
 
 def _ident(visit: Visit) -> str:

@@ -243,6 +243,8 @@ class _Case(NamedTuple):
             retry_after_s=until_s,
             upstream_status=self.status,
         )
+        if not self._is_the_operators(row):
+            error.words = told.message
         return Verdict(
             self._scope(row),
             error,
@@ -297,10 +299,18 @@ class _Case(NamedTuple):
             return "model"
         return "account"
 
+    def _is_the_operators(self, row: Row) -> bool:
+        """Whether it is about the account itself: its key, its money, its rights."""
+        return (
+            row.reason in ("refused", "quota")
+            or row.code in ("upstream_refused", "upstream_quota")
+            or self.status in (401, 402, 403, 407)
+        )
+
     def _detail(self) -> str:
         told = self.told
         said = told.code or told.type or "no code"
-        return f"{self.status or 'in stream'} {said}: {told.message[:200]}"
+        return f"{self.status or 'in stream'} {said}: {told.message}"
 
 
 def _json(body: bytes) -> Any:

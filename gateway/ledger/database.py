@@ -81,7 +81,8 @@ def resolve(url: str, base: Path) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise LedgerError(f"ledger.url: {url!r} is not a database URL") from None
+        # It may hold a password.
+        raise LedgerError("ledger.url: it is not a database URL") from None
     kind = parsed.drivername.partition("+")[0]
     if kind in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
@@ -261,11 +262,16 @@ class Database:
     def _writing_engine(self) -> Engine:
         if not self.sqlite:
             return create_engine(
-                self.url, pool_size=1, paramstyle="format", connect_args=POSTGRESQL
+                self.url,
+                pool_size=1,
+                paramstyle="format",
+                connect_args=POSTGRESQL,
+                hide_parameters=True,
             )
         engine = create_engine(
             self.url,
             pool_size=1,
+            hide_parameters=True,  # errors are logged; rows hold prompts
             connect_args={
                 "timeout": BUSY_TIMEOUT_S,
                 "cached_statements": STATEMENTS,
@@ -278,10 +284,17 @@ class Database:
     def _reading_engine(self) -> Engine:
         if not self.sqlite:
             return create_engine(
-                self.url, pool_size=2, pool_pre_ping=True, connect_args=POSTGRESQL
+                self.url,
+                pool_size=2,
+                pool_pre_ping=True,
+                connect_args=POSTGRESQL,
+                hide_parameters=True,
             ).execution_options(postgresql_readonly=True)
         return create_engine(
-            "sqlite://", creator=self._connect_read_only, poolclass=NullPool
+            "sqlite://",
+            creator=self._connect_read_only,
+            poolclass=NullPool,
+            hide_parameters=True,
         )
 
     def _connect_read_only(self) -> sqlite3.Connection:

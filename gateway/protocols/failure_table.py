@@ -290,6 +290,7 @@ def _by_word(table: dict[Kind, tuple[str, ...]]) -> dict[str, Kind]:
 
 _STRONG = _by_word(STRONG)
 _WEAK = _by_word(WEAK)
+WORDS = frozenset((*_STRONG, *_WEAK))
 _TEXTS = tuple((kind, re.compile(_PREFIX + text, re.I | re.S)) for kind, text in TEXTS)
 
 
