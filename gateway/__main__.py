@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 
 from gateway import __version__, log, log_routes, systemd
 from gateway.auth import key_sha256, new_key
-from gateway.config import Account, Config, User
-from gateway.config_file import ConfigError, is_loopback
-from gateway.load import default_path, load
+from gateway.config import Account
+from gateway.config_file import ConfigError
+from gateway.load import Served, default_path, load_served
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,15 +113,13 @@ def _serve(args: argparse.Namespace) -> int:
     log_routes.take_over()
     try:
         passed = systemd.passed_sockets()
-        config = load(path)
-        log.set_up(config.server.log_level, config.server.log_format)
-        addresses = [sock.address for sock in passed] or list(config.server.listen)
-        config, key = _with_user(config, addresses)
+        served = load_served(path, passed=[sock.address for sock in passed])
     except (ConfigError, ValueError) as error:
         mistakes = getattr(error, "mistakes", None) or [str(error)]
         log.get().error("config.rejected", path=str(path), mistakes=mistakes)
         return 2
-    return _run(path, config, passed, key)
+    log.set_up(served.config.server.log_level, served.config.server.log_format)
+    return _run(path, served, passed)
 
 
 def _occupy_standard_files() -> None:
@@ -137,12 +134,12 @@ def _occupy_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _run(path: Path, config: Config, passed: list[systemd.Passed], key: str) -> int:
+def _run(path: Path, served: Served, passed: list[systemd.Passed]) -> int:
     # Not above: `check` and `key new` shall not wait for what only a daemon needs.
     from gateway.ledger.database import LedgerError
     from gateway.server import Server, StartError
 
-    server = Server(path, config, passed, key)
+    server = Server(path, served, passed)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(server.run())
@@ -160,38 +157,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _with_user(config: Config, addresses: Sequence[str]) -> tuple[Config, str]:
-    """
-    Without users, one with a throwaway key that nobody but this machine can use.
-
-    Raises:
-        ConfigError: others could reach it.
-    """
-    if config.user:
-        return config, ""
-    if not all(map(is_loopback, addresses)):
-        raise ConfigError(
-            [
-                "user: at least one [[user]] is needed, since server.listen can be "
-                "reached from other machines (see: gateway key new)"
-            ]
-        )
-    key = new_key()
-    user = User("trial", (key_sha256(key),))
-    return dataclasses.replace(config, user=(user,)), key
-
-
 def _check(args: argparse.Namespace) -> int:
     path = _path(args)
     try:
-        config = load(path)
-        _with_user(config, config.server.listen)
+        served = load_served(path)
     except ConfigError as error:
         print(*error.mistakes, sep="\n")
         return 2
-    print(
-        f"{path}: fine, {len(config.user)} users, {len(config.account)} accounts",
-    )
+    config = served.config
+    users = 0 if served.key else len(config.user)
+    print(f"{path}: fine, {users} users, {len(config.account)} accounts")
     for account in config.account:
         if not account.embedded:
             print(f"  {account.name}: {_dialects(account)}")

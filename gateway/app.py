@@ -7,7 +7,8 @@ Nothing is looked up later: who needs something is given it here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
@@ -24,7 +25,7 @@ from gateway.admission.registry import Registry
 from gateway.allowance import Allowance
 from gateway.auth import Keys
 from gateway.books import Books
-from gateway.config import Config
+from gateway.config import Account, Config, User
 from gateway.content_coding import Turns
 from gateway.conversation import Conversations
 from gateway.drains import Drains
@@ -84,16 +85,17 @@ class House:
         ledger.observe = self.metrics.commit_waited
         turns = Turns()
         self.transport = RoutedTransport(turns)
-        upstream = Upstream(self.transport, config.upstream)
+        self.upstream = Upstream(self.transport, config.upstream)
         self.allowance = Allowance(config.user)
         sinks = [self.metrics.add, self.allowance.add]
-        self.books = Books(self.pool, ledger, self.maybe_prices, sinks)
+        self.books = Books(ledger, self.maybe_prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
-        conversations = Conversations(KeptTurns(ledger), self.pool)
-        relay = Relay(
+        self.kept_turns = KeptTurns(ledger)
+        conversations = Conversations(self.kept_turns, self.pool)
+        self.relay = Relay(
             self.pool,
             self.registry,
-            upstream,
+            self.upstream,
             self.books,
             self.drains,
             conversations,
@@ -101,9 +103,9 @@ class House:
         )
         self.handlers = Handlers(
             config,
-            Keys(config.user),
+            Keys(config.user, config.limits),
             self.registry,
-            relay,
+            self.relay,
             self.books,
             ledger,
             self.pool,
@@ -111,7 +113,7 @@ class House:
             Intake(turns),
         )
         self.plain = PlainAnswers(config, self.books)
-        self.side = SideHandlers(self.handlers, self.pool, upstream, conversations)
+        self.side = SideHandlers(self.handlers, self.pool, self.upstream, conversations)
         self.status = StatusHandlers(
             self.handlers, self.pool, ledger, self.metrics, config.server.metrics_token
         )
@@ -147,20 +149,29 @@ class House:
     # --- live changes -----------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
-        """Take up users, limits and accounts of *config*; nobody is dropped."""
+        """
+        Take up *config*; nobody is dropped. What runs goes on as it began, and those
+        who wait for an account choose anew.
+        """
         know_secrets(config)
         old, self._config = self._config, config
-        for user in old.user:
-            if user.name not in {fresh.name for fresh in config.user}:
-                self.registry.remove_user(user.name)
-        for account in old.account:
-            if account.name not in {fresh.name for fresh in config.account}:
-                self.registry.remove_account(account.name)
         self._set_limits(config)
         self.pool.replace(config.account)
         self.allowance.replace(config.user)
-        self.handlers.replace(config, Keys(config.user))
+        self.handlers.replace(config, Keys(config.user, config.limits))
         self.plain.replace(config)
+        self.relay.replace(config.upstream)
+        self.upstream.replace(config.upstream)
+        self.drains.limit_s = config.upstream.client_gone_drain_s
+        self.ledger.replace(config.ledger)
+        self.kept_turns.replace(config.ledger)
+        self.status.replace(config.server.metrics_token)
+        for name in _names(old.user) - _names(config.user):
+            self.registry.remove_user(name)
+        for name in _names(old.account) - _names(config.account):
+            self.registry.remove_account(name)
+        if _unlimited(old.account) != _unlimited(config.account):
+            self.registry.choose_anew()
 
     def _set_limits(self, config: Config) -> None:
         for user in config.user:
@@ -176,9 +187,14 @@ class House:
         """Requests that are being served."""
         return self.handlers.serving
 
-    def drain(self) -> None:
-        """Take nothing new; who waits for a slot is told so."""
-        self.handlers.drain()
+    def drain(self, when_done: Callable[[], None] = lambda: None) -> None:
+        """
+        Take nothing new; who waits for a slot is told so.
+
+        Args:
+            when_done: called when the last request has been served.
+        """
+        self.handlers.drain(when_done)
 
     async def end_open(self) -> None:
         """Give what is still open its protocol's ending."""
@@ -186,8 +202,7 @@ class House:
         self.handlers.end_open()
         with suppress(TimeoutError):
             async with asyncio.timeout(END_WAIT_S):
-                while self.handlers.serving:
-                    await asyncio.sleep(0.01)
+                await self.handlers.finished()
         self.handlers.abort_open()
         await self.drains.stop()
 
@@ -210,6 +225,15 @@ class House:
 def know_secrets(config: Config) -> None:
     """From now on nothing that *config* or the environment's proxies hide is logged."""
     log.keep_secret(secrets_of(config, getproxies_environment().values()))
+
+
+def _names(some: Iterable[User | Account]) -> set[str]:
+    return {one.name for one in some}
+
+
+def _unlimited(accounts: Iterable[Account]) -> list[Account]:
+    """*accounts* without what does not matter to the choice of one."""
+    return [dataclasses.replace(one, max_concurrent=0) for one in accounts]
 
 
 def _no_price(account: str, model: str) -> None:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gateway.config import User
+from gateway.config import Limits, User
 from gateway.errors import ClientError
 
 KEY_PARAMETERS = frozenset(
@@ -21,18 +21,19 @@ KEY_PARAMETERS = frozenset(
 
 
 class Identity(NamedTuple):
-    """Who asks: the user, and the first 8 hex digits of the key's hash."""
+    """Who asks: the user, the first 8 hex digits of the key's hash, the limits."""
 
     user: User
     key: str
+    limits: Limits
 
 
 class Keys:
     """All keys of all users."""
 
-    def __init__(self, users: Iterable[User]) -> None:
+    def __init__(self, users: Iterable[User], default: Limits) -> None:
         self._known = {
-            digest: Identity(user, digest[:8])
+            digest: Identity(user, digest[:8], user.limits(default))
             for user in users
             for digest in user.key_sha256
         }

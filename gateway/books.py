@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gateway import log
-from gateway.accounts.pool import Pool
 from gateway.protocols.estimate import estimate_tokens
 from gateway.record import Record
 from gateway.turn import Turn
@@ -46,12 +45,10 @@ class Books:
 
     def __init__(
         self,
-        pool: Pool,
         ledger: Ledger,
         prices: Callable[[], Prices | None],
         sinks: Sequence[Callable[[Record], None]],
     ) -> None:
-        self._pool = pool
         self._ledger = ledger
         self._prices = prices
         self._sinks = sinks
@@ -92,7 +89,8 @@ class Books:
             if not turn.received_bytes:
                 return
             _estimate(turn, usage)
-        account, prices = self._pool.accounts.get(record.account), self._prices()
+        # a reload may have removed the account meanwhile
+        account, prices = turn.account, self._prices()
         if account and prices:
             record.cost_usd = prices.cost_usd(
                 account, record.upstream_model, usage, record.started_at

@@ -25,19 +25,19 @@ Reading = Callable[[], Coroutine[Any, Any, bool]]
 
 class Drains:
     """
-    Args:
+    Attributes:
         limit_s: how long one may last; 0 = none at all.
     """
 
     def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def open(self) -> bool:
         """Whether one more may be adopted."""
-        return not self._closed and 0 < self._limit_s and len(self._tasks) < MAX_DRAINS
+        return not self._closed and 0 < self.limit_s and len(self._tasks) < MAX_DRAINS
 
     def adopt(
         self,
@@ -72,7 +72,7 @@ class Drains:
 
     async def _drain(self, exchange: Exchange, read: Reading, how: list[str]) -> None:
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(self.limit_s):
                 how[0] = "whole" if await read() else "failed"
         except (UpstreamError, Refusal, StatedFailure):
             how[0] = "failed"

@@ -34,6 +34,9 @@ CODES: dict[str, Fault] = {
         401, "authentication_error", "No API key: send it as a bearer token"
     ),
     "unknown_key": Fault(401, "authentication_error", "This API key is not known"),
+    "user_removed": Fault(
+        401, "authentication_error", "The user of this API key has been removed"
+    ),
     "invalid_request": Fault(400, "invalid_request_error", "The request is not valid"),
     "unsupported_parameter": Fault(
         400, "invalid_request_error", "A parameter is not supported"

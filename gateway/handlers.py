@@ -112,11 +112,13 @@ class Handlers:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.draining = False
-        self._drained_at = 0.0  # monotonic: when the daemon is gone at the latest
+        self._draining_since = 0.0  # monotonic
         self._rooms = BodyRooms()
         self.replace(config, keys)
         self._intake = intake
         self._visits: set[Visit] = set()
+        self._all_served = asyncio.Event()
+        self._when_drained: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._pool = pool
         self._allowance = allowance
@@ -157,6 +159,9 @@ class Handlers:
                 return await self._failed(crash, visit)
             finally:
                 self._visits.discard(visit)
+                if self.draining and not self._visits:
+                    self._all_served.set()
+                    self._when_drained()
                 if visit.down:
                     visit.down.stop_pinging()
                 if visit.share:
@@ -222,19 +227,26 @@ class Handlers:
         """Take up a changed config."""
         self.config, self._keys = config, keys
         self._origins = Origins(config.server.allow_origins)
-        self._limits = {user.name: user.limits(config.limits) for user in config.user}
-        for name, limits in self._limits.items():
-            self._rooms.resize(name, limits.max_waiting_bytes)
+        for user in config.user:
+            room_bytes = user.limits(config.limits).max_waiting_bytes
+            self._rooms.resize(user.name, room_bytes)
 
     @property
     def serving(self) -> int:
         """How many requests are being served."""
         return len(self._visits)
 
-    def drain(self) -> None:
+    async def finished(self) -> None:
+        """Return when a drain has served everybody."""
+        while self._visits:
+            self._all_served.clear()
+            await self._all_served.wait()
+
+    def drain(self, when_done: Callable[[], None] = lambda: None) -> None:
         """Take nothing new, and send away who waits for a slot."""
         self.draining = True
-        self._drained_at = time.monotonic() + self.config.server.drain_timeout_s
+        self._when_drained = when_done
+        self._draining_since = time.monotonic()
         for visit in list(self._visits):
             waits = visit.turn and visit.turn.holder.state.startswith("queued")
             if waits or visit.arriving:
@@ -242,7 +254,10 @@ class Handlers:
 
     def _draining(self) -> Overloaded:
         """The refusal while streams finish; the next daemon comes after this one."""
-        return Overloaded("draining", retry_after_s=self._drained_at - time.monotonic())
+        left_s = self.config.server.drain_timeout_s - (
+            time.monotonic() - self._draining_since
+        )
+        return Overloaded("draining", retry_after_s=left_s)
 
     def end_open(self) -> None:
         """End what is still being served."""
@@ -286,7 +301,7 @@ class Handlers:
             slot: it is to run in a slot of its user, and may have to wait for it.
         """
         request, record = visit.request, visit.record
-        identity = self.identify(request, record)
+        identity, keys = self.identify(request, record), self._keys
         query = ""
         if "?" in request.raw_path:
             query = request.rel_url.raw_query_string
@@ -295,20 +310,21 @@ class Handlers:
             raise self._draining()
         if not self._ledger.healthy:
             raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
-        user = identity.user
-        limits = self._limits[user.name]
-        holder = Holder(record.request_id, user.name)
-        holder.on_wait = partial(_note_wait, record)
+        holder = _holder(record)
         if slot:
             self._registry.arrive(holder)
         try:
-            data = await self.body(visit, user.name)
+            data = await self.body(visit, identity)
         finally:
             if slot:
                 self._registry.arrived(holder)
+        if self._keys is not keys:  # a reload came while the body arrived
+            identity = self.identify(request, record)
+            if holder.user != record.user:  # the key is another's now
+                holder = _holder(record)
         ask = body.parse(data)
         record.model, record.stream = log.clean_id(ask.model), ask.stream
-        session = session_of(request.headers, ask.document, user.name)
+        session = session_of(request.headers, ask.document, record.user)
         record.session = log.clean_id(session.value)
         assert visit.share
         return Turn(  # named, its arguments would cost as much as all the rest of it
@@ -318,19 +334,19 @@ class Handlers:
             path,
             query,
             request.headers,
-            user,
-            limits,
+            identity.user,
+            identity.limits,
             visit.client,
             session,
             holder,
-            record.arrived + limits.queue_timeout_s,
+            record.arrived + identity.limits.queue_timeout_s,
             visit.share,
         )
 
-    async def body(self, visit: Visit, user: str) -> bytes:
-        """The body of the request of *visit*, which takes up room of *user*."""
-        limit_bytes = self._limits[user].max_waiting_bytes
-        share = visit.share = self._rooms.enter(user, limit_bytes)
+    async def body(self, visit: Visit, identity: Identity) -> bytes:
+        """The body of the request of *visit*, which takes up room of its user."""
+        limit_bytes = identity.limits.max_waiting_bytes
+        share = visit.share = self._rooms.enter(identity.user.name, limit_bytes)
         visit.arriving = True
         try:
             data = await self._intake.read(
@@ -407,6 +423,12 @@ def _detail(error: GatewayError, visit: Visit) -> str:
     if isinstance(error, UpstreamError | PassedOn):
         return error.detail
     return log.detail(error.detail, visit.turn.ask.data if visit.turn else b"")
+
+
+def _holder(record: Record) -> Holder:
+    holder = Holder(record.request_id, record.user)
+    holder.on_wait = partial(_note_wait, record)
+    return holder
 
 
 def _note_wait(record: Record, place: Place) -> None:

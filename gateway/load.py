@@ -1,12 +1,21 @@
-"""Read the config file and its secrets from the disk and the environment."""
+"""
+Read the config file and its secrets from the disk and the environment.
+
+``load_served`` holds the rules that a config must obey to be served. ``gateway check``,
+the start and every reload go through it, so none of them accepts what another refuses.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from gateway.config import Config
-from gateway.config_file import ConfigError, parse
+from gateway.auth import key_sha256, new_key
+from gateway.config import Config, User
+from gateway.config_file import ConfigError, is_loopback, parse
 
 PLACES = (Path("config.toml"), Path("/etc/gateway/config.toml"))
 
@@ -14,6 +23,53 @@ PLACES = (Path("config.toml"), Path("/etc/gateway/config.toml"))
 def default_path() -> Path:
     """``./config.toml`` where there is one, else ``/etc/gateway/config.toml``."""
     return next((path for path in PLACES if path.exists()), PLACES[-1])
+
+
+class Served(NamedTuple):
+    """
+    A config that may be served.
+
+    Attributes:
+        key: of the throwaway user that was added; "" if the config has users.
+    """
+
+    config: Config
+    key: str = ""
+
+
+def load_served(
+    path: Path,
+    *,
+    passed: Sequence[str] = (),
+    open_addresses: Sequence[str] = (),
+    key: str = "",
+) -> Served:
+    """
+    The config in the file *path*, ready to be served. Without a user it gets one with
+    a throwaway key, if nobody but this machine can use it.
+
+    Args:
+        passed: the addresses of sockets that systemd opened; they take precedence
+            over ``server.listen``.
+        open_addresses: where a running daemon listens.
+        key: the throwaway key that a running daemon has made.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    config = load(path)
+    if config.user:
+        return Served(config)
+    if not all(map(is_loopback, passed or [*open_addresses, *config.server.listen])):
+        raise ConfigError(
+            [
+                "user: at least one [[user]] is needed, since server.listen can be "
+                "reached from other machines (see: gateway key new)"
+            ]
+        )
+    key = key or new_key()
+    user = User("trial", (key_sha256(key),))
+    return Served(dataclasses.replace(config, user=(user,)), key)
 
 
 def load(path: Path) -> Config:

@@ -22,7 +22,7 @@ from gateway.accounts.choice import Choice
 from gateway.accounts.kept_reasoning import KeptReasoning
 from gateway.accounts.pool import STATE, Pool
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
-from gateway.admission.registry import Registry, Slot
+from gateway.admission.registry import AccountsChanged, Registry, Slot
 from gateway.books import Books
 from gateway.conclusion import Conclusion
 from gateway.config import Account, UpstreamLimits
@@ -81,6 +81,10 @@ class Relay:
         self._limits = limits
         self._log = log.get()
 
+    def replace(self, limits: UpstreamLimits) -> None:
+        """Take up changed limits, for the attempts that follow."""
+        self._limits = limits
+
     async def run(self, turn: Turn, down: Downstream | None) -> Answer | None:
         """
         Answer *turn*: into *down*, or, without it, as a whole.
@@ -129,13 +133,16 @@ class Relay:
             turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
                 raise self._last_word(turn, way, choice)
-            slot = await self._registry.account_slot(
-                choice.tiers,
-                turn.holder,
-                turn.deadline,
-                prefer=choice.prefer,
-                prefer_until=now + self._limits.sticky_wait_s,
-            )
+            try:
+                slot = await self._registry.account_slot(
+                    choice.tiers,
+                    turn.holder,
+                    turn.deadline,
+                    prefer=choice.prefer,
+                    prefer_until=now + self._limits.sticky_wait_s,
+                )
+            except AccountsChanged:
+                continue
             try:
                 if self._may_start(turn, way, choice, slot.name):
                     return slot
@@ -278,6 +285,7 @@ class Relay:
 
     def _begin(self, turn: Turn, account: Account, protocol: str) -> None:
         record = turn.record
+        turn.account = account
         record.account = account.name
         record.upstream_protocol = protocol
         record.upstream_model = log.clean_id(account.upstream_model(turn.ask.model))

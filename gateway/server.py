@@ -1,9 +1,9 @@
 """
-The life of the process: listen, take signals, drain, stop.
+The life of the process: listen, take signals, reload, drain, stop.
 
     SIGTERM, SIGINT   drain: stop listening, let open streams finish, end the rest
     a second one      do not wait: end what is open now
-    SIGHUP            read the config again: users, limits and accounts change live
+    SIGHUP            read the config again, by the rules of a start
 
 Ready means listening, alive means that the loop turns, stopping means draining: that
 is what systemd is told.
@@ -13,24 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
+import resource
 import signal
-import socket
-import stat
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from gateway import __version__, log, systemd
 from gateway.app import House, build_app, build_runner, house_of
-from gateway.config import Config
+from gateway.changes import compare
 from gateway.config_file import ConfigError
 from gateway.http_server import Runner
-from gateway.load import load
+from gateway.listening import BACKLOG, Listener, listen
+from gateway.load import Served, load_served
 
-BACKLOG = 1024
 HELLO = Path(__file__).with_name("trial") / "hello.json"  # no quotes to escape in a log
 GREETING = """
 The gateway listens on {address}. There is no [[user]] in the config, so here is a key
@@ -47,7 +47,9 @@ LAG_PROBE_S = 0.5
 # without the cycle collector, and a test keeps it so: it need not look as often as
 # Python's own 700 would have it.
 GC_THRESHOLDS = (10_000, 20, 50)
-DRAIN_LOOK_S = 0.05
+
+
+T = TypeVar("T")
 
 
 class StartError(Exception):
@@ -58,66 +60,105 @@ class Server:
     """
     Args:
         path: the config file, read again on SIGHUP.
-        config: as it was read first.
+        served: as it was read first.
         passed: the sockets that systemd opened; they take precedence.
-        key: the throwaway key, if there is no user of the operator's.
     """
 
     def __init__(
-        self, path: Path, config: Config, passed: list[systemd.Passed], key: str
+        self, path: Path, served: Served, passed: list[systemd.Passed]
     ) -> None:
         self._path = path
-        self._config = config
+        self._config, self._key = served
         self._passed = passed
-        self._key = key
+        self._listeners: list[Listener] = []
         self._log = log.get()
         self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._news = asyncio.Event()  # of what a drain waits for
+        self._hurry = False
         self._notifier = systemd.Notifier()
 
     async def run(self) -> None:
-        """Serve until a signal says stop."""
-        app = await build_app(self._config, self._path.parent)
-        house = house_of(app)
-        runner = await build_runner(app, shutdown_timeout_s=2.0)
+        """
+        Serve until a signal says stop.
+
+        Raises:
+            StartError, LedgerError: it could not start.
+        """
+        asyncio.get_running_loop().set_exception_handler(_loop_failed)
+        max_open_files = _raise_file_limit()
         try:
-            addresses = await self._listen(runner)
-            self._take_signals(house)
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*GC_THRESHOLDS)
-            self._log.info("server.started", version=__version__, listen=addresses)
-            if self._key:
-                self._greet(addresses[0])
-            self._notifier.ready()
-            await house.warm_up()
-            gc.freeze()
-            beat = asyncio.create_task(self._beat(house), name="heart-beat")
-            await self._stop.wait()
-            await self._drain(house, runner)
-            beat.cancel()
+            # Before the ledger: who cannot listen must not touch another's rows.
+            addresses = self._listen()
+            app = await self._started(build_app(self._config, self._path.parent))
+            house = house_of(app)
+            runner = await build_runner(app, shutdown_timeout_s=2.0)
+            try:
+                await self._started(self._accept(runner))
+                self._log.info(
+                    "server.started",
+                    version=__version__,
+                    listen=addresses,
+                    max_open_files=max_open_files,
+                )
+                if self._key:
+                    self._greet(addresses[0])
+                await self._serve(house, runner)
+            finally:
+                await runner.cleanup()
         finally:
-            await runner.cleanup()
+            self._close_listeners()
         self._log.info("server.stopped")
+
+    async def _serve(self, house: House, runner: Runner) -> None:
+        """From ready to drained."""
+        loop = asyncio.get_running_loop()
+        self._take_signals()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._notifier.ready()
+        await house.warm_up()
+        gc.freeze()
+        tasks = [
+            loop.create_task(self._beat(house), name="heart-beat"),
+            loop.create_task(self._reload_when_asked(house), name="reloader"),
+        ]
+        await self._stop.wait()
+        await self._drain(house, runner)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- listening -----------------------------------------------------------------
 
-    async def _listen(self, runner: web.AppRunner) -> list[str]:
-        """Open every listener; port 0 is told as the port that was given."""
-        for passed in self._passed:
-            await web.SockSite(runner, passed.socket, backlog=BACKLOG).start()
+    def _listen(self) -> list[str]:
+        """Open every listener; returns their addresses."""
         if self._passed:
             return [passed.address for passed in self._passed]
         for address in self._config.server.listen:
             try:
-                await _site(runner, address).start()
+                self._listeners += listen(address)
             except OSError as error:
                 reason = error.strerror or repr(error)
                 raise StartError(f"cannot listen on {address}: {reason}") from None
-        return [
-            f"unix:{address}" if isinstance(address, str) else _host_port(address)
-            for address in runner.addresses
-        ]
+        return [listener.address for listener in self._listeners]
+
+    async def _accept(self, runner: Runner) -> None:
+        for one in self._passed or self._listeners:
+            await web.SockSite(runner, one.socket, backlog=BACKLOG).start()
+
+    async def _started(self, step: Coroutine[Any, Any, T]) -> T:
+        """Do *step* of the start; what the system refuses is told in one line."""
+        try:
+            return await step
+        except OSError as error:
+            reason = error.strerror or repr(error)
+            raise StartError(f"cannot start: {reason}") from None
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def _greet(self, address: str) -> None:
         """A newcomer's first line to paste, with the key that lives until the stop."""
@@ -135,53 +176,88 @@ class Server:
 
     # --- signals -------------------------------------------------------------------
 
-    def _take_signals(self, house: House) -> None:
+    def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload, house)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
     def _on_stop(self) -> None:
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        self._hurry = self._stop.is_set()
+        self._stop.set()
+        self._news.set()
 
-    def _on_reload(self, house: House) -> None:
-        self._notifier.reloading()
-        try:
-            config = load(self._path)
-            house.reload(config)
-        except ConfigError as error:
-            self._log.error("config.rejected", mistakes=error.mistakes)
-        else:
-            self._log.info("config.reloaded")
-        self._notifier.ready()
+    # --- reloading ------------------------------------------------------------------
+
+    async def _reload_when_asked(self, house: House) -> None:
+        """One reload after the other, also while draining."""
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            if not self._stop.is_set():
+                self._notifier.reloading()
+            try:
+                await self._read_again(house)
+            except ConfigError as error:
+                self._log.error("config.rejected", mistakes=error.mistakes)
+            except Exception:  # the old config serves on
+                self._log.exception("config.failed")
+            if not self._stop.is_set():
+                self._notifier.ready()
+            self._news.set()
+
+    async def _read_again(self, house: House) -> None:
+        """
+        Take up the config file as it is now, by the rules of a start.
+
+        Raises:
+            ConfigError: with every mistake; nothing has changed.
+        """
+        config, key = await asyncio.to_thread(
+            load_served,
+            self._path,
+            passed=[passed.address for passed in self._passed],
+            open_addresses=self._config.server.listen,
+            key=self._key,
+        )
+        changes = compare(self._config, config)
+        house.reload(changes.config)
+        self._config = changes.config
+        if key and not self._key:
+            self._key = key
+            self._greet([one.address for one in self._passed or self._listeners][0])
+        self._log.info(
+            "config.reloaded",
+            changed=changes.changed,
+            restart_needed=changes.restart_needed,
+        )
 
     # --- stopping -------------------------------------------------------------------
 
     async def _drain(self, house: House, runner: Runner) -> None:
         """Open streams may finish; what is left is ended properly."""
         self._notifier.stopping()
-        timeout_s = self._config.server.drain_timeout_s
-        house.drain()
+        house.drain(self._news.set)
         runner.drain()
         for site in list(runner.sites):
             await site.stop()
-        self._unlink_sockets()
+        self._close_listeners()
         self._log.info(
-            "server.draining", requests=house.serving, drain_timeout_s=timeout_s
+            "server.draining",
+            requests=house.serving,
+            drain_timeout_s=self._config.server.drain_timeout_s,
         )
-        deadline = time.monotonic() + timeout_s
-        while house.serving and time.monotonic() < deadline:
-            if self._hurry.is_set():
+        began = time.monotonic()
+        while house.serving and not self._hurry:
+            # a reload may change it
+            left_s = began + self._config.server.drain_timeout_s - time.monotonic()
+            if left_s <= 0:
                 break
-            await asyncio.sleep(DRAIN_LOOK_S)
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._news.wait()
         await house.end_open()
-
-    def _unlink_sockets(self) -> None:
-        """Remove the socket files that we made ourselves."""
-        for address in () if self._passed else self._config.server.listen:
-            if address.startswith("unix:"):
-                with suppress(OSError):
-                    os.unlink(address[5:])
 
     # --- heart-beat ------------------------------------------------------------------
 
@@ -195,28 +271,19 @@ class Server:
             self._notifier.watchdog()
 
 
-def _remove_stale(path: str) -> None:
-    """A socket file that nobody listens on any more; anything else stays."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            os.unlink(path)
+def _raise_file_limit() -> int:
+    """Let the process open as many files as the system allows it; how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
 
 
-def _site(runner: web.AppRunner, address: str) -> web.BaseSite:
-    if address.startswith("unix:"):
-        _remove_stale(address[5:])
-        return web.UnixSite(runner, address[5:], backlog=BACKLOG)
-    host, _, port = address.rpartition(":")
-    return web.TCPSite(runner, host.strip("[]"), int(port), backlog=BACKLOG)
-
-
-def _host_port(address: tuple[str, int]) -> str:
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _loop_failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """
+    What nobody awaits has failed. An exception that leaves this function would stop
+    the loop, and writing a traceback may need a descriptor that is not there.
+    """
+    with suppress(Exception):
+        loop.default_exception_handler(context)

@@ -148,7 +148,7 @@ class SideHandlers:
         if account is None or account.embedded or account.protocol != "responses":
             raise ClientError("not_found", f"Response with id '{ident}' not found")
         request = visit.request
-        data = await self._handlers.body(visit, user)
+        data = await self._handlers.body(visit, identity)
         path = request.rel_url.raw_path.removeprefix("/v1")
         return await self._pass(
             visit,

@@ -34,6 +34,10 @@ class StatusHandlers:
         self._metrics = metrics
         self._token = token.encode()
 
+    def replace(self, token: str) -> None:
+        """Take up a changed token."""
+        self._token = token.encode()
+
     async def hello(self, request: web.Request) -> web.Response:
         """``HEAD /``, ``HEAD /api/hello``: clients ask whether anybody is there."""
         return web.Response()

@@ -13,7 +13,7 @@ from gateway.admission.body_room import BodyShare
 from gateway.admission.registry import Holder, Slot
 from gateway.body import Ask
 from gateway.clients import Client
-from gateway.config import Limits, User
+from gateway.config import Account, Limits, User
 from gateway.protocols.wire import Wire
 from gateway.record import Attempt, Record
 
@@ -28,6 +28,7 @@ class Turn:
         deadline: monotonic seconds until which the request may wait for slots.
         slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
+        account: the last one that was tried, as the config described it then.
     """
 
     ask: Ask
@@ -44,6 +45,7 @@ class Turn:
     deadline: float
     share: BodyShare
     slot: Slot | None = None
+    account: Account | None = None
     attempt_at: float = 0.0  # monotonic; names the attempt towards health
     received_bytes: int = 0
     longest_gap_s: float = 0.0

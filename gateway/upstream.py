@@ -30,6 +30,10 @@ class Upstream:
         self._limits = limits
         self._urls: dict[tuple[str, str], URL] = {}
 
+    def replace(self, limits: UpstreamLimits) -> None:
+        """Take up changed limits, for the requests that follow."""
+        self._limits = limits
+
     async def open(
         self,
         account: Account,

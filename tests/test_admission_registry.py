@@ -12,7 +12,14 @@ import pytest
 
 from gateway.admission.gate import Gate
 from gateway.admission.layer import Layer, Roll
-from gateway.admission.registry import Count, Holder, Place, Registry, Slot
+from gateway.admission.registry import (
+    AccountsChanged,
+    Count,
+    Holder,
+    Place,
+    Registry,
+    Slot,
+)
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
 from tests.kit.virtual_time import now
@@ -595,7 +602,7 @@ async def test_a_removed_users_waiters_are_refused_and_its_runners_finish() -> N
 
     for task in (at_account, at_user, house.ask_user("u"), house.ask("u")):
         error = await refusal(task)
-        assert ("unknown_key", "client") == (error.code, error.origin)
+        assert ("user_removed", "client") == (error.code, error.origin)
     assert 2 == house.counts("u")[0]
     runner.release()
     slot.release()
@@ -626,15 +633,65 @@ async def test_a_removed_account_is_left_by_its_waiters() -> None:
     await turn()
     house.registry.remove_account("A")
 
-    error = await refusal(only_a)
-    assert ("model_not_found", "gateway") == (error.code, error.origin)
+    with pytest.raises(AccountsChanged):
+        await only_a
     assert "C" == (await sticky).account
     assert not either.done()
     b.release()
     assert "B" == (await either).account
     a.release()
     assert ["B", "C", "u"] == sorted(c.name for c in house.registry.counts())
-    assert "model_not_found" == (await refusal(house.ask("u", "A"))).code
+    with pytest.raises(AccountsChanged):
+        await house.ask("u", "A")
+
+
+@in_virtual_time
+async def test_who_chooses_anew_keeps_its_place() -> None:
+    """The user's turn and the order inside a user are as they were."""
+    house = House(A=1, B=1).user("u", "v")
+    slot = await house.ask("v", "A")
+    waiters = [house.ask(user, "A") for user in ("u", "u", "v")]
+    await turn()
+    holders = [house.find(name) for name in ("u2", "u3", "v4")]
+    house.registry.choose_anew()
+    for task in waiters:
+        with pytest.raises(AccountsChanged):
+            await task
+    again = [
+        asyncio.ensure_future(
+            house.registry.account_slot((("A",),), holder, now() + 60)
+        )
+        for holder in reversed(holders)  # in whichever order their tasks run
+    ]
+    await turn()
+    late = house.ask("u", "A")
+    await turn()
+    order = []
+    for _ in range(3):
+        slot.release()
+        await turn()
+        [done] = [task for task in again if task.done()]
+        again.remove(done)
+        slot = done.result()
+        order.append(slot.holder.request_id)
+
+    assert ["u2", "v4", "u3"] == order
+    assert not late.done()
+    late.cancel()
+    slot.release()
+
+
+@in_virtual_time
+async def test_who_was_granted_a_slot_in_the_same_breath_keeps_it() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u", "A")
+    waiting = house.ask("u", "A")
+    await turn()
+    slot.release()
+    house.registry.choose_anew()
+
+    (await waiting).release()
+    assert (0, 0) == house.counts("A")
 
 
 @in_virtual_time

@@ -6,10 +6,10 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.auth import Keys, key_sha256, new_key
-from gateway.config import User
+from gateway.config import Limits, User
 from gateway.errors import ClientError
 
-KEYS = Keys([User("alice", (key_sha256("gw-a"), key_sha256("gw-b")))])
+KEYS = Keys([User("alice", (key_sha256("gw-a"), key_sha256("gw-b")))], Limits())
 
 
 @pytest.mark.parametrize(

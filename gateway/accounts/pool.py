@@ -7,6 +7,8 @@ happens to accounts into the log.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -33,7 +35,7 @@ from gateway.accounts.foreign import (
 from gateway.accounts.health import Happening, Health
 from gateway.accounts.owners import Owners
 from gateway.accounts.verdict import Verdict
-from gateway.config import Account
+from gateway.config import Account, Price
 from gateway.errors import ClientError, GatewayError, whole_retry_after
 from gateway.turn import Turn
 
@@ -61,19 +63,25 @@ class Pool:
         self._owners = Owners()
         self._verifying: set[str] = set()  # accounts that have refused thinking
         self._budget = RetryBudget()
+        self._renewed_at: dict[str, float] = {}  # monotonic: by a reload
         self._log = log.get()
 
     def replace(self, accounts: Iterable[Account]) -> None:
         """Take up a changed config: what is new is well, what is gone is forgotten."""
         fresh = {account.name: account for account in accounts}
-        for name, old in self.accounts.items():
-            new = fresh.get(name)
-            if new is None:
+        now = time.monotonic()
+        for name in self.accounts.keys() | fresh.keys():
+            old, new = self.accounts.get(name), fresh.get(name)
+            if old and new and _asked(old) == _asked(new):
+                continue
+            self._health.forget(name)
+            self._renewed_at[name] = now
+            if not (old and new and old.base_url == new.base_url):
                 self._affinity.forget(name)
-            if new is None or new.base_url != old.base_url:
                 self._verifying.discard(name)
-            if new is None or _way_in(new) != _way_in(old):
-                self._health.forget(name)
+        self._renewed_at = {
+            name: at for name, at in self._renewed_at.items() if name in fresh
+        }
         self.accounts = fresh
         self._fleet = Fleet(fresh.values())
 
@@ -192,6 +200,8 @@ class Pool:
 
     def served(self, turn: Turn, account: str, response_id: str) -> None:
         """*account* brought output: it is well, and it knows the session now."""
+        if not self._is_current(turn, account):
+            return
         now = time.monotonic()
         model, user = turn.ask.model, turn.user.name
         self._tell(self._health.succeeded(account, model, turn.attempt_at, now, user))
@@ -203,6 +213,8 @@ class Pool:
 
     def failed(self, turn: Turn, account: str, verdict: Verdict) -> None:
         """An attempt failed before its first output."""
+        if not self._is_current(turn, account):
+            return
         self._tell(
             self._health.failed(
                 account,
@@ -216,14 +228,27 @@ class Pool:
 
     def completed(self, turn: Turn, account: str) -> None:
         """*account* brought an answer to its end."""
+        if not self._is_current(turn, account):
+            return
         user = turn.user.name
         self._tell(self._health.completed(account, user, time.monotonic()))
 
     def broke(self, turn: Turn, account: str) -> None:
         """An answer of *account* broke off behind its first output."""
         self.dropped(turn, account)
+        if not self._is_current(turn, account):
+            return
         now, user = time.monotonic(), turn.user.name
         self._tell(self._health.broke(account, turn.attempt_at, now, user))
+
+    def _is_current(self, turn: Turn, account: str) -> bool:
+        """
+        Whether the attempt of *turn* says something of *account* as it is now: a
+        reload may have removed it, or changed what it is asked with.
+        """
+        if account not in self.accounts:
+            return False
+        return turn.attempt_at >= self._renewed_at.get(account, 0.0)
 
     def dropped(self, turn: Turn, account: str) -> None:
         """An attempt ended without a word about *account*."""
@@ -375,17 +400,34 @@ class Pool:
 
     def dump(self) -> list[dict[str, Any]]:
         """The windows that still run, for the next start."""
-        return self._health.dump(time.monotonic(), time.time())
+        rows = self._health.dump(time.monotonic(), time.time())
+        for row in rows:
+            if account := self.accounts.get(row["account"]):
+                row["asked"] = _fingerprint(account)
+        return rows
 
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Take up the windows of an earlier process."""
-        self._health.load(rows, time.monotonic(), time.time())
+        """Take up the windows of an earlier process, of accounts that are the same."""
+        fits = []
+        for row in rows:
+            account = self.accounts.get(str(row.get("account")))
+            asked = row.pop("asked", "")  # earlier versions did not write it
+            if account and asked in ("", _fingerprint(account)):
+                fits.append(row)
+        self._health.load(fits, time.monotonic(), time.time())
 
 
-def _way_in(account: Account) -> tuple[object, ...]:
-    """What decides whether *account*'s upstream lets the gateway in."""
-    headers = tuple(sorted(account.headers.items()))
-    return (account.base_url, account.api_key, account.auth, headers, account.protocol)
+def _asked(account: Account) -> Account:
+    """*account* without what does not show in its requests."""
+    return dataclasses.replace(
+        account, max_concurrent=0, priority=0, models=(), price=Price()
+    )
+
+
+def _fingerprint(account: Account) -> str:
+    """The same as 8 hex digits; the account's key is in it."""
+    facts = dataclasses.asdict(_asked(account))
+    return hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
 
 
 def _no_model(model: str) -> ClientError:

@@ -81,11 +81,12 @@ class Layer:
         self._limits[name] = gate.limit
         self._hand_on(gate)
 
-    def remove(self, name: str) -> list[Waiting]:
+    def remove(self, name: str) -> list[tuple[Waiting, int]]:
         """
         Take the gate away; what runs behind it may finish.
 
-        Returns: those who wait for nothing any more, out of the line.
+        Returns: those who wait for nothing any more, out of the line, and the turns
+            that they had.
         """
         gate = self.gates.get(name)
         if gate is None:
@@ -101,13 +102,23 @@ class Layer:
             waiting.fits = (waiting.fits - {name}) or self.known(waiting.tiers)
             if not waiting.fits:
                 self._left_line(waiting)
-                orphans.append(waiting)
+                orphans.append((waiting, turn))
                 continue
             self.line.add(waiting, turn)
             if slot := self.enter(waiting.tiers, waiting.holder, waiting.fits):
                 self._grant(waiting, slot)
         self._forget(gate)
         return orphans
+
+    def dissolve(self) -> list[tuple[Waiting, int]]:
+        """Take everybody out of the line; each comes with the turn that it had."""
+        waiters = {one: None for name in self.gates for one in self.line.at(name)}
+        turns = [(waiting, self.part(waiting)) for waiting in waiters]
+        return [
+            (waiting, turn)
+            for waiting, turn in turns
+            if turn is not None and not waiting.done.done()
+        ]
 
     def known(self, tiers: Tiers) -> frozenset[str]:
         """The names in *tiers* that have a gate."""

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from gateway.admission.kept import KeptPlaces
 from gateway.admission.layer import Layer, Roll
-from gateway.admission.slot import Holder, Place, Slot, Tiers, Waiting
+from gateway.admission.slot import AccountsChanged, Holder, Place, Slot, Tiers, Waiting
 from gateway.errors import ClientError, GatewayError, Overloaded
 
-__all__ = ["Count", "Holder", "Place", "Registry", "Slot", "Tiers"]
+__all__ = ["AccountsChanged", "Count", "Holder", "Place", "Registry", "Slot", "Tiers"]
 
 MAX_TIMER_S = 1e6  # an event loop cannot count to infinity
 NO_WAIT_S = 0.001
@@ -68,7 +68,7 @@ class Registry:
     def remove_user(self, name: str) -> None:
         """Refuse those of *name* who wait; those who run may finish."""
         self._max_queued.pop(name, None)
-        for waiting in self._users.remove(name):
+        for waiting, _ in self._users.remove(name):
             _refuse(waiting, _user_removed())
         for waiting in self._accounts.line.of(name):
             self._accounts.part(waiting)
@@ -80,8 +80,16 @@ class Registry:
 
     def remove_account(self, name: str) -> None:
         """Those who wait go on without it; what runs there may finish."""
-        for waiting in self._accounts.remove(name):
-            _refuse(waiting, _account_removed())
+        for waiting, turn in self._accounts.remove(name):
+            _send_back(waiting, turn)
+
+    def choose_anew(self) -> None:
+        """
+        Let everybody who waits for an account choose again. They keep their places:
+        the arrival, the user's turn, and the deadline.
+        """
+        for waiting, turn in self._accounts.dissolve():
+            _send_back(waiting, turn)
 
     # --- the head of a request -------------------------------------------------------
 
@@ -136,7 +144,7 @@ class Registry:
 
         Raises:
             Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
-            ClientError: "unknown_key": the user was removed.
+            ClientError: "user_removed".
         """
         self._arrive(holder, session)
         tiers = ((user,),)
@@ -166,7 +174,7 @@ class Registry:
 
         Raises:
             Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
-            GatewayError: "model_not_found": none of the accounts exists any more.
+            AccountsChanged: the candidates are not what they were.
         """
         if not holder.arrival:
             self._arrive(holder, holder.session)
@@ -197,7 +205,7 @@ class Registry:
         accounts = self._accounts
         fits = accounts.known(candidates)
         if not fits:
-            raise _account_removed()
+            raise AccountsChanged
         if prefer not in fits:
             alone_s = 0.0
         else:
@@ -257,7 +265,7 @@ class Registry:
         finally:
             for timer in timers:
                 timer.cancel()
-        if isinstance(outcome, GatewayError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
@@ -337,9 +345,15 @@ def _give_back(waiting: Waiting) -> None:
             outcome.release()
 
 
-def _refuse(waiting: Waiting, error: GatewayError) -> None:
+def _refuse(waiting: Waiting, error: GatewayError | AccountsChanged) -> None:
     if not waiting.done.done():
         waiting.done.set_result(error)
+
+
+def _send_back(waiting: Waiting, turn: int) -> None:
+    """Let it choose anew; it comes back to the turn that it had."""
+    waiting.holder.turn = turn
+    _refuse(waiting, AccountsChanged())
 
 
 def _overloaded(code: str, place: Place) -> Overloaded:
@@ -353,8 +367,4 @@ def _overloaded(code: str, place: Place) -> Overloaded:
 
 
 def _user_removed() -> ClientError:
-    return ClientError("unknown_key", "The user of this API key has been removed")
-
-
-def _account_removed() -> GatewayError:
-    return GatewayError("model_not_found", "No account serves this model any more")
+    return ClientError("user_removed")

@@ -15,6 +15,10 @@ Tiers = Sequence[Sequence[str]]
 """Names by priority, the best tier first; inside a tier they are equal."""
 
 
+class AccountsChanged(Exception):
+    """A reload has changed the accounts: who waits for one must choose anew."""
+
+
 class Place(NamedTuple):
     """
     A place in line.
@@ -157,7 +161,7 @@ class Waiting(Waiter):
         holder: Holder,
         fits: frozenset[str],
         tiers: Tiers,
-        done: asyncio.Future[Slot | GatewayError],
+        done: asyncio.Future[Slot | GatewayError | AccountsChanged],
     ) -> None:
         super().__init__(holder.user, holder.arrival, fits)
         self.holder = holder

@@ -61,7 +61,8 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._ahead = Ahead(self._put_open)
         self._waits = Waits(self._overdue)
-        self._writer = Writer(database, Retention(rules).purge, self._from_thread)
+        self._retention = Retention(rules)
+        self._writer = Writer(database, self._retention.purge, self._from_thread)
         self._waiting = 0
         self._dropped = 0
         self._trouble = ""
@@ -85,6 +86,11 @@ class Ledger:
         if crashed:
             log.warning("ledger.recovered", closed_as_crashed=crashed)
         return ledger
+
+    def replace(self, rules: config.Ledger) -> None:
+        """Take up changed times of retention."""
+        self.rules = rules
+        self._retention.replace(rules)
 
     @property
     def healthy(self) -> bool:

@@ -31,6 +31,12 @@ class Retention:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._now = now
+        self._next = 0
+        self._done = 0  # rules in a row that found no more
+        self.replace(rules)
+
+    def replace(self, rules: config.Ledger) -> None:
+        """Take up changed rules; ``purge`` may run in another thread meanwhile."""
         days = rules.retention_days
         aged: list[tuple[Table, Column[datetime], int]] = [
             (timeline, timeline.c.started_at, rules.trace_retention_days or days),
@@ -39,20 +45,21 @@ class Retention:
             (request, request.c.started_at, days),
         ]
         self._rules: list[Rule] = [
-            partial(_aged, table, column, timedelta(days=days))
-            for table, column, days in aged
-            if days
+            *(
+                partial(_aged, table, column, timedelta(days=days))
+                for table, column, days in aged
+                if days
+            ),
+            _turns,
         ]
-        self._rules.append(_turns)
-        self._next = 0
-        self._done = 0  # rules in a row that found no more
 
     def purge(self, connection: Connection) -> bool:
         """Apply the next rule; whether it, or another since, may find more."""
-        more = self._rules[self._next](connection, self._now())
-        self._next = (self._next + 1) % len(self._rules)
+        rules = self._rules
+        more = rules[self._next % len(rules)](connection, self._now())
+        self._next += 1
         self._done = 0 if more else self._done + 1
-        if self._done < len(self._rules):
+        if self._done < len(rules):
             return True
         self._done = 0
         return False

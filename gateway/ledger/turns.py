@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Select, and_, select
 
+from gateway import config
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.tables import response
 from gateway.ledger.turn_rows import MAX_TURNS, Forget, Keep, steps
@@ -91,11 +92,15 @@ class KeptTurns:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        days = ledger.rules.response_retention_days
-        self._kept_for = timedelta(days=days) if days else FOR_EVER
-        insert = ledger.database.plain_upsert(response)
-        self._keep = Keep(insert, ledger.rules.response_max_bytes)
+        self._insert = ledger.database.plain_upsert(response)
         self._forget = Forget()
+        self.replace(ledger.rules)
+
+    def replace(self, rules: config.Ledger) -> None:
+        """Take up changed rules, for the turns that follow."""
+        days = rules.response_retention_days
+        self._kept_for = timedelta(days=days) if days else FOR_EVER
+        self._keep = Keep(self._insert, rules.response_max_bytes)
 
     async def keep(self, turn: KeptTurn) -> None:
         """
