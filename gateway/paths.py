@@ -28,6 +28,8 @@ def canonical_path(path: str) -> str:
 
 def canonical_url(url: URL) -> URL:
     """*url* with its path in canonical form; the same one where it has it."""
+    if url.absolute and not url.scheme:  # CONNECT names a host and no path
+        return URL("/")
     path = canonical_path(url.raw_path)
     if path == url.raw_path:
         return url

@@ -41,6 +41,7 @@ def test_a_url_keeps_its_query_as_it_was_written() -> None:
     assert "/v1/messages?a=%2F&b=1//2" == canonical_url(url).raw_path_qs
     plain = URL("/v1/messages?b=1//2", encoded=True)
     assert plain is canonical_url(plain)
+    assert URL("/") == canonical_url(URL.build(authority="example.com:443"))
 
 
 @pytest.mark.parametrize(
