@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.config_file import ConfigError, parse
 from gateway.protocols import dialects
 from gateway.protocols.options import Options
 
+SERVERS = Path(__file__).parents[1] / "docs/servers.md"
 FIELDS = {field.name for field in dataclasses.fields(Options)}
 
 
@@ -27,6 +29,15 @@ def test_every_dialect_is_a_row_of_known_settings(dialect: str) -> None:
 
 def test_no_row_is_without_a_name() -> None:
     assert set(dialects.DIALECTS) == set(dialects.ROWS)
+
+
+def test_every_dialect_stands_in_the_docs_with_the_settings_of_its_row() -> None:
+    lines = SERVERS.read_text("utf-8").splitlines()
+
+    for dialect in dialects.DIALECTS:
+        [line] = [one for one in lines if re.match(rf"\| [^|]*`{dialect}`[^|]*\|", one)]
+        named = set(re.findall(r"`([a-z_]+)`", line.split("|")[-2]))
+        assert named <= dialects.ROWS[dialect].keys(), dialect
 
 
 AZURE = "https://r.openai.azure.com/openai/v1"
