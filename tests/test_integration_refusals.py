@@ -16,6 +16,7 @@ import anthropic
 import pytest
 
 from gateway import failures
+from gateway.log import keep_secret
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
@@ -390,6 +391,22 @@ async def test_a_mistake_is_told_in_the_clients_form(
             reply.json["error"]["param"],
         )
     assert 1 == len(upstream.received())
+
+
+@pytest.mark.parametrize(("protocol", "speaks"), PAIRS)
+async def test_the_words_that_are_passed_on_hold_no_key(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str, speaks: str
+) -> None:
+    gateway = await serve(accounts=[account(upstream, speaks, models=["*"])])
+    keep_secret(["the-key-of-the-account"])
+    words = "tools.0: the-key-of-the-account may not use AKIAABCDEFGHIJKLMNOP"
+    error = {"type": "invalid_request_error", "message": words}
+    upstream.always(plays.status(400, {"error": error}))
+
+    reply = await gateway.client().ask(protocol, "x")
+
+    told = endings.before(protocol, reply)
+    assert told.message.startswith("tools.0: [redacted] may not use [redacted]")
 
 
 OVERLOADS = {
