@@ -159,11 +159,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _check(args: argparse.Namespace) -> int:
     path = _path(args)
+    warnings: list[str] = []
     try:
-        served = load_served(path)
+        served = load_served(path, warn=warnings.append)
     except ConfigError as error:
         print(*error.mistakes, sep="\n")
         return 2
+    for warning in warnings:
+        print(f"warning: {warning}")
     config = served.config
     users = 0 if served.key else len(config.user)
     print(f"{path}: fine, {users} users, {len(config.account)} accounts")

@@ -3,7 +3,7 @@ Read ``config.toml``: from text to ``Config``, or to the list of all its mistake
 
 Rule 1: everything that is wrong is reported in one run, each mistake with its path.
 Rule 2: unknown, missing and mistyped keys are mistakes; nothing is guessed.
-Rule 3: a secret stands in the file only as ``env:NAME`` or ``file:PATH``.
+Rule 3: secrets are the business of ``gateway.config_secrets``.
 
 The dataclasses say the structure (``_read``); what a type cannot say are the checks
 of one section each.
@@ -25,11 +25,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.config import EMBEDDED, Account, Config, Overrides, User
+from gateway.config_secrets import CONTROL, Secrets, literal_secrets, resolve
 from gateway.cors import origin_mistake
 from gateway.protocols.options import EFFORTS, Options
-
-Secrets = Callable[[str], str]
-"""Takes ``env:NAME`` or ``file:PATH``, gives the secret; LookupError says why not."""
 
 _MISSING = object()
 _TYPE_NAMES = {
@@ -41,10 +39,8 @@ _TYPE_NAMES = {
     Mapping: "a table",
 }
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SECRET = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 # What the transport and the account's own ``auth`` set.
 _RESERVED_HEADERS = frozenset(
     "host content-length transfer-encoding connection accept-encoding "
@@ -60,9 +56,14 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
-def parse(text: str, secrets: Secrets) -> Config:
+def parse(
+    text: str, secrets: Secrets, warn: Callable[[str], object] = lambda text: None
+) -> Config:
     """
     *text* (TOML) as a Config with its secrets resolved.
+
+    Args:
+        warn: called with what is no mistake but should be mended, with its path.
 
     Raises:
         ConfigError: with every mistake.
@@ -73,10 +74,13 @@ def parse(text: str, secrets: Secrets) -> Config:
         raise ConfigError([f"not TOML: {error}"]) from None
     mistakes: list[str] = []
     config: Config = _read(Config, document, "", mistakes)
+    warnings = list(literal_secrets(config))
+    config = resolve(config, secrets, mistakes)
     mistakes += _check(config)
-    config = _resolve(config, secrets, mistakes)
     if mistakes:
         raise ConfigError(_first_of_each_path(mistakes))
+    for warning in warnings:
+        warn(warning)
     return config
 
 
@@ -308,7 +312,7 @@ def _check_account(account: Account, path: str) -> list[str]:
         if effort not in EFFORTS
     ]
     for name, value in account.headers.items():
-        if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value):
+        if not _HEADER_NAME.fullmatch(name) or CONTROL.search(value):
             mistakes.append(f"{path}.headers.{name}: not a header")
         elif name.lower() in _RESERVED_HEADERS:
             mistakes.append(f"{path}.headers.{name}: set by the gateway itself")
@@ -329,40 +333,3 @@ def _check_url(url: str, path: str) -> list[str]:
     if parts.query or parts.fragment:
         return [f"{path}: must not have a query or fragment"]
     return []
-
-
-# --- secrets ---------------------------------------------------------------------
-
-
-def _resolve(config: Config, secrets: Secrets, mistakes: list[str]) -> Config:
-    """*config* with every secret in the place of its reference."""
-
-    def resolve(reference: str, path: str) -> str:
-        if not reference:
-            return ""
-        if not _SECRET.fullmatch(reference):
-            mistakes.append(
-                f"{path}: must be env:NAME or file:PATH; a literal secret is refused"
-            )
-            return ""
-        try:
-            secret = secrets(reference).strip()
-        except LookupError as error:
-            mistakes.append(f"{path}: {error.args[0]}")
-            return ""
-        if not secret or _CONTROL.search(secret):
-            mistakes.append(f"{path}: {reference} holds no usable secret")
-            return ""
-        return secret
-
-    token = resolve(config.server.metrics_token, "server.metrics_token")
-    return dataclasses.replace(
-        config,
-        server=dataclasses.replace(config.server, metrics_token=token),
-        account=tuple(
-            dataclasses.replace(
-                account, api_key=resolve(account.api_key, f"account[{i}].api_key")
-            )
-            for i, account in enumerate(config.account)
-        ),
-    )

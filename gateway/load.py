@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.auth import key_sha256, new_key
 from gateway.config import Config, User
 from gateway.config_file import ConfigError, is_loopback, parse
+
+Warn = Callable[[str], object]
 
 PLACES = (Path("config.toml"), Path("/etc/gateway/config.toml"))
 
@@ -43,6 +45,7 @@ def load_served(
     passed: Sequence[str] = (),
     open_addresses: Sequence[str] = (),
     key: str = "",
+    warn: Warn = lambda text: None,
 ) -> Served:
     """
     The config in the file *path*, ready to be served. Without a user it gets one with
@@ -53,11 +56,12 @@ def load_served(
             over ``server.listen``.
         open_addresses: where a running daemon listens.
         key: the throwaway key that a running daemon has made.
+        warn: called with what is no mistake but should be mended, with its path.
 
     Raises:
         ConfigError: with every mistake.
     """
-    config = load(path)
+    config = load(path, warn)
     if config.user:
         return Served(config)
     if not all(map(is_loopback, passed or [*open_addresses, *config.server.listen])):
@@ -72,9 +76,12 @@ def load_served(
     return Served(dataclasses.replace(config, user=(user,)), key)
 
 
-def load(path: Path) -> Config:
+def load(path: Path, warn: Warn = lambda text: None) -> Config:
     """
     The config in the file *path*.
+
+    Args:
+        warn: as for ``load_served``.
 
     Raises:
         ConfigError: with every mistake.
@@ -88,7 +95,7 @@ def load(path: Path) -> Config:
     def secret(reference: str) -> str:
         return _secret(reference, folder)
 
-    return parse(text, secret)
+    return parse(text, secret, warn)
 
 
 def _secret(reference: str, folder: Path) -> str:

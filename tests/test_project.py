@@ -48,6 +48,7 @@ PURE = (
     "gateway/cors.py",
     "gateway/config.py",
     "gateway/config_file.py",
+    "gateway/config_secrets.py",
     "gateway/errors.py",
     "gateway/models.py",
     "gateway/prices.py",
