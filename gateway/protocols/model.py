@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from gateway.protocols.opaque import Opaque
+from gateway.protocols.refusals import limit
 
 CacheTtl = Literal["5m", "1h"]
 Kind = Literal[
@@ -316,7 +317,7 @@ def safe_id(original: str) -> str:
     return f"{clean[: NAME_MAX - 9] or 'call'}_{_hash(original)}"
 
 
-ID_MAX = 40
+ID_MAX: int = limit("chat", "call_id")
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
 
 

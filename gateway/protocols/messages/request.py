@@ -31,6 +31,7 @@ from gateway.protocols.model import (
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, parsed, refuse
+from gateway.protocols.refusals import limit
 from gateway.protocols.schema import for_answer, is_strict
 from gateway.protocols.toolset import align, forced
 from gateway.protocols.traits import (
@@ -51,8 +52,8 @@ BUDGETS = {
     "max": 32768,
     "ultra": 32768,
 }
-MARKS_MAX = 4
-USER_MAX = 256
+MARKS_MAX: int = limit("messages", "cache_marks")
+USER_MAX: int = limit("messages", "user_id")
 JSON_RULE = "Answer with one JSON object only."
 BILLING = "x-anthropic-billing-header:"
 """How a system block begins that changes with every request and says nothing."""
@@ -168,8 +169,8 @@ def effort_of_budget(budget: int | None) -> str:
     """The effort that a thinking budget (tokens) stands for; None: adaptive."""
     if budget is None:
         return "high"
-    for limit, effort in ((2048, "low"), (8192, "medium"), (20000, "high")):
-        if budget <= limit:
+    for most, effort in ((2048, "low"), (8192, "medium"), (20000, "high")):
+        if budget <= most:
             return effort
     return "xhigh"
 
@@ -230,8 +231,8 @@ def write_request(request: Request, options: Options) -> Written:
     """
     align(request)
     names = Tools()
-    limit = _max_tokens(request, options)
-    body: dict[str, Any] = {"model": request.model, "max_tokens": limit}
+    most = _max_tokens(request, options)
+    body: dict[str, Any] = {"model": request.model, "max_tokens": most}
     if request.stream:
         body["stream"] = True
     tools = write_tools(request, options, names)

@@ -25,6 +25,7 @@ from gateway.protocols.model import (
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, refuse, strings
+from gateway.protocols.refusals import limit
 from gateway.protocols.responses.items import read_input, unmark, write_input
 from gateway.protocols.responses.tools import (
     read_choice,
@@ -38,7 +39,7 @@ from gateway.protocols.traits import lowered, openai_takes_sampling
 
 ENCRYPTED = "reasoning.encrypted_content"
 USER_MAX = 128
-OUTPUT_MIN = 16  # the fewest output tokens that OpenAI lets one ask for
+OUTPUT_MIN: int = limit("responses", "max_output_tokens")
 
 ECHOED = (
     "instructions",
