@@ -54,7 +54,9 @@ class Conclusion:
         """
         ending = batch.ending
         assert ending
-        self.enter(turn, ending, passes=bool(batch.terminal))
+        failed = ending.outcome == "failed"
+        passes = failed and turn.wire.is_own_failure(batch.terminal)
+        self.enter(turn, ending, passes=passes)
         # An answer that is whole already when it begins leaves in one write.
         last = batch.data if down.state is State.WAITING else b""
         if batch.data and not last:

@@ -15,8 +15,9 @@ import pytest
 
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
+from tests.kit.answer import event
 from tests.kit.gateway import Gateway
-from tests.kit.scripted import Play, ScriptedUpstream
+from tests.kit.scripted import Exchange, Play, ScriptedUpstream
 from tests.kit.settings import HASTY
 
 SECRET = "secret-upstream-words"
@@ -250,3 +251,64 @@ async def test_the_clients_own_mistake_comes_back_with_the_upstreams_words(
     assert ("client", status) == (line["origin"], line["status"])
     assert line["outcome"] in ("failed", "refused")
     assert 1 == len(upstream.received())
+
+
+WORDS = "prompt is too long: 9 tokens > 4 maximum"
+ERROR = {"type": "invalid_request_error", "message": WORDS}
+STRANGE = [
+    # protocol, data, event: forms that no client of the protocol reads
+    pytest.param("chat", {"object": "error", "code": 400, **ERROR}, "", id="flat"),
+    pytest.param("chat", {"code": 400, "msg": WORDS}, "", id="msg"),
+    pytest.param("chat", {"detail": [{"loc": ["x"], "msg": WORDS}]}, "", id="detail"),
+    pytest.param(
+        "chat", {"choices": [{"index": 0}], "error": ERROR}, "", id="beside-choices"
+    ),
+    pytest.param("messages", {"type": "error", "error": ERROR}, "", id="unnamed"),
+    pytest.param("messages", {"error": ERROR}, "error", id="untyped"),
+    pytest.param("messages", {"type": "error", **ERROR}, "error", id="flat-typed"),
+]
+
+
+def told(frame: bytes, deltas: int | None = 2) -> Play:
+    """A stream that tells its failure as *frame*, once *deltas* have left."""
+
+    async def play(exchange: Exchange) -> None:
+        await plays.begun(exchange, deltas)
+        await exchange.send(frame)
+        await exchange.end()
+
+    return play
+
+
+@pytest.mark.parametrize("protocol, data, name", STRANGE)
+async def test_a_clients_mistake_told_in_a_strange_form_is_an_ending_that_clients_read(
+    impatient: Gateway,
+    upstream: ScriptedUpstream,
+    protocol: str,
+    data: dict[str, Any],
+    name: str,
+) -> None:
+    """The SDKs pass over such a frame, or take it for a chunk."""
+    upstream.always(told(event(data, name)))
+
+    reply = await impatient.client().ask(protocol, f"{protocol}-x")
+
+    ending = endings.in_stream(protocol, reply)
+    assert "All is " == reply.text
+    assert ending.type in ("invalid_request_error", "validation_error")
+    assert WORDS in ending.message
+    line = await impatient.finished(reply)
+    assert ("failed", "client") == (line["outcome"], line["origin"])
+
+
+@pytest.mark.parametrize("protocol", ["chat", "messages"])
+async def test_a_clients_mistake_in_the_protocols_own_form_passes(
+    impatient: Gateway, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    """To the byte: with whatever else the upstream says of it."""
+    frame = event({"type": "error", "error": {**ERROR, "x": 1}, "y": 2}, "error")
+    upstream.always(told(frame))
+
+    reply = await impatient.client().ask(protocol, f"{protocol}-x")
+
+    assert frame == reply.frames[-1]

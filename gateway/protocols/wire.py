@@ -267,6 +267,13 @@ class Wire(Protocol):
         """What the terminal in ``facts.terminal`` says."""
         ...
 
+    def is_own_failure(self, event: bytes) -> bool:
+        """
+        Whether a failure *event* has the form that this protocol's clients read. In
+        any other form they take it for a chunk, or pass over it.
+        """
+        ...
+
     def is_answer(self, body: object) -> TypeGuard[dict[str, Any]]:
         """Whether the JSON *body* of a 200 has the form of an answer."""
         ...

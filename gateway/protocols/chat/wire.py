@@ -124,6 +124,12 @@ def ending(facts: Facts) -> Ending:
     return Ending(facts.finished or "ok")
 
 
+def is_own_failure(event: bytes) -> bool:
+    """See ``Wire.is_own_failure``; beside choices, an error is passed over."""
+    chunk = read_object(payload(event))
+    return isinstance(chunk.get("error"), dict) and not chunk.get("choices")
+
+
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
     """See ``Wire.is_answer``."""
     if not isinstance(body, dict) or body.get("error"):

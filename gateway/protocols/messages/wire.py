@@ -14,7 +14,7 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.misplaced import STRAYS, stray
-from gateway.protocols.sse import Needle, payload
+from gateway.protocols.sse import Needle, field, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.tokens import cached_in
 from gateway.protocols.wire import (
@@ -107,6 +107,14 @@ def ending(facts: Facts) -> Ending:
     if reason := sub(data, "delta").get("stop_reason"):
         return Ending("failed", broken_off(str(reason)))
     return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+
+
+def is_own_failure(event: bytes) -> bool:
+    """See ``Wire.is_own_failure``; without its name a failure is passed over."""
+    data = read_object(payload(event))
+    told = sub(data, "error")
+    named = field(event, b"event") == b"error" and data.get("type") == "error"
+    return named and all(isinstance(told.get(key), str) for key in ("type", "message"))
 
 
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:

@@ -200,6 +200,11 @@ def ending(facts: Facts) -> Ending:
     return _ending(facts.terminal, facts)
 
 
+def is_own_failure(event: bytes) -> bool:
+    """See ``Wire.is_own_failure``; of events, a lifecycle event alone ends a stream."""
+    return True
+
+
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
     """See ``Wire.is_answer``; a response that failed is one, and says so itself."""
     if not isinstance(body, dict):
