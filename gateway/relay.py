@@ -95,6 +95,7 @@ class Relay:
         way = Way(turn.ask)
         document, way.earlier = await self._conversations.document(turn)
         way.change(document)
+        del document  # a long stream need not keep it
         while True:
             slot = await self._slot(turn, way)
             account = self._pool.accounts[slot.name]

@@ -138,6 +138,7 @@ async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
     line = await gateway.log.wait_finished(client.asked[0])
     taken.set()
 
+    assert "client_gone" == line["outcome"]  # it has not had it
     assert line["output_tokens"] and "estimated" not in line
     facts = {event: facts for _, event, facts in records[0].marks}
     assert "whole" == facts["terminal"]["outcome"]

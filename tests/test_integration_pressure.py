@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,10 @@ import pytest
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
-from tests.kit.asking import read_reply
+from tests.kit.asking import dechunked, question, read_event, read_reply
+from tests.kit.badly import connect, raw_head
+from tests.kit.gateway import Gateway
 from tests.kit.scripted import ScriptedUpstream
-from tests.kit.settings import HASTY
 
 PIECE = 64 * 1024
 MAX_HELD_BYTES = 24 * 1024 * 1024  # socket buffers on both sides included
@@ -85,6 +89,56 @@ async def test_an_open_stream_keeps_no_more_of_its_request_than_the_bytes(
     assert grown < 25 * 1024 * 1024, grown  # 7 are the bytes
 
 
+DATA = "data:image/png;base64,iVBORw0KGgo="
+PARTS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "responses": (
+        {"type": "input_text", "text": "x"},
+        {"type": "input_image", "image_url": DATA},
+    ),
+    "chat": (
+        {"type": "text", "text": "x"},
+        {"type": "image_url", "image_url": {"url": DATA}},
+    ),
+    "messages": (
+        {"type": "text", "text": "x"},
+        {
+            "type": "image",
+            "source": {
+                "type": "base64",
+                "media_type": "image/png",
+                "data": "iVBORw0KGgo=",
+            },
+        },
+    ),
+}
+PAIRS = [(one, other) for one in answers.PROTOCOLS for other in answers.PROTOCOLS]
+
+
+@pytest.mark.parametrize(("protocol", "upstreams"), PAIRS)
+async def test_nothing_that_a_request_is_parsed_to_outlives_the_first_output(
+    gateway: Gateway, upstream: ScriptedUpstream, protocol: str, upstreams: str
+) -> None:
+    """Neither its document nor what that was converted to."""
+    field = "input" if protocol == "responses" else "messages"
+    part, image = PARTS[protocol]
+    said = {"role": "user", "content": [part, image]}
+    heard = {"role": "assistant", "content": "y"}
+    asked = {field: [said, heard] * 1500 + [said]}
+    client, gate = gateway.client(), asyncio.Event()
+    endings.whole(protocol, await client.ask(protocol, f"{upstreams}-warm"))
+    upstream.next(plays.held(gate))
+    gc.collect()
+    before = len(gc.get_objects())
+    async with client.open(protocol, f"{upstreams}-x", **asked) as response:
+        await response.content.readuntil(b"All ")
+        gc.collect()
+        kept = len(gc.get_objects()) - before
+        gate.set()
+        await response.content.read()
+
+    assert kept < 1500, kept  # a message with a picture is three objects and more
+
+
 async def test_ten_stalled_readers_do_not_slow_the_others(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
@@ -139,11 +193,13 @@ async def test_a_gateway_that_was_paused_blames_no_upstream(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     """What came while the process stood still is there, and is read first."""
-    gateway = await serve(daemon=True, upstream=HASTY)
+    # Of each silence the upstream makes a small part; the rest is ours.
+    limits = {"first_event_timeout_s": 3.0, "idle_timeout_s": 3.0}
+    gateway = await serve(daemon=True, upstream=limits)
     upstream.next(plays.ok(head_after_s=0.3, interval_s=0.6))
     asked = asyncio.create_task(gateway.client().ask(protocol, f"{protocol}-x"))
     await upstream.wait_for(1)
-    for pause_s in (1.5, 1.5):  # before the first event, and amid the others
+    for pause_s in (3.5, 3.5):  # before the first event, and amid the others
         os.kill(gateway.daemon.pid, signal.SIGSTOP)
         await asyncio.sleep(pause_s)
         os.kill(gateway.daemon.pid, signal.SIGCONT)
@@ -160,18 +216,29 @@ async def test_a_stop_while_the_terminal_is_on_its_way(
     gateway = await serve(daemon=True, server={"drain_timeout_s": 0.2})
     text = "x" * 12_000_000
     upstream.next(plays.ok(Answer(pieces=(text,))))
-    async with gateway.client().open(protocol, f"{protocol}-x") as response:
-        await upstream.wait_for(1)
-        await settled(lambda: upstream.requests[0].sent_bytes)
-        gateway.daemon.terminate()
-        await gateway.log.wait_for(
-            lambda: gateway.log.events("server.draining"), "it did not drain"
-        )
-        await asyncio.sleep(0.4)
-        reply = await read_reply(response, 0.0)
+    asked = json.dumps(question(protocol, f"{protocol}-x")).encode()
+    lines = f"content-type: application/json\r\ncontent-length: {len(asked)}"
+    reader, writer = await connect(gateway)
+    writer.write(raw_head(protocol, gateway, lines) + asked)
+    await upstream.wait_for(1)
+    await settled(lambda: upstream.requests[0].sent_bytes)
+    gateway.daemon.terminate()
+    await gateway.log.wait_for(
+        lambda: gateway.log.events("server.draining"), "it did not drain"
+    )
+    await asyncio.sleep(0.4)
+    pieces = []
+    with suppress(ConnectionError):
+        while piece := await reader.read(1_000_000):
+            pieces.append(piece)
+    writer.close()
 
-    if reply.broken:  # the process did not wait for it; half an event is no ending
-        reply.body = reply.body[: reply.body.rfind(b"\n\n") + 2]
-    kinds = [event.kind for event in reply.events if event.kind in endings.TERMINALS]
-    assert len(kinds) == (0 if reply.broken else 1)
+    # What was really sent, up to the end of the connection: no client would show what
+    # is behind the last chunk.
+    body, behind, whole = dechunked(b"".join(pieces).partition(b"\r\n\r\n")[2])
+    events = [read_event(frame) for frame in body.split(b"\n\n")]
+    kinds = [event.kind for event in events if event.data]
+    found = [kind for kind in kinds if kind in endings.TERMINALS]
+    assert b"" == behind
+    assert len(found) == (1 if whole else 0)
     assert 0 == await gateway.daemon.exited()

@@ -209,3 +209,19 @@ async def read_reply(response: aiohttp.ClientResponse, asked_at: float) -> Reply
         reply.broken = True
     reply.ended_at = time.monotonic()
     return reply
+
+
+def dechunked(data: bytes) -> tuple[bytes, bytes, bool]:
+    """
+    The whole events of a chunked body, what is behind its last chunk, and whether that
+    has come.
+    """
+    body, at = [], 0
+    while (end := data.find(b"\r\n", at)) >= 0:
+        size = int(data[at:end], 16)
+        if not size:
+            return b"".join(body), data[end + 4 :], True
+        body.append(data[end + 2 : end + 2 + size])
+        at = end + 4 + size
+    joined = b"".join(body)
+    return joined[: joined.rfind(b"\n\n") + 2], b"", False
