@@ -137,10 +137,10 @@ def _occupy_standard_files() -> None:
 def _run(path: Path, served: Served, passed: list[systemd.Passed]) -> int:
     # Not above: `check` and `key new` shall not wait for what only a daemon needs.
     from gateway.ledger.database import LedgerError
-    from gateway.server import Server, StartError
+    from gateway.server import Server, StartError, raise_file_limit
 
-    server = Server(path, served, passed)
     try:
+        server = Server(path, served, passed, raise_file_limit())
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(server.run())
     except (LedgerError, StartError) as error:

@@ -40,25 +40,28 @@ class Allowance:
         """Take up changed budgets; what was used stays used."""
         self._budgets.replace({user.name: user.budget for user in users})
 
-    def admit(self, turn: Turn) -> None:
+    def admit(self, user: str, client: str) -> None:
         """
         Count a request that has come.
+
+        Args:
+            client: its kind, which decides the form of a refusal.
 
         Raises:
             GatewayError: "budget_exceeded".
         """
-        if turn.user.name not in self._budgets.limited:
+        if user not in self._budgets.limited:
             return
         now, unix = time.monotonic(), time.time()
-        if refusal := self._budgets.admit(turn.user.name, now, unix):
-            raise _told(refusal, turn)
+        if refusal := self._budgets.admit(user, now, unix):
+            raise _told(refusal, client)
 
     def check(self, turn: Turn) -> None:
         """Look again after the wait; see ``admit``."""
         if turn.user.name not in self._budgets.limited:
             return
         if refusal := self._budgets.check(turn.user.name, time.time()):
-            raise _told(refusal, turn)
+            raise _told(refusal, turn.client.name)
 
     def add(self, record: Record) -> None:
         """Count what a request used."""
@@ -83,7 +86,7 @@ class Allowance:
         return headers
 
 
-def _told(refusal: Refusal, turn: Turn) -> GatewayError:
+def _told(refusal: Refusal, client: str) -> GatewayError:
     standing = refusal.standing
     if standing.window_minutes <= 1:
         return GatewayError(
@@ -94,7 +97,7 @@ def _told(refusal: Refusal, turn: Turn) -> GatewayError:
         refusal.message,
         facts={"resets_at": int(standing.resets_at)},
     )
-    if turn.client.name == "codex":
+    if client == "codex":
         error.type = "usage_limit_reached"
         error.spoken = "invalid_prompt"
     return error

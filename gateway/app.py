@@ -28,6 +28,7 @@ from gateway.books import Books
 from gateway.config import Account, Config, User
 from gateway.content_coding import Turns
 from gateway.conversation import Conversations
+from gateway.count_tokens import TokenCounts
 from gateway.drains import Drains
 from gateway.errors import ClientError
 from gateway.handlers import Handler, Handlers, Visit
@@ -37,12 +38,14 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.ledger.turns import KeptTurns
 from gateway.metrics import Metrics
+from gateway.model_lists import ModelLists
 from gateway.paths import protocol_of
 from gateway.plain_answers import PlainAnswers
 from gateway.redaction import secrets_of
 from gateway.relay import Relay
-from gateway.side import SideHandlers
+from gateway.side_call import SideCalls
 from gateway.status import StatusHandlers
+from gateway.stored_responses import StoredResponses
 from gateway.transport.routed import RoutedTransport
 from gateway.upstream import Upstream
 
@@ -113,9 +116,18 @@ class House:
             Intake(turns),
         )
         self.plain = PlainAnswers(config, self.books)
-        self.side = SideHandlers(self.handlers, self.pool, self.upstream, conversations)
+        self._make_side_doors(conversations)
         self.status = StatusHandlers(
             self.handlers, self.pool, ledger, self.metrics, config.server.metrics_token
+        )
+
+    def _make_side_doors(self, conversations: Conversations) -> None:
+        """What serves beside the model endpoints."""
+        calls = SideCalls(self.pool, self.upstream)
+        self.model_lists = ModelLists(self.handlers, self.pool, self.upstream)
+        self.token_counts = TokenCounts(self.handlers, self.pool, calls, self.allowance)
+        self.stored_responses = StoredResponses(
+            self.handlers, self.pool, calls, self.allowance, conversations
         )
 
     @cached_property
@@ -270,6 +282,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
         keeper.cancel()
         house.drain()
         await house.end_open()
+        await house.model_lists.stop()
         house.state.keep_accounts(house.pool.dump())
         await house.transport.stop()
         await ledger.stop()
@@ -307,7 +320,8 @@ async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runne
 
 
 def _add_routes(router: web.UrlDispatcher, house: House) -> None:
-    handlers, side, status = house.handlers, house.side, house.status
+    handlers, status, lists = house.handlers, house.status, house.model_lists
+    stored, count = house.stored_responses.serve, house.token_counts.count
     for prefix in ("/v1", ""):
         for protocol, path in MODEL_PATHS:
             handler = handlers.model_endpoint(protocol, path)
@@ -317,13 +331,13 @@ def _add_routes(router: web.UrlDispatcher, house: House) -> None:
             prefix + "/responses", handlers.recorded("responses", _upgrade, kept=False)
         )
         for method, path, inner, protocol in (
-            ("POST", "/messages/count_tokens", side.count_tokens, "messages"),
-            ("GET", "/models", side.models, "responses"),
-            ("GET", "/models/{id}", side.model, "responses"),
-            ("GET", "/responses/{id}", side.response, "responses"),
-            ("DELETE", "/responses/{id}", side.response, "responses"),
-            ("POST", "/responses/{id}/cancel", side.response, "responses"),
-            ("GET", "/responses/{id}/input_items", side.response, "responses"),
+            ("POST", "/messages/count_tokens", count, "messages"),
+            ("GET", "/models", lists.models, "responses"),
+            ("GET", "/models/{id}", lists.model, "responses"),
+            ("GET", "/responses/{id}", stored, "responses"),
+            ("DELETE", "/responses/{id}", stored, "responses"),
+            ("POST", "/responses/{id}/cancel", stored, "responses"),
+            ("GET", "/responses/{id}/input_items", stored, "responses"),
         ):
             router.add_route(
                 method,

@@ -181,7 +181,7 @@ class Handlers:
                 down = visit.down = self._downstream(visit.request, turn)
                 down.start_pinging()
             # What never can be is refused before anything is waited for.
-            self._allowance.admit(turn)
+            self._allowance.admit(turn.user.name, turn.client.name)
             self._pool.check(turn)
             turn.slot = await self._registry.user_slot(
                 turn.user.name, turn.holder, turn.deadline, session=turn.session.value
@@ -356,6 +356,13 @@ class Handlers:
             visit.arriving = False
         visit.record.arrived = time.monotonic()
         return data
+
+    def enter(self, visit: Visit) -> Identity:
+        """Who asks at an endpoint beside the model endpoints; see ``turn``."""
+        identity = self.identify(visit.request, visit.record)
+        if self.draining:
+            raise self._draining()
+        return identity
 
     def identify(self, request: web.BaseRequest, record: Record) -> Identity:
         """Who asks; noted in *record*."""

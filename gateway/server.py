@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
+from sqlalchemy.exc import DBAPIError
 
 from gateway import __version__, log, systemd
 from gateway.app import House, build_app, build_runner, house_of
@@ -43,6 +44,7 @@ Paste this into another terminal:
     {curl}
 """
 LAG_PROBE_S = 0.5
+MIN_OPEN_FILES = 16
 # Objects made before the youngest are looked through. What a request makes is freed
 # without the cycle collector, and a test keeps it so: it need not look as often as
 # Python's own 700 would have it.
@@ -62,14 +64,20 @@ class Server:
         path: the config file, read again on SIGHUP.
         served: as it was read first.
         passed: the sockets that systemd opened; they take precedence.
+        max_open_files: how many files the process may open, for the log.
     """
 
     def __init__(
-        self, path: Path, served: Served, passed: list[systemd.Passed]
+        self,
+        path: Path,
+        served: Served,
+        passed: list[systemd.Passed],
+        max_open_files: int = 0,
     ) -> None:
         self._path = path
         self._config, self._key = served
         self._passed = passed
+        self._max_open_files = max_open_files
         self._listeners: list[Listener] = []
         self._log = log.get()
         self._stop = asyncio.Event()
@@ -86,7 +94,6 @@ class Server:
             StartError, LedgerError: it could not start.
         """
         asyncio.get_running_loop().set_exception_handler(_loop_failed)
-        max_open_files = _raise_file_limit()
         try:
             # Before the ledger: who cannot listen must not touch another's rows.
             addresses = self._listen()
@@ -99,7 +106,7 @@ class Server:
                     "server.started",
                     version=__version__,
                     listen=addresses,
-                    max_open_files=max_open_files,
+                    max_open_files=self._max_open_files,
                 )
                 if self._key:
                     self._greet(addresses[0])
@@ -108,6 +115,7 @@ class Server:
                 await runner.cleanup()
         finally:
             self._close_listeners()
+            self._notifier.close()
         self._log.info("server.stopped")
 
     async def _serve(self, house: House, runner: Runner) -> None:
@@ -155,6 +163,8 @@ class Server:
         except OSError as error:
             reason = error.strerror or repr(error)
             raise StartError(f"cannot start: {reason}") from None
+        except DBAPIError as error:
+            raise StartError(f"cannot start: the ledger: {error.orig}") from None
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
@@ -271,13 +281,23 @@ class Server:
             self._notifier.watchdog()
 
 
-def _raise_file_limit() -> int:
-    """Let the process open as many files as the system allows it; how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def raise_file_limit() -> int:
+    """
+    Let the process open as many files as the system allows it; returns how many.
+
+    Raises:
+        StartError: not even the event loop can start with so few.
+    """
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return hard
-    return soft
+        limit = hard
+    if 0 <= limit < MIN_OPEN_FILES:
+        raise StartError(
+            f"only {limit} files may be open (RLIMIT_NOFILE); at least "
+            f"{MIN_OPEN_FILES} are needed to start, and two for each request"
+        )
+    return limit
 
 
 def _loop_failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -34,6 +34,11 @@ class Notifier:
         path = self._environment.get("NOTIFY_SOCKET", "")
         # "@" stands for the NUL byte of an abstract socket
         self._address = "\0" + path[1:] if path.startswith("@") else path
+        # Opened once: the watchdog must be told also with no descriptor left.
+        self._socket: socket.socket | None = None
+        if self.watched:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
 
     @property
     def watched(self) -> bool:
@@ -74,17 +79,21 @@ class Notifier:
         return self._tell(f"STATUS={text}")
 
     def _tell(self, *lines: str) -> bool:
-        if not self.watched:
+        if self._socket is None:
             return False
         # one assignment a line; a line break in a status would begin another
         told = "\n".join(line.replace("\n", " ") for line in lines).encode()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            try:
-                sender.sendto(told, self._address)
-            except OSError:
-                return False
+        try:
+            self._socket.sendto(told, self._address)
+        except OSError:
+            return False
         return True
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 class Passed(NamedTuple):

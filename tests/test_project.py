@@ -72,11 +72,14 @@ IMPURE_IMPORTS = {
 ROOMS = ("accounts", "admission", "ledger", "protocols", "transport", "trial")
 SHELLS = {
     *("app", "__main__", "server", "handlers", "relay", "exchange", "drains", "books"),
-    *("downstream", "upstream", "status", "side"),
+    *("downstream", "upstream", "status", "side_call"),
+    *("count_tokens", "model_lists", "stored_responses"),
 }
 
 # Background tasks: each is kept, named and awaited at its owner's stop.
-TASK_OWNERS = {f"gateway/{name}.py" for name in ("app", "drains", "server")}
+TASK_OWNERS = {
+    f"gateway/{name}.py" for name in ("app", "drains", "model_lists", "server")
+}
 
 
 def relative(path: Path) -> str:

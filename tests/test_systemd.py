@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -35,8 +36,35 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield heard
 
 
+MADE: list[Notifier] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_notifiers() -> Iterator[None]:
+    yield
+    while MADE:
+        MADE.pop().close()
+
+
+def notifier_of(environment: dict[str, str]) -> Notifier:
+    MADE.append(Notifier(environment))
+    return MADE[-1]
+
+
 def notifier(heard: socket.socket) -> Notifier:
-    return Notifier({"NOTIFY_SOCKET": address_text(heard).removeprefix("unix:")})
+    return notifier_of({"NOTIFY_SOCKET": address_text(heard).removeprefix("unix:")})
+
+
+def test_the_watchdog_is_told_with_no_descriptor_left(manager: socket.socket) -> None:
+    tells = notifier(manager)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert tells.watchdog()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert b"WATCHDOG=1" == manager.recv(100)
 
 
 def test_each_state_is_one_message(manager: socket.socket) -> None:
@@ -91,7 +119,7 @@ def test_an_abstract_socket_is_found() -> None:
     ],
 )
 def test_without_a_listener_nothing_is_told(environment: dict[str, str]) -> None:
-    assert not Notifier(environment).ready()
+    assert not notifier_of(environment).ready()
 
 
 def test_a_full_socket_does_not_hold_up_the_daemon(manager: socket.socket) -> None:
@@ -121,7 +149,7 @@ def test_a_full_socket_does_not_hold_up_the_daemon(manager: socket.socket) -> No
 def test_the_watchdog_is_fed_twice_in_its_time(
     environment: dict[str, str], expected: float | None
 ) -> None:
-    assert expected == Notifier(environment).watchdog_s
+    assert expected == notifier_of(environment).watchdog_s
 
 
 # --- passed sockets ---------------------------------------------------------------

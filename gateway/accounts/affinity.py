@@ -148,6 +148,11 @@ class Affinity:
                     place.accounts.remove(account)
                     self._hold(place.accounts, 1)
 
+    def forget_responses(self, account: str) -> None:
+        """The name *account* stands for another server now, which made nothing."""
+        for key in [key for key, made in self._made.items() if made[0] == account]:
+            del self._made[key]
+
     def first_choice(
         self, key: str, weights: Mapping[str, float], now: float
     ) -> list[str]:

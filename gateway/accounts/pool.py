@@ -79,6 +79,8 @@ class Pool:
             if not (old and new and old.base_url == new.base_url):
                 self._affinity.forget(name)
                 self._verifying.discard(name)
+            if old and new and old.base_url != new.base_url:
+                self._affinity.forget_responses(name)
         self._renewed_at = {
             name: at for name, at in self._renewed_at.items() if name in fresh
         }
@@ -240,6 +242,31 @@ class Pool:
             return
         now, user = time.monotonic(), turn.user.name
         self._tell(self._health.broke(account, turn.attempt_at, now, user))
+
+    def side_failed(
+        self, account: Account, user: str, model: str, verdict: Verdict, began: float
+    ) -> None:
+        """A call beside the model endpoints has failed that *began* then."""
+        name = account.name
+        if name in self.accounts and began >= self._renewed_at.get(name, 0.0):
+            now = time.monotonic()
+            self._tell(self._health.failed(name, model, verdict, began, now, user))
+
+    def is_available(self, account: Account, user: str = "") -> bool:
+        """Whether *account* is not left alone."""
+        now = time.monotonic()
+        return self._health.available(account.name, "", now, user).ok
+
+    def check_account(self, account: Account, user: str) -> None:
+        """
+        Refuse what *account* alone could serve, while it is left alone.
+
+        Raises:
+            GatewayError: "cooling_down", or why it is out for longer.
+        """
+        if not self.is_available(account, user):
+            now = time.monotonic()
+            raise self._health.refusal([account.name], "", now, user)
 
     def _is_current(self, turn: Turn, account: str) -> bool:
         """
