@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from gateway.errors import UpstreamError
@@ -86,8 +87,8 @@ class Reader:
         self._places = Places()
         self._items: dict[int, _Item] = {}
         self._early: dict[int, str] = {}  # arguments of calls that have no name yet
+        self._new_key = count(1).__next__  # no method: it would make a circle
         self._parts = Parts(self._new_key)
-        self._keys = 0
         self._started = False
         self._over = False
         self._failure: Fail | None = None
@@ -220,10 +221,6 @@ class Reader:
         call_id = string(given, "call_id") or string(given, "id")
         name, namespace = string(given, "name"), string(given, "namespace")
         out.append(CallOpen(item.key, call_id, name, kind, namespace))
-
-    def _new_key(self) -> int:
-        self._keys += 1
-        return self._keys
 
     def _done(self, data: dict[str, Any]) -> list[Event]:
         """An item is whole: tell what has not been told, and close it."""
