@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,12 +215,17 @@ def test_a_descriptor_that_somebody_made_non_blocking_gets_every_line() -> None:
 
 
 def test_the_end_does_not_wait_for_a_reader_that_stands_still() -> None:
-    with pipe() as (_, fd):
+    with pipe() as (reader, fd):
         writer = LogWriter(fd, notice)
         writer.put(line(1, 2 * PIPE_BYTES))
         writer.close(0.05)
 
         assert writer._thread.is_alive()
+        os.set_blocking(reader, False)
+        while writer._thread.is_alive():  # else it would write to who gets its number
+            with suppress(BlockingIOError):
+                os.read(reader, 1 << 16)
+            writer._thread.join(0.05)
 
 
 def test_a_line_may_be_made_while_another_is_put() -> None:
