@@ -19,6 +19,7 @@ from gateway.protocols.frames import dump, joined, quote
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _SPACE = re.compile(r"[ \t\r\n]+")
+MAX_WORD_CHARS = 4096  # of a number, which is held until its end is seen
 _WORD = re.compile(r"[-+.0-9A-Za-z]+")
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _PART_OF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
@@ -195,7 +196,7 @@ class ObjectText:
         if word is None:
             return self._break(at)
         if word.end() == len(text):
-            return at, ""
+            return self._break(at) if len(text) - at > MAX_WORD_CHARS else (at, "")
         try:
             orjson.loads(word.group())
         except orjson.JSONDecodeError:
@@ -276,23 +277,23 @@ class InputText:
         return unwrap_custom(joined(self._raw))
 
     def _decode(self) -> str:
-        out, text = [], self._held
-        while text:
-            whole = _WHOLE_CHARACTERS.match(text)
-            end = whole.end() if whole else 0
-            piece, text = text[:end], text[end:]
-            out.append(_unescaped(piece))
-            if text.startswith('"'):
-                self._state, text = "behind", ""
-            elif not text or _PART_OF_PAIR.match(text):
+        out, text, at = [], self._held, 0
+        size = len(text)
+        while at < size:
+            whole = _WHOLE_CHARACTERS.match(text, at)
+            end = whole.end() if whole else at
+            out.append(_unescaped(text[at:end]))
+            at = end
+            if text.startswith('"', at):
+                self._state, at = "behind", size
+            elif at == size or _PART_OF_PAIR.match(text, at):
                 break
             else:
                 # Half a surrogate pair, or a backslash that escapes nothing.
-                half = _ESCAPE.match(text)
-                end = half.end() if half else 1
-                out.append(_unescaped(text[:end]) if half else "\\")
-                text = text[end:]
-        self._held = text
+                half = _ESCAPE.match(text, at)
+                out.append(_unescaped(half.group()) if half else "\\")
+                at = half.end() if half else at + 1
+        self._held = text[at:]
         return "".join(out)
 
 

@@ -43,6 +43,7 @@ from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.wire import sub
 from gateway.usage import Usage
 
+MAX_OPEN_BLOCKS = 256  # of one answer; one more, and the upstream ends none of them
 _TIERS = {"standard": "default", "priority": "priority", "batch": "flex"}
 
 
@@ -218,10 +219,11 @@ class Reader:
     def _block_start(self, data: dict[str, Any]) -> list[Event]:
         given = sub(data, "content_block")
         out = self._start()
+        full = len(self._blocks) >= MAX_OPEN_BLOCKS
         for known in list(self._blocks.values()):
-            again = known.index == _index(data)
-            if known.stopped or again:
-                out += self._close(known, last=again)
+            last = full or known.index == _index(data)
+            if known.stopped or last:
+                out += self._close(known, last=last)
         kind = string(given, "type")
         block = self._new_block(_index(data), kind)
         if kind == "text":

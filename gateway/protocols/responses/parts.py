@@ -49,6 +49,7 @@ class Parts:
     def __init__(self, new_key: Callable[[], int]) -> None:
         self._new_key = new_key
         self._parts: dict[Place, _Part] = {}
+        self._of: dict[int, list[_Part]] = {}  # by their message's output index
 
     def text(self, at: Place, delta: str) -> list[Event] | None:
         """More of a text that is open; None if none is."""
@@ -67,6 +68,7 @@ class Parts:
             return out
         if part is None:
             part = self._parts[at] = _Part(self._new_key(), kind)
+            self._of.setdefault(at[0], []).append(part)
             out.append(ItemOpen(part.key, kind))
         if part.closed or part.kind != kind:
             return out
@@ -110,8 +112,8 @@ class Parts:
     def close(self, index: int, status: Status) -> list[Event]:
         """Close what is open of the message at *index*."""
         out: list[Event] = []
-        for (message, _), part in self._parts.items():
-            if message == index and not part.closed:
+        for part in self._of.pop(index, ()):
+            if not part.closed:
                 part.closed = True
                 out.append(ItemClose(part.key, status))
         return out
