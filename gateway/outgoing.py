@@ -19,9 +19,11 @@ from gateway.headers import upwards
 from gateway.members import named, with_first_member, with_member
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat.flat import is_responses, nested
+from gateway.protocols.chat.signatures import signed
 from gateway.protocols.convert import Converted, convert_request
 from gateway.protocols.exact import dumps
 from gateway.protocols.returned import Recall
+from gateway.protocols.traits import fills_signatures
 from gateway.turn import Turn
 
 COMPACT_PATH = "/responses/compact"
@@ -124,9 +126,15 @@ def _convert(
 def _as_chat(
     document: dict[str, Any], turn: Turn, account: Account, model: str
 ) -> dict[str, Any]:
-    """*document* as it came, or as Chat where it has the shape of Responses."""
+    """
+    *document* as it came; as Chat where it has another shape, and with what the account
+    refuses to be without.
+    """
     if not is_responses(document):
-        return nested(document)
+        fitting = _fitting(document, account, model)
+        if fitting is document or not turn.ask.keep_digits():
+            return fitting
+        return _fitting(turn.ask.document, account, model)
     converted = convert_request(
         "chat",
         "chat",
@@ -137,6 +145,17 @@ def _as_chat(
     )
     turn.record.dropped = converted.dropped
     return converted.body
+
+
+def _fitting(document: dict[str, Any], account: Account, model: str) -> dict[str, Any]:
+    """A Chat *document* that *account* takes; the same object where it does already."""
+    document = nested(document)
+    messages = document.get("messages")
+    if isinstance(messages, list) and fills_signatures(model, account.options(model)):
+        fresh = signed(messages)
+        if fresh is not messages:
+            document = {**document, "messages": fresh}
+    return document
 
 
 def replace_model(body: bytes, model: str) -> bytes:

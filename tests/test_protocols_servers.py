@@ -289,3 +289,87 @@ def test_a_deep_schema_is_written_or_refused(depth: int) -> None:
         return
     with pytest.raises(ClientError):
         to_chat("openai", body)
+
+
+CHOICES = ["required", {"type": "function", "name": "read"}]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=["any", "one"])
+@pytest.mark.parametrize("effort", ["high", "none", ""])
+@pytest.mark.parametrize("dialect", ["deepseek", "kimi", "qwen"])
+def test_a_forced_call_is_asked_without_thinking(
+    dialect: str, effort: str, choice: Any
+) -> None:
+    """They think unless told not to, and then refuse every choice but "auto"."""
+    body = {**CODEX, "tool_choice": choice, "reasoning": {"effort": effort}}
+    converted = to_chat(dialect, body)
+
+    assert "" == strict.refusal("chat", dialect, converted.body)
+    assert "auto" != converted.body["tool_choice"]
+    assert (effort == "high") == ("reasoning.effort" in converted.dropped)
+    thinks = to_chat(dialect, body, thinks_when_forced=True).body
+    assert (effort != "none") == bool(strict.refusal("chat", dialect, thinks))
+
+
+def test_a_forced_call_on_a_messages_server_is_asked_without_thinking() -> None:
+    """ "deepseek-reasoner does not support this tool_choice" (DeepSeek)."""
+    body = {**CODEX, "tool_choice": "required"}
+    names = {"model": "m", "upstream_model": "m"}
+    options = dialects.options("deepseek", {})
+    converted = convert_request("responses", "messages", body, options=options, **names)
+
+    assert {"type": "disabled"} == converted.body["thinking"]
+    assert {"type": "any"} == {"type": converted.body["tool_choice"]["type"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ("kimi-k2.6", False),
+        ("moonshotai/kimi-k2.5", False),
+        ("kimi-for-coding", False),
+        ("k3-256k", False),
+        ("kimi-k2-0905-preview", True),
+        ("moonshot-v1-8k", True),
+        ("deepseek-k3000", True),
+    ],
+)
+def test_a_model_of_fixed_sampling_is_told_none(model: str, sent: bool) -> None:
+    """ "invalid temperature: only 1 is allowed for this model" (Moonshot)."""
+    body = {**CODEX, "temperature": 0.2, "top_p": 0.9}
+    options = dialects.options("kimi", {})
+    names = {"model": "m", "upstream_model": model}
+    converted = convert_request("responses", "chat", body, options=options, **names)
+
+    for field in ("temperature", "top_p"):
+        assert sent == (field in converted.body)
+        assert sent != (field in converted.dropped)
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([("user", "a"), ("assistant", ""), ("user", "b")], ["a", "b"]),
+        ([("user", "a"), ("assistant", " \n"), ("user", "b")], ["a", "b"]),
+        ([("user", " "), ("user", "b")], ["(The message is empty.)", "b"]),
+        ([("user", "a"), ("developer", "\n"), ("user", "b")], ["a", "b"]),
+    ],
+)
+@pytest.mark.parametrize("dialect", ["openai", "kimi"])
+def test_no_turn_is_blank(
+    dialect: str, turns: list[tuple[str, str]], expected: list[str]
+) -> None:
+    """ "message at position 1 with role 'assistant' must not be empty" (Moonshot)."""
+    body = {**talk(*turns), "instructions": " "}
+    written = to_chat(dialect, body).body
+
+    assert expected == [message["content"] for message in written["messages"]]
+
+
+def test_blank_texts_beside_others_are_left_out() -> None:
+    """Gemini refuses a part without text."""
+    parts = [{"type": "input_text", "text": text} for text in ("\n", "a", "", "b")]
+    item = {"type": "message", "role": "user", "content": parts}
+
+    [message] = to_chat("gemini", {"model": "m", "input": [item]}).body["messages"]
+    assert ["a", "b"] == [part["text"] for part in message["content"]]

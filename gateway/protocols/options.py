@@ -38,6 +38,8 @@ class Options:
         chat_thinking: Chat: how thinking is asked for. "effort":
             ``reasoning_effort``; "switch": ``thinking.type``, and the effort where
             ``efforts`` has it; "enable": ``enable_thinking``.
+        thinks_when_forced: whether the models think although a call is forced; else
+            thinking is turned off for such a request (Chat, Messages).
         sampling: whether ``temperature``, ``top_p``, ``top_k`` are sent.
         system_messages: system turns amid the conversation are kept, or hoisted:
             one system message leads, later ones become marked turns of the user
@@ -48,6 +50,8 @@ class Options:
             "prefix" (marked ``prefix: true``), "turn" (a turn of the user follows).
         ids: the call ids that the server takes: "narrow" (64 of A-Z a-z 0-9 _ -),
             "short" (40 of any character), "nine" (9 of A-Z a-z 0-9), "verbatim".
+        unsigned_calls: Chat: calls that lack the signature that Gemini 3 wants: "keep"
+            (as they are), or "fill" (Google's filler takes its place).
         cache: Messages: mark the end of the prompt for caching; "auto": when the
             client named a cache key and set no marks of its own.
         responses_cache_marks: Responses: write cache marks as breakpoints on parts.
@@ -80,11 +84,13 @@ class Options:
     thinking_back: bool = False
     chat_reasoning: bool = False
     chat_thinking: Literal["effort", "switch", "enable"] = "effort"
+    thinks_when_forced: bool = True
     sampling: Literal["auto", "keep", "drop"] = "auto"
     system_messages: Literal["auto", "keep", "hoist"] = "auto"
     roles: Literal["free", "alternate"] = "free"
     prefill: Literal["auto", "keep", "prefix", "turn"] = "auto"
     ids: Literal["narrow", "short", "nine", "verbatim"] = "narrow"
+    unsigned_calls: Literal["keep", "fill"] = "keep"
     cache: Literal["auto", "always", "never"] = "auto"
     responses_cache_marks: bool = True
     chat_max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = (

@@ -27,7 +27,7 @@ def hoist(request: Request) -> None:
         if not isinstance(item, Message) or item.role not in ("system", "developer"):
             items.append(item)
         elif items:
-            items.append(_turn(item))
+            items += _turn(item)
         else:
             request.instructions += _texts(item)
     request.items = items
@@ -45,7 +45,10 @@ def _texts(message: Message) -> list[Text]:
     return texts
 
 
-def _turn(message: Message) -> Message:
+def _turn(message: Message) -> list[Item]:
+    """A later *message* as a turn of the user; none if it is blank."""
     text = "\n\n".join(part.text for part in _texts(message))
+    if not text.strip():
+        return []
     said = Text(f"{SYSTEM_MARK}\n\n{text}", path=message.path)
-    return Message("user", [said], path=message.path)
+    return [Message("user", [said], path=message.path)]

@@ -15,6 +15,7 @@ from gateway.protocols.model import (
     CALLABLE,
     Request,
     Text,
+    Thinking,
     Tool,
     ToolCall,
     ToolChoice,
@@ -174,3 +175,12 @@ def call_name(call: ToolCall, names: Tools) -> str:
 def forced(choice: ToolChoice) -> bool:
     """Whether the answer must begin with a call."""
     return choice.mode in ("required", "tool")
+
+
+def think_unless_forced(request: Request, options: Options) -> None:
+    """Turn thinking off for a forced call, where the server refuses both together."""
+    if options.thinks_when_forced or not forced(request.choice):
+        return
+    if request.thinking is not None and request.thinking.effort not in ("", "none"):
+        request.drop(request.path("effort"))
+    request.thinking = Thinking("none")

@@ -18,6 +18,12 @@ from gateway.protocols.versions import claude_version
 _SHORT_DESCRIPTIONS = re.compile(r"(?:^|/)(?:gpt-[34]|chatgpt-4|o\d)")
 _OPENAI_REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d))")
 
+_FIXED_SAMPLING = re.compile(
+    r"kimi-(?:k2\.[5-9]|k[3-9]|for-coding)|(?:^|/)k[3-9](?:-|$)"
+)
+"""They refuse every ``temperature`` but their own."""
+_GEMINI = re.compile(r"gemini-(\d+)")
+
 _LIMITS = tuple(
     (re.compile(pattern), tokens)
     for pattern, tokens in (
@@ -70,6 +76,8 @@ def openai_takes_sampling(model: str, effort: str, options: Options) -> bool:
     """Whether a Responses or Chat model takes ``temperature`` and ``top_p``."""
     if options.sampling != "auto":
         return options.sampling == "keep"
+    if _FIXED_SAMPLING.search(model):
+        return False
     return effort == "none" or _OPENAI_REASONS.search(model) is None
 
 
@@ -79,6 +87,14 @@ def description_limit(model: str, options: Options) -> int:
         return options.max_tool_description
     short = _SHORT_DESCRIPTIONS.search(model)
     return int(limit("chat", "tool_description")) if short else 0
+
+
+def fills_signatures(model: str, options: Options) -> bool:
+    """Whether calls without Gemini's signature get its filler; none before Gemini 3
+    is asked for one."""
+    version = _GEMINI.search(model)
+    current = version is None or int(version[1]) >= 3
+    return options.unsigned_calls == "fill" and current
 
 
 def takes_stop(model: str) -> bool:

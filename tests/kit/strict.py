@@ -330,6 +330,18 @@ def _has_url(body: Body) -> bool:
     )
 
 
+def _unsigned(body: Body) -> bool:
+    steps = [turn["tool_calls"] for turn in body["messages"] if "tool_calls" in turn]
+    return any("thought_signature" not in str(calls[0]) for calls in steps)
+
+
+def _thinks_forced(body: Body) -> bool:
+    off = (
+        "disabled" in str(body.get("thinking")) or body.get("enable_thinking") is False
+    )
+    return not off and body.get("tool_choice", "auto") not in ("auto", "none")
+
+
 _GEMINI_KNOWN = frozenset(
     "type format title description nullable enum items minItems maxItems properties "
     "required minProperties maxProperties minLength maxLength pattern anyOf "
@@ -338,7 +350,10 @@ _GEMINI_KNOWN = frozenset(
 _OPENAI_ONLY = ("prompt_cache_key", "service_tier", "verbosity", "safety_identifier")
 
 DIALECTS: dict[str, dict[str, Callable[[Body], bool]]] = {
-    "qwen": {"System message must be at the beginning.": _late_system},
+    "qwen": {
+        "System message must be at the beginning.": _late_system,
+        "does not support being set to required or object in thinking": _thinks_forced,
+    },
     "vllm": {
         "System message must be at the beginning.": _late_system,
         "Input should be 'none', 'low', 'medium' or 'high'": _effort(
@@ -363,6 +378,7 @@ DIALECTS: dict[str, dict[str, Callable[[Body], bool]]] = {
         and not body["messages"][-1].get("prefix"),
     },
     "gemini": {
+        "Function call is missing a thought_signature": _unsigned,
         "Invalid JSON payload received. Unknown name": _unknown(*_OPENAI_ONLY, "user"),
         "Unknown name at 'tools[0].function_declarations[0]'": lambda body: any(
             node.keys() - _GEMINI_KNOWN for s in schemas(body) for node in nodes(s)
@@ -374,11 +390,11 @@ DIALECTS: dict[str, dict[str, Callable[[Body], bool]]] = {
             for schema in schemas(body)
             for node in nodes(schema)
         ),
+        "tool_choice is incompatible with thinking enabled": _thinks_forced,
     },
     "deepseek": {
-        "This response_format type is unavailable now": lambda body: body.get(
-            "response_format", {}
-        ).get("type")
-        == "json_schema",
+        "Thinking mode does not support this tool_choice": _thinks_forced,
+        "This response_format type is unavailable now": lambda body: "schema"
+        in str(body.get("response_format")),
     },
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.protocols.fillers import EMPTY
 from gateway.protocols.media import (
     PDF,
     checked_file,
@@ -77,18 +78,25 @@ def write_content(
     parts: list[Part], request: Request, options: Options
 ) -> str | list[dict[str, Any]]:
     """
-    A user's parts: one text as a string, else a list.
+    A user's parts: one text as a string, else a list. Blank texts are left out, for
+    Gemini, Kimi and Mistral refuse them; a turn of nothing else says that it is empty.
 
     Raises:
         Unsupported: what the upstream cannot be shown.
     """
-    forms = [_write_part(part, request, options) for part in parts]
+    said = [part for part in parts if not is_blank(part)]
+    forms = [_write_part(part, request, options) for part in said]
     if not forms:
-        return ""
+        return EMPTY
     if len(forms) == 1 and forms[0].keys() == {"type", "text"}:
         text: str = forms[0]["text"]
         return text
     return forms
+
+
+def is_blank(part: Part) -> bool:
+    """Whether *part* is a text without a word."""
+    return isinstance(part, (Text, Refusal)) and not part.text.strip()
 
 
 def _write_part(part: Part, request: Request, options: Options) -> dict[str, Any]:

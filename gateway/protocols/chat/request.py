@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.protocols.chat.flat import is_responses, nested
 from gateway.protocols.chat.roles import arranged
+from gateway.protocols.chat.signatures import signed
 from gateway.protocols.chat.tools import (
     read_choice,
     read_tools,
@@ -33,8 +34,13 @@ from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.refusals import limit
 from gateway.protocols.responses import request as responses
 from gateway.protocols.system import hoist
-from gateway.protocols.toolset import align
-from gateway.protocols.traits import lowered, openai_takes_sampling, takes_stop
+from gateway.protocols.toolset import align, think_unless_forced
+from gateway.protocols.traits import (
+    fills_signatures,
+    lowered,
+    openai_takes_sampling,
+    takes_stop,
+)
 
 STOP_MAX: int = limit("chat", "stop")
 
@@ -199,6 +205,7 @@ def write_request(request: Request, options: Options) -> Written:
         ClientError, Unsupported: what cannot be said in Chat.
     """
     align(request)
+    think_unless_forced(request, options)
     if options.system_messages == "hoist":
         hoist(request)
     names = Tools()
@@ -245,9 +252,12 @@ def _write_messages(
     if request.instructions:
         if any(text.cache for text in request.instructions):
             request.drop("system[].cache_control")
-        text = "\n\n".join(text.text for text in request.instructions)
+    text = "\n\n".join(t.text for t in request.instructions if t.text.strip())
+    if text:
         messages = [{"role": options.chat_system_role, "content": text}, *messages]
-    return arranged(messages, options)
+    messages = arranged(messages, options)
+    fills = fills_signatures(request.model, options)
+    return signed(messages) if fills else messages
 
 
 def _write_sampling(body: dict[str, Any], request: Request, options: Options) -> None:

@@ -10,7 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.protocols.carrier import wrap
-from gateway.protocols.chat.content import only_text, read_content, write_content
+from gateway.protocols.chat.content import (
+    is_blank,
+    only_text,
+    read_content,
+    write_content,
+)
 from gateway.protocols.model import (
     File,
     Image,
@@ -166,7 +171,8 @@ class Turns:
             self._drop_mark(getattr(part, "cache", None))
         text = only_text(message.parts, message.path, "\n\n")
         role = self._options.chat_system_role
-        self.messages.append({"role": role, "content": text})
+        if text.strip():
+            self.messages.append({"role": role, "content": text})
 
     def _think(self, item: Reasoning) -> None:
         if item.opaque is not None:
@@ -183,7 +189,8 @@ class Turns:
 
     def _end_run(self) -> None:
         """Write the run: its texts before the calls, the last one with them."""
-        run, self._run = self._run, []
+        run = [item for item in self._run if not _says_nothing(item)]
+        self._run = []
         calls = [item for item in run if isinstance(item, ToolCall)]
         said = [item for item in run if isinstance(item, Message)]
         first = run.index(calls[0]) if calls else len(run)
@@ -222,8 +229,6 @@ class Turns:
             refusals += [p.text for p in message.parts if isinstance(p, Refusal)]
         text = "\n\n".join(text for text in texts if text)
         form: dict[str, Any] = {"role": "assistant", "content": text or None}
-        if not text and not refusals and said:
-            form["content"] = ""
         if refusals:
             form["refusal"] = "".join(refusals)
         if self._thoughts:
@@ -277,3 +282,8 @@ class Turns:
         if self._shown:
             self.messages.append({"role": "user", "content": self._shown})
             self._shown = []
+
+
+def _says_nothing(item: Message | ToolCall) -> bool:
+    """Whether *item* is a turn of the assistant without a word: servers refuse it."""
+    return isinstance(item, Message) and all(map(is_blank, item.parts))

@@ -33,7 +33,7 @@ from gateway.protocols.options import Options
 from gateway.protocols.reading import Node, Unsupported, parsed, refuse
 from gateway.protocols.refusals import limit
 from gateway.protocols.schema import for_answer, is_strict
-from gateway.protocols.toolset import align, forced
+from gateway.protocols.toolset import align, forced, think_unless_forced
 from gateway.protocols.traits import (
     lowered,
     messages_takes_sampling,
@@ -230,6 +230,7 @@ def write_request(request: Request, options: Options) -> Written:
         ClientError, Unsupported: what cannot be said in Messages.
     """
     align(request)
+    think_unless_forced(request, options)
     names = Tools()
     most = _max_tokens(request, options)
     body: dict[str, Any] = {"model": request.model, "max_tokens": most}
