@@ -156,6 +156,19 @@ async def test_an_account_that_is_left_alone_is_not_asked(
     assert endings.before("messages", reply).retry_after_s
 
 
+async def test_a_count_is_no_last_resort_of_an_account_that_failed(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """An answer may try what failed a moment ago; a count is not worth it."""
+    gateway = await serve(accounts=pair(upstream)[:1])
+    upstream.next(plays.status(500))
+    assert 502 == (await gateway.client().ask("messages", "messages-x")).status
+    reply = await count(gateway)
+
+    assert 429 == reply.status
+    assert [] == asked(upstream, COUNT)
+
+
 async def test_a_limit_on_counting_is_none_on_answers(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
