@@ -37,7 +37,7 @@ from gateway.protocols.opaque import MESSAGE_MEMBERS, Collected, members
 from gateway.protocols.sse import payload
 from gateway.protocols.stops import CUT, Stop, broken_off, stop_of, unknown
 from gateway.protocols.tokens import read_usage, told_in
-from gateway.protocols.wire import sub
+from gateway.protocols.wire import objects, sub
 from gateway.usage import Usage, count
 
 _REASONS: dict[Stop, Reason] = {
@@ -144,7 +144,8 @@ class Reader:
         if stop == "broken":
             out.extend(self._end(Fail(broken_off(str(reason)))))
             return
-        delta = choice.get("delta")
+        # A whole answer in one chunk has a message; one beside a delta repeats it.
+        delta = choice.get("delta", choice.get("message"))
         if isinstance(delta, dict):
             self._delta(delta, out)
         if isinstance(reason, str) and reason:
@@ -155,12 +156,13 @@ class Reader:
 
     def _delta(self, delta: dict[str, Any], out: list[Event]) -> None:
         self._own.add(members(delta, MESSAGE_MEMBERS))
-        if text := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._say("reasoning", text, out)
-        if text := delta.get("content"):
-            self._say("text", text, out)
-        if text := delta.get("refusal"):
-            self._say("refusal", text, out)
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        for kind, text in (
+            *_said("reasoning", thought),
+            *_said("text", delta.get("content")),
+            *_said("refusal", delta.get("refusal")),
+        ):
+            self._say(kind, text, out)
         if notes := delta.get("annotations"):
             self._annotate(notes, out)
         calls = delta.get("tool_calls")
@@ -172,14 +174,7 @@ class Reader:
             fragment = {"index": 0, "function": legacy}
             self._take_calls(self._calls.take(fragment), out)
 
-    def _say(self, kind: _Said, text: Any, out: list[Event]) -> None:
-        if not isinstance(text, str):
-            if not isinstance(text, list):
-                return
-            parts = (string(part, "text") for part in text if isinstance(part, dict))
-            text = "".join(parts)
-            if not text:
-                return
+    def _say(self, kind: _Said, text: str, out: list[Event]) -> None:
         if kind != self._said:
             self._close_said(out)
             if kind != "reasoning":
@@ -251,3 +246,19 @@ class Reader:
     def _end(self, event: Event) -> list[Event]:
         self._over = True
         return [event]
+
+
+def _said(kind: _Said, value: Any) -> list[tuple[_Said, str]]:
+    """
+    What *value* says: a text, or a list of parts. Mistral's thinking is a part that
+    holds parts itself.
+    """
+    if isinstance(value, str):
+        return [(kind, value)] if value else []
+    said: list[tuple[_Said, str]] = []
+    for part in objects(value):
+        if part.get("type") == "thinking":
+            said += _said("reasoning", part.get("thinking"))
+        else:
+            said += _said(kind, part.get("text"))
+    return said
