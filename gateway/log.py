@@ -274,6 +274,8 @@ def _redact(logger: Any, method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         if key == "detail" and isinstance(value, str):
             event[key] = detail(value)
+        elif key == "mistakes":  # in the config: they begin with the path of a key
+            event[key] = [_redaction.clean_own(one) for one in value]
         elif key not in _OWN:
             event[key] = _cleaned(value, _MAX_EXCEPTION if key == "exception" else 0)
     return event

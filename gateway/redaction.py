@@ -161,12 +161,20 @@ class Redaction:
 
     def clean(self, text: str) -> str:
         """*text* without secrets: known ones, and what looks like one."""
+        text = _NAMED.sub(rf"\1\2{REDACTED}", self.clean_own(text))
+        return _SCHEME.sub(rf"\1 {REDACTED}", text)
+
+    def clean_own(self, text: str) -> str:
+        """
+        *text* of ours, which may hold a secret but tells none by its name.
+
+        A mistake of the config begins with a path, as ``account[0].api_key: ``; what
+        follows is a sentence.
+        """
         if any(form in text for form in self._forms):
             text = re.sub(self._known, REDACTED, text)
         text = _LOOKS_LIKE_A_KEY.sub(REDACTED, text)
-        text = _USERINFO.sub(REDACTED + "@", text)
-        text = _NAMED.sub(rf"\1\2{REDACTED}", text)
-        return _SCHEME.sub(rf"\1 {REDACTED}", text)
+        return _USERINFO.sub(REDACTED + "@", text)
 
     def quote(self, text: str) -> str:
         """

@@ -207,6 +207,17 @@ def test_an_exception_is_a_part_of_its_line(lines: Log) -> None:
     assert line["exception"].endswith("ValueError: why")
 
 
+def test_a_mistake_of_the_config_keeps_its_words(lines: Log) -> None:
+    mistakes = [
+        "account[0].api_key: must be env:NAME or file:PATH; not a literal",
+        "server.metrics_token: the environment variable TOKEN is not set",
+    ]
+    told = [*mistakes, "sk-or-v1-abcdef: unknown key"]
+    say("config.rejected", "error", mistakes=told)
+    (line,) = lines.events("config.rejected")
+    assert line["mistakes"] == [*mistakes, "[redacted]: unknown key"]
+
+
 def test_a_librarys_line_is_led_the_same_way(lines: Log) -> None:
     logging.getLogger("a.library").warning("odd: %s", "x" * 3000)
 
