@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.health import STALE_S, Happening, Health
+from gateway.accounts.happening import Happening
+from gateway.accounts.health import STALE_S, Health
 from gateway.accounts.mark import RAMP_S, Mark
 from gateway.accounts.outages import (
     BROKEN_STREAMS,

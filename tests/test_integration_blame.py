@@ -141,6 +141,59 @@ def test_what_lets_the_gateway_in_clears_the_account_when_it_changes(
     assert not pool.states()["b"]["available"]
 
 
+# --- what passes by itself --------------------------------------------------------
+
+PASSING: dict[str, Play] = {
+    "500": plays.status(500),
+    "503": plays.status(503, headers={"retry-after": "20"}),
+    "reset": plays.reset(None),
+    "failed": plays.failed("server_error", deltas=0),
+}
+
+
+def failing_marked(bad: Play) -> Play:
+    """Fail for who sends ``MARK``; serve everybody else."""
+    good = plays.ok()
+
+    async def play(exchange: Exchange) -> None:
+        marked = MARK in exchange.request.headers
+        await (bad if marked else good)(exchange)
+
+    return play
+
+
+@each_protocol
+@pytest.mark.parametrize("bad", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_one_users_requests_that_fail_everywhere_harm_nobody_else(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str, bad: Play, stream: bool
+) -> None:
+    gateway = await serve(accounts=three(upstream, protocol))
+    upstream.always(failing_marked(bad))
+    alice, bob = gateway.client("alice"), gateway.client("bob")
+    model = f"{protocol}-x"
+
+    for _ in range(6):
+        reply = await alice.ask(protocol, model, stream=stream)
+        assert (200, False) == (reply.status, reply.broken)
+        failed = await bob.ask(protocol, model, stream=stream, headers={MARK: "1"})
+        assert failed.status >= 429
+
+
+@each_protocol
+@pytest.mark.parametrize("bad", PASSING.values(), ids=PASSING)
+async def test_a_model_that_fails_everywhere_takes_no_other_with_it(
+    serve: Serve, upstream: ScriptedUpstream, protocol: str, bad: Play
+) -> None:
+    gateway = await serve(accounts=three(upstream, protocol))
+    upstream.always(bad, model=f"{protocol}-dead")
+    ask = gateway.client().ask
+
+    for _ in range(6):
+        endings.whole(protocol, await ask(protocol, f"{protocol}-x"))
+        assert (await ask(protocol, f"{protocol}-dead")).status >= 429
+
+
 # --- pools ------------------------------------------------------------------------
 
 

@@ -11,7 +11,10 @@ Rule 4: while anything else is well, an account that is out is left alone. If no
         every few seconds, unless the upstream itself said when.
 Rule 5: a refused credential is one user's word until a second user meets it, or a
         probe after the window, with no answer to anybody in between.
-Rule 6: three streams in a row that broke, of two users, count as a failure. Only a
+Rule 6: an error or a reset that passes by itself may be the doing of one request, too.
+        While the account serves others, it counts for that user or that model alone,
+        until a second one meets it. Each answer halves the strikes.
+Rule 7: three streams in a row that broke, of two users, count as a failure. Only a
         whole answer ends that, and where no other account fits it is asked all the
         same.
 """
@@ -20,8 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
+from gateway.accounts import happening
+from gateway.accounts.happening import Happening
 from gateway.accounts.mark import WELL, Availability, Mark, look, look_again, worse
 from gateway.accounts.outages import PROVEN_S, Outages
 from gateway.accounts.pace import (
@@ -38,13 +43,6 @@ from gateway.errors import GatewayError, Overloaded, UpstreamError, whole_retry_
 
 STALE_S = 600.0  # a mark that nobody probed for so long counts no more
 MAX_STRIKES = 64  # a window has long reached its cap
-
-
-class Happening(NamedTuple):
-    """A line for the log: the event and its keys."""
-
-    event: str
-    facts: dict[str, Any]
 
 
 class Health:
@@ -107,14 +105,19 @@ class Health:
         one = self._of(account)
         if verdict.doubtful and user:
             return self._doubted(account, one, verdict, started_at, now, user)
-        if verdict.scope == "model":
+        scope: str = verdict.scope
+        if verdict.may_be_request and user and scope != "model":
+            scope = one.whose(model, user, now)
+        if scope == "user":
+            return self._noted(account, one, verdict, started_at, now, user)
+        if scope == "model":
             old = one.by_model.get(model)
             mark, told = self._met(account, old, verdict, started_at, now)
             one.mark_model(model, mark)
         else:
             mark, told = self._met(account, one.whole, verdict, started_at, now)
             one.whole, model = mark, ""
-        return [_cooled(account, model, mark, now)] if told else []
+        return [happening.cooled(account, model, mark, now)] if told else []
 
     def broke(
         self, account: str, started_at: float, now: float, user: str
@@ -132,7 +135,7 @@ class Health:
         wait_s = jittered(window_s("failed", strikes, None, now), self._chance())
         until = now + wait_s
         one.whole = Mark("failed", now, now, until, until, False, strikes, breaks=True)
-        return [_cooled(account, "", one.whole, now)]
+        return [happening.cooled(account, "", one.whole, now)]
 
     def succeeded(
         self, account: str, model: str, started_at: float, now: float, user: str = ""
@@ -144,19 +147,23 @@ class Health:
             return []
         recovered = False
         for mark in (one.whole, one.by_model.get(model)):
-            if mark is None or mark.ramp_from is not None or mark.breaks:
+            if mark is None or mark.breaks:
+                continue
+            if mark.ramp_from is not None:
+                mark.strikes -= mark.strikes // 2
                 continue
             # An older request that still went well proves a path, not a quota.
             proof = mark.reason in ("network", "failed") and not mark.told
             if started_at >= mark.struck_at or proof:
                 self._learn(account, mark, now)
                 mark.ramp_from, mark.starts, mark.probe_at = now, 0, None
+                mark.strikes -= mark.strikes // 2
                 recovered = True
         for name, mark in list(one.by_user.items()):
             if started_at >= mark.struck_at:
                 del one.by_user[name]
                 recovered = recovered or not mark.quiet
-        return [_recovered(account)] if recovered else []
+        return [happening.recovered(account)] if recovered else []
 
     def completed(self, account: str, user: str, now: float) -> list[Happening]:
         """An answer came to its end."""
@@ -166,7 +173,7 @@ class Health:
         if mark is None or not mark.breaks or mark.ramp_from is not None:
             return []
         mark.ramp_from, mark.starts, mark.probe_at = now, 0, None
-        return [_recovered(account)]
+        return [happening.recovered(account)]
 
     def dropped(
         self, account: str, model: str, started_at: float, user: str = ""
@@ -242,7 +249,7 @@ class Health:
         """Whether *account* served *model* lately and has no mark since."""
         one = self._accounts.get(account)
         served = one.served.get(model) if one else None
-        lately = served is not None and now - served <= PROVEN_S
+        lately = served is not None and now - served.at <= PROVEN_S
         return lately and not self._marks_of(account, model, user, now)
 
     def has_served(self, account: str, model: str) -> bool:
@@ -273,13 +280,7 @@ class Health:
             if found is None:
                 continue
             account, scope, name, mark = found
-            one = self._of(account)
-            if scope == "model":
-                one.mark_model(name, mark)
-            elif scope == "user":
-                one.mark_user(name, mark)
-            else:
-                one.whole = mark
+            self._of(account).put(scope, name, mark)
 
     # -- inside -----------------------------------------------------------------------
 
@@ -311,6 +312,22 @@ class Health:
             return old, self._lengthened(account, old, verdict, now)
         return self._struck(account, old, verdict, now), True
 
+    def _noted(
+        self,
+        account: str,
+        one: Outages,
+        verdict: Verdict,
+        started_at: float,
+        now: float,
+        user: str,
+    ) -> list[Happening]:
+        """A failure that concerns *user* alone; no news while others are served."""
+        mark, told = self._met(account, one.by_user.get(user), verdict, started_at, now)
+        mark.quiet = one.serves_others(user, now)
+        one.mark_user(user, mark)
+        told = told and not mark.quiet
+        return [happening.cooled(account, "", mark, now)] if told else []
+
     def _doubted(
         self,
         account: str,
@@ -327,11 +344,7 @@ class Health:
         agreed = len(one.by_user) > (mine is not None)
         probed = mine is not None and started_at >= mine.until
         if not (known or agreed or probed and not one.serves_others(user, now)):
-            mark, told = self._met(account, mine, verdict, started_at, now)
-            mark.quiet = one.serves_others(user, now)
-            one.mark_user(user, mark)
-            told = told and not mark.quiet
-            return [_cooled(account, "", mark, now)] if told else []
+            return self._noted(account, one, verdict, started_at, now, user)
         old = one.whole if known else None
         if doubts := list(one.by_user.values()):
             strikes = sum(mark.strikes for mark in doubts)
@@ -339,7 +352,7 @@ class Health:
             old = replace(latest, strikes=strikes, quiet=False)
             one.by_user.clear()
         one.whole, told = self._met(account, old, verdict, started_at, now)
-        return [_cooled(account, "", one.whole, now)] if told or doubts else []
+        return [happening.cooled(account, "", one.whole, now)] if told or doubts else []
 
     def _struck(
         self, account: str, old: Mark | None, verdict: Verdict, now: float
@@ -384,17 +397,3 @@ class Health:
         # after the window says only that nobody asked.
         between = (mark.struck_at + min(now, mark.until)) / 2
         known.learn(between - mark.since, usual, now)
-
-
-def _cooled(account: str, model: str, mark: Mark, now: float) -> Happening:
-    facts: dict[str, Any] = {
-        "account": account,
-        "until_s": round(mark.until - now, 1),
-        "reason": mark.reason,
-        "strikes": mark.strikes,
-    }
-    return Happening("account.cooled", facts | ({"model": model} if model else {}))
-
-
-def _recovered(account: str) -> Happening:
-    return Happening("account.recovered", {"account": account})

@@ -7,15 +7,20 @@ Rule 1: a mark stands against the account as a whole, against one model on it, o
 Rule 2: the three are bounded apart from each other. Model names come from clients, so
         no number of them removes a mark of another kind, or of another account.
 Rule 3: an answer to anybody proves the credential, and clears what single users met.
+Rule 4: a failure that passes by itself belongs to the user, or to the model, where the
+        account has served others since: another user that model, or another model. A
+        second user or a second model that meets it makes it the account's.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 from gateway.accounts.mark import Mark
+from gateway.accounts.verdict import PASSING
 
 Scope = Literal["account", "user", "model"]
 
@@ -26,6 +31,23 @@ PROVEN_S = 60.0
 BROKEN_STREAMS = 3  # in a row, after which an account is left alone
 BROKEN_USERS = 2  # that must have met them: one client may break its own streams
 
+_NEVER = -math.inf
+_T = TypeVar("_T")
+
+
+class Served(NamedTuple):
+    """
+    When a model was served last, in monotonic seconds.
+
+    Attributes:
+        user: to whom.
+        others_at: when to somebody else.
+    """
+
+    at: float = _NEVER
+    user: str = ""
+    others_at: float = _NEVER
+
 
 class Outages:
     """
@@ -35,7 +57,7 @@ class Outages:
         whole: the mark on all of it.
         by_user: the marks that concern one user.
         by_model: the marks on one model, the oldest first.
-        served: when a model was served last, the oldest first; monotonic seconds.
+        served: when each model was served last, the oldest first.
         broken: how many streams broke amid the answer since the last whole answer.
     """
 
@@ -48,7 +70,7 @@ class Outages:
         self.whole: Mark | None = None
         self.by_user: OrderedDict[str, Mark] = OrderedDict()
         self.by_model: OrderedDict[str, Mark] = OrderedDict()
-        self.served: OrderedDict[str, float] = OrderedDict()
+        self.served: OrderedDict[str, Served] = OrderedDict()
         self._users: OrderedDict[str, float] = OrderedDict()
         self.broken = 0
         self._broken_users: set[str] = set()
@@ -101,6 +123,15 @@ class Outages:
         for name in stale:
             del self.by_user[name]
 
+    def put(self, scope: Scope, name: str, mark: Mark) -> None:
+        """Put *mark* on the account, or on what *name* is there."""
+        if scope == "model":
+            self.mark_model(name, mark)
+        elif scope == "user":
+            self.mark_user(name, mark)
+        else:
+            self.whole = mark
+
     def mark_model(self, model: str, mark: Mark) -> None:
         """Put *mark* on *model*; of too many, names that nothing served go first."""
         self.by_model[model] = mark
@@ -118,7 +149,9 @@ class Outages:
 
     def note_served(self, model: str, user: str, now: float) -> None:
         """*model* was served to *user*."""
-        _note(self.served, model, now, MAX_SERVED_MODELS)
+        last = self.served.get(model, Served())
+        others_at = last.others_at if last.user == user else last.at
+        _note(self.served, model, Served(now, user, others_at), MAX_SERVED_MODELS)
         _note(self._users, user, now, MAX_USERS)
 
     def serves_others(self, user: str, now: float) -> bool:
@@ -129,6 +162,31 @@ class Outages:
             if other != user:
                 return True
         return False
+
+    def whose(self, model: str, user: str, now: float) -> Scope:
+        """Whose a failure is that *user* met with *model*: rule 4."""
+        if self.whole is not None and not self.whole.back(now):
+            return "account"
+        last = self.served.get(model, Served())
+        others_at = last.others_at if last.user == user else last.at
+        met_by_others = any(
+            mark.reason in PASSING
+            for name, mark in self.by_user.items()
+            if name != user
+        )
+        if now - others_at <= PROVEN_S and not met_by_others:
+            return "user"
+        served = [one.at for name, one in self.served.items() if name != model]
+        served_at = max(served, default=_NEVER)
+        struck_at = max(self._passing(model), default=_NEVER)
+        proven = now - served_at <= PROVEN_S and struck_at < served_at
+        return "model" if proven else "account"
+
+    def _passing(self, model: str) -> Iterator[float]:
+        """When other models than *model* met what passes by itself."""
+        for name, mark in self.by_model.items():
+            if name != model and mark.reason in PASSING and mark.ramp_from is None:
+                yield mark.struck_at
 
     def note_broken(self, user: str) -> bool:
         """A stream of *user* broke; whether the account is to be left alone for it."""
@@ -144,8 +202,8 @@ class Outages:
         self._broken_users.clear()
 
 
-def _note(table: OrderedDict[str, float], key: str, now: float, most: int) -> None:
-    table[key] = now
+def _note(table: OrderedDict[str, _T], key: str, value: _T, most: int) -> None:
+    table[key] = value
     table.move_to_end(key)
     if len(table) > most:
         table.popitem(last=False)

@@ -32,7 +32,8 @@ from gateway.accounts.foreign import (
     proofs,
     readable,
 )
-from gateway.accounts.health import Happening, Health
+from gateway.accounts.happening import Happening
+from gateway.accounts.health import Health
 from gateway.accounts.owners import Owners
 from gateway.accounts.verdict import Verdict
 from gateway.config import Account, Price

@@ -37,6 +37,9 @@ Reason = Literal[
     "no_model",
 ]
 
+PASSING = frozenset(("network", "failed", "overloaded"))
+"""The reasons that pass by themselves, and that one request may bring about."""
+
 SAME_PAUSE_S = (1.0, 3.0)
 """Pause before the same account again (``retry_same``): 92 of 100 accounts that gave
 a 429 without a word of when to return were seen to serve again within 3 s."""
@@ -69,6 +72,11 @@ class Verdict(NamedTuple):
     doubtful: bool = False
     pass_on: bool = False
     strip: bool = False
+
+    @property
+    def may_be_request(self) -> bool:
+        """Whether this one request may have brought it about, and others are served."""
+        return self.reason in PASSING and self.error.code != "upstream_connect"
 
 
 class Row(NamedTuple):
