@@ -173,7 +173,8 @@ async def test_a_folder_that_vanished_and_returned_heals(
 
 
 def poison_plain(database: Database) -> Write:
-    row = {"response_id": "r", "user": "u", "account": "a", "body": None}
+    row = {column.name: "r" for column in response.columns}
+    row |= {"turns": 1, "total_bytes": 0, "bytes": 0, "body": None}
     when = {"created_at": NOON, "expires_at": NOON}
     return Write(database.plain_upsert(response), "poison", row | when)
 
@@ -212,6 +213,7 @@ async def test_a_connection_that_is_lost_is_made_anew_unnoticed(
 ) -> None:
     ledger = await open_ledger(place)
     await ledger.close(record_of("a"))
+    await until(lambda: ledger._writer._purge_at > 0)  # it uses the connection, too
     driver: Any = ledger.database._driver
     driver.close()
 

@@ -14,6 +14,7 @@ from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat import wire as chat_wire
 from gateway.protocols.convert import Converted
 from gateway.protocols.grammar import TRANSITIONS, Batch, State, Watch
+from gateway.protocols.misplaced import STRAYS
 from gateway.protocols.model import Asked, Tools
 from gateway.protocols.responses import wire
 from gateway.protocols.translate import Translation
@@ -98,6 +99,13 @@ def told(facts: Facts) -> dict[str, Any]:
     return {name: getattr(facts, name) for name in names}
 
 
+def is_looked_at(name: str, event: bytes) -> bool:
+    """Whether an event of a stream that has begun may mean something."""
+    strays = STRAYS[:1] if name == "chat" else STRAYS
+    odd = any(needle.search(event) for needle in strays)
+    return odd or any(word in event for word in WORDS[name])
+
+
 def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
     """
     The stream *data* by the rules alone: one event at a time, nothing remembered.
@@ -107,7 +115,7 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
     facts, state, got = Facts(), State.WAITING, b""
     facts.certain = True
     for event in whole_events(data):
-        if state is State.STREAMING and not any(word in event for word in WORDS[name]):
+        if state is State.STREAMING and not is_looked_at(name, event):
             got += event
             continue
         wire._settle(facts)
