@@ -26,7 +26,7 @@ from gateway.side_call import Answered, Call, SideCalls, json_answer
 from gateway.turn import Turn
 
 PATH = "/messages/count_tokens"
-COUNT_TIMEOUT_S = 30.0
+COUNT_TIMEOUT_S = 30.0  # at most; an answer's own limit may be shorter
 MAX_COUNT_BYTES = 1024 * 1024  # of an answer
 CANNOT_COUNT = frozenset({404, 405, 501})
 """What servers answer that speak Messages and do not know this path."""
@@ -129,13 +129,14 @@ class TokenCounts:
     async def _ask(self, visit: Visit, turn: Turn, account: Account) -> Answered:
         document = self._pool.document(turn, account.name, turn.ask.document)
         request = outgoing.write(turn, account, document)
+        limits = self._handlers.config.upstream
         call = Call(
             "POST",
             request.path,
             request.headers,
             request.body,
             turn.query,
-            COUNT_TIMEOUT_S,
+            min(COUNT_TIMEOUT_S, limits.first_event_timeout_s),
             MAX_COUNT_BYTES,
         )
         return await self._calls.ask(visit, account, call)

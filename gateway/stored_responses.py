@@ -22,7 +22,7 @@ from gateway.headers import upwards
 from gateway.ledger.turns import Thread
 from gateway.side_call import Call, SideCalls, json_answer, path_id
 
-STORED_TIMEOUT_S = 60.0
+STORED_TIMEOUT_S = 60.0  # at most; an answer's own limit may be shorter
 MAX_STORED_BYTES = 64 * 1024 * 1024  # of an answer
 
 
@@ -70,6 +70,7 @@ class StoredResponses:
     ) -> web.Response:
         """The account's answer as it is."""
         request, began = visit.request, time.monotonic()
+        limits = self._handlers.config.upstream
         call = Call(
             request.method,
             request.rel_url.raw_path.removeprefix("/v1"),
@@ -78,7 +79,7 @@ class StoredResponses:
             ),
             body,
             request.rel_url.raw_query_string,
-            STORED_TIMEOUT_S,
+            min(STORED_TIMEOUT_S, limits.first_event_timeout_s),
             MAX_STORED_BYTES,
         )
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway import model_lists
+from gateway import count_tokens, model_lists, stored_responses
 from gateway.app import House, house_of
 from tests.conftest import Serve
 from tests.kit import endings, plays, settings
@@ -93,6 +93,27 @@ async def test_a_count_is_asked_of_the_next_account(
         line["attempts"],
     )
     assert gateway.log.events("attempt.failed", account="messages")
+
+
+@pytest.mark.parametrize("own_limit", [True, False])
+async def test_an_account_that_does_not_answer_a_count_is_followed_by_the_next(
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    own_limit: bool,
+) -> None:
+    """After the side doors' own limit, or after an answer's where that is shorter."""
+    if own_limit:
+        monkeypatch.setattr(count_tokens, "COUNT_TIMEOUT_S", 0.2)
+    waits = None if own_limit else {"first_event_timeout_s": 0.2}
+    gateway = await serve(accounts=pair(upstream), upstream=waits)
+    upstream.next(hang, account="messages")
+    upstream.next(count_of(42), account="messages-2")
+    reply = await count(gateway)
+
+    assert {"input_tokens": 42} == reply.json
+    (failed,) = gateway.log.events("attempt.failed")
+    assert ("messages", "upstream_timeout") == (failed["account"], failed["error_code"])
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
@@ -265,6 +286,24 @@ async def test_a_stored_response_is_asked_of_its_maker_alone(
     assert 429 == again.status
     assert endings.before("responses", again).retry_after_s
     assert [maker, maker] == asked(upstream, path)
+
+
+@pytest.mark.parametrize("own_limit", [True, False])
+async def test_a_stored_response_that_does_not_come_is_a_failure(
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    own_limit: bool,
+) -> None:
+    if own_limit:
+        monkeypatch.setattr(stored_responses, "STORED_TIMEOUT_S", 0.2)
+    waits = None if own_limit else {"first_event_timeout_s": 0.5}
+    rows = [account(upstream, "responses")]
+    gateway = await serve(accounts=rows, upstream=waits)
+    made = await a_response(gateway)
+    upstream.next(hang)
+
+    assert 502 == (await stored(gateway, made)).status
 
 
 async def test_a_stored_response_whose_account_was_replaced_is_not_found(
