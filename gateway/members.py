@@ -66,6 +66,20 @@ def with_member(body: bytes, name: str, value: bytes) -> bytes:
     return with_first_member(body, name, value)
 
 
+def with_known_member(body: bytes, name: str, value: bytes) -> bytes:
+    """
+    ``with_member`` of an object that is known to have *name*, by two searches where the
+    body holds that name once. A scan takes ten times as long.
+    """
+    spelled = orjson.dumps(name)
+    at = body.find(spelled)
+    if at < 0 or body.find(spelled, at + 1) >= 0 or b"\\u00" in body:
+        return with_member(body, name, value)
+    key = _KEY.match(body, at)
+    assert key
+    return b"".join([body[: key.end()], value, body[_value_end(body, key.end()) :]])
+
+
 def with_first_member(body: bytes, name: str, value: bytes) -> bytes:
     """The object *body*, which has no member *name*, with one."""
     start = body.index(b"{") + 1

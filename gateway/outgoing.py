@@ -16,7 +16,12 @@ from multidict import CIMultiDict
 
 from gateway.config import Account
 from gateway.headers import upwards
-from gateway.members import named, with_first_member, with_member
+from gateway.members import (
+    named,
+    with_first_member,
+    with_known_member,
+    with_member,
+)
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat.flat import is_responses, nested
 from gateway.protocols.chat.signatures import signed
@@ -160,7 +165,7 @@ def _fitting(document: dict[str, Any], account: Account, model: str) -> dict[str
 
 def replace_model(body: bytes, model: str) -> bytes:
     """*body* with another ``model``; every other byte stays."""
-    return with_member(body, "model", orjson.dumps(model))
+    return with_known_member(body, "model", orjson.dumps(model))
 
 
 def _asks_for_usage(document: dict[str, Any]) -> bool:

@@ -75,6 +75,19 @@ def test_only_the_model_changes(body: bytes, expected: bytes) -> None:
     assert expected == replace_model(body, "new")
 
 
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_name_that_stands_once_is_searched_not_scanned(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(member_bytes, "members", None)
+    text = b'"input":[{"text":"say \\"model\\": \xc3\xa9"}]'
+    parts = [text, text.replace(b"input", b"more")]
+    parts.insert(["first", "middle", "last"].index(place), b'"model" : "old"')
+    body = b"{" + b",".join(parts) + b"}"
+
+    assert body.replace(b'"old"', b'"new"') == replace_model(body, "new")
+
+
 NAMES = st.sampled_from(["model", "mo", "x", 'a"model', "]}", "\\"]) | st.text()
 
 
