@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ async def reloaded(daemon: Daemon, event: str = "config.reloaded") -> Line:
     return daemon.log.events(event)[-1]
 
 
-def throwaway_key(daemon: Daemon) -> str:
-    return str(daemon.log.events("server.greeted")[-1]["key"])
+async def throwaway_key(daemon: Daemon) -> str:
+    """The key of the greeting, which is a line behind the start or the reload."""
+    greetings = partial(daemon.log.events, "server.greeted")
+    await daemon.log.wait_for(greetings, "no greeting")
+    return str(greetings()[-1]["key"])
 
 
 async def status_with(daemon: Daemon, key: str) -> int:
@@ -55,7 +59,7 @@ async def started(folder: Path, **config: Any) -> AsyncIterator[Daemon]:
 
 async def test_the_throwaway_key_outlives_a_reload(tmp_path: Path) -> None:
     async with started(tmp_path, users=[]) as daemon:
-        key = throwaway_key(daemon)
+        key = await throwaway_key(daemon)
         line = await reloaded(daemon)
         assert ([], []) == (line["changed"], line["restart_needed"])
         assert 200 == await status_with(daemon, key)
@@ -77,7 +81,7 @@ async def test_a_reload_that_leaves_no_user_prints_a_key(tmp_path: Path) -> None
         daemon.configure(users=[])
         await reloaded(daemon)
 
-        assert 200 == await status_with(daemon, throwaway_key(daemon))
+        assert 200 == await status_with(daemon, await throwaway_key(daemon))
 
 
 REFUSED: dict[str, dict[str, Any]] = {
