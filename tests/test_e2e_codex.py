@@ -45,7 +45,7 @@ async def test_a_conversation_and_a_tool_on_the_trial_account(
     assert (0, 0) == (first.status, second.status)
     assert first.commands and first.answers and second.answers
     assert [] == first.errors + second.errors
-    lines = gateway.log.events("request.finished")
+    lines = await gateway.log.wait_events("request.finished", 3)
     assert {("ok", "codex")} == {(line["outcome"], line["client"]) for line in lines}
     assert {first.thread} == {line["session"] for line in lines}
 
@@ -68,7 +68,7 @@ async def test_a_turn_and_a_tool_round_trip(
         if item["type"] == "function_call_output"
     ]
     assert ["call_1"] == [item["call_id"] for item in outputs]
-    lines = gateway.log.events("request.finished")
+    lines = await gateway.log.wait_events("request.finished", 2)
     assert ["ok", "ok"] == [line["outcome"] for line in lines]
 
 
@@ -111,7 +111,7 @@ async def test_a_queue_time_out_shows_the_gateways_sentence(
     assert "Concurrency limit exceeded for user (1 of 1 running" in told
     assert "stream closed" not in told
     request_id = told.rpartition("(request id: ")[2].rstrip(")")
-    line = gateway.log.finished(request_id)
+    line = await gateway.log.wait_finished(request_id)
     assert ("queue_timeout", "codex") == (line["error_code"], line["client"])
     gateway.log.explains(request_id)
 
@@ -140,7 +140,7 @@ async def test_a_wait_in_the_queue_ends_well(
 
     assert (0, ["All is well."], []) == (first.status, first.answers, first.errors)
     assert 0 == second.status
-    line = gateway.log.events("request.finished", client="codex")[0]
+    line = (await gateway.log.wait_events("request.finished", client="codex"))[0]
     assert line["queue_ms"] > 2000
     history = upstream.received()[-1].body
     assert b"Waiting in queue" not in history and b"rs_queue" not in history
@@ -167,7 +167,7 @@ async def test_an_upstream_that_dies_mid_stream_is_asked_again(
 
     assert (0, ["All is well."], 1) == (run.status, run.answers, run.reconnects)
     assert "The upstream" in run.errors[0] and "request id: " in run.errors[0]
-    lines = gateway.log.events("request.finished")
+    lines = await gateway.log.wait_events("request.finished", 2)
     assert ["failed", "ok"] == [line["outcome"] for line in lines]
 
 
@@ -220,7 +220,7 @@ async def test_an_overload_of_the_first_account_is_not_noticed(
     run = await ask(gateway, tmp_path)
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
-    (line,) = gateway.log.events("request.finished")
+    (line,) = await gateway.log.wait_events("request.finished")
     assert ("ok", 2, "responses-2") == (
         line["outcome"],
         line["attempts"],

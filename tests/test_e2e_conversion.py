@@ -40,7 +40,7 @@ async def test_codex_applies_a_patch_that_came_as_a_function_call(
     first, second = upstream.received()
     assert b'"apply_patch"' in first.body
     assert b"*** Add File: made.txt" in second.body and b"call_1" in second.body
-    lines = gateway.log.events("request.finished")
+    lines = await gateway.log.wait_events("request.finished", 2)
     assert [("ok", protocol)] * 2 == [
         (line["outcome"], line["upstream_protocol"]) for line in lines
     ]

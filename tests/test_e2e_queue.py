@@ -56,7 +56,9 @@ async def test_codex_waits_through_a_long_queue_and_finishes(
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
     assert run.seconds >= WAIT_S
-    lines = gateway.log.events("request.finished", client="codex", outcome="ok")
+    lines = await gateway.log.wait_events(
+        "request.finished", 2, client="codex", outcome="ok"
+    )
     assert 2 == len(lines) and max(line["queue_ms"] for line in lines) > 15_000
     shown = re.findall(rb"\*\*Waiting in queue \((\d+) s, 0 ahead", reply.body)
     assert len(shown) >= WAIT_S / 2 and int(shown[-1]) >= WAIT_S - 2

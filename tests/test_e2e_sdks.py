@@ -229,6 +229,7 @@ async def test_a_queue_time_out_before_pings_is_a_typed_429(
     raised: Any = error.value
     assert "Concurrency limit exceeded for user" in str(raised)
     assert 1 <= int(raised.response.headers["retry-after"]) <= 60
+    await gateway.log.wait_finished(raised.request_id)
     gateway.log.explains(raised.request_id)
 
 

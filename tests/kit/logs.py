@@ -63,6 +63,17 @@ class Log(io.TextIOBase):
         )
         return self.finished(request_id)
 
+    async def wait_events(self, event: str, count: int = 1, **facts: Any) -> list[Line]:
+        """
+        The lines of *event*, once there are *count*: a daemon writes them a moment
+        after a client has its answer.
+        """
+        await self.wait_for(
+            lambda: len(self.events(event, **facts)) >= count,
+            f"not {count} lines of {event}",
+        )
+        return self.events(event, **facts)
+
     async def wait_for(
         self, ready: Callable[[], object], failure: str, timeout_s: float = 10.0
     ) -> None:
