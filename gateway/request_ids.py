@@ -6,8 +6,10 @@ import random
 import re
 from collections.abc import Mapping
 
-# A key of the gateway's own would fit, too; an id stands in every line.
-_REQUEST_ID = re.compile(r"(?!gw-[A-Za-z0-9_-]{43}\Z)[A-Za-z0-9._-]{8,128}")
+# A key fits, too, and an id stands in every line: the gateway's own, and those of the
+# vendors whose form cannot be mistaken.
+_KEY = r"(?:gw-[A-Za-z0-9_-]{43}|sk-[A-Za-z0-9_-]{32,}|AIza[A-Za-z0-9_-]{35})\Z"
+_REQUEST_ID = re.compile(rf"(?!{_KEY})[A-Za-z0-9._-]{{8,128}}")
 
 
 def request_id_of(headers: Mapping[str, str], unix_s: float) -> str:
