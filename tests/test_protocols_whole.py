@@ -36,7 +36,8 @@ Events = list[dict[str, Any]]
 
 
 def events_of(data: bytes) -> Events:
-    frames = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
+    text = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    *frames, _cut = text.split(b"\n\n")  # no blank line behind it: no event
     lines = [line for frame in frames for line in frame.split(b"\n")]
     datas = [line[5:].strip() for line in lines if line.startswith(b"data:")]
     return [json.loads(one) for one in datas if one[:1] == b"{"]
@@ -108,7 +109,7 @@ def whole_chat(events: Events) -> dict[str, Any] | None:
         message["tool_calls"] = list(calls.values())
     cut = [reason for reason in reasons if reason in ("length", "content_filter")]
     finish = cut[-1] if cut else reasons[0] if reasons else None
-    if not message:
+    if not message or not reasons:  # nothing was said, or it was cut off
         return None
     return {"choices": [{**body, "finish_reason": finish}], "usage": usage}
 
