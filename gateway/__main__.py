@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway import __version__, log, log_routes, systemd
-from gateway.auth import key_sha256, new_key
-from gateway.config import Account
-from gateway.config_file import ConfigError
-from gateway.load import Served, default_path, load_served
+from gateway import __version__
+from gateway.config.load import Served, default_path, load_served
+from gateway.config.parse import ConfigError
+from gateway.config.schema import Account
+from gateway.daemon import systemd
+from gateway.endpoints.auth import key_sha256, new_key
+from gateway.telemetry import log, log_routes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,8 +138,8 @@ def _occupy_standard_files() -> None:
 
 def _run(path: Path, served: Served, passed: list[systemd.Passed]) -> int:
     # Not above: `check` and `key new` shall not wait for what only a daemon needs.
+    from gateway.daemon.server import Server, StartError, raise_file_limit
     from gateway.ledger.database import LedgerError
-    from gateway.server import Server, StartError, raise_file_limit
 
     try:
         server = Server(path, served, passed, raise_file_limit())

@@ -26,7 +26,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway import config
+from gateway.config import schema as config
 from gateway.ledger.database import Database
 from gateway.ledger.ledger import Ledger
 from gateway.record import Attempt, Record

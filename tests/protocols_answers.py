@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.protocols.convert import Converted
 from gateway.protocols.model import Asked, ToolName, Tools
-from gateway.protocols.translate import Translation
-from gateway.protocols.wire import Ending, Facts
+from gateway.protocols.protocol import Ending, Facts
+from gateway.protocols.request_converter import Converted
+from gateway.protocols.stream_converter import Translation
 
 PROTOCOLS = ("responses", "chat", "messages")
 REQUEST_ID = "fd277bc5-ff7e-45d1-8aa9-f54e1df318f1"

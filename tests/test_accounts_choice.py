@@ -20,7 +20,7 @@ from gateway.accounts.choice import (
 from gateway.accounts.health import Health
 from gateway.accounts.session import Session, session_of
 from gateway.accounts.verdict import judge_status
-from gateway.config import EMBEDDED, Account
+from gateway.config.schema import EMBEDDED, Account
 
 M = "gpt-x"
 NOW = 1000.0

@@ -8,14 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.accounts.backoff import (
+    EARLY_S,
+    LONE_S,
+    PACES,
+    Recovery,
+    jittered,
+    window_s,
+)
 from gateway.accounts.health import STALE_S, Happening, Health
-from gateway.accounts.mark import (
+from gateway.accounts.outage import (
     PROBE_PATIENCE_S,
     RAMP_S,
     RAMP_STARTS,
     TOLD_PROBE_S,
 )
-from gateway.accounts.pace import EARLY_S, LONE_S, PACES, Recovery, jittered, window_s
 from gateway.accounts.verdict import Reason, Scope, Verdict, judge_status
 from gateway.errors import UpstreamError
 

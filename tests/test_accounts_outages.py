@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.happening import Happening
+from gateway.accounts.backoff import LONE_S, PACES
 from gateway.accounts.health import STALE_S, Health
-from gateway.accounts.mark import RAMP_S, Mark
+from gateway.accounts.health_event import Happening
+from gateway.accounts.outage import RAMP_S, Mark
 from gateway.accounts.outages import (
     BROKEN_STREAMS,
     MAX_MODEL_MARKS,
@@ -19,7 +20,6 @@ from gateway.accounts.outages import (
     PROVEN_S,
     Outages,
 )
-from gateway.accounts.pace import LONE_S, PACES
 from gateway.accounts.saved import MAX_RESTORED_STRIKES
 from gateway.accounts.verdict import Verdict, judge_status
 

@@ -20,26 +20,26 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from gateway import clients
-from gateway.accounts.budget import FLOOR, REFILL_PER_S, SHARE
-from gateway.accounts.pool import Pool
+from gateway.accounting.settlement import Books
+from gateway.accounts.accounts import Pool
+from gateway.accounts.retry_budget import FLOOR, REFILL_PER_S, SHARE
 from gateway.accounts.session import session_of
 from gateway.accounts.verdict import SAME_PAUSE_S
 from gateway.admission.body_room import BodyShare
 from gateway.admission.registry import Holder, Registry
-from gateway.body import parse
-from gateway.books import Books
-from gateway.config import Account, Limits, UpstreamLimits, User
-from gateway.conversation import Conversations
-from gateway.drains import Drains
+from gateway.client import kinds as clients
+from gateway.client.body import parse
+from gateway.config.schema import Account, Limits, UpstreamLimits, User
+from gateway.context import Turn
 from gateway.errors import GatewayError, UpstreamError
-from gateway.ledger.turns import Link
+from gateway.ledger.kept_responses import Link
 from gateway.protocols import PROTOCOLS
 from gateway.record import Record
-from gateway.relay import Relay
-from gateway.transport.reply import Feed
-from gateway.turn import Turn
-from gateway.upstream import Upstream
+from gateway.relay.conversation import Conversations
+from gateway.relay.drains import Drains
+from gateway.relay.failover import Relay
+from gateway.relay.upstream import Upstream
+from gateway.transport.interface import Feed
 from tests.kit import answers, virtual_time
 from tests.kit.answer import Answer
 from tests.kit.inprocess import logging_to

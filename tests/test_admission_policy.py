@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from gateway.admission.expected import Server, Service, expected_wait_s, mean_of
-from gateway.admission.kept import KEEP_S, KeptPlaces
+from gateway.admission.expected_wait import Server, Service, expected_wait_s, mean_of
 from gateway.admission.policy import Line, Waiter
+from gateway.admission.reserved_positions import KEEP_S, KeptPlaces
 
 A, B, AB = frozenset("A"), frozenset("B"), frozenset("AB")
 

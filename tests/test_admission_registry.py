@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admission.gate import Gate
-from gateway.admission.layer import Layer, Roll
+from gateway.admission.limiter import Gate
 from gateway.admission.registry import (
     AccountsChanged,
     Count,
@@ -20,6 +19,7 @@ from gateway.admission.registry import (
     Registry,
     Slot,
 )
+from gateway.admission.slot_table import Layer, Roll
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
 from tests.kit.virtual_time import now

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.__main__ import main
-from gateway.config import Config
-from gateway.config_file import ConfigError, parse
+from gateway.config.parse import ConfigError, parse
+from gateway.config.schema import Config
 from tests.conftest import Serve
 from tests.kit.scripted import ScriptedUpstream
 from tests.kit.settings import account

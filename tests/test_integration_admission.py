@@ -17,8 +17,8 @@ from collections import Counter
 from typing import Any
 
 from gateway.admission.registry import Holder, Registry
-from gateway.app import House, house_of
-from gateway.config import Config
+from gateway.config.schema import Config
+from gateway.daemon.wiring import House, house_of
 from tests.conftest import Serve
 from tests.kit import endings, plays
 from tests.kit.asking import Reply

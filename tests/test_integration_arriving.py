@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from gateway import intake
-from gateway.app import house_of
+from gateway.client import intake
+from gateway.daemon.wiring import house_of
 from tests.conftest import Serve
 from tests.kit import answers, endings
 from tests.kit.asking import question

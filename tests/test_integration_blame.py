@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.pool import Pool
-from gateway.app import house_of
-from gateway.config import Account
+from gateway.accounts.accounts import Pool
+from gateway.config.schema import Account
+from gateway.daemon.wiring import house_of
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer

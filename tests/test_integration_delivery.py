@@ -9,10 +9,10 @@ import socket
 import pytest
 from sqlalchemy import Connection, select
 
-from gateway import downstream
-from gateway.app import house_of
+from gateway.client import stream as downstream
+from gateway.daemon.wiring import house_of
 from gateway.ledger.tables import request as request_table
-from gateway.protocols.grammar import State
+from gateway.protocols.stream_state import State
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer

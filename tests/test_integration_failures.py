@@ -32,7 +32,7 @@ async def impatient(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """A gateway that waits for nothing longer than a second."""
-    monkeypatch.setattr("gateway.relay.SAME_PAUSE_S", (0.01, 0.02))
+    monkeypatch.setattr("gateway.relay.failover.SAME_PAUSE_S", (0.01, 0.02))
     yield await serve(upstream=HASTY)
 
 

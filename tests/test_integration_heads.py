@@ -14,9 +14,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from gateway import client_connection, http_server
-from gateway.app import house_of
-from gateway.client_connection import MAX_FIELDS, MAX_LINE_BYTES, ClientConnection
+from gateway.client import connection as client_connection
+from gateway.client.connection import MAX_FIELDS, MAX_LINE_BYTES, ClientConnection
+from gateway.daemon import http_server
+from gateway.daemon.wiring import house_of
 from gateway.errors import CODES
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays

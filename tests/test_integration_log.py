@@ -214,7 +214,8 @@ def drain(fd: int, parts: list[bytes]) -> None:
 
 STRAY = """
 import asyncio, logging, threading, warnings
-from gateway import log, log_routes
+from gateway.telemetry import log
+from gateway.telemetry import log_routes
 
 log.set_up()
 log_routes.take_over()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import house_of
-from gateway.config_file import parse
+from gateway.config.parse import parse
+from gateway.daemon.wiring import house_of
 from tests.conftest import Serve
 from tests.kit import plays, settings
 from tests.kit.answer import Answer, Tool

@@ -386,7 +386,7 @@ async def test_a_bug_shows_no_values(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A traceback says where; what the exception says may be anybody's."""
-    from gateway.relay import Relay
+    from gateway.relay.failover import Relay
 
     async def run(self: Relay, turn: Any, down: Any) -> None:
         try:

@@ -15,8 +15,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from gateway import failures
-from gateway.log import keep_secret
+from gateway.relay import failures
+from gateway.telemetry.log import keep_secret
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer

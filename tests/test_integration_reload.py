@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from gateway.app import House, house_of
-from gateway.changes import Changes, compare
-from gateway.config import Config
-from gateway.config_file import parse
+from gateway.config.changes import Changes, compare
+from gateway.config.parse import parse
+from gateway.config.schema import Config
+from gateway.daemon.wiring import House, house_of
 from gateway.errors import ClientError
 from tests.conftest import Serve
 from tests.kit import badly, endings, plays, seen, settings

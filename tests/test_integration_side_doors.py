@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway import count_tokens, model_lists, stored_responses
-from gateway.app import House, house_of
+from gateway.daemon.wiring import House, house_of
+from gateway.endpoints import count_tokens, model_lists, stored_responses
 from tests.conftest import Serve
 from tests.kit import endings, plays, settings
 from tests.kit.asking import Reply, question

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway import exchange
+from gateway.relay import upstream_call as exchange
 from tests.conftest import Serve
 from tests.kit import answers, endings
 from tests.kit.scripted import Exchange, Play, ScriptedUpstream

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from gateway import drains, exchange
 from gateway.admission.registry import Registry
-from gateway.app import house_of
-from gateway.conversation import Conversations
-from gateway.downstream import Downstream
+from gateway.client.stream import Downstream
+from gateway.daemon.wiring import house_of
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
 from gateway.ledger.ledger import Ledger
-from gateway.relay import Relay
+from gateway.relay import drains
+from gateway.relay import upstream_call as exchange
+from gateway.relay.conversation import Conversations
+from gateway.relay.failover import Relay
+from gateway.relay.upstream import Upstream
+from gateway.relay.upstream_call import Exchange
 from gateway.transport.direct_reply import DirectReply
-from gateway.upstream import Upstream
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer

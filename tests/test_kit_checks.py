@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config_file import parse
+from gateway.config.parse import parse
 from tests.kit import answers, endings, plays, settings
 from tests.kit.answer import Answer
 from tests.kit.asking import Reply

@@ -22,7 +22,7 @@ STREAMS = 20
 CHILD = """
 import asyncio, os, random, sys, time
 from pathlib import Path
-from gateway import config
+from gateway.config import schema as config
 from gateway.ledger.ledger import Ledger
 from gateway.record import Attempt, Record
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from gateway import config
+from gateway.config import schema as config
 from gateway.ledger import retention
-from gateway.ledger.turns import KeptTurn, KeptTurns
+from gateway.ledger.kept_responses import KeptTurn, KeptTurns
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,

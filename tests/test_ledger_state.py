@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from gateway.budget import DaySum
+from gateway.accounting.budget import DaySum
 from gateway.ledger.state import State
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401

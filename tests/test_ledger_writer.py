@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from gateway.bell import Bell
 from gateway.ledger import statement
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database
@@ -30,6 +29,7 @@ from gateway.ledger.writer import (
     Writer,
 )
 from gateway.record import Attempt
+from gateway.wake_event import Bell
 from tests.ledger_places import (  # noqa: F401
     NOON,
     OpenLedger,

@@ -21,11 +21,11 @@ import pytest
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 
-from gateway.admission.gate import Counter
-from gateway.framed import JOIN_BYTES, FramedStream, send_whole
+from gateway.admission.limiter import Counter
+from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
+from gateway.transport.connection_pool import Pool
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct import DirectTransport
-from gateway.transport.pool import Pool
 from tests.transport_peer import Peer, client_tls, post, sized, upstream
 
 HEADERS = {

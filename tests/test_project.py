@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from gateway import config
-from gateway.config_file import parse
+from gateway.config import schema as config
+from gateway.config.parse import parse
 from gateway.errors import CODES
 from gateway.protocols.options import Options
 
@@ -38,47 +38,45 @@ MAX_FUNCTION_LINES = 50
 
 # Files that know no clock, no network, no log, no event loop.
 PURE = (
-    "gateway/accounts/[!p]*.py",
-    "gateway/accounts/pace.py",
-    "gateway/admission/expected.py",
+    "gateway/accounting/budget.py",
+    "gateway/accounting/prices.py",
+    "gateway/accounts/[!a]*.py",
+    "gateway/accounts/affinity.py",
+    "gateway/admission/expected_wait.py",
     "gateway/admission/policy.py",
-    "gateway/admission/kept.py",
-    "gateway/budget.py",
-    "gateway/clients.py",
-    "gateway/cors.py",
-    "gateway/config.py",
-    "gateway/config_file.py",
-    "gateway/config_secrets.py",
+    "gateway/admission/reserved_positions.py",
+    "gateway/client/kinds.py",
+    "gateway/config/[!l]*.py",
+    "gateway/endpoints/model_catalog.py",
+    "gateway/endpoints/paths.py",
     "gateway/errors.py",
-    "gateway/models.py",
-    "gateway/prices.py",
-    "gateway/headers.py",
-    "gateway/members.py",
-    "gateway/outgoing.py",
-    "gateway/paths.py",
     "gateway/protocols/**/*.py",
     "gateway/record.py",
-    "gateway/redaction.py",
-    "gateway/traceback_text.py",
+    "gateway/relay/headers.py",
+    "gateway/relay/upstream_request.py",
+    "gateway/telemetry/redaction.py",
+    "gateway/telemetry/traceback_text.py",
     "gateway/trial/*.py",
     "gateway/usage.py",
 )
 IMPURE_IMPORTS = {
     *("aiohttp", "asyncio", "logging", "random", "socket", "sqlalchemy", "structlog"),
-    *("threading", "time", "uvloop", "gateway.log"),
+    *("threading", "time", "uvloop", "gateway.telemetry.log"),
 }
 
-# Rooms import nothing of the shells above them.
-ROOMS = ("accounts", "admission", "ledger", "protocols", "transport", "trial")
-SHELLS = {
-    *("app", "__main__", "server", "handlers", "relay", "exchange", "drains", "books"),
-    *("downstream", "upstream", "status", "side_call"),
-    *("count_tokens", "model_lists", "stored_responses"),
-}
+# The packages from top to bottom: each imports those below it alone.
+PACKAGES = (
+    *("__main__", "daemon", "endpoints", "relay", "ledger", "accounting", "context"),
+    *("client", "accounts", "admission", "config", "trial", "transport", "telemetry"),
+    *("protocols", "record", "usage", "errors", "content_coding", "wake_event"),
+)
 
 # Background tasks: each is kept, named and awaited at its owner's stop.
 TASK_OWNERS = {
-    f"gateway/{name}.py" for name in ("app", "drains", "model_lists", "server")
+    f"gateway/{name}.py"
+    for name in (
+        *("daemon/server", "daemon/wiring", "endpoints/model_lists", "relay/drains"),
+    )
 }
 
 
@@ -237,7 +235,7 @@ def test_every_log_event_is_a_documented_noun_and_participle() -> None:
 
 def test_every_metric_is_documented() -> None:
     text = BEHAVIOUR.read_text("utf-8")
-    source = (ROOT / "gateway/metrics.py").read_text("utf-8")
+    source = (ROOT / "gateway/telemetry/metrics.py").read_text("utf-8")
     metrics = set(re.findall(r'"(gateway_[a-z_]+)"', source))
 
     assert metrics
@@ -319,15 +317,24 @@ def test_no_module_imports_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_downwards_only(room: str) -> None:
-    above = {f"gateway.{shell}" for shell in SHELLS}
+def package_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_the_list_of_packages_is_whole() -> None:
+    assert {package_of(name) for name in MODULES} - {""} == set(PACKAGES)
+    assert len(PACKAGES) <= 22
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_downwards_only(package: str) -> None:
+    above = set(PACKAGES[: PACKAGES.index(package)])
 
     assert {} == {
-        name: sorted(wrong)
+        name: wrong
         for name, path in MODULES.items()
-        if name.startswith(f"gateway.{room}")
-        if (wrong := imports_of(path) & above)
+        if package_of(name) == package
+        if (wrong := [one for one in imports_of(path) if package_of(one) in above])
     }
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ClientError
-from gateway.protocols.convert import Converted, convert_request
 from gateway.protocols.options import Options
+from gateway.protocols.request_converter import Converted, convert_request
 
 ASK = {"type": "message", "role": "user", "content": "go on"}
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}

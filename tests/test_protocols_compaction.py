@@ -19,7 +19,7 @@ from gateway.protocols.compaction import (
     summarising,
     triggered,
 )
-from gateway.protocols.convert import convert_request
+from gateway.protocols.request_converter import convert_request
 
 TRIGGER = {"type": "compaction_trigger"}
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}

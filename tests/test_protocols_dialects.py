@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.__main__ import main
-from gateway.config import Account, Config
-from gateway.config_file import ConfigError, parse
+from gateway.config.parse import ConfigError, parse
+from gateway.config.schema import Account, Config
 from gateway.protocols import dialects
 from gateway.protocols.options import Options
 

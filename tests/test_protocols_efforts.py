@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.protocols import dialects
-from gateway.protocols.convert import Converted, convert_request
 from gateway.protocols.options import Options
+from gateway.protocols.request_converter import Converted, convert_request
 
 BODIES: dict[str, dict[str, Any]] = {
     "responses": {"input": "x"},

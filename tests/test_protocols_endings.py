@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import CODES, GatewayError, UpstreamError
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.wire import Facts
+from gateway.protocols.protocol import Facts
 from tests.kit import answers
 from tests.kit.asking import read_event
 

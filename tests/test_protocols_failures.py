@@ -14,10 +14,10 @@ import pytest
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, told_in
 from gateway.protocols.failure_table import meaning
-from gateway.protocols.grammar import Batch, Watch
 from gateway.protocols.misplaced import MAX_MISPLACED_BYTES, MAX_TRIES, Misplaced
-from gateway.protocols.translate import Translation
-from gateway.protocols.wire import Facts
+from gateway.protocols.protocol import Facts
+from gateway.protocols.stream_converter import Translation
+from gateway.protocols.stream_state import Batch, Watch
 from tests.kit import answers
 from tests.kit.answer import Answer
 from tests.protocols_answers import translation

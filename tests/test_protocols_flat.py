@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import ClientError
 from gateway.protocols.chat.flat import nested
-from gateway.protocols.convert import convert_request
+from gateway.protocols.request_converter import convert_request
 from tests.conftest import Serve
 from tests.kit.scripted import ScriptedUpstream
 from tests.kit.settings import account

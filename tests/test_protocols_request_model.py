@@ -9,17 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ClientError
-from gateway.protocols.carrier import (
-    as_arguments,
-    as_object,
-    call_item,
-    local_shell_action,
-    local_shell_fields,
-    unwrap_custom,
-    wrap,
-)
 from gateway.protocols.history import NO_RESULT, settled
-from gateway.protocols.messages.turns import openai_proof, openai_signature
+from gateway.protocols.messages.messages import openai_proof, openai_signature
 from gateway.protocols.model import (
     Item,
     Message,
@@ -33,6 +24,15 @@ from gateway.protocols.model import (
     safe_name,
 )
 from gateway.protocols.options import Options
+from gateway.protocols.tool_carrier import (
+    as_arguments,
+    as_object,
+    call_item,
+    local_shell_action,
+    local_shell_fields,
+    unwrap_custom,
+    wrap,
+)
 from gateway.protocols.versions import claude_version
 
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ClientError
-from gateway.protocols.convert import Converted, convert_request
 from gateway.protocols.options import Options
+from gateway.protocols.request_converter import Converted, convert_request
 
 PAIRS = Path(__file__).parent / "wire" / "requests"
 SHARED = Path(

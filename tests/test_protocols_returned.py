@@ -17,11 +17,11 @@ from gateway.accounts.kept_reasoning import (
     KeptReasoning,
 )
 from gateway.protocols import keeping
-from gateway.protocols.convert import Converted, convert_request
 from gateway.protocols.model import Reasoning
 from gateway.protocols.opaque import Collected, Opaque, packed, unpacked
 from gateway.protocols.options import Options
-from gateway.protocols.wire import Facts
+from gateway.protocols.protocol import Facts
+from gateway.protocols.request_converter import Converted, convert_request
 from tests.protocols_answers import chunk, objects, relayed, sse, translation
 
 MAKER, OTHER = "maker", "another"

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.errors import ClientError
 from gateway.protocols import dialects
-from gateway.protocols.convert import Converted, convert_request
 from gateway.protocols.options import Options
+from gateway.protocols.request_converter import Converted, convert_request
 from tests.kit import strict
 
 Body = dict[str, Any]

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.protocols import dialects
 from gateway.protocols.chat.signatures import FILLER, signed
-from gateway.protocols.convert import convert_request
+from gateway.protocols.request_converter import convert_request
 from tests.conftest import Serve
 from tests.kit import settings
 from tests.kit.scripted import ScriptedUpstream

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.grammar import Watch
+from gateway.protocols.protocol import Ending, Facts
 from gateway.protocols.stops import WORDS, Stop, stop_of, unknown
-from gateway.protocols.wire import Ending, Facts
+from gateway.protocols.stream_state import Watch
 from tests.protocols_answers import (
     PROTOCOLS,
     chunk,

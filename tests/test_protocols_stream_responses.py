@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.protocols.convert import convert_request
+from gateway.protocols.request_converter import convert_request
 from tests.protocols_answers import (
     MODEL,
     NOW,

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.errors import ClientError
 from gateway.protocols import dialects
-from gateway.protocols.convert import convert_request
 from gateway.protocols.options import Options
+from gateway.protocols.request_converter import convert_request
 
 HOIST = Options(system_messages="hoist")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.grammar import Watch
-from gateway.protocols.wire import Facts
+from gateway.protocols.protocol import Facts
+from gateway.protocols.stream_state import Watch
 from gateway.usage import MAX_TOKENS, Usage, count
 from tests.protocols_answers import (
     chunk,

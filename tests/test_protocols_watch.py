@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.chat import wire as chat_wire
-from gateway.protocols.convert import Converted
-from gateway.protocols.grammar import TRANSITIONS, Batch, State, Watch
+from gateway.protocols.chat import protocol as chat_wire
 from gateway.protocols.misplaced import STRAYS
 from gateway.protocols.model import Asked, Tools
-from gateway.protocols.responses import wire
-from gateway.protocols.translate import Translation
-from gateway.protocols.wire import MAX_PROOFS, PROOF_CHARS, Facts, Step
+from gateway.protocols.protocol import MAX_PROOFS, PROOF_CHARS, Facts, Step
+from gateway.protocols.request_converter import Converted
+from gateway.protocols.responses import protocol as wire
+from gateway.protocols.stream_converter import Translation
+from gateway.protocols.stream_state import TRANSITIONS, Batch, State, Watch
 from tests.kit import answers
 from tests.kit.answer import Answer
 from tests.kit.counted import CountedBytes

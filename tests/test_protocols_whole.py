@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.grammar import Watch
-from gateway.protocols.wire import Facts
+from gateway.protocols.protocol import Facts
+from gateway.protocols.stream_state import Watch
 from tests.protocols_answers import (
     PROTOCOLS,
     chunk,

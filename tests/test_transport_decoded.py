@@ -12,7 +12,7 @@ import pytest
 
 from gateway.content_coding import PIECE_BYTES
 from gateway.errors import UpstreamError
-from gateway.transport.reply import STOP, Stop
+from gateway.transport.interface import STOP, Stop
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,

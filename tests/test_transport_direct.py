@@ -13,10 +13,10 @@ from yarl import URL
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection, Keeper
+from gateway.transport.connection_pool import Pool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.direct import DirectTransport
-from gateway.transport.pool import Pool
-from gateway.transport.reply import STOP, Reply
+from gateway.transport.interface import STOP, Reply
 from gateway.transport.request import Origin
 from tests.transport_peer import (
     CHUNKED,

@@ -15,9 +15,9 @@ from yarl import URL
 
 from gateway.transport import connection as connection_file
 from gateway.transport.connection import _left_in
+from gateway.transport.connection_pool import Pool
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct import DirectTransport
-from gateway.transport.pool import Pool
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,

@@ -14,10 +14,10 @@ from yarl import URL
 
 from gateway.errors import CODES, GatewayError, Overloaded, UpstreamError
 from gateway.transport import shortage
+from gateway.transport.aiohttp_transport import ProxiedTransport
+from gateway.transport.connection_pool import Pool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.direct import DirectTransport
-from gateway.transport.pool import Pool
-from gateway.transport.proxied import ProxiedTransport
 from gateway.transport.request import Origin
 from gateway.transport.resolver import Resolver
 from gateway.transport.shortage import OWN_ERRORS, Shortage

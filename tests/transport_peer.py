@@ -19,11 +19,11 @@ from typing import NamedTuple
 import trustme
 from yarl import URL
 
+from gateway.transport.aiohttp_transport import ProxiedTransport
+from gateway.transport.connection_pool import Pool
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct import DirectTransport
-from gateway.transport.pool import Pool
-from gateway.transport.proxied import ProxiedTransport
-from gateway.transport.reply import Reply
+from gateway.transport.interface import Reply
 
 AUTHORITY = trustme.CA()
 AnyTransport = DirectTransport | ProxiedTransport

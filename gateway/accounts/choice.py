@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from gateway.accounts.affinity import Affinity, Fitting, even_weights
 from gateway.accounts.health import Health
-from gateway.accounts.mark import Availability
+from gateway.accounts.outage import Availability
 from gateway.accounts.session import Session
-from gateway.config import Account
+from gateway.config.schema import Account
 
 
 class Load(NamedTuple):

@@ -25,11 +25,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from gateway.accounts import happening
-from gateway.accounts.happening import Happening
-from gateway.accounts.mark import WELL, Availability, Mark, look, look_again, worse
-from gateway.accounts.outages import PROVEN_S, Outages
-from gateway.accounts.pace import (
+from gateway.accounts import health_event as happening
+from gateway.accounts.backoff import (
     EARLY_S,
     PACES,
     Recovery,
@@ -37,6 +34,9 @@ from gateway.accounts.pace import (
     usual_s,
     window_s,
 )
+from gateway.accounts.health_event import Happening
+from gateway.accounts.outage import WELL, Availability, Mark, look, look_again, worse
+from gateway.accounts.outages import PROVEN_S, Outages
 from gateway.accounts.saved import restored, saved
 from gateway.accounts.verdict import Verdict
 from gateway.errors import GatewayError, Overloaded, UpstreamError, whole_retry_after

@@ -13,8 +13,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from gateway.protocols.json_reader import dumped
 from gateway.protocols.model import Reasoning
-from gateway.protocols.reading import dumped
 
 MAX_USER_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 64 * 1024 * 1024

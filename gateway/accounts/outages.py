@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeVar
 
-from gateway.accounts.mark import Mark
+from gateway.accounts.outage import Mark
 from gateway.accounts.verdict import PASSING
 
 Scope = Literal["account", "user", "model"]

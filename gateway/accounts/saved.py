@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gateway.accounts.mark import Mark
+from gateway.accounts.backoff import EARLY_S, PACES
+from gateway.accounts.outage import Mark
 from gateway.accounts.outages import Scope
-from gateway.accounts.pace import EARLY_S, PACES
 
 MAX_RESTORED_STRIKES = 64
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.admission.kept import KeptPlaces
-from gateway.admission.layer import Layer, Roll
+from gateway.admission.reserved_positions import KeptPlaces
 from gateway.admission.slot import AccountsChanged, Holder, Place, Slot, Tiers, Waiting
+from gateway.admission.slot_table import Layer, Roll
 from gateway.errors import ClientError, GatewayError, Overloaded
 
 __all__ = ["AccountsChanged", "Count", "Holder", "Place", "Registry", "Slot", "Tiers"]

@@ -22,14 +22,14 @@ import structlog
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway import config
+from gateway.config import schema as config
 from gateway.errors import GatewayError
-from gateway.ledger.ahead import RIDE_AFTER_S, Ahead
 from gateway.ledger.database import Database, LedgerError, reason
+from gateway.ledger.open_rows import RIDE_AFTER_S, Ahead
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import Rows, rows_of
 from gateway.ledger.tables import attempt, request
-from gateway.ledger.waits import Waiter, Waits
+from gateway.ledger.timeout_queue import Waiter, Waits
 from gateway.ledger.writer import Entry, Report, Write, Writer
 from gateway.record import Record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from gateway.config_file import ConfigError, parse
+from gateway.config.parse import ConfigError, parse
 from gateway.ledger import render, report
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.report import QuestionError

@@ -34,9 +34,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from gateway.bell import Bell
 from gateway.ledger.database import Database, driver_of, reason
 from gateway.ledger.statement import Plain, Upsert
+from gateway.wake_event import Bell
 
 COMMIT_EVERY_S = 0.004
 BUSY_EVERY_S = 0.01  # behind a transaction for which MANY waited

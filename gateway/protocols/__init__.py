@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from gateway.protocols.chat import wire as chat
-from gateway.protocols.messages import wire as messages
-from gateway.protocols.responses import wire as responses
-from gateway.protocols.wire import Wire
+from gateway.protocols.chat import protocol as chat
+from gateway.protocols.messages import protocol as messages
+from gateway.protocols.protocol import Wire
+from gateway.protocols.responses import protocol as responses
 
 PROTOCOLS: dict[str, Wire] = {
     wire.name: cast(Wire, wire) for wire in (responses, chat, messages)

@@ -14,8 +14,8 @@ import re
 
 import orjson
 
-from gateway.protocols.carrier import RAW_KEY, unwrap_custom
-from gateway.protocols.frames import dump, joined, quote
+from gateway.protocols.event_json import dump, joined, quote
+from gateway.protocols.tool_carrier import RAW_KEY, unwrap_custom
 
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 _SPACE = re.compile(r"[ \t\r\n]+")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from gateway.protocols.json_reader import refuse
 from gateway.protocols.model import (
     Item,
     Message,
@@ -23,7 +24,6 @@ from gateway.protocols.model import (
     fitting_id,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import refuse
 
 NO_RESULT = "no result"
 

@@ -8,6 +8,7 @@ call's result the server wants its own back.
 from __future__ import annotations
 
 from gateway.protocols.call_ids import wide
+from gateway.protocols.event_json import joined
 from gateway.protocols.events import (
     CallOpen,
     Event,
@@ -16,7 +17,6 @@ from gateway.protocols.events import (
     ReasoningDelta,
     Signature,
 )
-from gateway.protocols.frames import joined
 from gateway.protocols.model import Reasoning
 from gateway.protocols.opaque import unpacked
 

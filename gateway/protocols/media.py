@@ -8,9 +8,9 @@ import dataclasses
 import re
 
 from gateway.protocols import pictures
+from gateway.protocols.json_reader import Unsupported, refuse
 from gateway.protocols.model import File, Image
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Unsupported, refuse
 from gateway.protocols.refusals import limit
 
 PDF = "application/pdf"

@@ -12,8 +12,8 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.protocols.failure_forms import failure_in
+from gateway.protocols.protocol import Ending, read_json
 from gateway.protocols.sse import Needle
-from gateway.protocols.wire import Ending, read_json
 
 NO_STREAM = (b"<", b"{", b"[")  # what HTML or JSON begins with
 MAX_MISPLACED_BYTES = 64 * 1024  # of JSON that is read for its meaning

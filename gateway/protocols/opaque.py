@@ -20,7 +20,7 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.protocols.reading import dumped, parsed
+from gateway.protocols.json_reader import dumped, parsed
 
 TAG = "gw1.opaque."
 """Begins a packed one; what follows is base64url of a JSON object."""

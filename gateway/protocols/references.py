@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.reading import Unsupported
+from gateway.protocols.json_reader import Unsupported
 
 Schema = dict[str, Any]
 

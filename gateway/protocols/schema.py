@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gateway.protocols.reading import Unsupported, dumped
+from gateway.protocols.json_reader import Unsupported, dumped
 from gateway.protocols.references import (
     DEPTH_MAX,
     LISTS,

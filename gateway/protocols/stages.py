@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.errors import UpstreamError
 from gateway.protocols.arguments import InputText, whole
 from gateway.protocols.call_ids import narrow
+from gateway.protocols.event_json import joined, quote
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -30,7 +31,6 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
-from gateway.protocols.frames import joined, quote
 from gateway.protocols.model import Tools
 from gateway.protocols.opaque import Opaque, packed
 from gateway.usage import Usage

@@ -7,8 +7,8 @@ System messages for servers whose templates take one, and only in front.
 
 from __future__ import annotations
 
+from gateway.protocols.json_reader import Unsupported
 from gateway.protocols.model import Item, Message, Refusal, Request, Text
-from gateway.protocols.reading import Unsupported
 
 SYSTEM_MARK = "[System message]"
 """How a turn of the user begins that the client sent as a system message."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.protocols.json_reader import Unsupported, refuse
 from gateway.protocols.model import (
     CALLABLE,
     Request,
@@ -23,7 +24,6 @@ from gateway.protocols.model import (
     Tools,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Unsupported, refuse
 from gateway.protocols.references import Schema
 from gateway.protocols.schema import for_tool
 from gateway.protocols.traits import description_limit

@@ -18,7 +18,7 @@ from gateway.content_coding import (
     maybe_decoder,
 )
 from gateway.errors import UpstreamError
-from gateway.transport.reply import STOP, Feed, Reply
+from gateway.transport.interface import STOP, Feed, Reply
 
 
 class _Unknown(Decoder):

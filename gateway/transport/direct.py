@@ -10,11 +10,11 @@ from yarl import URL
 from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
+from gateway.transport.connection_pool import Pool
 from gateway.transport.decoded import decoded
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct_reply import DirectReply
-from gateway.transport.pool import Pool
-from gateway.transport.reply import Reply
+from gateway.transport.interface import Reply
 from gateway.transport.request import request_head, target_of
 
 

@@ -17,11 +17,11 @@ import httptools
 from multidict import CIMultiDictProxy
 
 from gateway.errors import UpstreamError
-from gateway.transport.answer import Answer
 from gateway.transport.connection import Connection
 from gateway.transport.decoded import too_large
-from gateway.transport.reply import Feed, Stop
-from gateway.transport.silence import Silence
+from gateway.transport.idle_timeout import Silence
+from gateway.transport.interface import Feed, Stop
+from gateway.transport.response_parser import Answer
 
 BUFFER_BYTES = 65536
 """How much of a body may wait to be read, before its socket is not read any more."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway import log as gateway_log
-from gateway import log_routes
-from gateway.app import build_app, build_runner, house_of
-from gateway.config_file import parse
+from gateway.config.parse import parse
+from gateway.daemon.wiring import build_app, build_runner, house_of
+from gateway.telemetry import log as gateway_log
+from gateway.telemetry import log_routes
 from tests.kit import settings
 from tests.kit.logs import Log
 

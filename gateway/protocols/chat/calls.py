@@ -21,6 +21,7 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.protocols.arguments import whole, written
+from gateway.protocols.event_json import string
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -29,10 +30,9 @@ from gateway.protocols.events import (
     ItemClose,
     Private,
 )
-from gateway.protocols.frames import string
 from gateway.protocols.model import Kind
 from gateway.protocols.opaque import CALL_MEMBERS, members
-from gateway.protocols.wire import sub
+from gateway.protocols.protocol import sub
 
 _NOTHING = ("", "{}", "null")  # arguments that say nothing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.protocols.fillers import EMPTY
+from gateway.protocols.json_reader import Node, Unsupported, refuse
 from gateway.protocols.media import (
     PDF,
     checked_file,
@@ -23,7 +24,6 @@ from gateway.protocols.model import (
     Text,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, refuse
 from gateway.protocols.refusals import limit
 from gateway.protocols.responses.content import (
     BREAKPOINT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.protocols.chat.flat import is_responses, nested
+from gateway.protocols.chat.messages import Turns, read_messages
 from gateway.protocols.chat.roles import arranged
 from gateway.protocols.chat.signatures import signed
 from gateway.protocols.chat.tools import (
@@ -17,9 +18,9 @@ from gateway.protocols.chat.tools import (
     write_choice,
     write_tools,
 )
-from gateway.protocols.chat.turns import Turns, read_messages
 from gateway.protocols.efforts import chat_effort
 from gateway.protocols.history import settled
+from gateway.protocols.json_reader import Node, Unsupported, refuse, strings
 from gateway.protocols.model import (
     Asked,
     Format,
@@ -30,7 +31,6 @@ from gateway.protocols.model import (
     safe_name,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.refusals import limit
 from gateway.protocols.responses import request as responses
 from gateway.protocols.system import hoist

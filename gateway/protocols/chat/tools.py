@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.carrier import EMPTY_SCHEMA, carried
+from gateway.protocols.json_reader import Node, Unsupported, refuse
 from gateway.protocols.model import Request, Tool, ToolChoice, ToolName, Tools
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, refuse
+from gateway.protocols.tool_carrier import EMPTY_SCHEMA, carried
 from gateway.protocols.toolset import (
     counted,
     described,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gateway.protocols.json_reader import Node, Unsupported, refuse
 from gateway.protocols.media import PDF, checked_file, checked_image, decoded_text
 from gateway.protocols.model import (
     Audio,
@@ -17,7 +18,6 @@ from gateway.protocols.model import (
     Text,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, refuse
 
 _INDEX = re.compile(r"\[\d+\]")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.protocols.arguments import object_text
-from gateway.protocols.carrier import as_object
+from gateway.protocols.event_json import joined
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -22,9 +22,9 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.frames import joined
-from gateway.protocols.messages.turns import openai_signature
+from gateway.protocols.messages.messages import openai_signature
 from gateway.protocols.reply import Reply
+from gateway.protocols.tool_carrier import as_object
 from gateway.usage import Usage
 
 _REASONS = {

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import orjson
 
 from gateway.errors import UpstreamError
+from gateway.protocols.event_json import dump, parse, string
 from gateway.protocols.events import (
     Annotation,
     ArgsDelta,
@@ -33,14 +34,13 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
-from gateway.protocols.exact import has_long_number, loads
+from gateway.protocols.exact_json import has_long_number, loads
 from gateway.protocols.failure_forms import may_be_failure
-from gateway.protocols.frames import dump, parse, string
-from gateway.protocols.messages.wire import read_usage
+from gateway.protocols.messages.protocol import read_usage
 from gateway.protocols.misplaced import stray
+from gateway.protocols.protocol import sub
 from gateway.protocols.sse import payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
-from gateway.protocols.wire import sub
 from gateway.usage import Usage
 
 MAX_OPEN_BLOCKS = 256  # of one answer; one more, and the upstream ends none of them

@@ -12,14 +12,15 @@ from typing import Any
 from gateway.protocols.efforts import messages_effort
 from gateway.protocols.fillers import CONTINUE
 from gateway.protocols.history import settled
+from gateway.protocols.json_reader import Node, Unsupported, parsed, refuse
 from gateway.protocols.messages.content import anywhere, read_mark, read_parts
+from gateway.protocols.messages.messages import Turns, read_messages
 from gateway.protocols.messages.tools import (
     read_choice,
     read_tools,
     write_choice,
     write_tools,
 )
-from gateway.protocols.messages.turns import Turns, read_messages
 from gateway.protocols.model import (
     Asked,
     Format,
@@ -30,7 +31,6 @@ from gateway.protocols.model import (
     Written,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, parsed, refuse
 from gateway.protocols.refusals import limit
 from gateway.protocols.schema import for_answer, is_strict
 from gateway.protocols.toolset import align, forced, think_unless_forced

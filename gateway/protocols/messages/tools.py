@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.carrier import EMPTY_SCHEMA, carried
+from gateway.protocols.json_reader import Node, refuse
 from gateway.protocols.messages.content import read_mark, write_mark
 from gateway.protocols.model import Request, Tool, ToolChoice, ToolName, Tools
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, refuse
 from gateway.protocols.schema import is_strict
+from gateway.protocols.tool_carrier import EMPTY_SCHEMA, carried
 from gateway.protocols.toolset import counted, fitting_schema, named, reaching
 
 WEB_SEARCH = "web_search_20250305"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.protocols.arguments import ObjectText
+from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
@@ -31,7 +32,6 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.frames import dump, joined, quote
 from gateway.protocols.messages.message import (
     Stop,
     call_block,

@@ -6,8 +6,8 @@ import hashlib
 from typing import Any
 
 from gateway.protocols import opaque
-from gateway.protocols.carrier import local_shell_fields
 from gateway.protocols.compaction import SUMMARY_MARK, compacted_text
+from gateway.protocols.json_reader import Node, Unsupported, dumped, refuse
 from gateway.protocols.model import (
     TAG_REDACTED,
     TAG_THINKING,
@@ -27,7 +27,6 @@ from gateway.protocols.model import (
     Tools,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, dumped, refuse
 from gateway.protocols.responses.content import (
     marked_error,
     plain_text,
@@ -36,6 +35,7 @@ from gateway.protocols.responses.content import (
     write_parts,
 )
 from gateway.protocols.responses.tools import read_tools
+from gateway.protocols.tool_carrier import local_shell_fields
 from gateway.protocols.toolset import call_name
 
 AGENT_MARK = "[Message from agent {}]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from gateway.protocols.event_json import string
 from gateway.protocols.events import (
     Annotation,
     Event,
@@ -18,8 +19,7 @@ from gateway.protocols.events import (
     Status,
     TextDelta,
 )
-from gateway.protocols.frames import string
-from gateway.protocols.wire import objects
+from gateway.protocols.protocol import objects
 from gateway.usage import count
 
 Kind = Literal["text", "refusal"]

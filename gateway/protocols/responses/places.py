@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from gateway.protocols.frames import string
-from gateway.protocols.wire import sub
+from gateway.protocols.event_json import string
+from gateway.protocols.protocol import sub
 
 _IDS = ("call_id", "id", "item_id")
 

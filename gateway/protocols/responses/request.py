@@ -13,6 +13,7 @@ from gateway.errors import ClientError
 from gateway.protocols.efforts import openai_effort
 from gateway.protocols.fillers import CONTINUE
 from gateway.protocols.history import settled
+from gateway.protocols.json_reader import Node, Unsupported, refuse, strings
 from gateway.protocols.model import (
     Asked,
     Format,
@@ -24,7 +25,6 @@ from gateway.protocols.model import (
     safe_name,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, refuse, strings
 from gateway.protocols.refusals import limit
 from gateway.protocols.responses.items import read_input, unmark, write_input
 from gateway.protocols.responses.tools import (

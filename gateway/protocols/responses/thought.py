@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from gateway.protocols.frames import string
+from gateway.protocols.event_json import string
 
 Source = Literal["summary", "raw"]
 

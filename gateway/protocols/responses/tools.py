@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.carrier import EMPTY_SCHEMA
+from gateway.protocols.json_reader import Node, Unsupported, refuse
 from gateway.protocols.model import (
     CALLABLE,
     Kind,
@@ -15,7 +15,7 @@ from gateway.protocols.model import (
     Tools,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.reading import Node, Unsupported, refuse
+from gateway.protocols.tool_carrier import EMPTY_SCHEMA
 from gateway.protocols.toolset import counted, described, fitting_schema
 
 _BUILT_IN = ("local_shell", "shell", "apply_patch", "tool_search")

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.protocols.carrier import RAW_KEY, as_object, call_item
 from gateway.protocols.compaction import compact_answer, compaction_item
+from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     Annotation,
     ArgsDelta,
@@ -36,8 +36,8 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.frames import dump, joined, quote
 from gateway.protocols.model import TAG_REDACTED, TAG_THINKING
+from gateway.protocols.protocol import response_id_of
 from gateway.protocols.reply import Reply
 from gateway.protocols.responses.response import (
     base,
@@ -48,7 +48,7 @@ from gateway.protocols.responses.response import (
     search_item,
     usage_object,
 )
-from gateway.protocols.wire import response_id_of
+from gateway.protocols.tool_carrier import RAW_KEY, as_object, call_item
 
 _TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": "", "opaque": ""}
 _FIELDS = {"function": "arguments", "custom": "input"}

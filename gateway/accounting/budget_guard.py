@@ -1,0 +1,103 @@
+"""
+What a user's budget still allows, in the form that the client obeys.
+
+A budget by the minute is told as a wait. One by the day or month is final: Codex gets
+``usage_limit_reached`` with the time of the reset, everybody else is asked not to try
+again; amid a stream Codex takes only ``invalid_prompt`` for final.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from gateway.accounting.budget import Budgets, DaySum, Refusal
+from gateway.config.schema import User
+from gateway.context import Turn
+from gateway.errors import GatewayError
+from gateway.record import Record
+
+METERS = ("primary", "secondary")  # Codex shows two; the fuller one first
+
+
+class Exhausted(GatewayError):
+    """A budget is used up until a day that no client waits for."""
+
+    final = True
+
+
+class Allowance:
+    """Every user's budget and what is used of it."""
+
+    def __init__(self, users: Iterable[User]) -> None:
+        self._budgets = Budgets({user.name: user.budget for user in users})
+
+    def load(self, sums: Iterable[DaySum]) -> None:
+        """Begin with what the ledger holds."""
+        self._budgets.load(sums)
+
+    def replace(self, users: Iterable[User]) -> None:
+        """Take up changed budgets; what was used stays used."""
+        self._budgets.replace({user.name: user.budget for user in users})
+
+    def admit(self, user: str, client: str) -> None:
+        """
+        Count a request that has come.
+
+        Args:
+            client: its kind, which decides the form of a refusal.
+
+        Raises:
+            GatewayError: "budget_exceeded".
+        """
+        if user not in self._budgets.limited:
+            return
+        now, unix = time.monotonic(), time.time()
+        if refusal := self._budgets.admit(user, now, unix):
+            raise _told(refusal, client)
+
+    def check(self, turn: Turn) -> None:
+        """Look again after the wait; see ``admit``."""
+        if turn.user.name not in self._budgets.limited:
+            return
+        if refusal := self._budgets.check(turn.user.name, time.time()):
+            raise _told(refusal, turn.client.name)
+
+    def add(self, record: Record) -> None:
+        """Count what a request used."""
+        usage = record.usage
+        tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
+        if record.user and (tokens or record.cost_usd):
+            self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
+
+    def meter(self, turn: Turn) -> dict[str, str]:
+        """The headers of Codex's usage meter; none for a user without a budget."""
+        name = turn.user.name
+        if name not in self._budgets.limited or turn.client.name != "codex":
+            return {}
+        standings = self._budgets.standings(name, time.time())
+        fullest = sorted(standings, key=lambda standing: -standing.used_percent)
+        headers: dict[str, str] = {}
+        for meter, standing in zip(METERS, fullest):
+            start = f"x-codex-{meter}-"
+            headers[start + "used-percent"] = f"{standing.used_percent:.1f}"
+            headers[start + "window-minutes"] = str(standing.window_minutes)
+            headers[start + "reset-at"] = str(int(standing.resets_at))
+        return headers
+
+
+def _told(refusal: Refusal, client: str) -> GatewayError:
+    standing = refusal.standing
+    if standing.window_minutes <= 1:
+        return GatewayError(
+            "budget_exceeded", refusal.message, retry_after_s=refusal.retry_after_s
+        )
+    error = Exhausted(
+        "budget_exceeded",
+        refusal.message,
+        facts={"resets_at": int(standing.resets_at)},
+    )
+    if client == "codex":
+        error.type = "usage_limit_reached"
+        error.spoken = "invalid_prompt"
+    return error

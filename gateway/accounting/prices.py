@@ -1,0 +1,247 @@
+"""
+What an answer cost, from the price list that was installed.
+
+Rule 1: no price is ever fetched: the list is the one inside the installed
+        ``genai-prices``, in a snapshot of our own that no updater can replace.
+Rule 2: a price that is not known gives None, never 0, and is told once a model.
+Rule 3: an account's own ``price`` comes before the list, number by number.
+Rule 4: the library is asked once a price, for what one token of each kind costs; from
+        then on a cost is a sum of whole numbers, exact until its one division.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from math import lcm
+from typing import Any, NamedTuple
+
+from genai_prices import Usage as PricedUsage
+from genai_prices.data import providers
+from genai_prices.data_snapshot import DataSnapshot
+from genai_prices.types import ModelPrice, TieredPrices
+
+from gateway.config.schema import Account, Price
+from gateway.usage import Usage
+
+MAX_REMEMBERED = 1000  # model names: clients make them up
+OVERRIDES = {
+    "input": ("input_mtok",),
+    "cached": ("cache_read_mtok",),
+    # One number for both kinds: whoever writes it down has a price of their own.
+    "cache_write": (
+        "cache_write_mtok",
+        "cache_write_1h_mtok",
+    ),
+    "output": ("output_mtok",),
+}
+
+
+MILLION = 1_000_000
+KINDS = (
+    PricedUsage(input_tokens=MILLION),
+    PricedUsage(input_tokens=MILLION, cache_read_tokens=MILLION),
+    PricedUsage(input_tokens=MILLION, cache_write_tokens=MILLION),
+    PricedUsage(
+        input_tokens=MILLION,
+        cache_write_tokens=MILLION,
+        cache_write_1h_tokens=MILLION,
+    ),
+    PricedUsage(output_tokens=MILLION),
+)
+
+
+class Prices:
+    """
+    The price list.
+
+    Args:
+        unknown: called with an account's and a model's name that has no price, once.
+    """
+
+    def __init__(self, unknown: Callable[[str, str], None]) -> None:
+        self._unknown = unknown
+        self._told: set[tuple[str, str]] = set()
+        self._forget()
+
+    def cost_usd(
+        self, account: Account, model: str, usage: Usage, unix: float
+    ) -> float | None:
+        """
+        US dollars that *usage* of *account*'s *model* costs at Unix second *unix*.
+
+        A count that the upstream did not tell costs nothing here. None when it told
+        no count at all, or when there is no price for the model.
+        """
+        if account.embedded:
+            return 0.0
+        if usage.input_tokens is None and usage.output_tokens is None:
+            return None
+        offer = self._offers.get((account.name, model))
+        if offer is None or offer.account is not account:  # a reload changed it
+            offer = self._remember(account, model)
+        price = offer.at(unix) if offer.varies else offer.price
+        if price is None:
+            self._tell(account.name, model)
+            return None
+        return price.cost_usd(usage)
+
+    def _remember(self, account: Account, model: str) -> _Offer:
+        if len(self._offers) >= MAX_REMEMBERED:
+            self._forget()
+        offer = _Offer(account, self._find(account.base_url, model))
+        self._offers[account.name, model] = offer
+        return offer
+
+    def _find(self, base_url: str, model: str) -> Any:
+        """The list's entry, by the account's address, else by the model's name."""
+        try:
+            provider = self._list.find_provider(None, None, base_url)
+        except LookupError:
+            provider = None  # a reseller or a machine of one's own
+        try:
+            return self._list.find_provider_model(model, provider, None, None)[1]
+        except LookupError:
+            return None
+
+    def _forget(self) -> None:
+        self._offers: dict[tuple[str, str], _Offer] = {}
+        # The list's own memory of misses has no bound either.
+        self._list = DataSnapshot(providers=providers, from_auto_update=False)
+        self._told.clear()
+
+    def _tell(self, account: str, model: str) -> None:
+        if (account, model) not in self._told:
+            self._told.add((account, model))
+            self._unknown(account, model)
+
+
+class _Offer:
+    """
+    One model of one account.
+
+    Args:
+        listed: the list's entry; None if it has none.
+
+    Attributes:
+        varies: whether the list's price changes with the date or the time of day.
+        price: the one price where it does not; None where it is not known.
+    """
+
+    __slots__ = ("account", "varies", "price", "_listed", "_prices")
+
+    def __init__(self, account: Account, listed: Any) -> None:
+        self.account = account
+        self.varies = listed is not None and not isinstance(listed.prices, ModelPrice)
+        self.price: _Price | None = None
+        self._listed = listed
+        self._prices: dict[int, _Price | None] = {}
+        if not self.varies:
+            self.price = _price(listed and listed.prices, account.price)
+
+    def at(self, unix: float) -> _Price | None:
+        """The price at Unix second *unix*."""
+        found = self._listed.get_prices(datetime.fromtimestamp(unix, UTC))
+        key = id(found)  # the list keeps each for as long as it lives itself
+        if key not in self._prices:
+            self._prices[key] = _price(found, self.account.price)
+        return self._prices[key]
+
+
+class _Rates(NamedTuple):
+    """What a request and each of its tokens costs, in parts of a dollar."""
+
+    request: int
+    plain: int
+    cached: int
+    written: int
+    written_1h: int
+    output: int
+    parts: int  # one dollar
+
+
+class _Price(NamedTuple):
+    """
+    Attributes:
+        starts: counts of input tokens above each of which other rates hold, for the
+            whole request.
+        rates: one more than there are starts.
+    """
+
+    starts: tuple[int, ...]
+    rates: tuple[_Rates, ...]
+
+    def cost_usd(self, usage: Usage) -> float:
+        """US dollars; parts of *usage* that exceed their whole are cut to it."""
+        whole = usage.input_tokens or 0
+        cached = usage.cached_tokens or 0
+        written = usage.cache_write_tokens or 0
+        written_1h = usage.cache_write_1h_tokens or 0
+        if cached > whole:
+            cached = whole
+        if written > whole - cached:
+            written = whole - cached
+        if written_1h > written:
+            written_1h = written
+        rates = self.rates[bisect_left(self.starts, whole)]
+        cost = (
+            rates.request
+            + rates.plain * (whole - cached - written)
+            + rates.cached * cached
+            + rates.written * (written - written_1h)
+            + rates.written_1h * written_1h
+            + rates.output * (usage.output_tokens or 0)
+        )
+        return cost / rates.parts
+
+
+def _price(listed: ModelPrice | None, own: Price) -> _Price | None:
+    """*listed* with the account's *own* numbers; None when a needed one is missing."""
+    price = _override(listed, own)
+    if price is None:
+        return None
+    tiered = [one for one in vars(price).values() if isinstance(one, TieredPrices)]
+    starts = sorted({tier.start for one in tiered for tier in one.tiers})
+    counts = [0, *(start + 1 for start in starts)]
+    return _Price(tuple(starts), tuple(_rates(_flat(price, n)) for n in counts))
+
+
+def _flat(price: ModelPrice, input_tokens: int) -> ModelPrice:
+    """*price* as it is for so many *input_tokens*, without tiers."""
+    numbers = dict(vars(price))
+    for name, value in numbers.items():
+        if isinstance(value, TieredPrices):
+            reached = [t.price for t in value.tiers if input_tokens > t.start]
+            numbers[name] = reached[-1] if reached else value.base
+    return ModelPrice(**numbers)
+
+
+def _rates(price: ModelPrice) -> _Rates:
+    """What the library makes of one token of each of KINDS, and of none."""
+
+    def asked(usage: PricedUsage) -> Fraction:
+        return Fraction(price.calc_price(usage)["total_price"])
+
+    request = asked(PricedUsage(input_tokens=0, output_tokens=0))
+    tokens = [(asked(usage) - request) / MILLION for usage in KINDS]
+    parts = lcm(*(one.denominator for one in (request, *tokens)))
+    return _Rates._make([*(int(one * parts) for one in (request, *tokens)), parts])
+
+
+def _override(listed: ModelPrice | None, own: Price) -> ModelPrice | None:
+    """*listed* with the account's *own* numbers; None when a needed one is missing."""
+    numbers = {
+        name: Decimal(repr(float(value)))
+        for field, names in OVERRIDES.items()
+        if (value := getattr(own, field)) is not None
+        for name in names
+    }
+    if not numbers:
+        return listed
+    merged = {**(vars(listed) if listed is not None else {}), **numbers}
+    if "input_mtok" not in merged or "output_mtok" not in merged:
+        return None
+    return ModelPrice(**merged)

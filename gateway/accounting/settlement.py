@@ -1,0 +1,108 @@
+"""
+The last word on a request: what it cost, and to whom it is told.
+
+Rule 1: a record is told to every sink exactly once.
+Rule 2: an answer that the client is to take for whole is durable first.
+Rule 3: the ledger keeps what a user asked. A request without a valid key is counted
+        and logged, else anyone who reaches the port could fill the disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.context import Turn
+from gateway.protocols.estimate import estimate_tokens
+from gateway.record import Record
+from gateway.telemetry import log
+from gateway.usage import Usage
+
+if TYPE_CHECKING:
+    from gateway.accounting.prices import Prices
+
+# Of an answer whose usage was not told; an event of a stream is mostly its frame.
+BYTES_PER_TOKEN = 4
+STREAM_BYTES_PER_TOKEN = 160
+
+
+class Ledger(Protocol):
+    """What the books want of the ledger."""
+
+    def begin(self, record: Record) -> None: ...
+    async def close(self, record: Record) -> None: ...
+    def add(self, record: Record) -> None: ...
+
+
+class Books:
+    """
+    Args:
+        prices: gives the price list, which the first answer may have to wait for;
+            None while it cannot be read.
+        sinks: called with each record when it is closed.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        prices: Callable[[], Prices | None],
+        sinks: Sequence[Callable[[Record], None]],
+    ) -> None:
+        self._ledger = ledger
+        self._prices = prices
+        self._sinks = sinks
+
+    def begin(self, record: Record) -> None:
+        """The request is about to be sent upstream."""
+        self._ledger.begin(record)
+
+    async def durable(self, record: Record) -> None:
+        """
+        Return when *record* is kept for good.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        record.duration_ms = (time.monotonic() - record.received) * 1000
+        await self._ledger.close(record)
+        record.durable = True
+
+    def close(self, record: Record) -> None:
+        """Tell every sink; calling it again does nothing."""
+        if record.closed:
+            return
+        record.closed = True
+        if record.duration_ms is None or not record.durable:
+            record.duration_ms = (time.monotonic() - record.received) * 1000
+        if record.user and not record.durable:
+            self._ledger.add(record)
+        for sink in self._sinks:
+            sink(record)
+        log.finished(record)
+
+    def settle(self, turn: Turn, usage: Usage) -> None:
+        """Enter what an answer cost: as told, else as estimated; never silently 0."""
+        record = turn.record
+        record.usage = usage
+        if not usage.told:
+            if not turn.received_bytes:
+                return
+            _estimate(turn, usage)
+        # a reload may have removed the account meanwhile
+        account, prices = turn.account, self._prices()
+        if account and prices:
+            record.cost_usd = prices.cost_usd(
+                account, record.upstream_model, usage, record.started_at
+            )
+
+
+def _estimate(turn: Turn, usage: Usage) -> None:
+    """Fill in what the upstream has not told."""
+    record = turn.record
+    record.estimated = True
+    if usage.input_tokens is None:
+        usage.input_tokens = estimate_tokens(turn.ask.document)
+    if usage.output_tokens is None:
+        each = STREAM_BYTES_PER_TOKEN if record.stream else BYTES_PER_TOKEN
+        usage.output_tokens = max(1, turn.received_bytes // each)

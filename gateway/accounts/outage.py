@@ -1,0 +1,123 @@
+"""
+One mark against an account, and what it allows.
+
+    cooling ──until──▶ half-open ──a request starts──▶ probing
+       ▲                                                │   │
+       └──────────────────failed────────────────────────┘   succeeded
+                                                            ▼
+    well ◀──RAMP_S── ramping: its share of new requests doubles each second
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gateway.accounts.backoff import LONE_S, PACES
+from gateway.accounts.verdict import Reason
+
+PROBE_PATIENCE_S = 10.0  # a probe that says nothing for so long lets another start
+TOLD_PROBE_S = 900.0  # a told window can be stale: asked once in so long
+RAMP_S = 5.0
+RAMP_STARTS = 4  # requests that may start at once after a return
+
+
+class Availability(NamedTuple):
+    """
+    Whether an account may be sent a request now.
+
+    Attributes:
+        ok: it may.
+        reason: why not, or what it recovers from; "" if well.
+        until: monotonic time of its return; None if well.
+        probe: the request would be the probe.
+        spare: it just returned and has had its share; others first.
+        shunned: it may not only because its streams broke: without another account
+            it may.
+    """
+
+    ok: bool
+    reason: str = ""
+    until: float | None = None
+    probe: bool = False
+    spare: bool = False
+    shunned: bool = False
+
+
+WELL = Availability(True)
+
+
+@dataclass(slots=True)
+class Mark:
+    """
+    One outage. Times are monotonic seconds.
+
+    Attributes:
+        quiet: it was not told to the log, since the account serves others.
+        breaks: its streams broke amid the answer: only a whole answer ends it.
+    """
+
+    reason: Reason
+    since: float
+    struck_at: float
+    until: float
+    early: float  # of ``last_resort``
+    told: bool
+    strikes: int
+    probe_at: float | None = None
+    ramp_from: float | None = None
+    starts: int = 0
+    quiet: bool = False
+    breaks: bool = False
+
+    def over(self, now: float) -> bool:
+        """Whether the ramp after its return has ended, too."""
+        return self.ramp_from is not None and now >= self.ramp_from + RAMP_S
+
+    def back(self, now: float) -> bool:
+        """Whether it has returned, or may be probed."""
+        return self.ramp_from is not None or self.until <= now
+
+
+def look(mark: Mark, now: float) -> Availability:
+    """*mark* while other accounts are well."""
+    if mark.ramp_from is not None:
+        share = RAMP_STARTS * math.exp2(now - mark.ramp_from)
+        return Availability(True, mark.reason, None, spare=mark.starts >= share)
+    stale = mark.struck_at + TOLD_PROBE_S if mark.told else mark.until
+    found = _half_open(mark, min(mark.until, stale), now)
+    return found._replace(shunned=True) if mark.breaks and not found.ok else found
+
+
+def look_again(mark: Mark, now: float) -> Availability:
+    """*mark* when nothing else is left."""
+    pace = PACES[mark.reason]
+    if mark.ramp_from is not None or mark.told and mark.reason != "no_model":
+        return look(mark, now)
+    if not pace.patience or mark.strikes < pace.patience or mark.breaks:
+        return Availability(True, mark.reason, mark.until)
+    early = mark.early if pace.brief else mark.struck_at + LONE_S
+    return _half_open(mark, min(mark.until, early), now)
+
+
+def _half_open(mark: Mark, due: float, now: float) -> Availability:
+    if now < due:
+        return Availability(False, mark.reason, due)
+    if mark.probe_at is not None and now < mark.probe_at + PROBE_PATIENCE_S:
+        return Availability(False, mark.reason, now + 1.0)
+    return Availability(True, mark.reason, mark.until, probe=True)
+
+
+def worse(found: list[Availability]) -> Availability:
+    """The account and the model on it: the worse of the two."""
+    if not found:
+        return WELL
+    if len(found) == 1:
+        return found[0]
+    shut = [f for f in found if not f.ok]
+    if shut:
+        longest = max(shut, key=lambda f: f.until or 0.0)
+        return longest._replace(shunned=all(f.shunned for f in shut))
+    probe, spare = any(f.probe for f in found), any(f.spare for f in found)
+    return found[0]._replace(probe=probe, spare=spare)

@@ -1,0 +1,114 @@
+"""
+Read the config file and its secrets from the disk and the environment.
+
+``load_served`` holds the rules that a config must obey to be served. ``gateway check``,
+the start and every reload go through it, so none of them accepts what another refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.config.parse import ConfigError, is_loopback, parse
+from gateway.config.schema import Config, User
+from gateway.endpoints.auth import key_sha256, new_key
+
+Warn = Callable[[str], object]
+
+PLACES = (Path("config.toml"), Path("/etc/gateway/config.toml"))
+
+
+def default_path() -> Path:
+    """``./config.toml`` where there is one, else ``/etc/gateway/config.toml``."""
+    return next((path for path in PLACES if path.exists()), PLACES[-1])
+
+
+class Served(NamedTuple):
+    """
+    A config that may be served.
+
+    Attributes:
+        key: of the throwaway user that was added; "" if the config has users.
+    """
+
+    config: Config
+    key: str = ""
+
+
+def load_served(
+    path: Path,
+    *,
+    passed: Sequence[str] = (),
+    open_addresses: Sequence[str] = (),
+    key: str = "",
+    warn: Warn = lambda text: None,
+) -> Served:
+    """
+    The config in the file *path*, ready to be served. Without a user it gets one with
+    a throwaway key, if nobody but this machine can use it.
+
+    Args:
+        passed: the addresses of sockets that systemd opened; they take precedence
+            over ``server.listen``.
+        open_addresses: where a running daemon listens.
+        key: the throwaway key that a running daemon has made.
+        warn: called with what is no mistake but should be mended, with its path.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    config = load(path, warn)
+    if config.user:
+        return Served(config)
+    if not all(map(is_loopback, passed or [*open_addresses, *config.server.listen])):
+        raise ConfigError(
+            [
+                "user: at least one [[user]] is needed, since server.listen can be "
+                "reached from other machines (see: gateway key new)"
+            ]
+        )
+    key = key or new_key()
+    user = User("trial", (key_sha256(key),))
+    return Served(dataclasses.replace(config, user=(user,)), key)
+
+
+def load(path: Path, warn: Warn = lambda text: None) -> Config:
+    """
+    The config in the file *path*.
+
+    Args:
+        warn: as for ``load_served``.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {_reason(error)}"]) from None
+    folder = path.resolve().parent
+
+    def secret(reference: str) -> str:
+        return _secret(reference, folder)
+
+    return parse(text, secret, warn)
+
+
+def _secret(reference: str, folder: Path) -> str:
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        if name not in os.environ:
+            raise LookupError(f"the environment variable {name} is not set")
+        return os.environ[name]
+    try:
+        return (folder / os.path.expandvars(name)).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LookupError(f"{name} cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

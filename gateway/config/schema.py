@@ -1,0 +1,166 @@
+"""
+``config.toml`` as frozen dataclasses.
+
+A key *is* a field: same name, unit in the name, its default here and nowhere else.
+What a key does is said in the shipped ``config.toml``; how it is read and checked in
+``gateway.config.parse``. Secrets are resolved: a field holds the secret itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gateway.protocols import dialects
+from gateway.protocols.options import Options
+
+EMBEDDED = "embedded:"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    max_body_bytes: int = 64 * 1024 * 1024
+    drain_timeout_s: float = 600.0
+    log_format: Literal["json", "console", "auto"] = "auto"
+    metrics_token: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    allow_origins: tuple[str, ...] = ()
+    tell_account: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_concurrent: int = 5
+    max_queued: int = 20
+    queue_timeout_s: float = 30.0
+    ping_interval_s: float = 10.0
+    max_waiting_bytes: int = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    connect_timeout_s: float = 10.0
+    first_event_timeout_s: float = 600.0
+    idle_timeout_s: float = 180.0
+    max_switches: int = 3
+    client_gone_drain_s: float = 60.0
+    sticky_wait_s: float = 3.0
+    quote_errors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    url: str = "sqlite:///gateway.db"
+    retention_days: int = 90
+    trace_retention_days: int = 14
+    response_retention_days: int = 7
+    response_max_bytes: int = 268435456  # of one user; 0 = no limit
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """0 = no limit."""
+
+    usd_per_day: float = 0.0
+    usd_per_month: float = 0.0
+    tokens_per_day: int = 0
+    requests_per_minute: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens; None: as the price list says."""
+
+    input: float | None = None
+    cached: float | None = None
+    cache_write: float | None = None
+    output: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    key_sha256: tuple[str, ...]
+    max_concurrent: int | None = None
+    max_queued: int | None = None
+    queue_timeout_s: float | None = None
+    ping_interval_s: float | None = None
+    max_waiting_bytes: int | None = None
+    budget: Budget = field(default_factory=Budget)
+
+    def limits(self, default: Limits) -> Limits:
+        """This user's limits: its own where given, else *default*."""
+        own = (getattr(self, name) for name in Limits.__slots__)
+        rest = (getattr(default, name) for name in Limits.__slots__)
+        return Limits(*[r if o is None else o for o, r in zip(own, rest)])
+
+
+class Overrides(dict[str, Any]):
+    """The keys of ``Options`` that an ``[account.convert]`` sets, with their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    name: str
+    base_url: str
+    protocol: Literal["", "responses", "chat", "messages"] = ""
+    api_key: str = ""
+    auth: Literal["", "bearer", "x-api-key", "api-key"] = ""
+    max_concurrent: int = 0
+    priority: int = 1
+    models: tuple[str, ...] = ("*",)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    price: Price = field(default_factory=Price)
+    dialect: dialects.Dialect = "auto"
+    convert: Overrides = field(default_factory=Overrides)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the trial account, which speaks all three protocols."""
+        return self.base_url == EMBEDDED
+
+    def speaks(self, protocol: str) -> str:
+        """The protocol used towards this account for a *protocol* client."""
+        return protocol if self.embedded else self.protocol
+
+    def upstream_model(self, model: str) -> str:
+        """The client's *model* under the name that this account knows."""
+        return self.rename.get(model, model)
+
+    def names(self, model: str) -> bool:
+        """Whether the config names the upstream *model* itself, not by a pattern."""
+        return model in self.models or model in self.rename.values()
+
+    def spoken_dialect(self, upstream_model: str) -> str:
+        """The row of ``dialects`` that counts for *upstream_model*."""
+        if self.dialect != "auto":
+            return self.dialect
+        return dialects.detected(self.protocol, self.base_url, upstream_model)
+
+    @property
+    def server(self) -> str:
+        """
+        A name of the account's server; accounts with one ``base_url`` share it.
+
+        It travels through clients, and must not tell them the address.
+        """
+        address = self.base_url.rstrip("/").encode()
+        return hashlib.blake2b(address, digest_size=6).hexdigest()
+
+    def options(self, upstream_model: str) -> Options:
+        """What the server takes of requests for *upstream_model*."""
+        return dialects.options(self.spoken_dialect(upstream_model), self.convert)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    server: Server = field(default_factory=Server)
+    limits: Limits = field(default_factory=Limits)
+    upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
+    ledger: Ledger = field(default_factory=Ledger)
+    user: tuple[User, ...] = ()
+    account: tuple[Account, ...] = ()

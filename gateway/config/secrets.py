@@ -1,0 +1,116 @@
+"""
+The secrets of a config: read from where it refers to, and found where it holds them.
+
+A secret is ``env:NAME`` or ``file:PATH``. For keys and tokens nothing else is taken; in
+``ledger.url`` and in the headers of an account, which need not be secret, a literal one
+is taken and warned of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
+
+from gateway.config.schema import Account, Config
+from gateway.telemetry.redaction import Redaction
+
+Secrets = Callable[[str], str]
+"""Takes ``env:NAME`` or ``file:PATH``, gives the secret; LookupError says why not."""
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
+_CREDENTIAL = re.compile(
+    r"(proxy-)?authorization|cookie|.*(api[-_]?key|token|secret|password|credential).*",
+    re.I,
+)
+_ADVICE = "write it as env:NAME or file:PATH"
+
+
+def resolve(config: Config, secrets: Secrets, mistakes: list[str]) -> Config:
+    """*config* with every secret in the place of its reference."""
+    read = _Reader(secrets, mistakes)
+    server, ledger = config.server, config.ledger
+    token = read.secret(server.metrics_token, "server.metrics_token")
+    return dataclasses.replace(
+        config,
+        server=dataclasses.replace(server, metrics_token=token),
+        ledger=dataclasses.replace(ledger, url=read.text(ledger.url, "ledger.url")),
+        account=tuple(
+            read.account(account, f"account[{i}]")
+            for i, account in enumerate(config.account)
+        ),
+    )
+
+
+class _Reader:
+    """Reads secrets; what is wrong with one is added to *mistakes*, with its path."""
+
+    def __init__(self, secrets: Secrets, mistakes: list[str]) -> None:
+        self._secrets = secrets
+        self._mistakes = mistakes
+
+    def account(self, account: Account, path: str) -> Account:
+        """*account* with its secrets."""
+        return dataclasses.replace(
+            account,
+            api_key=self.secret(account.api_key, f"{path}.api_key"),
+            headers={
+                name: self.text(value, f"{path}.headers.{name}")
+                for name, value in account.headers.items()
+            },
+        )
+
+    def text(self, given: str, path: str) -> str:
+        """What *given* refers to, or *given* itself where it is no reference."""
+        if given.startswith(("env:", "file:")):
+            return self.secret(given, path)
+        return given
+
+    def secret(self, reference: str, path: str) -> str:
+        """What *reference* refers to; "" for none, and where it cannot be used."""
+        if not reference:
+            return ""
+        if not _REFERENCE.fullmatch(reference):
+            self._mistakes.append(
+                f"{path}: must be env:NAME or file:PATH; a literal secret is refused"
+            )
+            return ""
+        try:
+            secret = self._secrets(reference).strip()
+        except LookupError as error:
+            self._mistakes.append(f"{path}: {error.args[0]}")
+            return ""
+        if not secret or CONTROL.search(secret):
+            self._mistakes.append(f"{path}: {reference} holds no usable secret")
+            return ""
+        return secret
+
+
+def literal_secrets(config: Config) -> Iterator[str]:
+    """
+    A warning for each secret that stands in *config* itself, with its path.
+
+    Args:
+        config: as it is written, before its references are resolved.
+    """
+    if _has_password(config.ledger.url):
+        yield f"ledger.url: holds a password; {_ADVICE}"
+    looks_free = Redaction().clean_id
+    for i, account in enumerate(config.account):
+        for name, value in account.headers.items():
+            if not value or value.startswith(("env:", "file:")):
+                continue
+            if _CREDENTIAL.fullmatch(name) or looks_free(value) != value:
+                yield (
+                    f"account[{i}].headers.{name}: looks like a credential; {_ADVICE}"
+                )
+
+
+def _has_password(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.password or parse_qs(parts.query).get("password"))
+    except ValueError:
+        return False

@@ -1,0 +1,90 @@
+"""One model request on its way through the gateway: what every room needs of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from multidict import CIMultiDictProxy
+
+from gateway.accounts.session import Session
+from gateway.admission.body_room import BodyShare
+from gateway.admission.registry import Holder, Slot
+from gateway.client.body import Ask
+from gateway.client.kinds import Client
+from gateway.config.schema import Account, Limits, User
+from gateway.protocols.protocol import Wire
+from gateway.record import Attempt, Record
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    Attributes:
+        path: the endpoint behind ``/v1``.
+        query: the query string of the client's URL.
+        session: the conversation, for affinity.
+        deadline: monotonic seconds until which the request may wait for slots.
+        slot: the user's; None before it is granted and once a drain has it.
+        share: what its body takes of its user's room, until an account is asked.
+        account: the last one that was tried, as the config described it then.
+    """
+
+    ask: Ask
+    record: Record
+    wire: Wire
+    path: str
+    query: str
+    headers: CIMultiDictProxy[str]
+    user: User
+    limits: Limits
+    client: Client
+    session: Session
+    holder: Holder
+    deadline: float
+    share: BodyShare
+    slot: Slot | None = None
+    account: Account | None = None
+    attempt_at: float = 0.0  # monotonic; names the attempt towards health
+    received_bytes: int = 0
+    longest_gap_s: float = 0.0
+    last_came: float = 0.0
+    thinking_off: bool = False  # Messages: the history does not allow thinking
+    kept_elsewhere: bool = False  # only an account can know the response before
+    left_out: tuple[str, ...] = ()  # what an account of the same protocol is not sent
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt that is under way."""
+        return self.record.attempts[-1]
+
+    def mark(self, event: str, **facts: Any) -> None:
+        """Note a moment in the timeline."""
+        record = self.record
+        record.marks.append((time.monotonic() - record.received, event, facts))
+
+    def mark_ending(self, outcome: str, **facts: Any) -> None:
+        """Note how the answer ended, and what it was like on the way."""
+        self.mark(
+            "terminal",
+            outcome=outcome,
+            bytes=self.received_bytes,
+            longest_gap_ms=round(self.longest_gap_s * 1000, 1),
+            **facts,
+        )
+
+    def first_output(self) -> None:
+        """The first real output is there."""
+        now, record = time.monotonic(), self.record
+        record.first_event_ms = (now - record.received) * 1000
+        record.mark(now, "first_output")
+        self.last_came = now
+
+    def came(self, size: int) -> None:
+        """*size* bytes have come from the upstream."""
+        self.received_bytes += size
+        now, before = time.monotonic(), self.last_came
+        self.last_came = now
+        if before and now - before > self.longest_gap_s:
+            self.longest_gap_s = now - before

@@ -1,0 +1,107 @@
+"""
+The HTTP server: aiohttp's, over connections of our own.
+
+Paths are brought into their canonical form before anybody looks at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_runner import AppRunner
+
+from gateway.client.connection import (
+    MAX_FIELDS,
+    MAX_LINE_BYTES,
+    ClientConnection,
+    Refuse,
+)
+from gateway.endpoints.paths import ODD_TARGET, canonical_url
+
+IDLE_TIMEOUT_S = 300.0  # of a kept connection; longer than clients and proxies keep it
+LINGER_S = 10.0  # reading behind an answer to a body that was not read to its end
+READ_BUFFER_BYTES = 64 * 1024  # of a body that is not read; twice that, at most
+
+
+class Server(web.Server):
+    """
+    Args:
+        made: aiohttp's own for the same application.
+        refuse: answers heads that cannot be served.
+    """
+
+    def __init__(self, made: web.Server, refuse: Refuse) -> None:
+        super().__init__(
+            made.request_handler,
+            request_factory=self._request,
+            handler_cancellation=True,
+        )
+        self._make = made.request_factory
+        self._refuse = refuse
+        self._draining = False
+
+    def __call__(self) -> RequestHandler:
+        connection = ClientConnection(
+            self,
+            self._refuse,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_TIMEOUT_S,
+            lingering_time=LINGER_S,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS,
+            max_line_size=MAX_LINE_BYTES,
+            read_bufsize=READ_BUFFER_BYTES,
+        )
+        if self._draining:
+            connection.hurry()
+        return connection
+
+    def drain(self) -> None:
+        """No connection holds the stop by what it does not send."""
+        self._draining = True
+        for connection in self.connections:
+            if isinstance(connection, ClientConnection):
+                connection.hurry()
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if ODD_TARGET.search(message.path):
+            url = canonical_url(message.url)
+            if url is not message.url:
+                message = message._replace(path=url.raw_path_qs, url=url)
+        return self._make(message, payload, protocol, writer, task)
+
+
+class Runner(AppRunner):
+    """
+    Runs an application on a ``Server``.
+
+    Args:
+        refuse: answers heads that cannot be served.
+    """
+
+    def __init__(self, app: web.Application, refuse: Refuse, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._refuse = refuse
+
+    def drain(self) -> None:
+        """No connection holds the stop by what it does not send."""
+        if isinstance(self.server, Server):
+            self.server.drain()
+
+    async def _make_server(self) -> web.Server:
+        return Server(await super()._make_server(), self._refuse)

@@ -1,0 +1,149 @@
+"""
+``POST /v1/messages/count_tokens``: asked of an account that can count, else estimated.
+
+It takes no slot, but counts for ``requests_per_minute``. An account that fails is
+followed by the next one, as for an answer; one that is left alone is not asked.
+"""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+from aiohttp import web
+
+from gateway.accounting.budget_guard import Allowance
+from gateway.accounts.accounts import Pool
+from gateway.accounts.choice import Choice
+from gateway.accounts.verdict import Verdict
+from gateway.config.schema import Account
+from gateway.context import Turn
+from gateway.endpoints.model_requests import Handlers, Visit
+from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
+from gateway.errors import UpstreamError
+from gateway.protocols.estimate import estimate_tokens
+from gateway.relay import upstream_request as outgoing
+from gateway.relay.failures import Refusal
+
+PATH = "/messages/count_tokens"
+COUNT_TIMEOUT_S = 30.0  # at most; an answer's own limit may be shorter
+MAX_COUNT_BYTES = 1024 * 1024  # of an answer
+CANNOT_COUNT = frozenset({404, 405, 501})
+"""What servers answer that speak Messages and do not know this path."""
+
+
+class TokenCounts:
+    """
+    Args:
+        handlers: the frame that every recorded endpoint shares.
+    """
+
+    def __init__(
+        self, handlers: Handlers, pool: Pool, calls: SideCalls, allowance: Allowance
+    ) -> None:
+        self._handlers = handlers
+        self._pool = pool
+        self._calls = calls
+        self._allowance = allowance
+
+    async def count(self, visit: Visit) -> web.Response:
+        """The handler."""
+        turn = await self._handlers.turn(visit, PATH, slot=False)
+        self._allowance.admit(turn.user.name, turn.client.name)
+        self._pool.check(turn)
+        answer = await self._counted(visit, turn)
+        visit.record.ended("ok")
+        if answer:
+            return json_answer(visit, answer.status, answer.body, answer.headers)
+        visit.record.estimated = True
+        tokens = max(1, estimate_tokens(turn.ask.document))
+        return json_answer(visit, 200, orjson.dumps({"input_tokens": tokens}))
+
+    async def _counted(self, visit: Visit, turn: Turn) -> Answered | None:
+        """
+        The answer of an account; None if there is none that can count.
+
+        Raises:
+            GatewayError: those that can have failed, or are left alone.
+        """
+        tried: set[str] = set()
+        verdict: Verdict | None = None
+        while True:
+            now = time.monotonic()
+            choice = self._pool.choose(turn, tried, now)
+            account = self._next(choice)
+            if account is None:
+                if self._is_estimated(choice, verdict):
+                    return None
+                raise self._last_word(turn, choice, verdict, now)
+            if verdict and not self._may_switch(turn, account, len(tried), now):
+                raise self._last_word(turn, choice, verdict, now)
+            tried.add(account.name)
+            turn.attempt_at = now
+            try:
+                return await self._ask(visit, turn, account)
+            except (Refusal, UpstreamError) as failure:
+                found = self._calls.failed(
+                    visit, account, failure, turn.ask.data, now, turn.ask.model
+                )
+                if _cannot_count(failure, found):
+                    continue
+                verdict = found
+            if not verdict.switch:
+                raise verdict.error
+
+    def _next(self, choice: Choice) -> Account | None:
+        """The account to ask; none that is left alone, not even as a last resort."""
+        if choice.last_resort:
+            return None
+        for name in choice.ordered:
+            account = self._pool.accounts[name]
+            if account.speaks("messages") == "messages":
+                return account
+        return None
+
+    def _is_estimated(self, choice: Choice, verdict: Verdict | None) -> bool:
+        """Whether accounts are left that would answer, but none that counts."""
+        if choice.ordered and not choice.last_resort:
+            return True
+        accounts = self._pool.accounts
+        if not any(
+            accounts[n].speaks("messages") == "messages" for n in choice.fitting
+        ):
+            return True
+        reasons = {reason for _, reason in choice.rejected}
+        return verdict is None and reasons == {"tried"}
+
+    def _may_switch(self, turn: Turn, account: Account, tried: int, now: float) -> bool:
+        if tried > self._handlers.config.upstream.max_switches:
+            return False
+        return self._pool.may_retry(turn, account.name, now, same=False)
+
+    def _last_word(
+        self, turn: Turn, choice: Choice, verdict: Verdict | None, now: float
+    ) -> Exception:
+        if verdict:
+            return self._pool.last_word(turn, verdict, choice.fitting)
+        return self._pool.refusal(turn, choice, now)
+
+    async def _ask(self, visit: Visit, turn: Turn, account: Account) -> Answered:
+        document = self._pool.document(turn, account.name, turn.ask.document)
+        request = outgoing.write(turn, account, document)
+        limits = self._handlers.config.upstream
+        call = Call(
+            "POST",
+            request.path,
+            request.headers,
+            request.body,
+            turn.query,
+            min(COUNT_TIMEOUT_S, limits.first_event_timeout_s),
+            MAX_COUNT_BYTES,
+        )
+        return await self._calls.ask(visit, account, call)
+
+
+def _cannot_count(failure: Refusal | UpstreamError, verdict: Verdict) -> bool:
+    """Whether the server does not know the path; a model that it lacks is no such."""
+    if not isinstance(failure, Refusal) or verdict.reason == "no_model":
+        return False
+    return failure.status in CANNOT_COUNT

@@ -1,0 +1,145 @@
+"""
+``GET /v1/models``: the accounts' own lists of models, asked for once and remembered.
+
+Rule 1: one question per account is in flight, however many clients wait for it; a
+        client that leaves does not cancel it.
+Rule 2: a list that is too old is used while a new one is asked for, and while none can
+        be had. A failure is remembered too, so a dead account holds up one client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.accounts.accounts import Pool
+from gateway.accounts.choice import serves
+from gateway.config.schema import Account
+from gateway.endpoints.model_catalog import catalogue, entry_of, read_list
+from gateway.endpoints.model_requests import Handlers, Visit
+from gateway.endpoints.side_call import json_answer, path_id
+from gateway.errors import ClientError, GatewayError
+from gateway.relay.headers import upwards
+from gateway.relay.upstream import Upstream
+
+MODELS_TIMEOUT_S = 5.0
+MODELS_KEPT_S = 300.0  # how long an account's own list is believed
+MODELS_FAILED_S = 30.0  # how long an account that did not tell it is not asked
+MAX_LIST_BYTES = 8 * 1024 * 1024
+NO_LIST = frozenset({404, 405, 501})  # the server has none, and will have none soon
+
+
+@dataclass(slots=True)
+class _List:
+    """What *account* said last; ``fresh_until`` in the loop's time."""
+
+    account: Account
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    fresh_until: float = 0.0
+    asking: asyncio.Task[None] | None = None
+
+
+class ModelLists:
+    """
+    Args:
+        handlers: the frame that every recorded endpoint shares.
+    """
+
+    def __init__(self, handlers: Handlers, pool: Pool, upstream: Upstream) -> None:
+        self._handlers = handlers
+        self._pool = pool
+        self._upstream = upstream
+        self._lists: dict[str, _List] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def models(self, visit: Visit) -> web.Response:
+        """``GET /v1/models``: what all accounts together serve."""
+        self._handlers.enter(visit)
+        accounts = list(self._pool.accounts.values())
+        lists = self._known(accounts)
+        waited = [one.asking for one in lists if one.asking and not one.entries]
+        if waited:
+            await asyncio.wait(waited)  # cancels nothing
+        told = catalogue([(one.account, one.entries) for one in lists])
+        visit.record.ended("ok")
+        return json_answer(visit, 200, orjson.dumps(told))
+
+    async def model(self, visit: Visit) -> web.Response:
+        """``GET /v1/models/{id}``."""
+        self._handlers.enter(visit)
+        ident = path_id(visit)
+        for account in self._pool.accounts.values():
+            if serves(account, ident):
+                visit.record.ended("ok")
+                told = orjson.dumps(entry_of(ident, account.name))
+                return json_answer(visit, 200, told)
+        raise ClientError("model_not_found", f"No account serves the model '{ident}'")
+
+    async def stop(self) -> None:
+        """Ask nobody any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _known(self, accounts: list[Account]) -> list[_List]:
+        """The list of each account; what is too old is being asked for."""
+        known: dict[str, _List] = {}
+        for account in accounts:
+            one = self._lists.get(account.name)
+            if one is None or one.account != account:  # a reload has changed it
+                one = _List(account)
+            known[account.name] = one
+            self._refresh(one)
+        self._lists = known
+        return list(known.values())
+
+    def _refresh(self, one: _List) -> None:
+        loop, account = asyncio.get_running_loop(), one.account
+        if account.embedded or not any("*" in glob for glob in account.models):
+            return
+        if one.asking or loop.time() < one.fresh_until:
+            return
+        if not self._pool.is_available(account):
+            return
+        one.asking = loop.create_task(
+            self._ask(one),
+            name="model-list",
+            context=Context(),  # it is no part of the request that asked first
+        )
+        self._tasks.add(one.asking)
+        one.asking.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, one: _List) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            status, data = await self._told(one.account)
+        except (GatewayError, TimeoutError):
+            status, data = 0, b""
+        finally:
+            one.asking = None
+        kept_s = MODELS_FAILED_S
+        if status == 200:
+            one.entries, kept_s = read_list(data), MODELS_KEPT_S
+        elif status in NO_LIST:
+            kept_s = MODELS_KEPT_S
+        one.fresh_until = loop.time() + kept_s
+
+    async def _told(self, account: Account) -> tuple[int, bytes]:
+        async with asyncio.timeout(MODELS_TIMEOUT_S):
+            reply = await self._upstream.open(
+                account,
+                account.protocol,
+                "/models",
+                upwards({}, account, "models", same_protocol=False),
+                b"",
+                method="GET",
+            )
+            try:
+                return reply.status, await reply.body(MAX_LIST_BYTES)
+            finally:
+                reply.close()

@@ -1,0 +1,169 @@
+"""
+One call to one account beside the model endpoints: bounded in time and bytes.
+
+It takes no slot. Its failure is judged as that of an attempt, and says as much of the
+account: only that it cannot be reached, or that it refuses the account's key. A limit
+on counting or listing is none on answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.accounts.accounts import Pool
+from gateway.accounts.verdict import Verdict
+from gateway.client.answer_headers import id_headers
+from gateway.config.schema import Account
+from gateway.endpoints.model_requests import Visit
+from gateway.errors import UpstreamError
+from gateway.record import Attempt
+from gateway.relay.failures import Failure, read_refusal, redacted_verdict
+from gateway.relay.headers import downwards, upstream_request_id
+from gateway.relay.upstream import Upstream
+from gateway.telemetry import log
+from gateway.transport.interface import Reply
+
+TELLING = frozenset({"network", "refused"})
+"""The reasons that an account is left alone for also when such a call met them."""
+
+
+class Call(NamedTuple):
+    """
+    What is asked.
+
+    Attributes:
+        path: behind ``base_url``.
+        limit_bytes: of the answer.
+    """
+
+    method: str
+    path: str
+    headers: CIMultiDict[str]
+    body: bytes
+    query: str
+    timeout_s: float
+    limit_bytes: int
+
+
+class Answered(NamedTuple):
+    """A whole answer, and the headers of it that the client gets."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+class SideCalls:
+    """Calls accounts, enters each call as an attempt, and notes what it says."""
+
+    def __init__(self, pool: Pool, upstream: Upstream) -> None:
+        self._pool = pool
+        self._upstream = upstream
+        self._log = log.get()
+
+    async def ask(self, visit: Visit, account: Account, call: Call) -> Answered:
+        """
+        The answer of *account*, a status below 300.
+
+        Raises:
+            Refusal: another status.
+            UpstreamError: it could not be had.
+        """
+        record = visit.record
+        record.account = account.name
+        record.upstream_request_id = ""
+        number = len(record.attempts) + 1
+        attempt = Attempt(number, account.name, time.time())
+        record.attempts.append(attempt)
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                reply = await self._open(visit, account, call)
+                attempt.status = reply.status
+                return await _read(visit, reply, call.limit_bytes)
+        except TimeoutError:
+            detail = f"no answer after {call.timeout_s:g} s"
+            raise UpstreamError("upstream_timeout", detail=detail) from None
+        finally:
+            attempt.ended_at = time.time()
+
+    async def _open(self, visit: Visit, account: Account, call: Call) -> Reply:
+        return await self._upstream.open(
+            account,
+            visit.wire.name,
+            call.path,
+            call.headers,
+            call.body,
+            method=call.method,
+            query=call.query,
+        )
+
+    def failed(
+        self,
+        visit: Visit,
+        account: Account,
+        failure: Failure,
+        body: bytes,
+        began: float,
+        model: str = "",
+    ) -> Verdict:
+        """
+        Whose fault *failure* is; noted in the log and in the account's health.
+
+        Args:
+            body: the client's, which an upstream may have quoted.
+            began: monotonic seconds.
+        """
+        verdict = redacted_verdict(failure, account.upstream_model(model), body)
+        error, attempt = verdict.error, visit.record.attempts[-1]
+        attempt.error_code = "passed_on" if verdict.pass_on else error.code
+        self._log.warning(
+            "attempt.failed",
+            account=account.name,
+            attempt=attempt.n,
+            error_code=attempt.error_code,
+            detail=error.detail,
+        )
+        if verdict.reason in TELLING:
+            user = visit.record.user
+            self._pool.side_failed(account, user, model, verdict, began)
+        return verdict
+
+
+async def _read(visit: Visit, reply: Reply, limit_bytes: int) -> Answered:
+    try:
+        ident = upstream_request_id(reply.headers)
+        visit.record.upstream_request_id = log.clean_id(ident)
+        if reply.status >= 300:
+            raise await read_refusal(reply)
+        body = await reply.body(limit_bytes)
+    finally:
+        reply.close()
+    return Answered(reply.status, body, _passed(reply.headers))
+
+
+def _passed(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    return downwards(headers, same_protocol=True, renamed=False)
+
+
+def json_answer(
+    visit: Visit, status: int, data: bytes, headers: dict[str, str] | None = None
+) -> web.Response:
+    """A whole JSON answer with the headers that every answer bears."""
+    visit.record.status = status
+    return web.Response(
+        status=status,
+        body=data,
+        headers={**(headers or {}), **id_headers(visit.record)},
+        content_type="application/json",
+    )
+
+
+def path_id(visit: Visit) -> str:
+    """What stands for ``{id}`` in the path."""
+    assert isinstance(visit.request, web.Request)  # it came through the router
+    return visit.request.match_info["id"]

@@ -1,0 +1,120 @@
+"""
+``/v1/responses/{id}`` and below: what the gateway has kept, else what the account has
+that made the response. No other account has it, so there is no failover.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.accounting.budget_guard import Allowance
+from gateway.accounts.accounts import Pool
+from gateway.config.schema import Account
+from gateway.endpoints.model_requests import Handlers, Visit
+from gateway.endpoints.side_call import Call, SideCalls, json_answer, path_id
+from gateway.errors import ClientError, UpstreamError
+from gateway.ledger.kept_responses import Thread
+from gateway.relay.conversation import Conversations
+from gateway.relay.failures import Refusal
+from gateway.relay.headers import upwards
+
+STORED_TIMEOUT_S = 60.0  # at most; an answer's own limit may be shorter
+MAX_STORED_BYTES = 64 * 1024 * 1024  # of an answer
+
+
+class StoredResponses:
+    """
+    Args:
+        handlers: the frame that every recorded endpoint shares.
+    """
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        pool: Pool,
+        calls: SideCalls,
+        allowance: Allowance,
+        conversations: Conversations,
+    ) -> None:
+        self._handlers = handlers
+        self._pool = pool
+        self._calls = calls
+        self._allowance = allowance
+        self._conversations = conversations
+
+    async def serve(self, visit: Visit) -> web.Response:
+        """The handler."""
+        identity = self._handlers.enter(visit)
+        user, ident = identity.user.name, path_id(visit)
+        self._allowance.admit(user, visit.client.name)
+        if kept := await self._conversations.kept(user, ident):
+            return await self._kept(visit, user, ident, kept)
+        account = self._maker(user, ident)
+        self._pool.check_account(account, user)
+        body = await self._handlers.body(visit, identity)
+        # A reload may have replaced the account while the body arrived.
+        return await self._passed(visit, self._maker(user, ident), body)
+
+    def _maker(self, user: str, ident: str) -> Account:
+        account = self._pool.maker(user, ident)
+        if account is None or account.embedded or account.protocol != "responses":
+            raise ClientError("not_found", f"Response with id '{ident}' not found")
+        return account
+
+    async def _passed(
+        self, visit: Visit, account: Account, body: bytes
+    ) -> web.Response:
+        """The account's answer as it is."""
+        request, began = visit.request, time.monotonic()
+        limits = self._handlers.config.upstream
+        call = Call(
+            request.method,
+            request.rel_url.raw_path.removeprefix("/v1"),
+            upwards(
+                request.headers, account, visit.record.request_id, same_protocol=True
+            ),
+            body,
+            request.rel_url.raw_query_string,
+            min(STORED_TIMEOUT_S, limits.first_event_timeout_s),
+            MAX_STORED_BYTES,
+        )
+        try:
+            answer = await self._calls.ask(visit, account, call)
+        except (Refusal, UpstreamError) as failure:
+            raise self._calls.failed(visit, account, failure, body, began).error
+        visit.record.ended("ok")
+        return json_answer(visit, answer.status, answer.body, answer.headers)
+
+    async def _kept(
+        self, visit: Visit, user: str, ident: str, kept: Thread
+    ) -> web.Response:
+        """What the gateway itself keeps, since no account does."""
+        request = visit.request
+        if request.method == "POST":
+            raise ClientError(
+                "invalid_request", "Only a background response can be cancelled"
+            )
+        told = kept.response
+        if request.method == "DELETE":
+            await self._conversations.forget(user, ident)
+            told = {"id": ident, "object": "response", "deleted": True}
+        elif request.path.endswith("/input_items"):
+            told = _listed(kept.given)
+        visit.record.ended("ok")
+        return json_answer(visit, 200, orjson.dumps(told))
+
+
+def _listed(given: list[Any]) -> dict[str, Any]:
+    """The list of what a kept turn was *given*."""
+    ids = [item.get("id") for item in given if isinstance(item, dict)] or [None]
+    return {
+        "object": "list",
+        "data": given,
+        "has_more": False,
+        "first_id": ids[0],
+        "last_id": ids[-1],
+    }

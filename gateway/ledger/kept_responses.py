@@ -1,0 +1,223 @@
+"""
+Kept turns: what a later request goes on from by ``previous_response_id``.
+
+Rule 1: a turn holds its own input and its answer, and a link to the turn before, so a
+        conversation grows by what is new in it.
+Rule 2: a turn that was deleted, replaced or has expired is found by nobody, but stays
+        while a later turn goes on from it.
+Rule 3: a turn is its user's own. What one user keeps is bounded: the oldest turns that
+        nothing goes on from are removed first.
+Rule 4: a conversation is bounded in turns and bytes. One that is broken, circular or
+        too long is not found.
+
+    turn 1 ◀── turn 2 ◀── turn 3        links point backwards
+                     ◀── turn 3'        and may branch
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, Select, and_, select
+
+from gateway.config import schema as config
+from gateway.ledger.kept_response_rows import MAX_TURNS, Forget, Keep, steps
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.tables import response
+from gateway.ledger.writer import Write
+
+MAX_BYTES = 8 * 1024 * 1024  # of one turn with all before it
+FOR_EVER = timedelta(days=36500)
+
+_turn = response.c
+
+
+class Link(NamedTuple):
+    """
+    The end of a kept conversation, for the turn that goes on from it.
+
+    Attributes:
+        turns, total_bytes: of the whole conversation up to here.
+    """
+
+    turn_id: str = ""
+    turns: int = 0
+    total_bytes: int = 0
+
+
+class KeptTurn(NamedTuple):
+    """
+    A turn as it is kept.
+
+    Attributes:
+        earlier: the turn that it goes on from.
+        body: JSON: ``{"input": […], "response": {…}}``.
+    """
+
+    response_id: str
+    user: str
+    account: str
+    body: bytes
+    earlier: Link = Link()
+
+
+class Thread(NamedTuple):
+    """
+    A kept conversation up to one response.
+
+    Attributes:
+        given: what the response was asked: all items before its own output.
+        response: the ``response`` object.
+        end: where the next turn goes on.
+    """
+
+    given: list[Any]
+    response: dict[str, Any]
+    end: Link
+
+    @property
+    def items(self) -> list[Any]:
+        """All items, the response's own output among them."""
+        return [*self.given, *(self.response.get("output") or ())]
+
+
+class KeptTurns:
+    """
+    Args:
+        ledger: open; what is written here goes through its one writer.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._insert = ledger.database.plain_upsert(response)
+        self._forget = Forget()
+        self.replace(ledger.rules)
+
+    def replace(self, rules: config.Ledger) -> None:
+        """Take up changed rules, for the turns that follow."""
+        days = rules.response_retention_days
+        self._kept_for = timedelta(days=days) if days else FOR_EVER
+        self._keep = Keep(self._insert, rules.response_max_bytes)
+
+    async def keep(self, turn: KeptTurn) -> None:
+        """
+        Keep *turn*, durably; a second of the same id and user replaces the first.
+        One that is too long, or whose earlier turn has been removed, is not kept.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        size = len(turn.body)
+        turns, total = turn.earlier.turns + 1, turn.earlier.total_bytes + size
+        if turns > MAX_TURNS or total > MAX_BYTES:
+            return
+        now = datetime.now(UTC)
+        row = {
+            "turn_id": uuid.uuid4().hex,
+            "parent_id": turn.earlier.turn_id,
+            "response_id": turn.response_id,
+            "user": turn.user,
+            "account": turn.account,
+            "created_at": now,
+            "expires_at": now + self._kept_for,
+            "turns": turns,
+            "total_bytes": total,
+            "bytes": size,
+            "body": turn.body,
+        }
+        await self._ledger.write(Write(self._keep, row["turn_id"], row))
+
+    async def find(self, response_id: str, user: str) -> Thread | None:
+        """The conversation up to *response_id*; None if it cannot be had whole."""
+
+        def ask(connection: Connection) -> Thread | None:
+            named = connection.execute(_named(response_id, user)).first()
+            if named is None:
+                return None
+            end = Link(named.turn_id, named.turns, named.total_bytes)
+            chain = _chain(connection, end.turn_id, user)
+            return _thread(connection, chain, end) if chain else None
+
+        return await self._ledger.read(ask)
+
+    async def forget(self, response_id: str, user: str) -> None:
+        """
+        Drop a kept turn; one that is not there is no mistake.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        row = {"response_id": response_id, "user": user}
+        await self._ledger.write(Write(self._forget, (response_id, user), row))
+
+
+# --- reading ------------------------------------------------------------------------
+
+
+def _named(response_id: str, user: str) -> Select[tuple[str, int, int]]:
+    """The turn that *response_id* stands for: its id, turns, bytes."""
+    return (
+        select(_turn.turn_id, _turn.turns, _turn.total_bytes)
+        .where(
+            _turn.response_id == response_id,
+            _turn.user == user,
+            _turn.expires_at > datetime.now(UTC),
+        )
+        .order_by(_turn.created_at.desc())
+        .limit(1)
+    )
+
+
+def _chain(connection: Connection, tip: str, user: str) -> list[str]:
+    """
+    The turn ids from the first to *tip*; [] for a chain that is broken, circular or
+    too long.
+    """
+    columns = _turn.turn_id, _turn.parent_id, _turn.bytes
+    links = select(*columns).where(_turn.turn_id == tip, _turn.user == user)
+    walk = links.cte("walk", recursive=True)
+    before = and_(_turn.turn_id == walk.c.parent_id, _turn.user == user)
+    # UNION, not UNION ALL: in a circle nothing new is found, and the walk ends.
+    walk = walk.union(select(*columns).join(walk, before))
+    rows = connection.execute(select(walk).limit(MAX_TURNS + 1)).all()
+    found = {turn_id: (parent_id, size) for turn_id, parent_id, size in rows}
+    chain: list[str] = []
+    at, left = tip, MAX_BYTES
+    while at:
+        parent_id, size = found.pop(at, ("", MAX_BYTES + 1))
+        left -= size
+        if left < 0:
+            return []
+        chain.append(at)
+        at = parent_id
+    return chain[::-1] if len(chain) <= MAX_TURNS else []
+
+
+def _thread(connection: Connection, chain: list[str], end: Link) -> Thread | None:
+    """The conversation of the turns *chain*; None if one of them is gone meanwhile."""
+    bodies: dict[str, bytes] = {}
+    for some in steps(chain):
+        rows = select(_turn.turn_id, _turn.body).where(_turn.turn_id.in_(some))
+        bodies |= {turn_id: body for turn_id, body in connection.execute(rows)}
+    given: list[Any] = []
+    answer: dict[str, Any] = {}
+    for turn_id in chain:
+        if turn_id not in bodies:
+            return None
+        given += answer.get("output") or ()
+        own, answer = _read(bodies[turn_id])
+        given += own
+    return Thread(given, answer, end)
+
+
+def _read(body: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """The input and the response that a turn's *body* holds."""
+    kept = orjson.loads(body)
+    answer = kept.get("response") or {}
+    if "items" in kept:  # of an older version: the whole conversation, output and all
+        items = kept["items"]
+        return items[: len(items) - len(answer.get("output") or ())], answer
+    return kept.get("input") or [], answer

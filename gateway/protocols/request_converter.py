@@ -1,0 +1,164 @@
+"""
+A client's request in the form that the account's protocol has for it.
+
+Everything that cannot be carried is found out here, before any upstream call: what
+would change the answer is refused, what is a hint is dropped and named.
+
+    read (source) ─▶ Request ─▶ write (target) ─▶ Converted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from gateway.errors import ClientError
+from gateway.protocols.chat import request as chat
+from gateway.protocols.compaction import summarising, triggered
+from gateway.protocols.estimate import estimate_tokens
+from gateway.protocols.json_reader import Unsupported, encoded
+from gateway.protocols.messages import request as messages
+from gateway.protocols.model import (
+    Asked,
+    Image,
+    Message,
+    Request,
+    ToolResult,
+    Tools,
+    Written,
+)
+from gateway.protocols.options import Options
+from gateway.protocols.responses import request as responses
+from gateway.protocols.returned import Recall, returned
+
+Compaction = Literal["", "trigger", "endpoint"]
+
+
+class Form(NamedTuple):
+    """How one protocol's requests are read and written."""
+
+    read: Callable[[dict[str, Any]], Request]
+    asked: Callable[[dict[str, Any], Request, str], Asked]
+    write: Callable[[Request, Options], Written]
+
+
+FORMS = {
+    "responses": Form(responses.read_request, responses.asked, responses.write_request),
+    "chat": Form(chat.read_request, chat.asked, chat.write_request),
+    "messages": Form(messages.read_request, messages.asked, messages.write_request),
+}
+
+
+class Converted(NamedTuple):
+    """
+    A request for the upstream, and what the way back needs.
+
+    ``dropped``: paths of the client's body that were left out. ``tools``, ``asked``:
+    for the writer of the client's stream. ``maker``: see ``convert_request``.
+    """
+
+    body: dict[str, Any]
+    dropped: tuple[str, ...]
+    tools: Tools
+    asked: Asked
+    maker: str = ""
+
+    def encoded(self) -> bytes:
+        """
+        The body as JSON.
+
+        Raises:
+            ClientError: it is nested too deeply.
+        """
+        return encoded(self.body)
+
+
+def convert_request(
+    source: str,
+    target: str,
+    body: dict[str, Any],
+    *,
+    model: str,
+    upstream_model: str,
+    options: Options | None = None,
+    stream: bool | None = None,
+    compact: bool = False,
+    maker: str = "",
+    recall: Recall | None = None,
+) -> Converted:
+    """
+    Convert *body* of protocol *source* for an account that speaks *target*.
+
+    Args:
+        model: what the client calls the model; messages and answers name it.
+        upstream_model: what the account calls it.
+        options: what the account's models can do.
+        stream: whether the upstream is to stream; None: as the client asked.
+        compact: the body came to ``/v1/responses/compact``.
+        maker: the account's server, for what only it can use (``opaque``).
+        recall: gives the reasoning that the gateway kept of a call.
+
+    Raises:
+        ClientError: "unsupported_parameter" for what has no counterpart and
+            matters, "invalid_request" for what has the wrong shape,
+            "previous_response_not_found"; ``param`` is the path.
+    """
+    compaction = _compaction(source, body, compact)
+    read_body = summarising(body) if compaction else body
+    reader, writer = FORMS[source], FORMS[target]
+    options = options or Options()
+    try:
+        request = reader.read(read_body)
+        asked = reader.asked(body, request, model)
+        request.model = upstream_model
+        returned(request, maker, recall)
+        if stream is not None:
+            request.stream = stream
+        if not options.images:
+            _refuse_images(request, model)
+        written = writer.write(request, options)
+    except Unsupported as problem:
+        raise unsupported(problem.path, model, target) from None
+    asked.compaction = compaction
+    asked.input_tokens = estimate_tokens(body) if source == "messages" else 1
+    _complete(asked, request, written)
+    return Converted(written.body, written.dropped, written.tools, asked, maker)
+
+
+def _compaction(source: str, body: dict[str, Any], compact: bool) -> Compaction:
+    """How the client asks for a summary of the conversation; "" if it does not."""
+    if compact:
+        return "endpoint"
+    return "trigger" if source == "responses" and triggered(body) else ""
+
+
+def _complete(asked: Asked, request: Request, written: Written) -> None:
+    """Say what only reading and writing together have shown."""
+    asked.stop = tuple(request.stop)
+    asked.cut = written.cut
+    asked.web_search = any(tool.kind == "web_search" for tool in request.tools)
+
+
+def _refuse_images(request: Request, model: str) -> None:
+    """
+    Raises:
+        ClientError: the request shows an image to a model that reads text only.
+    """
+    for item in request.items:
+        parts = item.parts if isinstance(item, (Message, ToolResult)) else ()
+        for part in parts:
+            if isinstance(part, Image):
+                raise ClientError(
+                    "unsupported_parameter",
+                    f"'{part.path}' is an image, but model '{model}' reads text only",
+                    param=part.path,
+                )
+
+
+def unsupported(path: str, model: str, protocol: str) -> ClientError:
+    """The refusal of what *protocol* has no counterpart for."""
+    sentence = (
+        f"'{path}' is not supported for model '{model}' "
+        f"(its upstream speaks {protocol})"
+    )
+    return ClientError("unsupported_parameter", sentence, param=path)

@@ -1,0 +1,312 @@
+"""
+The bytes of OpenAI Responses: what an event means, endings, error bodies.
+
+Source: the OpenAI API reference (Responses streaming events), and what Codex CLI
+0.169 was seen to obey.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeGuard
+
+import orjson
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.failure_forms import may_be_failure
+from gateway.protocols.misplaced import STRAYS, stray
+from gateway.protocols.protocol import (
+    END,
+    FAIL,
+    HIDDEN,
+    IDLE,
+    NEUTRAL,
+    OUTPUT,
+    Ending,
+    Facts,
+    Step,
+    objects,
+    openai_error,
+    openai_error_body,
+    openai_error_status,
+    read_object,
+    response_id_of,
+    sub,
+)
+from gateway.protocols.responses.items import COMPACTIONS
+from gateway.protocols.sse import Needle, payload
+from gateway.protocols.stops import broken_off, stop_of, unknown
+from gateway.protocols.tokens import read_usage
+
+name = "responses"
+path = "/responses"
+needles: tuple[Needle, ...] = (
+    re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),
+    re.compile(rb'"error"'),
+    *STRAYS,
+)
+proof_needle: Needle | None = re.compile(rb"encrypted_content")
+last_word = b""
+error_body = openai_error_body
+error_status = openai_error_status
+
+_TERMINALS = {
+    "response.completed": "ok",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "failed",
+}
+_FAILED = ("failed", "cancelled", "canceled")
+_UNFINISHED = ("queued", "in_progress", *_FAILED)
+_STATUSES = ("completed", "incomplete", *_UNFINISHED)
+_LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
+# They open something that has no content yet: nothing is lost by holding them.
+_OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
+_TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
+_EMPTY_ITEMS = ("message", "reasoning")
+_NOTHING_SAID = {"type", "sequence_number"}  # an event that has no more is a ping
+BOUND_ITEMS = ("reasoning", *COMPACTIONS)
+"""The types of items that only their maker can read."""
+_ITEM_ADDED = "response.output_item.added"
+# What stands between the type and the response object of a lifecycle event; its id.
+_BEFORE_RESPONSE = re.compile(
+    rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{"id": ?"([\w.-]+)")'
+)
+MAX_HELD_BYTES = 65536  # of an error event that waits for its failure event
+MAX_UNREAD_BYTES = 4096  # of a response object that is kept in case it is wanted
+# The same up to the type of an item without content.
+_EMPTY_ITEM = re.compile(
+    rb', ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
+    rb'"item": ?\{"id": ?"[\w.-]*", ?"type": ?"(?:message|reasoning)"'
+)
+
+
+def _heads(*kinds: str) -> dict[bytes, tuple[str, int]]:
+    """
+    What events of these *kinds* say up to their first comma, in all usual forms: the
+    kind, and where the JSON begins. So they are known without being parsed.
+    """
+    return {
+        f'{line}data: {{"type":{blank}"{kind}"'.encode(): (kind, len(line) + 6)
+        for kind in kinds
+        for line in ("", f"event: {kind}\n")
+        for blank in ("", " ")
+    }
+
+
+_HEADS = _heads(
+    *_TERMINALS, *_LIFECYCLE, *_OPENERS, _ITEM_ADDED, "response.output_text.delta"
+)
+
+
+def read(event: bytes, facts: Facts) -> Step:
+    """See ``Wire.read``."""
+    comma = event.find(b",")
+    known, start = _HEADS.get(event[:comma], ("", 0))
+    if known in _LIFECYCLE and _passes_over(event, comma, facts):
+        return NEUTRAL
+    if known in _OPENERS or known == _ITEM_ADDED and _EMPTY_ITEM.match(event, comma):
+        facts.noted = b""
+        facts.thinks = facts.thinks or b'"reasoning"' in event
+        return NEUTRAL
+    data = _document(event, start)
+    kind = data.get("type")
+    if not isinstance(kind, str) or kind != "error" and may_be_failure(kind):
+        failure = stray(event, payload(event), data)
+        return _read_error(event, failure, facts) if failure else IDLE
+    if kind in _TERMINALS:
+        _note_whole(sub(data, "response"), facts)
+        facts.terminal = data
+        return FAIL if outcome(sub(data, "response"), kind) == "failed" else END
+    if kind in _LIFECYCLE:
+        _note(sub(data, "response"), facts)
+        return NEUTRAL
+    facts.noted = b""
+    if kind == "error":
+        return _read_error(event, data, facts)
+    if not kind.startswith("response.") or data.keys() <= _NOTHING_SAID:
+        return IDLE  # "keepalive", or something like it
+    if kind in _OPENERS:
+        return NEUTRAL
+    item = sub(data, "item")
+    if kind == _ITEM_ADDED:
+        facts.thinks = facts.thinks or item.get("type") in BOUND_ITEMS
+        if item.get("type") in _EMPTY_ITEMS:
+            return NEUTRAL
+    elif item:
+        facts.note_proof(item.get("encrypted_content"))
+    if kind == "response.output_text.delta":
+        facts.say(str(data.get("delta") or ""))
+    elif not (kind in _TEXT_ENDS or item.get("type") == "message"):
+        facts.certain = True
+    return OUTPUT
+
+
+def _document(event: bytes, start: int) -> dict[str, Any]:
+    """The object of an *event*, which begins at *start* if that is known."""
+    if start:
+        try:
+            document: dict[str, Any] = orjson.loads(event[start:])
+            return document
+        except orjson.JSONDecodeError:
+            pass  # more lines follow
+    return read_object(payload(event))
+
+
+def _passes_over(event: bytes, comma: int, facts: Facts) -> bool:
+    """
+    Whether a lifecycle *event* need not be parsed: it tells what the last one told, or
+    it is the first, and so small that all but its id may wait (``_settle``).
+    """
+    before = _BEFORE_RESPONSE.match(event, comma)
+    if before is None:
+        return False
+    told = event[before.end() :]
+    if told == facts.unread or told == facts.noted:
+        return True
+    if facts.response_id or len(told) > MAX_UNREAD_BYTES:
+        _settle(facts)
+        facts.noted = told
+        return False
+    facts.response_id, facts.unread = before[1].decode(), told
+    return True
+
+
+def _settle(facts: Facts) -> None:
+    """Note what is still unread, and what nobody has told since."""
+    if facts.unread:
+        event = b'data: {"response":' + facts.unread
+        facts.unread, older = b"", Facts()
+        _note(sub(read_object(payload(event)), "response"), older)
+        facts.model = facts.model or older.model
+        facts.created_at = facts.created_at or older.created_at
+
+
+def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
+    """
+    Hold an ``error`` event back.
+
+    A ``response.failed`` should follow; only the two together are an ending. Of
+    several the last counts.
+    """
+    facts.failure = UpstreamError("upstream_failed", detail=_told(data))
+    facts.failure_event = data
+    facts.held = event if len(event) <= MAX_HELD_BYTES else b""
+    return HIDDEN
+
+
+def ending(facts: Facts) -> Ending:
+    """See ``Wire.ending``."""
+    return _ending(facts.terminal, facts)
+
+
+def is_own_failure(event: bytes) -> bool:
+    """See ``Wire.is_own_failure``; of events, a lifecycle event alone ends a stream."""
+    return True
+
+
+def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
+    """See ``Wire.is_answer``; a response that failed is one, and says so itself."""
+    if not isinstance(body, dict):
+        return False
+    if body.get("object") == "response" and body.get("status") in _UNFINISHED:
+        return True
+    return isinstance(body.get("output"), list) and not body.get("error")
+
+
+def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+    """See ``Wire.read_body``."""
+    _note_whole(body, facts)
+    failed = body.get("status") in _FAILED
+    return _ending(
+        {"type": "response.failed" if failed else "", "response": body}, facts
+    )
+
+
+def _ending(data: dict[str, Any], facts: Facts) -> Ending:
+    response, kind = sub(data, "response"), str(data.get("type"))
+    facts.unknown_stop = unknown_stop(response)
+    came_to = outcome(response, kind)
+    if came_to != "failed":
+        return Ending(came_to)
+    why = stop_reason(response)
+    if stop_of(why) == "broken" and not response.get("error"):
+        return Ending("failed", broken_off(why))
+    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+
+
+def outcome(response: dict[str, Any], kind: str = "") -> str:
+    """
+    "ok", "incomplete" or "failed": what a *response* came to.
+
+    Args:
+        kind: the type of its terminal event, if it has one; the worse of the two
+            counts.
+    """
+    told, status = _TERMINALS.get(kind, "ok"), response.get("status")
+    if told == "failed" or status in _FAILED:
+        return "failed"
+    if stop_of(stop_reason(response)) == "broken":
+        return "failed"
+    return "incomplete" if "incomplete" in (told, status) else "ok"
+
+
+def stop_reason(response: dict[str, Any]) -> str:
+    """Why a *response* is incomplete, in the upstream's word; "" if it does not say."""
+    reason = sub(response, "incomplete_details").get("reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def unknown_stop(response: dict[str, Any]) -> str:
+    """What a *response* says of its end that is not known, for the log."""
+    status = response.get("status")
+    strange = unknown(status) if status not in _STATUSES else ""
+    return unknown(stop_reason(response)) or strange
+
+
+def failure_frame(
+    error: GatewayError, request_id: str, facts: Facts, model: str
+) -> bytes:
+    """See ``Wire.failure_frame``; ``response.failed`` without a sequence number."""
+    _settle(facts)
+    told = openai_error(error, request_id)
+    response: dict[str, Any] = {
+        "id": facts.response_id or response_id_of(request_id),
+        "object": "response",
+    }
+    if facts.created_at is not None:
+        response["created_at"] = facts.created_at
+    if facts.model or model:
+        response["model"] = facts.model or model
+    reason: dict[str, Any] = {"code": told["code"], "message": told["message"]}
+    if error.retry_after_s is not None:
+        reason["headers"] = {"retry-after": str(error.retry_after_s)}
+    response |= {"status": "failed", "output": [], "error": reason}
+    data = {"type": "response.failed", "response": response, "error": told}
+    return b"event: response.failed\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+def _note(response: dict[str, Any], facts: Facts) -> None:
+    """Note what a ``response`` object tells."""
+    if isinstance(ident := response.get("id"), str) and not facts.response_id:
+        facts.response_id = ident
+    if isinstance(model := response.get("model"), str) and model:
+        facts.model = model
+    if isinstance(created := response.get("created_at"), (int, float)):
+        facts.created_at = int(created)
+    if isinstance(usage := response.get("usage"), dict):
+        read_usage(usage, facts.usage)
+
+
+def _note_whole(response: dict[str, Any], facts: Facts) -> None:
+    """Note what a ``response`` object at its end tells."""
+    _note(response, facts)
+    if not facts.proofs:  # else they came one by one
+        for item in objects(response.get("output")):
+            facts.note_proof(item.get("encrypted_content"))
+
+
+def _told(data: dict[str, Any]) -> str:
+    """The upstream's own words about its failure, for the log."""
+    error = sub(sub(data, "response"), "error") or sub(data, "error") or data
+    return f"{error.get('code') or error.get('type')}: {error.get('message')}"[:500]

@@ -1,0 +1,299 @@
+"""
+An upstream's answer in the client's protocol: a reader of one, a writer of the other.
+
+``Translation`` follows a stream as ``grammar.Watch`` follows one that passes unchanged,
+and gives the same batches.
+
+    chunk ─▶ EventScanner ─▶ Reader ─▶ stages ─▶ Writer ─▶ Batch
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
+from typing import Any
+
+from gateway.errors import UpstreamError
+from gateway.protocols.chat.reader import Reader as ChatReader
+from gateway.protocols.chat.writer import Writer as ChatWriter
+from gateway.protocols.event_json import Garbled
+from gateway.protocols.events import (
+    PREAMBLE,
+    Event,
+    Fail,
+    Finish,
+    ItemClose,
+    Private,
+    Signature,
+    TextDelta,
+)
+from gateway.protocols.keeping import Keeping
+from gateway.protocols.messages.message import signature_of
+from gateway.protocols.messages.reader import Reader as MessagesReader
+from gateway.protocols.messages.refusal import RefusalText
+from gateway.protocols.messages.writer import Writer as MessagesWriter
+from gateway.protocols.misplaced import NO_STREAM, Misplaced
+from gateway.protocols.overload import MAX_OPENING_CHARS, answer_so_far
+from gateway.protocols.protocol import Ending, Facts
+from gateway.protocols.reply import Reader, Reply, Writer
+from gateway.protocols.request_converter import Converted
+from gateway.protocols.responses.reader import Reader as ResponsesReader
+from gateway.protocols.responses.writer import Writer as ResponsesWriter
+from gateway.protocols.responses.writer import encrypted_of
+from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
+from gateway.protocols.stages import (
+    Binding,
+    Compacting,
+    Halves,
+    Stage,
+    StopCut,
+    WholeCalls,
+)
+from gateway.protocols.stream_state import Batch, State
+from gateway.usage import Usage
+
+READERS: dict[str, Callable[[Usage, Container[str]], Reader]] = {
+    "responses": lambda usage, declared: ResponsesReader(usage),
+    "chat": ChatReader,
+    "messages": lambda usage, declared: MessagesReader(usage),
+}
+WRITERS: dict[str, Callable[[Reply], Writer]] = {
+    "responses": ResponsesWriter,
+    "chat": ChatWriter,
+    "messages": MessagesWriter,
+}
+_PROOFS: dict[str, Callable[[Signature], str]] = {
+    "responses": encrypted_of,
+    "messages": signature_of,
+}
+"""How a client gets a proof, by its protocol; Chat has no place for one."""
+_LAST = frozenset((Finish, Fail))
+_PROVING = frozenset((Signature, Private))
+_NO_ANSWER = PREAMBLE | {ItemClose}
+_BOM = b"\xef\xbb\xbf"
+_HALF = re.compile(rb"\\u[dD]")  # of a surrogate pair, as an escape
+
+
+class Translation:
+    """
+    One answer on its way from an upstream to a client of another protocol.
+
+    Args:
+        source: the upstream's protocol.
+        target: the client's.
+        facts: filled: usage as the upstream tells it, id and model as the client
+            sees them.
+        converted: the request, and what the client asked for.
+        model: the client's name of the model.
+        created_at: Unix seconds.
+        now: gives Unix seconds, for the time at which the answer was whole.
+        client_body: the client's request; needed for ``/responses/compact`` alone.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        facts: Facts,
+        converted: Converted,
+        request_id: str,
+        model: str,
+        created_at: int,
+        *,
+        now: Callable[[], float] | None = None,
+        client_body: dict[str, Any] | None = None,
+    ) -> None:
+        reply = Reply(converted.asked, request_id, model, created_at, now)
+        reply.client_body = client_body or {}
+        self.facts = facts
+        self.state = State.WAITING
+        self._reader = READERS[source](facts.usage, converted.tools.by_wire)
+        self._writer = WRITERS[target](reply)
+        self._calls = WholeCalls(converted.tools)
+        self._binding = Binding(converted.tools, target, reply.seed, converted.maker)
+        self._asked = converted.asked
+        hidden = target == "messages" and not converted.asked.thinking
+        self._keeping = Keeping() if hidden or target == "chat" else None
+        self._proof_of = _PROOFS.get(target)
+        self._doubts_refusals = source == "messages"
+        self._stages = self._other_stages()
+        self._scanner = EventScanner()
+        self._begun = False
+        self._misplaced: Misplaced | None = None
+        self._opening = ""  # the text so far, while it may be an overload
+        self._escaped = False  # surrogate pairs come as escapes
+        facts.response_id = self._writer.response_id
+        facts.model = model
+        facts.created_at = created_at
+
+    def _other_stages(self) -> list[Stage]:
+        stages: list[Stage] = []
+        if self._doubts_refusals:
+            stages.append(RefusalText())
+        if self._asked.cut:
+            stages.append(StopCut(self._asked.cut, self.facts.usage))
+        if self._asked.compaction:
+            stages.append(Compacting())
+        return stages
+
+    # ------------------------------------------------------------ stream
+
+    def passes(self, chunk: bytes) -> bool:
+        """Nothing passes as it is."""
+        return False
+
+    def feed(self, chunk: bytes) -> Batch:
+        """Take the next piece of the stream, wherever it was broken."""
+        if self.state is State.CLOSED:
+            return Batch(b"", True)
+        if not self._begun:
+            chunk = chunk.removeprefix(_BOM)
+            if first := chunk.lstrip()[:1]:
+                self._begun = True
+                if first in NO_STREAM:
+                    self._misplaced = Misplaced()
+        if self._misplaced is not None:
+            return self._refuse(self._misplaced.take(chunk))
+        try:
+            data = self._scanner.feed(chunk)
+        except EventTooLarge:
+            return self._failed("upstream_too_large")
+        if not data:
+            return Batch(b"", self._started)
+        if not self._escaped and _HALF.search(data):
+            self._escaped = True
+            self._stages.insert(0, Halves())
+        return self._read(data.split(b"\n\n") if CR not in data else events(data))
+
+    def finish(self, *, clean: bool = True) -> Batch:
+        """
+        The upstream is at its end without a terminal so far.
+
+        See ``grammar.Watch.finish``.
+        """
+        if self.state is State.CLOSED:
+            return Batch(b"", True)
+        if self._misplaced is not None:
+            return self._refuse(self._misplaced.finish())
+        started, rest = self._started, self._scanner.rest()
+        found: list[Event] = []
+        if (clean or self._scanner.lacks_lf_alone) and rest.strip():
+            with suppress(Garbled):
+                found = self._reader.handle(rest)
+        if not (found and type(found[-1]) in _LAST):
+            found += self._reader.finish()
+        batch = self._write(found)
+        if batch.ending and batch.ending.outcome == "failed":
+            return Batch(b"", started, b"", batch.ending)
+        return batch
+
+    @property
+    def _started(self) -> bool:
+        return self.state is not State.WAITING
+
+    def _read(self, frames: Iterable[bytes]) -> Batch:
+        """Read whole events and write what they mean."""
+        handle = self._reader.handle
+        found: list[Event] = []
+        try:
+            for frame in frames:
+                if frame:
+                    found += handle(frame)
+        except Garbled:
+            found.append(Fail(UpstreamError("upstream_malformed")))
+        return self._write(found)
+
+    def _write(self, found: list[Event]) -> Batch:
+        write = self._writer.write
+        out: list[bytes] = []
+        started = self._started
+        for event in self._staged(found):
+            if type(event) in _LAST:
+                return self._last(event, out, started)
+            out.append(write(event))
+            started = started or self._is_answer(event)
+        if started:
+            self.state = State.STREAMING
+        return Batch(b"".join(out), started, told=started or bool(found))
+
+    def _is_answer(self, event: Event) -> bool:
+        """Whether *event* is output, and not an overload told as a text."""
+        if isinstance(event, TextDelta):
+            self._opening += event.text[: MAX_OPENING_CHARS + 1]
+            return answer_so_far(self._opening) == "no"
+        return type(event) not in _NO_ANSWER
+
+    def _last(self, event: Event, out: list[bytes], started: bool) -> Batch:
+        """The answer is whole, or has failed; what came before is the client's."""
+        self.state = State.CLOSED
+        if not started and answer_so_far(self._opening) == "yes":
+            event, out = Fail(UpstreamError("upstream_overloaded")), []
+        if isinstance(event, Fail):
+            ending = Ending("failed", event.error, event.failure)
+            return Batch(b"".join(out), started, b"", ending)
+        out.append(self._writer.write(event))
+        terminal = self._writer.terminal
+        return Batch(b"".join(out), True, terminal, self._ending(event), told=True)
+
+    def _staged(self, found: list[Event]) -> list[Event]:
+        """*found*, as the stages let it pass, up to the last event of the answer."""
+        for stage in self._stages:
+            found = [passed for event in found for passed in stage.take(event)]
+        bound, bind = Binding.BOUND, self._binding.take
+        out: list[Event] = []
+        for event in found:
+            begun = len(out)
+            if type(event) in bound:
+                for passed in self._calls.take(event):
+                    out += bind(passed)
+            else:
+                out.append(event)
+            if type(event) in _PROVING and self._proof_of:
+                self._note_proofs(out[begun:])
+            if out and type(out[-1]) in _LAST:
+                break
+        if self._keeping:
+            for event in out:
+                self._keeping.note(event)
+        return out
+
+    def _note_proofs(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Signature) and self._proof_of:
+                self.facts.note_proof(self._proof_of(event))
+
+    def _refuse(self, ending: Ending | None) -> Batch:
+        """What JSON where a stream should be means, once it is there."""
+        if ending is not None:
+            self.state = State.CLOSED
+        return Batch(b"", False, b"", ending)
+
+    def _failed(self, code: str) -> Batch:
+        return self._last(Fail(UpstreamError(code)), [], self._started)
+
+    # ------------------------------------------------------------ non-stream
+
+    def body(self, upstream_body: dict[str, Any]) -> tuple[dict[str, Any], Ending]:
+        """
+        A non-stream answer for the client, and how it ended.
+
+        The answer is empty if it is a failure.
+        """
+        self.state = State.CLOSED
+        found = self._staged(self._reader.read_body(upstream_body))
+        last = found[-1] if found else Fail(UpstreamError("upstream_malformed"))
+        if not any(map(self._is_answer, found[:-1])):
+            if answer_so_far(self._opening) == "yes":
+                last = Fail(UpstreamError("upstream_overloaded"))
+        if isinstance(last, Fail):
+            return {}, Ending("failed", last.error, last.failure)
+        return self._writer.body(found), self._ending(last)
+
+    def _ending(self, event: Event) -> Ending:
+        if not isinstance(event, Finish):
+            return Ending("ok")
+        self.facts.unknown_stop = event.unknown
+        if self._keeping:
+            self.facts.kept = self._keeping.whole()
+        return Ending("incomplete" if event.cut_short else "ok")

@@ -1,0 +1,111 @@
+"""
+The end of an answer: judged, kept, durable, and handed to its client.
+
+Rule 1: the row is durable before the client gets the terminal.
+Rule 2: an answer has its outcome only once its last byte has left for the socket. A
+        client that leaves before is ``client_gone``, which overtakes the row.
+"""
+
+from __future__ import annotations
+
+import time
+
+from gateway.accounting.settlement import Books
+from gateway.accounts.accounts import Pool
+from gateway.accounts.kept_reasoning import KeptReasoning
+from gateway.client.stream import Downstream
+from gateway.context import Turn
+from gateway.protocols.protocol import Ending, Facts
+from gateway.protocols.stream_state import Batch, State
+from gateway.relay.conversation import Conversations, Question, response_in
+from gateway.relay.failures import StatedFailure, verdict_of, words_of
+
+
+class Conclusion:
+    """How answers end, streamed and whole."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        books: Books,
+        conversations: Conversations,
+        kept: KeptReasoning,
+    ) -> None:
+        self._pool = pool
+        self._kept = kept
+        self._books = books
+        self._conversations = conversations
+
+    async def streamed(
+        self,
+        turn: Turn,
+        batch: Batch,
+        down: Downstream,
+        question: Question | None,
+    ) -> bool:
+        """
+        Write the ending that *batch* brought, durable first; whether it was good.
+
+        Args:
+            question: what is to be kept of a request that no upstream will remember.
+
+        Raises:
+            StatedFailure: it is a failure, and not the client's own.
+        """
+        ending = batch.ending
+        assert ending
+        failed = ending.outcome == "failed"
+        passes = failed and turn.wire.is_own_failure(batch.terminal)
+        self.enter(turn, ending, passes=passes)
+        # An answer that is whole already when it begins leaves in one write.
+        last = batch.data if down.state is State.WAITING else b""
+        if batch.data and not last:
+            await down.send(batch.data)
+        self.learn(turn, down.facts)
+        turn.mark_ending(ending.outcome, keepalives=down.keepalives)
+        if question:
+            response = response_in(batch.terminal)
+            await self._conversations.keep(turn, question, response)
+        turn.record.status = 200
+        await self._books.durable(turn.record)
+        await down.finish(last + words_of(batch.terminal, ending))
+        return ending.outcome != "failed"
+
+    async def whole(self, turn: Turn, ending: Ending, facts: Facts) -> None:
+        """Make a whole answer, whose outcome is entered, durable."""
+        self.learn(turn, facts)
+        turn.mark_ending(ending.outcome)
+        turn.record.status = 200
+        await self._books.durable(turn.record)
+
+    def enter(self, turn: Turn, ending: Ending, *, passes: bool) -> None:
+        """
+        Enter the outcome into the record.
+
+        Args:
+            passes: the upstream's own words may reach the client.
+
+        Raises:
+            StatedFailure: it is a failure, and not the client's own.
+        """
+        if ending.outcome != "failed":
+            turn.record.ended(ending.outcome)
+            self._pool.completed(turn, turn.record.account)
+            return
+        verdict = verdict_of(StatedFailure(ending), turn, quotes=False)
+        if verdict.scope != "client" or verdict.strip or not passes:
+            raise StatedFailure(ending)
+        self._pool.dropped(turn, turn.record.account)
+        turn.record.ended("failed", "client", verdict.error.code)
+        turn.record.detail = verdict.error.detail
+
+    def learn(self, turn: Turn, facts: Facts) -> None:
+        """What is known of an answer at its end: its id, its proofs, what it cost."""
+        turn.attempt.ended_at = time.time()
+        turn.record.unknown_stop = facts.unknown_stop
+        user, session = turn.user.name, turn.session.key
+        self._kept.keep(user, session, turn.record.account, facts.kept)
+        self._pool.made(turn, facts.proofs)
+        if facts.response_id:
+            turn.record.response_id = facts.response_id
+        self._books.settle(turn, facts.usage)

@@ -1,0 +1,122 @@
+"""
+``previous_response_id`` for accounts that keep nothing.
+
+A Responses client may name its last answer instead of repeating the conversation.
+The account that made an answer natively knows it; of a converted one nobody does, so
+the gateway keeps the turn (unless ``store`` is false) and puts it before the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gateway.accounts.accounts import Pool
+from gateway.context import Turn
+from gateway.errors import ClientError
+from gateway.ledger import kept_responses as turns
+from gateway.ledger.kept_responses import KeptTurns, Link, Thread
+from gateway.protocols import PROTOCOLS
+from gateway.protocols.exact_json import dumps
+from gateway.protocols.protocol import read_object, sub
+from gateway.protocols.responses.request import with_earlier
+from gateway.protocols.sse import events, payload
+
+Document = dict[str, Any]
+
+
+class Question(NamedTuple):
+    """What a turn asked: its own input as JSON, and what it goes on from."""
+
+    earlier: Link
+    input: bytes
+
+
+class Conversations:
+    """
+    Args:
+        kept: where turns are kept.
+    """
+
+    def __init__(self, kept: KeptTurns, pool: Pool) -> None:
+        self._kept = kept
+        self._pool = pool
+
+    async def document(self, turn: Turn) -> tuple[Document, Link]:
+        """
+        The body of *turn* with the turns that it goes on from, if they are kept here,
+        and the end of these.
+
+        Raises:
+            ClientError: "previous_response_not_found": nobody can know them.
+        """
+        document = turn.ask.document
+        ident = document.get("previous_response_id")
+        if turn.wire.name != "responses" or not isinstance(ident, str):
+            return document, Link()
+        user = turn.user.name
+        if self._pool.is_native(self._pool.maker(user, ident)):
+            return document, Link()
+        if kept := await self._kept.find(ident, user):
+            return with_earlier(document, kept.items), kept.end
+        if self._pool.has_native(turn):
+            turn.kept_elsewhere = True
+            return document, Link()  # one of them may know it
+        raise ClientError(
+            "previous_response_not_found",
+            f"Previous response with id '{ident}' not found",
+            param="previous_response_id",
+        )
+
+    def question(self, turn: Turn, earlier: Link) -> Question | None:
+        """
+        What is to be kept of *turn*, with the answer; None if it is not to be stored.
+
+        Args:
+            earlier: what it goes on from.
+        """
+        document = turn.ask.document
+        if turn.path != PROTOCOLS["responses"].path or document.get("store") is False:
+            return None
+        return Question(earlier, dumps(_items(document)))
+
+    async def keep(
+        self, turn: Turn, question: Question | None, response: Document
+    ) -> None:
+        """
+        Keep the turn that *response*, a converted answer, ended.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        ident = response.get("id")
+        if question is None or not isinstance(ident, str) or not ident:
+            return
+        answer = dumps(response)
+        body = b'{"input":%b,"response":%b}' % (question.input, answer)
+        user, account = turn.user.name, turn.record.account
+        await self._kept.keep(
+            turns.KeptTurn(ident, user, account, body, question.earlier)
+        )
+
+    async def kept(self, user: str, ident: str) -> Thread | None:
+        """The kept conversation up to the response *ident* of *user*."""
+        return await self._kept.find(ident, user)
+
+    async def forget(self, user: str, ident: str) -> None:
+        """Drop a kept turn; later turns that go on from it stay whole."""
+        await self._kept.forget(ident, user)
+
+
+def _items(document: Document) -> list[Any]:
+    given = document.get("input")
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": given}]
+    return given if isinstance(given, list) else []
+
+
+def response_in(terminal: bytes) -> Document:
+    """The ``response`` object of a converted stream's terminal."""
+    for event in events(terminal):
+        if response := sub(read_object(payload(event)), "response"):
+            return response
+    return {}

@@ -1,0 +1,410 @@
+"""
+The attempt loop: choose an account, hold its slot, try it; the next one or the end.
+
+    WAITING     nothing, or keepalives, are out: another account may answer
+    STREAMING   output is out: this account or none
+    CLOSED      the client has its terminal: whatever comes is nobody's failure
+
+A client's own mistake is passed on and tried nowhere else. What the gateway tells a
+client of an upstream's failure is decided by the verdict, never by the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from functools import partial
+from typing import NamedTuple
+
+from gateway.accounting.settlement import Books
+from gateway.accounts.accounts import STATE, Pool
+from gateway.accounts.choice import Choice
+from gateway.accounts.kept_reasoning import KeptReasoning
+from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
+from gateway.admission.registry import AccountsChanged, Registry, Slot
+from gateway.client.stream import Downstream
+from gateway.config.schema import Account, UpstreamLimits
+from gateway.context import Turn
+from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols import PROTOCOLS
+from gateway.protocols.event_json import dump
+from gateway.protocols.protocol import Facts
+from gateway.protocols.stream_state import State
+from gateway.record import Attempt
+from gateway.relay import upstream_request as outgoing
+from gateway.relay.conclusion import Conclusion
+from gateway.relay.conversation import Conversations, Question
+from gateway.relay.drains import Drains, Reading
+from gateway.relay.failover_state import Way
+from gateway.relay.failures import (
+    Refusal,
+    StatedFailure,
+    has_left,
+    verdict_of,
+    words_of,
+)
+from gateway.relay.stream_codec import Course, course_of, translation_of
+from gateway.relay.upstream import Upstream
+from gateway.relay.upstream_call import Exchange
+from gateway.relay.upstream_request import COMPACT_PATH, Outgoing
+from gateway.telemetry import log
+
+MAX_STRIPS = 2  # times that one request is sent anew with less reasoning
+
+
+class Answer(NamedTuple):
+    """A whole answer for the client."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+class Relay:
+    """
+    Args:
+        pool: the accounts, their health and affinity.
+        drains: reads on for clients that have left.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        registry: Registry,
+        upstream: Upstream,
+        books: Books,
+        drains: Drains,
+        conversations: Conversations,
+        limits: UpstreamLimits,
+    ) -> None:
+        self._pool = pool
+        self._kept = KeptReasoning()
+        self._registry = registry
+        self._upstream = upstream
+        self._books = books
+        self._drains = drains
+        self._conversations = conversations
+        self._conclusion = Conclusion(pool, books, conversations, self._kept)
+        self._limits = limits
+        self._log = log.get()
+
+    def replace(self, limits: UpstreamLimits) -> None:
+        """Take up changed limits, for the attempts that follow."""
+        self._limits = limits
+
+    async def run(self, turn: Turn, down: Downstream | None) -> Answer | None:
+        """
+        Answer *turn*: into *down*, or, without it, as a whole.
+
+        Raises:
+            GatewayError: no account could answer; ``down.state`` says how far it was.
+        """
+        way = Way(turn.ask)
+        document, way.earlier = await self._conversations.document(turn)
+        way.change(document)
+        del document  # a long stream need not keep it
+        while True:
+            slot = await self._slot(turn, way)
+            account = self._pool.accounts[slot.name]
+            way.tried.add(account.name)
+            try:
+                return await self._attempt(turn, way, account, slot, down)
+            except (Refusal, StatedFailure, UpstreamError) as failure:
+                verdict = verdict_of(failure, turn, quotes=self._limits.quote_errors)
+                failure.__traceback__ = None  # its frames hold it, and the request
+            except BaseException:
+                self._pool.dropped(turn, account.name)  # it says nothing of the account
+                raise
+            way.verdict = verdict
+            streaming = down is not None and down.state is not State.WAITING
+            self._note(turn, account, verdict, streaming)
+            if down and streaming:
+                self._conclusion.learn(turn, down.facts)
+                raise self._broken(turn, way, verdict)
+            # Only waiting counts against the queue's deadline.
+            turn.deadline += time.monotonic() - turn.attempt_at
+            if self._strip(turn, way, account, verdict):
+                way.tried.discard(account.name)
+            elif not self._may_switch(turn, way, account, verdict):
+                raise self._last_word(turn, way)
+            else:
+                await self._pause(turn, way, account, verdict)
+
+    # --- choosing ---------------------------------------------------------------------
+
+    async def _slot(self, turn: Turn, way: Way) -> Slot:
+        """A slot of the account that is to be tried next."""
+        while True:
+            now = time.monotonic()
+            choice = self._pool.choose(turn, way.tried, now)
+            way.fitting = choice.fitting
+            turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
+            if not choice.tiers:
+                raise self._last_word(turn, way, choice)
+            try:
+                slot = await self._registry.account_slot(
+                    choice.tiers,
+                    turn.holder,
+                    turn.deadline,
+                    prefer=choice.prefer,
+                    prefer_until=now + self._limits.sticky_wait_s,
+                )
+            except AccountsChanged:
+                continue
+            try:
+                if self._may_start(turn, way, choice, slot.name):
+                    return slot
+            except BaseException:
+                slot.release()
+                raise
+            slot.release()
+
+    def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
+        """Whether the account may still be asked, now that its slot is there."""
+        if account not in self._pool.accounts:
+            return False  # a reload has removed it meanwhile
+        now = time.monotonic()
+        if way.verdict is not None or choice.last_resort:
+            same = account == turn.record.account
+            if not self._pool.may_retry(turn, account, now, same=same):
+                raise self._last_word(turn, way, choice)
+        if turn.record.queue_ms is None:
+            turn.record.queue_ms = turn.record.waited_s(now) * 1000
+        turn.mark("granted", account=account)
+        return self._pool.start(turn, choice, account, now)
+
+    def _may_switch(
+        self, turn: Turn, way: Way, account: Account, verdict: Verdict
+    ) -> bool:
+        """Whether another account is worth asking."""
+        if verdict.strip and len(way.tried) <= self._limits.max_switches:
+            return self._pool.other_may_read(turn, way.tried)
+        if not verdict.switch or len(way.tried) > self._limits.max_switches:
+            return False
+        if verdict.reason != "no_model" or account.upstream_model(turn.ask.model) != (
+            turn.ask.model
+        ):
+            return True
+        # Else it is the client's own mistake, unless another is known to have it.
+        return self._pool.elsewhere(turn, way.fitting, way.tried)
+
+    async def _pause(
+        self, turn: Turn, way: Way, account: Account, verdict: Verdict
+    ) -> None:
+        """
+        Most accounts serve again seconds after a 429 that gives no time: ask the same
+        one again, once, when nobody else is free.
+        """
+        if way.paused or not verdict.retry_same:
+            return
+        if self._pool.choose(turn, way.tried, time.monotonic()).tiers:
+            return
+        way.paused = True
+        way.tried.discard(account.name)
+        await asyncio.sleep(random.uniform(*SAME_PAUSE_S))
+
+    # --- one attempt -----------------------------------------------------------------
+
+    async def _attempt(
+        self,
+        turn: Turn,
+        way: Way,
+        account: Account,
+        slot: Slot,
+        down: Downstream | None,
+    ) -> Answer | None:
+        """Try *account*; the slot is given back when its upstream is done with."""
+        exchange: Exchange | None = None
+        course: Course | None = None
+        facts = Facts()
+        answered = kept = False
+        try:
+            request = self._write(turn, way, account)
+            exchange = Exchange(turn, account, request, self._upstream, self._limits)
+            if down is None:
+                answer = await self._whole(turn, way, exchange, request, facts)
+                answered = True
+                return answer
+            down.facts = facts
+            course = course_of(turn, request, facts)
+            question = self._question(turn, way, request)
+            served = partial(self._served, turn, way, exchange, facts)
+            batch = await exchange.stream(course, down, served)
+            answered = await self._conclusion.streamed(turn, batch, down, question)
+            return None
+        except BaseException as error:
+            if has_left(error):
+                turn.record.left(told=down is not None and down.opened)
+                if exchange and exchange.reply:
+                    kept = self._drain(turn, exchange, slot, course, facts)
+            raise
+        finally:
+            if not kept:
+                if exchange:
+                    exchange.close(answered=answered)
+                slot.release()
+            if turn.record.attempts:
+                turn.attempt.ended_at = time.time()
+
+    def _write(self, turn: Turn, way: Way, account: Account) -> Outgoing:
+        """The request for *account*, and the attempt in the record."""
+        document = self._pool.document(turn, account.name, way.document)
+        user, session = turn.user.name, turn.session.key
+        recall = partial(self._kept.of, user, session, account.name)
+        request = outgoing.write(turn, account, document, recall)
+        turn.record.dropped = (*turn.record.dropped, *turn.left_out)
+        if not self._pool.knows_state(turn, account.name):
+            request.headers.popall(STATE, None)
+        self._begin(turn, account, request.protocol)
+        return request
+
+    def _drain(
+        self,
+        turn: Turn,
+        exchange: Exchange,
+        slot: Slot,
+        course: Course | None,
+        facts: Facts,
+    ) -> bool:
+        """The client has left: read on for the usage, where that is allowed."""
+        self._pool.made(turn, facts.proofs)  # it may keep what it got of the answer
+        if not self._drains.open:
+            self._books.settle(turn, facts.usage)
+            return False
+        turn.record.drained = True
+        turn.mark("client_left", drain=True)
+        read: Reading = partial(self._read_whole, turn, exchange, facts)
+        if course:
+            read = partial(exchange.drain, course)
+
+        def done(how: str) -> None:
+            if how == "whole":
+                self._pool.completed(turn, exchange.account.name)
+            turn.mark_ending(how)
+            self._books.settle(turn, facts.usage)
+            self._books.close(turn.record)
+
+        slots = [slot]
+        if turn.slot:
+            slots.append(turn.slot)
+            turn.slot = None
+        self._drains.adopt(exchange, slots, read, done)
+        return True
+
+    def _begin(self, turn: Turn, account: Account, protocol: str) -> None:
+        record = turn.record
+        turn.account = account
+        record.account = account.name
+        record.upstream_protocol = protocol
+        record.upstream_model = log.clean_id(account.upstream_model(turn.ask.model))
+        record.upstream_request_id = ""
+        number = len(record.attempts) + 1
+        record.attempts.append(Attempt(number, account.name, time.time()))
+        turn.received_bytes = 0
+        turn.holder.state = "running"
+        turn.share.release()
+        if number == 1:
+            self._books.begin(record)
+
+    def _served(self, turn: Turn, way: Way, exchange: Exchange, facts: Facts) -> None:
+        """
+        The first real output is there: the account is well and knows the session, and
+        nobody else will be asked.
+        """
+        way.forget_document()
+        name = exchange.account.name
+        self._pool.served(turn, name, facts.response_id)
+        if exchange.reply and (state := exchange.reply.headers.get(STATE)):
+            self._pool.keep_state(turn, name, state)
+
+    def _question(self, turn: Turn, way: Way, request: Outgoing) -> Question | None:
+        """What the gateway itself is to keep of *request*; None for nothing."""
+        if request.converted is None:
+            return None
+        return self._conversations.question(turn, way.earlier)
+
+    async def _whole(
+        self,
+        turn: Turn,
+        way: Way,
+        exchange: Exchange,
+        request: Outgoing,
+        facts: Facts,
+    ) -> Answer:
+        """A non-stream answer, durable before it is handed out."""
+        data, document = await exchange.whole()
+        if request.converted is None:
+            ending = turn.wire.read_body(document, facts)
+        else:
+            compact = turn.path == COMPACT_PATH
+            translation = translation_of(
+                turn, request, facts, body=turn.ask.document if compact else None
+            )
+            document, ending = translation.body(document)
+            data = dump(document)
+            question = self._question(turn, way, request)
+            await self._conversations.keep(turn, question, document)
+        self._conclusion.enter(turn, ending, passes=request.converted is None)
+        self._served(turn, way, exchange, facts)
+        await self._conclusion.whole(turn, ending, facts)
+        return Answer(exchange.headers_down(), words_of(data, ending))
+
+    async def _read_whole(self, turn: Turn, exchange: Exchange, facts: Facts) -> bool:
+        """The same for a client that has left: only what it cost."""
+        _, document = await exchange.drain_body()
+        upstream = PROTOCOLS[turn.record.upstream_protocol]
+        return upstream.read_body(document, facts).outcome != "failed"
+
+    # --- failures ---------------------------------------------------------------------
+
+    def _note(
+        self, turn: Turn, account: Account, verdict: Verdict, streaming: bool
+    ) -> None:
+        """Log the attempt and let the account's health know."""
+        error = verdict.error
+        code = "passed_on" if verdict.pass_on else error.code
+        turn.attempt.error_code = code
+        turn.mark(
+            "attempt_failed", account=account.name, code=code, detail=error.detail
+        )
+        self._log.warning(
+            "attempt.failed",
+            account=account.name,
+            attempt=turn.attempt.n,
+            error_code=code,
+            detail=error.detail,
+        )
+        if streaming and verdict.reason:
+            self._pool.broke(turn, account.name)
+        elif streaming:
+            self._pool.dropped(turn, account.name)
+        else:
+            self._pool.failed(turn, account.name, verdict)
+
+    def _strip(self, turn: Turn, way: Way, account: Account, verdict: Verdict) -> bool:
+        """
+        Whether *account* is to be asked again, without the reasoning that it could not
+        read; MAX_STRIPS times for one request.
+        """
+        if not verdict.strip or way.stripped >= MAX_STRIPS:
+            return False
+        way.stripped += 1
+        return self._pool.refused_reasoning(turn, account.name, way.document)
+
+    def _broken(self, turn: Turn, way: Way, verdict: Verdict) -> GatewayError:
+        """What the client gets of a failure amid its stream."""
+        error = verdict.error
+        if error.status == 429 and error.retry_after_s is None:
+            # Without a time it would be final for Codex.
+            told = self._pool.last_word(turn, verdict, way.fitting)
+            error.retry_after_s = told.retry_after_s or 1
+        return error
+
+    def _last_word(
+        self, turn: Turn, way: Way, choice: Choice | None = None
+    ) -> GatewayError:
+        """What the client gets when nobody is left to ask."""
+        if way.verdict is not None:
+            return self._pool.last_word(turn, way.verdict, way.fitting)
+        assert choice
+        return self._pool.refusal(turn, choice, time.monotonic())

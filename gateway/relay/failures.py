@@ -1,0 +1,147 @@
+"""
+How an attempt at an account may fail, and the judgement of it.
+
+    Refusal         an error status
+    StatedFailure   a 200 that says it failed, or that is no whole answer
+    UpstreamError   the connection, or the form of what came
+
+The head of a refusal decides. Its body says more, so it is read, for a bounded time
+and up to a bounded size; what cannot be read so is ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from gateway.accounts.verdict import Verdict, judge_event, judge_status, judge_transport
+from gateway.context import Turn
+from gateway.errors import ClientError, PassedOn, UpstreamError
+from gateway.protocols.failure_forms import failure_in
+from gateway.protocols.failure_table import WORDS
+from gateway.protocols.protocol import Ending
+from gateway.relay.first_event_timeout import Patience
+from gateway.telemetry import log
+from gateway.transport.interface import Reply
+
+REFUSAL_BODY_S = 3.0  # how long the body of a refusal may take
+MAX_REFUSAL_BYTES = 1024 * 1024  # of it; also the most that is passed on to a client
+
+
+class Refusal(Exception):
+    """The upstream answered with an error status."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class StatedFailure(Exception):
+    """The upstream said in a 200 answer that it failed, or gave no whole one."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__()
+        self.ending = ending
+
+
+Failure = Refusal | StatedFailure | UpstreamError
+
+
+async def read_bounded(reply: Reply) -> bytes:
+    """The body of *reply*; empty if it cannot be read whole within the bounds."""
+    try:
+        with Patience(REFUSAL_BODY_S):
+            return await reply.body(MAX_REFUSAL_BYTES)
+    except UpstreamError:
+        return b""
+
+
+async def read_refusal(reply: Reply) -> Refusal:
+    """The refusal that *reply*'s status says."""
+    return Refusal(reply.status, reply.headers, await read_bounded(reply))
+
+
+def no_answer(value: object) -> StatedFailure | UpstreamError:
+    """The failure of a 200 whose JSON *value* is not the answer that was asked for."""
+    failure = failure_in(value)
+    if failure is None:
+        return UpstreamError("upstream_malformed", detail="JSON that is no answer")
+    return StatedFailure(Ending("failed", UpstreamError("upstream_failed"), failure))
+
+
+def verdict_of(failure: Failure, turn: Turn, *, quotes: bool) -> Verdict:
+    """Whose fault *failure* of an attempt for *turn* is; see ``redacted_verdict``."""
+    record = turn.record
+    return redacted_verdict(
+        failure,
+        record.upstream_model,
+        turn.ask.data,
+        same_protocol=record.upstream_protocol == turn.wire.name,
+        quotes=quotes,
+    )
+
+
+def redacted_verdict(
+    failure: Failure,
+    model: str,
+    own: bytes,
+    *,
+    same_protocol: bool = True,
+    quotes: bool = False,
+) -> Verdict:
+    """
+    Whose fault *failure* is. Here an upstream's words enter the gateway: what the
+    verdict's error says is redacted.
+
+    Args:
+        model: the name that was sent upstream.
+        own: the client's body, which an upstream may have quoted.
+        same_protocol: the client can be given the upstream's own body.
+        quotes: the client may read a part of the upstream's words.
+    """
+    verdict = _judged(failure, model, same_protocol)
+    redaction, error = log.redaction(), verdict.error
+    error.detail = redaction.detail(error.detail, own, {model, *WORDS})
+    if isinstance(error, PassedOn):
+        error.message = redaction.clean(error.message)
+        error.type, error.spoken = map(redaction.clean_id, (error.type, error.spoken))
+        error.raw = redaction.clean_bytes(error.raw)
+    if isinstance(error, UpstreamError) and quotes:
+        error.quote = redaction.quote(error.words)
+    return verdict
+
+
+def _judged(failure: Failure, model: str, same_protocol: bool) -> Verdict:
+    if isinstance(failure, Refusal):
+        return judge_status(
+            failure.status,
+            failure.headers,
+            failure.body,
+            time.time(),
+            model,
+            same_protocol=same_protocol,
+        )
+    if isinstance(failure, UpstreamError):
+        return judge_transport(failure)
+    ending = failure.ending
+    if ending.failure is not None:
+        return judge_event(ending.failure, time.time(), model)
+    assert isinstance(ending.error, UpstreamError)
+    return judge_transport(ending.error)
+
+
+def words_of(data: bytes, ending: Ending) -> bytes:
+    """*data* of an upstream as its client gets it: a failure may quote secrets."""
+    if ending.outcome != "failed":
+        return data
+    return log.redaction().clean_bytes(data)
+
+
+def has_left(error: BaseException) -> bool:
+    """Whether *error* says that the client is gone."""
+    if isinstance(error, asyncio.CancelledError):
+        return True
+    return isinstance(error, ClientError) and error.code == "client_gone"

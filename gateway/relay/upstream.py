@@ -1,0 +1,127 @@
+"""
+One account's side: where a request goes, what it bears, how it is opened.
+
+The transport speaks HTTP; the trial account answers inside the process behind the
+same seam. Nothing above this file knows which of the two it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from gateway import trial
+from gateway.config.schema import Account, UpstreamLimits
+from gateway.errors import UpstreamError
+from gateway.protocols.protocol import read_object
+from gateway.transport.interface import STOP, Feed, Reply, Transport
+
+MAX_BODY_BYTES = 128 * 1024 * 1024  # of a whole answer that is read
+
+
+class Upstream:
+    """The way to every account."""
+
+    def __init__(self, transport: Transport, limits: UpstreamLimits) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._urls: dict[tuple[str, str], URL] = {}
+
+    def replace(self, limits: UpstreamLimits) -> None:
+        """Take up changed limits, for the requests that follow."""
+        self._limits = limits
+
+    async def open(
+        self,
+        account: Account,
+        protocol: str,
+        path: str,
+        headers: CIMultiDict[str],
+        body: bytes,
+        *,
+        method: str = "POST",
+        query: str = "",
+    ) -> Reply:
+        """
+        Send a request to *account* and return when the head of its answer is there.
+        How long that may take, and the body, is the caller's affair.
+
+        Args:
+            path: behind ``base_url``, for example "/responses".
+            query: of the client's URL, passed as it was.
+
+        Raises:
+            UpstreamError: "upstream_connect", "upstream_reset",
+                "upstream_malformed".
+        """
+        if account.embedded:
+            document = read_object(body)
+            answer = trial.answer(
+                protocol,
+                path,
+                document,
+                headers,
+                now_unix=int(time.time()),
+                ident=headers["x-request-id"],
+            )
+            return TrialReply(answer)
+        try:
+            return await self._transport.open(
+                method,
+                self._url(account, path, query),
+                headers.items(),
+                body,
+                connect_timeout_s=self._limits.connect_timeout_s,
+                idle_timeout_s=0.0,
+            )
+        except ValueError as error:
+            raise UpstreamError("upstream_connect", detail=repr(error)) from None
+
+    def _url(self, account: Account, path: str, query: str) -> URL:
+        known = self._urls.get((account.base_url, path))
+        if known is None:
+            known = URL(account.base_url.rstrip("/") + path, encoded=True)
+            if len(self._urls) < 10_000:
+                self._urls[account.base_url, path] = known
+        return URL(f"{known}?{query}", encoded=True) if query else known
+
+
+class TrialReply:
+    """An answer of the trial account, as a Reply."""
+
+    def __init__(self, answer: trial.Trial) -> None:
+        self.status = answer.status
+        self.headers = CIMultiDictProxy(CIMultiDict(answer.headers))
+        self.idle_timeout_s = 0.0  # it is never silent
+        whole = iter([(answer.delay_s, answer.body)])
+        self._pieces = whole if answer.pieces is None else answer.pieces
+
+    async def read(self) -> bytes:
+        """See ``Reply.read``."""
+        for delay_s, piece in self._pieces:
+            await asyncio.sleep(delay_s)
+            return piece
+        return b""
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """See ``Reply.body``."""
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def pump(self, feed: Feed) -> None:
+        """See ``Reply.pump``."""
+        while piece := await self.read():
+            rest = feed(piece)
+            if rest is STOP:
+                return
+            if rest is not None:
+                await rest
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """See ``Reply.close``."""
+        self._pieces = iter(())

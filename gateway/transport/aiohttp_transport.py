@@ -1,0 +1,269 @@
+"""
+The seam over aiohttp's client: the way through an HTTP proxy, and the measure that
+the direct way is tested against.
+
+Rule 1: only what cannot do harm is left to aiohttp: no cookies, no redirects, no
+        decoding, no credentials from the environment, no total time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ssl import SSLContext
+from types import SimpleNamespace
+
+import aiohttp
+from aiohttp import http_exceptions
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from gateway.content_coding import Turns
+from gateway.errors import UpstreamError
+from gateway.transport.decoded import decoded, too_large
+from gateway.transport.interface import STOP, Feed, Reply
+from gateway.transport.request import request_headers, target_of
+from gateway.transport.resolver import Resolver
+from gateway.transport.shortage import Shortage, create_socket, noting
+
+HEAD_LIMIT_BYTES = 65536
+"""The longest line of an answer's head."""
+
+BUFFER_BYTES = 65536
+"""How much of a body may wait to be read, before its socket is not read any more."""
+
+KEEP_ALIVE_S = 55.0
+"""How long an unused connection is kept: less than the minute of many servers."""
+
+_BYTES_AS_THEY_ARE = 65536  # above it aiohttp wants a file to read a body from
+
+
+@contextmanager
+def upstream_errors() -> Iterator[None]:
+    """Translate what aiohttp raises; nothing of ours may run inside."""
+    try:
+        yield
+    except aiohttp.ClientError as exc:
+        raise UpstreamError(_code_of(exc), detail=repr(exc)) from exc
+    except http_exceptions.HttpProcessingError as exc:
+        raise UpstreamError("upstream_malformed", detail=repr(exc)) from exc
+    except OSError as exc:
+        raise UpstreamError("upstream_reset", detail=repr(exc)) from exc
+
+
+def _code_of(error: aiohttp.ClientError) -> str:
+    if isinstance(
+        error,
+        (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            aiohttp.ClientHttpProxyError,
+            aiohttp.ServerFingerprintMismatch,
+        ),
+    ):
+        return "upstream_connect"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        cause = error.__cause__
+        if isinstance(cause, OSError) or "ConnectionReset" in str(error):
+            return "upstream_reset"
+        return "upstream_cut"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "upstream_malformed"
+    return "upstream_reset"
+
+
+class ProxiedTransport:
+    """
+    A Transport over one ``aiohttp.ClientSession``, made at the first request.
+
+    Args:
+        tls: what https upstreams are checked with.
+        resolver: the one that every transport of the process shares.
+        turns: shared with all others who decode.
+    """
+
+    def __init__(
+        self,
+        tls: SSLContext,
+        resolver: Resolver | None = None,
+        shortage: Shortage | None = None,
+        turns: Turns | None = None,
+    ) -> None:
+        self._tls = tls
+        self._resolver = resolver or Resolver()
+        self._shortage = shortage or Shortage()
+        self._turns = turns or Turns()
+        self._session: aiohttp.ClientSession | None = None
+        self._stopped = False
+
+    async def open(
+        self,
+        method: str,
+        url: URL,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        *,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+        proxy: URL | None = None,
+    ) -> Reply:
+        """As ``Transport.open``; *proxy* is the HTTP proxy to go through, if any."""
+        pairs = request_headers(target_of(method, url), headers, len(body))
+        timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout_s)
+        trace = SimpleNamespace(reused=False)
+        for last_try in (False, True):
+            try:
+                with noting() as noted, upstream_errors():
+                    response = await self._running_session().request(
+                        method,
+                        url.with_user(None),
+                        headers=pairs,
+                        data=_payload(body),
+                        timeout=timeout,
+                        proxy=proxy,
+                        allow_redirects=False,
+                        trace_request_ctx=trace,
+                    )
+                return decoded(ProxiedReply(response, idle_timeout_s), self._turns)
+            except UpstreamError as exc:
+                if own := noted.shortage(exc.__cause__):
+                    raise self._shortage.refusal(own) from None
+                if last_try or not (trace.reused and _untouched(exc.__cause__)):
+                    raise
+            trace.reused = False
+        raise AssertionError("the second try returns or raises")
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _running_session(self) -> aiohttp.ClientSession:
+        if self._stopped:
+            raise UpstreamError("upstream_connect", detail="the transport has stopped")
+        if self._session is None:
+            self._session = self._new_session()
+        return self._session
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ssl=self._tls,
+                resolver=_Names(self._resolver),
+                use_dns_cache=False,  # the resolver has one
+                socket_factory=create_socket,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            read_bufsize=BUFFER_BYTES,
+            max_line_size=HEAD_LIMIT_BYTES,
+            max_field_size=HEAD_LIMIT_BYTES,
+            skip_auto_headers=("Accept", "Content-Type", "User-Agent"),
+            trace_configs=[trace],
+        )
+
+
+class _Names(AbstractResolver):
+    """The process's resolver in aiohttp's form."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+    ) -> list[ResolveResult]:
+        found = await self._resolver.addresses(host, port)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address[0],
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+async def _note_reuse(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: object
+) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _untouched(error: BaseException | None) -> bool:
+    """Whether the connection broke before anything of an answer had come."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else the head that had begun
+    return isinstance(error, aiohttp.ClientOSError) and not isinstance(
+        error, aiohttp.ClientConnectorError
+    )
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    if len(body) > _BYTES_AS_THEY_ARE:
+        return io.BytesIO(body)
+    return body or None
+
+
+class ProxiedReply:
+    """A Reply over ``aiohttp.ClientResponse``."""
+
+    def __init__(self, response: aiohttp.ClientResponse, idle_timeout_s: float) -> None:
+        self._response = response
+        self.idle_timeout_s = idle_timeout_s
+        self._closed = False
+        self.status = response.status
+        self.headers = response.headers
+
+    async def read(self) -> bytes:
+        try:
+            async with asyncio.timeout(self.idle_timeout_s or None):
+                with upstream_errors():
+                    return await self._response.content.readany()
+        except TimeoutError:
+            detail = f"nothing came for {self.idle_timeout_s} s"
+            raise UpstreamError("upstream_idle", detail=detail) from None
+
+    async def body(self, limit_bytes: int) -> bytes:
+        whole = bytearray()
+        while piece := await self.read():
+            whole += piece
+            if len(whole) > limit_bytes:
+                raise too_large(limit_bytes)
+        return bytes(whole)
+
+    async def pump(self, feed: Feed) -> None:
+        while piece := await self.read():
+            outcome = feed(piece)
+            if outcome is STOP:
+                return
+            if outcome is not None:
+                await outcome
+
+    def close(self, linger_s: float = 0.0) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if linger_s > 0 and not self._response.content.is_eof():
+            # aiohttp takes the connection back by itself when the body ends
+            loop = asyncio.get_running_loop()
+            loop.call_later(linger_s, self._response.close)
+        else:
+            self._response.close()

@@ -1,0 +1,377 @@
+"""Kept turns: chains of them, what deleting leaves, and every bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.ledger import kept_response_rows as turn_rows
+from gateway.ledger import kept_responses as room
+from gateway.ledger.database import Database
+from gateway.ledger.kept_responses import KeptTurn, KeptTurns, Link, Thread
+from gateway.ledger.ledger import Ledger
+from tests.ledger_places import (  # noqa: F401
+    OpenLedger,
+    Place,
+    open_ledger_fixture,
+    place_fixture,
+    postgres_fixture,
+    postgres_place_fixture,
+    sqlite_place_fixture,
+)
+from tests.test_ledger_schema import make
+
+PAST = "2026-01-01 00:00:00+00:00"
+
+
+def body(name: str, padding: int = 0) -> bytes:
+    said = [f"asked {name}" + "x" * padding]
+    response = {"id": f"resp_{name}", "output": [f"answered {name}"]}
+    return orjson.dumps({"input": said, "response": response})
+
+
+async def keep(
+    turns: KeptTurns,
+    name: str,
+    earlier: str = "",
+    user: str = "alice",
+    padding: int = 0,
+) -> None:
+    """Keep the turn *name*, which goes on from *earlier*."""
+    link = Link()
+    if earlier:
+        thread = await found(turns, earlier, user)
+        link = thread.end
+    row = KeptTurn(f"resp_{name}", user, "chat-1", body(name, padding), link)
+    await turns.keep(row)
+
+
+async def found(turns: KeptTurns, name: str, user: str = "alice") -> Thread:
+    thread = await turns.find(f"resp_{name}", user)
+    assert thread is not None
+    return thread
+
+
+async def words(turns: KeptTurns, name: str, user: str = "alice") -> str | None:
+    """The conversation up to *name*: its letters as they were asked and answered."""
+    thread = await turns.find(f"resp_{name}", user)
+    if thread is None:
+        return None
+    return " ".join(item.rstrip("x")[-1] for item in thread.items)
+
+
+def count(place: Place) -> int:
+    return int(place.rows("SELECT count(*) FROM response")[0][0])
+
+
+async def test_a_conversation_is_found_whole_by_its_user_alone(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a")
+    await keep(turns, "b", "a")
+    await keep(turns, "c", "b")
+    await keep(turns, "d", "b")
+
+    assert "a a b b c c" == await words(turns, "c")
+    assert "a a b b d d" == await words(turns, "d")
+    assert "a a" == await words(turns, "a")
+    assert await words(turns, "c", "bob") is None
+    assert await words(turns, "z") is None
+    thread = await found(turns, "b")
+    assert ["asked a", "answered a", "asked b"] == thread.given
+    assert "resp_b" == thread.response["id"]
+    assert (2, len(body("a")) * 2) == (thread.end.turns, thread.end.total_bytes)
+
+
+async def test_another_users_turn_is_nothing_to_go_on_from(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a", user="bob")
+    stolen = (await found(turns, "a", "bob")).end
+    await turns.keep(KeptTurn("resp_b", "alice", "chat-1", body("b"), stolen))
+
+    assert await words(turns, "b") is None
+
+
+async def test_twenty_turns_take_twenty_times_as_much_as_one(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    for n in range(20):
+        await keep(turns, f"{n}", f"{n - 1}" if n else "", padding=10_000)
+
+    [(size, told)] = place.rows("SELECT sum(length(body)), sum(bytes) FROM response")
+    assert size == told
+    assert 20 * 10_000 < size < 21 * 10_100
+    assert 40 == len((await found(turns, "19")).items)
+
+
+async def test_what_was_deleted_early_leaves_what_is_later_whole(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a")
+    await keep(turns, "b", "a")
+    await keep(turns, "c", "b")
+
+    await turns.forget("resp_a", "alice")
+    await turns.forget("resp_b", "alice")
+    await turns.forget("resp_z", "alice")
+    await turns.forget("resp_c", "bob")
+
+    assert [None, None, "a a b b c c"] == [await words(turns, n) for n in "abc"]
+    assert 3 == count(place)
+
+
+async def test_the_last_turn_takes_along_what_was_kept_for_it(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    for name, earlier in (("a", ""), ("b", "a"), ("c", "b"), ("d", "b")):
+        await keep(turns, name, earlier)
+    await turns.forget("resp_b", "alice")
+    await turns.forget("resp_c", "alice")
+    assert "a a b b d d" == await words(turns, "d")
+    assert 3 == count(place)
+
+    await turns.forget("resp_d", "alice")
+
+    assert "a a" == await words(turns, "a")
+    assert 1 == count(place)
+
+
+async def test_keeping_again_replaces_and_leaves_what_is_later_whole(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    """Clients choose request ids, and an id of ours is made of one."""
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a")
+    await keep(turns, "b", "a")
+    await keep(turns, "a", user="bob")
+    link = (await found(turns, "b")).end
+
+    await turns.keep(KeptTurn("resp_a", "alice", "chat-1", body("n"), link))
+
+    assert "a a b b n n" == await words(turns, "a")
+    assert "a a b b" == await words(turns, "b")
+    assert "a a" == await words(turns, "a", "bob")
+
+
+async def test_a_turn_that_replaces_the_one_it_goes_on_from(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a")
+    link = (await found(turns, "a")).end
+
+    await turns.keep(KeptTurn("resp_a", "alice", "chat-1", body("b"), link))
+
+    assert "a a b b" == await words(turns, "a")
+
+
+async def test_what_its_earlier_turn_was_removed_of_is_not_kept(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a")
+    link = (await found(turns, "a")).end
+    await turns.forget("resp_a", "alice")
+
+    await turns.keep(KeptTurn("resp_b", "alice", "chat-1", body("b"), link))
+
+    assert await words(turns, "b") is None
+    assert 0 == count(place)
+
+
+async def test_an_expired_turn_is_not_found_but_what_goes_on_from_it_is(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    ledger = await open_ledger(place)
+    turns = KeptTurns(ledger)
+    await keep(turns, "a")
+    await keep(turns, "b", "a")
+    await ledger.stop()
+    early = "UPDATE response SET expires_at = '%s' WHERE response_id = 'resp_a'"
+    place.execute(early % PAST)
+
+    again = KeptTurns(await open_ledger(place))
+
+    assert [None, "a a b b"] == [await words(again, name) for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param("DELETE FROM response WHERE response_id = 'resp_a'", id="broken"),
+        pytest.param(
+            "UPDATE response SET parent_id = (SELECT turn_id FROM response"
+            " WHERE response_id = 'resp_c') WHERE response_id = 'resp_a'",
+            id="circular",
+        ),
+        pytest.param("UPDATE response SET parent_id = turn_id", id="its-own"),
+        pytest.param("UPDATE response SET bytes = 9000000", id="too-large"),
+    ],
+)
+async def test_a_chain_that_cannot_be_had_whole_is_not_found(
+    place: Place, open_ledger: OpenLedger, harm: str
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    for name, earlier in (("a", ""), ("b", "a"), ("c", "b")):
+        await keep(turns, name, earlier)
+
+    place.execute(harm)
+
+    assert await words(turns, "c") is None
+
+
+async def test_a_conversation_is_bounded_in_turns(
+    place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = KeptTurns(await open_ledger(place))
+    for name, earlier in (("a", ""), ("b", "a"), ("c", "b")):
+        await keep(turns, name, earlier)
+    monkeypatch.setattr(room, "MAX_TURNS", 2)
+
+    assert [True, True, False] == [bool(await words(turns, name)) for name in "abc"]
+    await keep(turns, "d", "b")
+    await keep(turns, "e", "a")
+    assert await words(turns, "d") is None
+    assert "a a e e" == await words(turns, "e")
+    assert 4 == count(place), "d is not even kept"
+
+
+async def test_a_conversation_is_bounded_in_bytes(
+    place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_BYTES", 5_000)
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "a", padding=2_000)
+    await keep(turns, "b", "a", padding=2_000)
+    await keep(turns, "c", "b", padding=2_000)
+    await keep(turns, "d", padding=6_000)
+
+    assert ["a a", "a a b b", None, None] == [await words(turns, n) for n in "abcd"]
+    assert 2 == count(place), "the others are not even kept"
+    monkeypatch.setattr(room, "MAX_BYTES", 3_000)
+    assert await words(turns, "b") is None
+
+
+async def test_what_a_user_keeps_is_bounded_and_the_oldest_ends_go_first(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    turns = KeptTurns(await open_ledger(place, response_max_bytes=10_000))
+    await keep(turns, "a", padding=2_000)
+    await keep(turns, "b", padding=2_000)
+    await keep(turns, "c", "a", padding=2_000)
+    await keep(turns, "o", user="bob", padding=9_000)
+    await keep(turns, "d", padding=2_000)
+
+    await keep(turns, "e", padding=2_000)
+
+    left = [name for name in "abcde" if await words(turns, name)]
+    assert ["a", "c", "d", "e"] == left, "b was the oldest that nothing goes on from"
+    for n in range(20):
+        await keep(turns, f"{n}", padding=1_000)
+        [(size,)] = place.rows(
+            "SELECT sum(bytes) FROM response WHERE \"user\" = 'alice'"
+        )
+        assert size <= 10_000
+    assert await words(turns, "o", "bob")
+
+
+async def test_a_bound_of_zero_is_none(place: Place, open_ledger: OpenLedger) -> None:
+    turns = KeptTurns(await open_ledger(place, response_max_bytes=0))
+    await keep(turns, "a", padding=2_000)
+    await keep(turns, "b", padding=2_000)
+
+    assert 2 == count(place)
+
+
+async def test_expired_conversations_are_purged_from_their_ends(
+    place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few at a time, and never what a later turn needs."""
+    ledger = await open_ledger(place)
+    turns = KeptTurns(ledger)
+    for name, earlier in zip("abcdefgh", ["", "a", "b", "c", "", "e", "", "g"]):
+        await keep(turns, name, earlier)
+    await ledger.stop()
+    place.execute(
+        f"UPDATE response SET expires_at = '{PAST}' WHERE response_id <> 'resp_f'"
+    )
+    monkeypatch.setattr(turn_rows, "READ_STEP", 1)
+    database = Database(place.url, place.base)
+    removed = []
+    while not removed or removed[-1]:
+        with database.write() as connection:
+            removed.append(turn_rows.purge(connection, room.datetime.now(room.UTC), 2))
+    database.dispose()
+
+    assert [2, 2, 2, 0] == removed
+    again = KeptTurns(await open_ledger(place))
+    assert "e e f f" == await words(again, "f")
+    assert 2 == count(place)
+
+
+async def test_what_an_older_version_kept_is_found_and_goes_on(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    """Its rows hold their whole conversation."""
+    database = Database(place.url, place.base)
+    make(database.url, "0002", {})
+    database.dispose()
+    old: dict[str, Any] = {"response": {"id": "resp_b", "output": ["answered b"]}}
+    old["items"] = ["asked a", "answered a", "asked b", "answered b"]
+    insert_old(place, orjson.dumps(old))
+
+    turns = KeptTurns(await open_ledger(place))
+    await keep(turns, "c", "b")
+
+    assert ["asked a", "answered a", "asked b"] == (await found(turns, "b")).given
+    assert "a a b b" == await words(turns, "b")
+    assert "a a b b c c" == await words(turns, "c")
+    assert await words(turns, "b", "bob") is None
+    assert (await found(turns, "b")).end.total_bytes == len(orjson.dumps(old))
+
+
+def insert_old(place: Place, kept: bytes) -> None:
+    """A row as version 0002 wrote it."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(Database(place.url, place.base).url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                'INSERT INTO response (response_id, "user", account, created_at,'
+                " expires_at, body) VALUES ('resp_b', 'alice', 'chat-1',"
+                " '2026-11-01 00:00:00', '2096-11-01 00:00:00', :body)"
+            ),
+            {"body": kept},
+        )
+    engine.dispose()
+
+
+async def test_a_batch_that_is_written_twice_keeps_once(
+    place: Place, open_ledger: OpenLedger
+) -> None:
+    """As after a connection that was lost at its commit."""
+    ledger: Ledger = await open_ledger(place)
+    turns = KeptTurns(ledger)
+    rows: list[Any] = []
+    written = ledger.write
+
+    async def twice(*writes: Any) -> None:
+        rows.extend(writes)
+        await written(*writes)
+        await written(*writes)
+
+    ledger.write = twice  # type: ignore[method-assign]
+    await keep(turns, "a")
+    await keep(turns, "b", "a")
+
+    assert (2, 2) == (len(rows), count(place))
+    assert "a a b b" == await words(turns, "b")

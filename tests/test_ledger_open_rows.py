@@ -1,0 +1,183 @@
+"""Rows written ahead: only for what is still open, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.ledger import open_rows as ahead_module
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.open_rows import Ahead
+from gateway.ledger.writer import Grouped, Writer
+from gateway.record import Attempt, Record
+from tests.ledger_places import (  # noqa: F401
+    NOON,
+    OpenLedger,
+    Place,
+    open_ledger_fixture,
+    record_of,
+    sqlite_place_fixture,
+    written,
+)
+
+OUTCOMES = "SELECT request_id, outcome FROM request ORDER BY request_id"
+
+
+@pytest.fixture(name="never_due")
+def never_due_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ledger is quiet, and nothing that has begun is due by itself."""
+    monkeypatch.setattr(ahead_module, "OPEN_WITHIN_S", 1000.0)
+    monkeypatch.setattr("gateway.ledger.ledger.RIDE_AFTER_S", 1e9)
+
+
+@pytest.fixture(name="batches")
+def batches_fixture(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The ids of the requests that each transaction wrote."""
+    seen: list[list[str]] = []
+    whole = Writer._execute
+
+    def noted(writer: Writer, grouped: Grouped) -> None:
+        requests, *_ = grouped.values()
+        seen.append([rows.request[0] for rows in requests.values()])
+        whole(writer, grouped)
+
+    monkeypatch.setattr(Writer, "_execute", noted)
+    return seen
+
+
+async def test_a_short_request_is_written_once_as_it_ended(
+    sqlite_place: Place,
+    open_ledger: OpenLedger,
+    never_due: None,
+    batches: list[list[str]],
+) -> None:
+    ledger = await open_ledger(sqlite_place)
+    first, second = record_of("a"), record_of("b")
+    for record in (first, second):
+        ledger.begin(record)
+    assert 2 == ledger.waiting
+
+    await ledger.close(first)
+    ledger.add(second)
+    await written(ledger)
+
+    assert [["a"], ["b"]] == batches
+    assert [("a", "ok"), ("b", "ok")] == sqlite_place.rows(OUTCOMES)
+
+
+async def test_a_lone_request_is_written_ahead_at_once(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead_module, "OPEN_WITHIN_S", 1000.0)
+    ledger = await open_ledger(sqlite_place)
+
+    ledger.begin(record_of("a"))
+    await written(ledger)
+
+    assert [("a", "open")] == sqlite_place.rows(OUTCOMES)
+
+
+async def test_what_stays_open_goes_along_with_the_next_ending(
+    sqlite_place: Place,
+    open_ledger: OpenLedger,
+    never_due: None,
+    batches: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = await open_ledger(sqlite_place)
+    for name in ("b", "c"):
+        ledger.begin(record_of(name))
+    in_a_while(ledger, monkeypatch)
+
+    await ledger.close(record_of("a"))
+
+    assert ["a", "b", "c"] == sorted(name for batch in batches for name in batch)
+    assert [("a", "ok"), ("b", "open"), ("c", "open")] == sqlite_place.rows(OUTCOMES)
+    assert 0 == ledger.waiting
+
+
+def in_a_while(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun so far is as old as what may go along."""
+    take = Ahead.take
+
+    def later(self: Ahead, now: float) -> list[Record]:
+        return take(self, now + 1.0)
+
+    monkeypatch.setattr(Ahead, "take", later)
+
+
+async def test_what_stays_open_is_written_without_any_ending(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.ledger.ledger.RIDE_AFTER_S", 1e9)
+    ledger = await open_ledger(sqlite_place)
+
+    for number in range(20):
+        ledger.begin(record_of(f"{number}"))
+        await asyncio.sleep(0.005)
+    await written(ledger)
+
+    assert [("open", 20)] == sqlite_place.rows(
+        "SELECT outcome, count(*) FROM request GROUP BY outcome"
+    )
+
+
+async def test_a_second_attempt_is_written_ahead_too(
+    sqlite_place: Place, open_ledger: OpenLedger
+) -> None:
+    ledger = await open_ledger(sqlite_place)
+    record = record_of("a", attempts=[Attempt(1, "openai-1", NOON)])
+    ledger.begin(record)
+    await written(ledger)
+    record.attempts.append(Attempt(2, "openai-2", NOON + 1))
+
+    ledger.begin(record)
+    await written(ledger)
+
+    assert [(1,), (2,)] == sqlite_place.rows("SELECT n FROM attempt ORDER BY n")
+
+
+async def test_stopping_writes_what_has_begun(
+    sqlite_place: Place, never_due: None
+) -> None:
+    ledger = await sqlite_place.open()
+    for name in ("a", "b"):
+        ledger.begin(record_of(name))
+
+    await ledger.stop()
+    with capture_logs() as logs:
+        await (await sqlite_place.open()).stop()
+
+    assert [("a", "failed"), ("b", "failed")] == sqlite_place.rows(OUTCOMES)
+    assert [2] == [line.get("closed_as_crashed") for line in logs]
+
+
+async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
+    due: list[list[Record]] = []
+    ahead = Ahead(due.append)
+    record = record_of("a")
+
+    ahead.begin(record)
+    ahead.begin(record)
+    assert 1 == len(ahead.begun)
+    ahead.drop(record)
+    ahead.drop(record)
+    while ahead._timer is not None:
+        await asyncio.sleep(0.005)
+
+    assert 0 == len(ahead.begun)
+    assert [] == due
+
+
+async def test_only_what_is_old_enough_is_taken() -> None:
+    ahead = Ahead(lambda records: None)
+    old, young = record_of("old"), record_of("young")
+    ahead.begin(old)
+    begun_at, _ = ahead.begun[id(old)]
+    ahead.begun[id(young)] = begun_at + 1.0, young
+
+    assert [] == ahead.take(begun_at, 0.5)
+    assert [old] == ahead.take(begun_at + 0.75, 0.5)
+    assert [young] == ahead.finish()

@@ -1,0 +1,57 @@
+"""Silence is what the upstream does not say, not what we do not hear."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.transport.idle_timeout import GRACE_S, Silence
+from tests.kit.standing import stand_still
+
+LIMIT_S = 0.05
+
+
+class Watched:
+    """A Silence, and when its limit was reached."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.silence = Silence(asyncio.get_running_loop(), self, LIMIT_S)
+        self.silence.watch()
+
+    def is_paused(self) -> bool:
+        return False
+
+    def on_silence(self) -> None:
+        self.reached.set()
+
+    def heard(self) -> None:
+        self.silence.heard_at = asyncio.get_running_loop().time()
+
+
+async def test_who_says_nothing_reaches_the_limit() -> None:
+    await asyncio.wait_for(Watched().reached.wait(), 5)
+
+
+async def test_what_came_while_the_loop_stood_still_is_heard() -> None:
+    watched = Watched()
+
+    stand_still(0.3)
+    await asyncio.sleep(0)  # a turn in which the look is due, and late
+    await asyncio.sleep(0)
+    assert not watched.reached.is_set()
+    watched.heard()
+    await asyncio.sleep(0.01)
+
+    assert not watched.reached.is_set()
+    watched.silence.stop()
+
+
+async def test_a_loop_that_stood_still_is_forgiven_once() -> None:
+    loop = asyncio.get_running_loop()
+    watched = Watched()
+    begun = loop.time()
+
+    stand_still(0.3)
+    await asyncio.wait_for(watched.reached.wait(), 5)
+
+    assert GRACE_S <= loop.time() - begun
