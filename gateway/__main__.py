@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
+from gateway.config.keys import key_sha256, new_key
 from gateway.config.load import Served, default_path, load_served
 from gateway.config.parse import ConfigError
 from gateway.config.schema import Account
 from gateway.daemon import systemd
-from gateway.endpoints.auth import key_sha256, new_key
 from gateway.telemetry import log, log_routes
 
 

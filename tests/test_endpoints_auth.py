@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
+from gateway.config.keys import key_sha256, new_key
 from gateway.config.schema import Limits, User
-from gateway.endpoints.auth import Keys, key_sha256, new_key
+from gateway.endpoints.auth import Keys
 from gateway.errors import ClientError
 
 KEYS = Keys([User("alice", (key_sha256("gw-a"), key_sha256("gw-b")))], Limits())

@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.config.schema import Account, Config, Ledger, Server
+from gateway.config.secrets import secrets_of
 from gateway.telemetry import redaction as redaction_module
 from gateway.telemetry.redaction import (
     MAX_COMPARED_BYTES,
@@ -24,7 +25,6 @@ from gateway.telemetry.redaction import (
     REDACTED,
     SMALL_BODY_BYTES,
     Redaction,
-    secrets_of,
 )
 
 PROMPT = "my neighbour Erika keeps her spare key under the third flower pot"

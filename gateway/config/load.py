@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.config.keys import key_sha256, new_key
 from gateway.config.parse import ConfigError, is_loopback, parse
 from gateway.config.schema import Config, User
-from gateway.endpoints.auth import key_sha256, new_key
 
 Warn = Callable[[str], object]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway.config.schema import Account, Config
-from gateway.telemetry.redaction import Redaction
+from gateway.telemetry.redaction import MIN_SECRET_CHARS, Redaction
 
 Secrets = Callable[[str], str]
 """Takes ``env:NAME`` or ``file:PATH``, gives the secret; LookupError says why not."""
@@ -24,6 +24,10 @@ _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 _CREDENTIAL = re.compile(
     r"(proxy-)?authorization|cookie|.*(api[-_]?key|token|secret|password|credential).*",
     re.I,
+)
+_PUBLIC_HEADERS = frozenset(
+    ("accept", "anthropic-beta", "anthropic-version", "content-type")
+    + ("openai-beta", "user-agent")
 )
 _ADVICE = "write it as env:NAME or file:PATH"
 
@@ -114,3 +118,31 @@ def _has_password(url: str) -> bool:
         return bool(parts.password or parse_qs(parts.query).get("password"))
     except ValueError:
         return False
+
+
+def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
+    """
+    Every secret that *config* holds.
+
+    Args:
+        urls: further addresses that may hold a password, as those of proxies.
+    """
+    found = {config.server.metrics_token}
+    for account in config.account:
+        found.add(account.api_key)
+        for name, value in account.headers.items():
+            if name.lower() not in _PUBLIC_HEADERS:
+                found.add(value.strip())
+                found.add(value.strip().partition(" ")[2])  # behind Bearer, Basic
+    for url in (config.ledger.url, *urls):
+        found |= set(_passwords_of(url))
+    return {one for one in found if len(one) >= MIN_SECRET_CHARS}
+
+
+def _passwords_of(url: str) -> Iterator[str]:
+    """The password of *url*, as it stands there and as it is meant."""
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        return
+    yield from (password, unquote(password))

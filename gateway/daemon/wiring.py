@@ -25,6 +25,7 @@ from gateway.accounts.choice import Load
 from gateway.admission.registry import Registry
 from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config, User
+from gateway.config.secrets import secrets_of
 from gateway.content_coding import Turns
 from gateway.daemon.http_server import Runner
 from gateway.endpoints.auth import Keys
@@ -46,7 +47,6 @@ from gateway.relay.failover import Relay
 from gateway.relay.upstream import Upstream
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.redaction import secrets_of
 from gateway.transport.proxy_routing import RoutedTransport
 
 if TYPE_CHECKING:

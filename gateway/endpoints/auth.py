@@ -7,11 +7,10 @@ key; the key itself is neither kept nor logged.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from gateway.config.keys import key_sha256
 from gateway.config.schema import Limits, User
 from gateway.errors import ClientError
 
@@ -84,13 +83,3 @@ def _bearer(headers: Mapping[str, str]) -> str:
 
 def _api_key(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "").strip()
-
-
-def key_sha256(key: str) -> str:
-    """The form in which a key stands in the config: lower-case hex."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def new_key() -> str:
-    """A fresh key with 256 bits of chance."""
-    return "gw-" + secrets.token_urlsafe(32)

@@ -20,9 +20,7 @@ import html
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
-from urllib.parse import quote, quote_plus, unquote, urlsplit
-
-from gateway.config.schema import Config
+from urllib.parse import quote, quote_plus
 
 REDACTED = "[redacted]"
 MAX_DETAIL_CHARS = 300  # of foreign words in log and ledger
@@ -38,11 +36,6 @@ SMALL_BODY_BYTES = 16 * 1024
 SMALL_WINDOW, WINDOW = 6, 12  # characters; twice as many in one run are the prompt's
 
 # Header values of an account that are no secrets, and that upstreams complain about.
-_PUBLIC_HEADERS = frozenset(
-    ("accept", "anthropic-beta", "anthropic-version", "content-type")
-    + ("openai-beta", "user-agent")
-)
-
 _LOOKS_LIKE_A_KEY = re.compile(
     r"""(?<![A-Za-z0-9])(?:
       (?:sk|rk|gw|sess)-[\w*.…-]{6,}         # OpenAI, Anthropic, OpenRouter; ours
@@ -110,34 +103,6 @@ _QUOTED = re.compile(
     r"(\")[^\"]{%(n)d,}(\"|\Z)|(`)[^`]{%(n)d,}(`|\Z)|(“)[^”]{%(n)d,}(”|\Z)"
     r"|(?<!\w)(')[^']{%(n)d,}('(?!\w)|\Z)" % {"n": MAX_QUOTED_CHARS + 1}
 )
-
-
-def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
-    """
-    Every secret that *config* holds.
-
-    Args:
-        urls: further addresses that may hold a password, as those of proxies.
-    """
-    found = {config.server.metrics_token}
-    for account in config.account:
-        found.add(account.api_key)
-        for name, value in account.headers.items():
-            if name.lower() not in _PUBLIC_HEADERS:
-                found.add(value.strip())
-                found.add(value.strip().partition(" ")[2])  # behind Bearer, Basic
-    for url in (config.ledger.url, *urls):
-        found |= set(_passwords_of(url))
-    return {one for one in found if len(one) >= MIN_SECRET_CHARS}
-
-
-def _passwords_of(url: str) -> Iterator[str]:
-    """The password of *url*, as it stands there and as it is meant."""
-    try:
-        password = urlsplit(url).password or ""
-    except ValueError:
-        return
-    yield from (password, unquote(password))
 
 
 class Redaction:

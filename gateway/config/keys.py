@@ -1,0 +1,16 @@
+"""Keys of users: how one is made, and the hash by which the config knows it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+
+def key_sha256(key: str) -> str:
+    """The form in which a key stands in the config: lower-case hex."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_key() -> str:
+    """A fresh key with 256 bits of chance."""
+    return "gw-" + secrets.token_urlsafe(32)
