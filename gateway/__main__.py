@@ -138,11 +138,11 @@ def _occupy_standard_files() -> None:
 
 def _run(path: Path, served: Served, passed: list[systemd.Passed]) -> int:
     # Not above: `check` and `key new` shall not wait for what only a daemon needs.
-    from gateway.daemon.server import Server, StartError, raise_file_limit
+    from gateway.daemon.server import Daemon, StartError, raise_file_limit
     from gateway.ledger.database import LedgerError
 
     try:
-        server = Server(path, served, passed, raise_file_limit())
+        server = Daemon(path, served, passed, raise_file_limit())
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(server.run())
     except (LedgerError, StartError) as error:

@@ -11,15 +11,15 @@ from multidict import CIMultiDictProxy
 from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
 from gateway.admission.registry import Holder, Slot
-from gateway.client.body import Ask
+from gateway.client.body import RequestBody
 from gateway.client.kinds import Client
 from gateway.config.schema import Account, Limits, User
-from gateway.protocols.protocol import Wire
+from gateway.protocols.protocol import WireProtocol
 from gateway.record import Attempt, Record
 
 
 @dataclass(slots=True)
-class Turn:
+class RequestContext:
     """
     Attributes:
         path: the endpoint behind ``/v1``.
@@ -31,9 +31,9 @@ class Turn:
         account: the last one that was tried, as the config described it then.
     """
 
-    ask: Ask
+    ask: RequestBody
     record: Record
-    wire: Wire
+    wire: WireProtocol
     path: str
     query: str
     headers: CIMultiDictProxy[str]

@@ -17,10 +17,10 @@ from gateway.usage import Usage
 OUTCOMES = ("ok", "incomplete", "failed", "refused", "client_gone")
 
 Marked = tuple[float, str, dict[str, Any]]
-"""A ``Mark`` as a record notes it: a plain tuple costs half."""
+"""A ``TimelineMark`` as a record notes it: a plain tuple costs half."""
 
 
-class Mark(NamedTuple):
+class TimelineMark(NamedTuple):
     """One moment of a request: seconds since it was received, what, facts."""
 
     at_s: float

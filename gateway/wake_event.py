@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 
 
-class Bell:
+class WakeEvent:
     """
     Wakes one thread.
 

@@ -44,7 +44,7 @@ class Place:
     base: Path
 
     async def open(self, **rules: int) -> Ledger:
-        return await Ledger.open(self.url, self.base, config.Ledger(**rules))
+        return await Ledger.open(self.url, self.base, config.LedgerSettings(**rules))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What the ledger holds, read beside it."""

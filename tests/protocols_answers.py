@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.protocols.model import Asked, ToolName, Tools
-from gateway.protocols.protocol import Ending, Facts
+from gateway.protocols.protocol import Ending, StreamFacts
 from gateway.protocols.request_converter import Converted
-from gateway.protocols.stream_converter import Translation
+from gateway.protocols.stream_converter import StreamConverter
 
 PROTOCOLS = ("responses", "chat", "messages")
 REQUEST_ID = "fd277bc5-ff7e-45d1-8aa9-f54e1df318f1"
@@ -34,11 +34,11 @@ def converted(tools: tuple[tuple[str, ...], ...] = (), **asked: Any) -> Converte
 
 def translation(
     source: str, target: str, request: Converted | None = None, **given: Any
-) -> Translation:
-    return Translation(
+) -> StreamConverter:
+    return StreamConverter(
         source,
         target,
-        given.pop("facts", None) or Facts(),
+        given.pop("facts", None) or StreamFacts(),
         request or converted(),
         REQUEST_ID,
         MODEL,
@@ -48,7 +48,7 @@ def translation(
 
 
 def relayed(
-    following: Translation, data: bytes, size: int = WHOLE, *, clean: bool = True
+    following: StreamConverter, data: bytes, size: int = WHOLE, *, clean: bool = True
 ) -> tuple[bytes, Ending]:
     """All that the client gets of *data* in pieces of *size*, and the ending."""
     out = b""

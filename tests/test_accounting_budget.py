@@ -6,7 +6,13 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from gateway.accounting.budget import KEPT_DAYS, Budgets, DaySum, Refusal, Standing
+from gateway.accounting.budget import (
+    KEPT_DAYS,
+    BudgetRefusal,
+    Budgets,
+    BudgetStatus,
+    DaySum,
+)
 from gateway.config.schema import Budget
 
 HOUR = 3600.0
@@ -20,7 +26,7 @@ def budgets(**keys: float) -> Budgets:
     return Budgets({"alice": Budget(**keys)})  # type: ignore[arg-type]
 
 
-def refused(found: Refusal | None) -> Refusal:
+def refused(found: BudgetRefusal | None) -> BudgetRefusal:
     assert found is not None
     return found
 
@@ -193,7 +199,7 @@ def test_a_minute_takes_so_many_requests_and_no_more() -> None:
     refusal = refused(three.admit("alice", 130.0, NOON))
 
     assert 30.0 == refusal.retry_after_s
-    assert Standing("requests_per_minute", 3.0, 3, 1, NOON + 30) == refusal.standing
+    assert BudgetStatus("requests_per_minute", 3.0, 3, 1, NOON + 30) == refusal.standing
     assert (
         "Budget exceeded for user: 3 of 3 requests per minute used,"
         " resets at 12:00:30 UTC"

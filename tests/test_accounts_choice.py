@@ -10,10 +10,10 @@ import pytest
 from gateway.accounts.affinity import WARM_S, Affinity
 from gateway.accounts.choice import (
     MAX_MODELS,
-    Ask,
+    AccountQuery,
     Choice,
-    Fleet,
     Load,
+    ModelIndex,
     candidates,
     serves,
 )
@@ -50,8 +50,8 @@ class House:
     def choose(self, now: float = NOW, **ask: Any) -> Choice:
         ask = {"model": M, "protocol": "responses", "session": named(), **ask}
         return candidates(
-            Fleet(self.accounts).serving(ask["model"]),
-            Ask(**ask),
+            ModelIndex(self.accounts).serving(ask["model"]),
+            AccountQuery(**ask),
             self.health,
             self.affinity,
             lambda: self.load,
@@ -89,7 +89,7 @@ def test_globs_and_renames_say_what_an_account_serves(
 
 def test_what_serves_a_model_is_remembered_within_bounds() -> None:
     """Clients make names up; the accounts of each are the same ever after."""
-    fleet = Fleet([account("a", models=("gpt-*",)), account("b")])
+    fleet = ModelIndex([account("a", models=("gpt-*",)), account("b")])
 
     for n in range(3 * MAX_MODELS):
         assert ["b"] == [found.name for found in fleet.serving(f"made-up-{n}")]
@@ -102,7 +102,7 @@ def test_what_serves_a_model_is_remembered_within_bounds() -> None:
 def test_who_verifies_thinking_is_remembered_within_bounds() -> None:
     """By the dialect of each model: one account may serve several vendors'."""
     one = account("a", protocol="messages")
-    fleet = Fleet([one])
+    fleet = ModelIndex([one])
     assert fleet.verifies(one, "claude-opus-4-5")
     assert not fleet.verifies(one, "deepseek-chat")
     for n in range(3 * MAX_MODELS):

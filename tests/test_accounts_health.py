@@ -16,7 +16,8 @@ from gateway.accounts.backoff import (
     jittered,
     window_s,
 )
-from gateway.accounts.health import STALE_S, Happening, Health
+from gateway.accounts.health import STALE_S, Health
+from gateway.accounts.health_event import HealthEvent
 from gateway.accounts.outage import (
     PROBE_PATIENCE_S,
     RAMP_S,
@@ -159,7 +160,7 @@ def test_a_success_ends_the_outage() -> None:
     until = strike(health, 0.0, blame())
     health.started(A, M, until)
     lines = health.succeeded(A, M, until, until + 1)
-    assert [Happening("account.recovered", {"account": A})] == lines
+    assert [HealthEvent("account.recovered", {"account": A})] == lines
     assert [] == health.succeeded(A, M, until, until + 1.1)
     assert health.available(A, M, until + 1).ok
 
@@ -260,7 +261,7 @@ def test_of_account_and_model_the_longer_counts() -> None:
 def test_the_log_is_told_why_and_for_how_long() -> None:
     health = steady()
     (line,) = health.failed(A, M, blame("refused"), 0.0, 0.0)
-    assert Happening(
+    assert HealthEvent(
         "account.cooled",
         {"account": A, "until_s": 300.0, "reason": "refused", "strikes": 1},
     ) == (line)

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.accounts.backoff import LONE_S, PACES
 from gateway.accounts.health import STALE_S, Health
-from gateway.accounts.health_event import Happening
-from gateway.accounts.outage import RAMP_S, Mark
+from gateway.accounts.health_event import HealthEvent
+from gateway.accounts.outage import RAMP_S, Outage
 from gateway.accounts.outages import (
     BROKEN_STREAMS,
     MAX_MODEL_MARKS,
@@ -36,7 +36,7 @@ def http(status: int, body: bytes = b"{}") -> Verdict:
     return judge_status(status, {}, body, 0.0)
 
 
-def refused(health: Health, user: str, now: float) -> list[Happening]:
+def refused(health: Health, user: str, now: float) -> list[HealthEvent]:
     return health.failed(A, M, http(401), now, now, user)
 
 
@@ -157,7 +157,7 @@ def test_with_one_user_alone_it_is_shown_as_refused() -> None:
 
     assert ["account.cooled"] == [line.event for line in refused(health, BOB, 1.0)]
     assert "refused" == health.available(A, M, 1.0).reason
-    assert [Happening("account.recovered", {"account": A})] == health.succeeded(
+    assert [HealthEvent("account.recovered", {"account": A})] == health.succeeded(
         A, M, 2.0, 3.0, BOB
     )
     assert "" == health.available(A, M, 3.0).reason
@@ -191,14 +191,14 @@ def test_the_users_that_are_remembered_are_bounded() -> None:
     one = Outages()
     for n in range(3 * MAX_USERS):
         one.note_served(M, f"user-{n}", 0.0)
-        one.mark_user(f"user-{n}", Mark("refused", 0.0, 0.0, 9.0, 9.0, False, 1))
+        one.mark_user(f"user-{n}", Outage("refused", 0.0, 0.0, 9.0, 9.0, False, 1))
     assert MAX_USERS == len(one.by_user) == len(one._users)
 
 
 # --- streams that break -----------------------------------------------------------
 
 
-def broke(health: Health, user: str, now: float) -> list[Happening]:
+def broke(health: Health, user: str, now: float) -> list[HealthEvent]:
     health.succeeded(A, M, now, now, user)  # the first output
     return health.broke(A, now, now + 0.1, user)
 

@@ -20,8 +20,8 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from gateway.accounting.settlement import Books
-from gateway.accounts.accounts import Pool
+from gateway.accounting.settlement import Accounting
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.retry_budget import FLOOR, REFILL_PER_S, SHARE
 from gateway.accounts.session import session_of
 from gateway.accounts.verdict import SAME_PAUSE_S
@@ -30,7 +30,7 @@ from gateway.admission.registry import Holder, Registry
 from gateway.client import kinds as clients
 from gateway.client.body import parse
 from gateway.config.schema import Account, Limits, UpstreamLimits, User
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.errors import GatewayError, UpstreamError
 from gateway.ledger.kept_responses import Link
 from gateway.protocols import PROTOCOLS
@@ -79,7 +79,7 @@ class PlayedReply:
 class Quiet:
     """The ledger and the kept turns of requests that leave no trace."""
 
-    async def document(self, turn: Turn) -> tuple[dict[str, Any], Link]:
+    async def document(self, turn: RequestContext) -> tuple[dict[str, Any], Link]:
         return turn.ask.document, Link()
 
     def begin(self, record: Record) -> None:
@@ -88,7 +88,7 @@ class Quiet:
     async def durable(self, record: Record) -> None:
         pass
 
-    def settle(self, turn: Turn, usage: object) -> None:
+    def settle(self, turn: RequestContext, usage: object) -> None:
         pass
 
 
@@ -115,11 +115,11 @@ class Play:
             for name in self._names:
                 registry.set_account(name, 0)
             registry.set_user("alice", 0, 0)
-            books: Books = quiet  # type: ignore[assignment]
+            books: Accounting = quiet  # type: ignore[assignment]
             conversations: Conversations = quiet  # type: ignore[assignment]
             limits = UpstreamLimits()
             self._relay = Relay(
-                Pool(accounts, dict),
+                Accounts(accounts, dict),
                 registry,
                 Upstream(self, limits),
                 books,
@@ -180,12 +180,12 @@ class Play:
                 return
 
 
-def turn_of(n: int) -> Turn:
+def turn_of(n: int) -> RequestContext:
     """One request of client *n*."""
     ask = parse(b'{"model":"%b","messages":[]}' % M.encode())
     record = Record(f"request-{n}", time.time(), time.monotonic())
     headers = CIMultiDictProxy(CIMultiDict({"session-id": f"s{n}"}))
-    return Turn(
+    return RequestContext(
         ask,
         record,
         PROTOCOLS["chat"],

@@ -8,22 +8,24 @@ from collections import Counter
 import pytest
 
 from gateway.admission.expected_wait import Server, Service, expected_wait_s, mean_of
-from gateway.admission.policy import Line, Waiter
-from gateway.admission.reserved_positions import KEEP_S, KeptPlaces
+from gateway.admission.policy import FairQueue, Waiter
+from gateway.admission.reserved_positions import KEEP_S, ReservedPositions
 
 A, B, AB = frozenset("A"), frozenset("B"), frozenset("AB")
 
 
-def line_of(*waiters: tuple[str, frozenset[str]]) -> tuple[Line[Waiter], list[Waiter]]:
+def line_of(
+    *waiters: tuple[str, frozenset[str]]
+) -> tuple[FairQueue[Waiter], list[Waiter]]:
     """A line in which (user, fits) have arrived in this order."""
-    line: Line[Waiter] = Line()
+    line: FairQueue[Waiter] = FairQueue()
     made = [Waiter(user, n, fits) for n, (user, fits) in enumerate(waiters, 1)]
     for waiter in made:
         line.add(waiter)
     return line, made
 
 
-def serve(line: Line[Waiter], names: str) -> str:
+def serve(line: FairQueue[Waiter], names: str) -> str:
     """Free a slot of each of *names* in turn; who got them: user and arrival."""
     served = []
     for name in names:
@@ -150,7 +152,7 @@ def test_others_count_by_the_share_in_which_they_compete() -> None:
 
 
 def test_position_in_a_wide_ring_is_estimated_well() -> None:
-    line: Line[Waiter] = Line()
+    line: FairQueue[Waiter] = FairQueue()
     users = [f"u{n}" for n in range(2000)]
     for n, user in enumerate(users * 2, 1):
         line.add(Waiter(user, n, A))
@@ -183,7 +185,7 @@ def test_nothing_is_left_of_a_line_that_emptied() -> None:
 
 def test_shares_are_equal_while_all_have_something_waiting() -> None:
     """Five users with 4 … 20 waiting on one slot: four rounds of five."""
-    line: Line[Waiter] = Line()
+    line: FairQueue[Waiter] = FairQueue()
     depths = {"a": 20, "b": 16, "c": 12, "d": 8, "e": 4}
     arrival = 0
     for user, depth in depths.items():
@@ -268,7 +270,7 @@ def test_a_service_that_took_no_time_has_no_spread() -> None:
 
 
 def test_a_kept_place_is_given_once_to_its_session() -> None:
-    kept = KeptPlaces()
+    kept = ReservedPositions()
     kept.keep("u", "s", 7, 3, 100.0)
     kept.keep("u", "s", 9, None, 101.0)
     kept.keep("u", "", 8, None, 101.0)
@@ -286,7 +288,7 @@ def test_a_kept_place_is_given_once_to_its_session() -> None:
     "now", [pytest.param(100 + KEEP_S, id="over"), pytest.param(50.0, id="clock-back")]
 )
 def test_a_kept_place_is_soon_forgotten(now: float) -> None:
-    kept = KeptPlaces()
+    kept = ReservedPositions()
     kept.keep("u", "s", 7, 3, 100.0)
     kept.keep("u", "t", 8, 3, 100.0)
 
@@ -295,7 +297,7 @@ def test_a_kept_place_is_soon_forgotten(now: float) -> None:
 
 
 def test_only_what_is_over_is_forgotten() -> None:
-    kept = KeptPlaces()
+    kept = ReservedPositions()
     kept.keep("u", "s", 7, None, 100.0)
     kept.keep("u", "s", 8, None, 103.0)
     place = kept.take("u", "s", 106.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admission.limiter import Gate
+from gateway.admission.limiter import Limiter
 from gateway.admission.registry import (
     AccountsChanged,
     Count,
@@ -19,7 +19,7 @@ from gateway.admission.registry import (
     Registry,
     Slot,
 )
-from gateway.admission.slot_table import Layer, Roll
+from gateway.admission.slot_table import Holders, SlotTable
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
 from tests.kit.virtual_time import now
@@ -723,10 +723,10 @@ async def test_who_left_just_before_it_was_widened_takes_nothing() -> None:
 
 @in_virtual_time
 async def test_a_full_gate_is_not_taken() -> None:
-    gate = Gate("A")
+    gate = Limiter("A")
     gate.resize(1)
     holder = Holder("x", "u")
-    layer = Layer("account", Roll(), lambda: 0.0)
+    layer = SlotTable("account", Holders(), lambda: 0.0)
     slots = [Slot("A", "account", holder, 0.0, layer) for _ in range(2)]
     gate.take(slots[0])
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gateway.admission.policy import Line, Waiter
+from gateway.admission.policy import FairQueue, Waiter
 from gateway.admission.registry import Holder, Registry, Slot
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
@@ -38,7 +38,7 @@ class Judge:
     """Watches a line from outside and knows only who came, left and was served."""
 
     def __init__(self) -> None:
-        self.line: Line[Waiter] = Line()
+        self.line: FairQueue[Waiter] = FairQueue()
         self.waiting: list[Waiter] = []
         self.arrivals = 0
         # turns of others at a name since a lane has begun or had its own turn

@@ -19,24 +19,24 @@ from gateway.config.schema import (
     Account,
     Budget,
     Config,
-    Ledger,
+    LedgerSettings,
     Limits,
     Overrides,
     Price,
-    Server,
+    ServerSettings,
     User,
 )
-from gateway.daemon.wiring import House, house_of
+from gateway.daemon.wiring import Components, house_of
 from gateway.protocols.options import Options
 from tests.conftest import Serve
 from tests.kit import settings
 from tests.kit.gateway import Gateway
 from tests.test_project import keys_of
 
-Look = Callable[[House], Any]
+Look = Callable[[Components], Any]
 
 
-def identity(house: House) -> Any:
+def identity(house: Components) -> Any:
     key = settings.key_of("alice")
     return house.handlers._keys.identify({"Authorization": f"Bearer {key}"})
 
@@ -46,7 +46,7 @@ def of_identity(name: str) -> Look:
 
 
 def of_account(path: str) -> Look:
-    def look(house: House) -> Any:
+    def look(house: Components) -> Any:
         found: Any = house.pool.accounts["chat"]
         for name in path.split("."):
             found = (
@@ -66,7 +66,7 @@ def of_relay(name: str) -> Look:
 
 
 def slots(scope: str, name: str) -> Look:
-    def look(house: House) -> int:
+    def look(house: Components) -> int:
         [count] = [one for one in house.registry.counts(scope) if one.name == name]
         return count.limit
 
@@ -76,7 +76,7 @@ def slots(scope: str, name: str) -> Look:
 def kept_days(table: str) -> Look:
     """The days that the ledger's retention keeps rows of *table*."""
 
-    def look(house: House) -> int:
+    def look(house: Components) -> int:
         rules: list[Any] = [*house.ledger._retention._rules]
         aged = [rule.args for rule in rules if hasattr(rule, "args")]
         return min(age.days for one, _, age in aged if one.name == table)
@@ -247,8 +247,8 @@ def test_a_live_key_is_taken_up_beside_one_that_needs_a_restart() -> None:
     first = Config()
     wanted = dataclasses.replace(
         first,
-        server=Server(listen=("127.0.0.1:2",), max_body_bytes=1),
-        ledger=Ledger(url="sqlite:///other.db", retention_days=1),
+        server=ServerSettings(listen=("127.0.0.1:2",), max_body_bytes=1),
+        ledger=LedgerSettings(url="sqlite:///other.db", retention_days=1),
         limits=Limits(max_queued=1),
     )
     changes = compare(first, wanted)

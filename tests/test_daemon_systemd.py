@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.schema import Server
+from gateway.config.schema import ServerSettings
 from gateway.daemon import systemd
 from gateway.daemon.systemd import Notifier, address_text, passed_sockets
 
@@ -373,7 +373,7 @@ def test_the_units_are_well_formed(tmp_path: Path) -> None:
 def test_the_unit_lets_streams_finish_before_it_kills() -> None:
     [stop_s] = setting("TimeoutStopSec")
 
-    assert int(stop_s) > Server().drain_timeout_s
+    assert int(stop_s) > ServerSettings().drain_timeout_s
 
 
 def test_the_unit_tells_ready_and_alive_and_checks_first() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway.admission.registry import Holder, Registry
 from gateway.config.schema import Config
-from gateway.daemon.wiring import House, house_of
+from gateway.daemon.wiring import Components, house_of
 from tests.conftest import Serve
 from tests.kit import endings, plays
 from tests.kit.asking import Reply
@@ -30,7 +30,7 @@ from tests.kit.settings import account, user
 LONG = {"queue_timeout_s": 60.0, "max_queued": 10_000}
 
 
-def house(gateway: Gateway) -> House:
+def house(gateway: Gateway) -> Components:
     return house_of(gateway.inside.app)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.accounts import Pool
+from gateway.accounts.accounts import Accounts
 from gateway.config.schema import Account
 from gateway.daemon.wiring import house_of
 from tests.conftest import Serve
@@ -130,7 +130,7 @@ def test_what_lets_the_gateway_in_clears_the_account_when_it_changes(
         }
         for name in "ab"
     ]
-    pool = Pool(accounts_of(api_key="old"), dict)
+    pool = Accounts(accounts_of(api_key="old"), dict)
     pool.load(rows)
     assert not pool.states()["a"]["available"]
 

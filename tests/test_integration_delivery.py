@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from gateway.client import stream as downstream
 from gateway.daemon.wiring import house_of
 from gateway.ledger.tables import request as request_table
-from gateway.protocols.stream_state import State
+from gateway.protocols.stream_state import StreamState
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
@@ -113,7 +113,7 @@ async def terminal_waits(gateway: Gateway) -> None:
 
     def waits() -> bool:
         states = [visit.down.state for visit in house.handlers._visits if visit.down]
-        return states == [State.CLOSED]
+        return states == [StreamState.CLOSED]
 
     await gateway.log.wait_for(waits, "no terminal is on its way")
 

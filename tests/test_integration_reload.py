@@ -21,7 +21,7 @@ import pytest
 from gateway.config.changes import Changes, compare
 from gateway.config.parse import parse
 from gateway.config.schema import Config
-from gateway.daemon.wiring import House, house_of
+from gateway.daemon.wiring import Components, house_of
 from gateway.errors import ClientError
 from tests.conftest import Serve
 from tests.kit import badly, endings, plays, seen, settings
@@ -36,7 +36,7 @@ SECRETS = {
 }
 
 
-def house(gateway: Gateway) -> House:
+def house(gateway: Gateway) -> Components:
     return house_of(gateway.inside.app)
 
 

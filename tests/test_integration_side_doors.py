@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.daemon.wiring import House, house_of
+from gateway.daemon.wiring import Components, house_of
 from gateway.endpoints import count_tokens, model_lists, stored_responses
 from tests.conftest import Serve
 from tests.kit import endings, plays, settings
@@ -20,7 +20,7 @@ from tests.kit.scripted import Exchange, Play, ScriptedUpstream
 from tests.kit.settings import account, user
 
 
-def house(gateway: Gateway) -> House:
+def house(gateway: Gateway) -> Components:
     return house_of(gateway.inside.app)
 
 

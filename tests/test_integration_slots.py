@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.admission.registry import Registry
-from gateway.client.stream import Downstream
+from gateway.client.stream import ClientAnswer
 from gateway.daemon.wiring import house_of
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
@@ -18,7 +18,7 @@ from gateway.relay import upstream_call as exchange
 from gateway.relay.conversation import Conversations
 from gateway.relay.failover import Relay
 from gateway.relay.upstream import Upstream
-from gateway.relay.upstream_call import Exchange
+from gateway.relay.upstream_call import UpstreamCall
 from gateway.transport.direct_reply import DirectReply
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
@@ -62,9 +62,9 @@ AWAITS: dict[str, tuple[type, str]] = {
     "the-next-account": (Relay, "_pause"),
 }
 OF_STREAMS: dict[str, tuple[type, str]] = {
-    "first-output": (Downstream, "send"),
+    "first-output": (ClientAnswer, "send"),
     "amid-the-stream": (DirectReply, "pump"),
-    "the-terminal": (Downstream, "finish"),
+    "the-terminal": (ClientAnswer, "finish"),
 }
 AT_THE_END: dict[str, tuple[type, str]] = {
     "keeping-the-turn": (Conversations, "keep"),
@@ -197,13 +197,13 @@ class Leaver:
         self._client = gateway.client()
         self._gateway = gateway
         self._reading = asyncio.Event()
-        body = Exchange.body
+        body = UpstreamCall.body
 
-        async def reading(exchange: Exchange, *limit: int) -> Any:
+        async def reading(exchange: UpstreamCall, *limit: int) -> Any:
             self._reading.set()
             return await body(exchange, *limit)
 
-        patch.setattr(Exchange, "body", reading)
+        patch.setattr(UpstreamCall, "body", reading)
 
     async def leave(self, protocol: str, model: str, stream: bool) -> None:
         if stream:

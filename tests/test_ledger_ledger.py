@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.ledger.writer import SWITCH_S, Grouped, Writer
+from gateway.ledger.writer import SWITCH_S, Grouped, LedgerWriter
 from gateway.record import Attempt, Record
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
@@ -33,13 +33,13 @@ OUTCOMES = ("ok", "incomplete", "failed", "refused", "client_gone")
 def commits_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One number a transaction of the writer: the writes in it."""
     seen: list[int] = []
-    whole = Writer._execute
+    whole = LedgerWriter._execute
 
-    def counted(writer: Writer, grouped: Grouped) -> None:
+    def counted(writer: LedgerWriter, grouped: Grouped) -> None:
         seen.append(sum(map(len, grouped.values())))
         whole(writer, grouped)
 
-    monkeypatch.setattr(Writer, "_execute", counted)
+    monkeypatch.setattr(LedgerWriter, "_execute", counted)
     return seen
 
 

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from gateway.ledger import open_rows as ahead_module
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.open_rows import Ahead
-from gateway.ledger.writer import Grouped, Writer
+from gateway.ledger.open_rows import OpenRowBuffer
+from gateway.ledger.writer import Grouped, LedgerWriter
 from gateway.record import Attempt, Record
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -36,14 +36,14 @@ def never_due_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
 def batches_fixture(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The ids of the requests that each transaction wrote."""
     seen: list[list[str]] = []
-    whole = Writer._execute
+    whole = LedgerWriter._execute
 
-    def noted(writer: Writer, grouped: Grouped) -> None:
+    def noted(writer: LedgerWriter, grouped: Grouped) -> None:
         requests, *_ = grouped.values()
         seen.append([rows.request[0] for rows in requests.values()])
         whole(writer, grouped)
 
-    monkeypatch.setattr(Writer, "_execute", noted)
+    monkeypatch.setattr(LedgerWriter, "_execute", noted)
     return seen
 
 
@@ -100,12 +100,12 @@ async def test_what_stays_open_goes_along_with_the_next_ending(
 
 def in_a_while(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has begun so far is as old as what may go along."""
-    take = Ahead.take
+    take = OpenRowBuffer.take
 
-    def later(self: Ahead, now: float) -> list[Record]:
+    def later(self: OpenRowBuffer, now: float) -> list[Record]:
         return take(self, now + 1.0)
 
-    monkeypatch.setattr(Ahead, "take", later)
+    monkeypatch.setattr(OpenRowBuffer, "take", later)
 
 
 async def test_what_stays_open_is_written_without_any_ending(
@@ -156,7 +156,7 @@ async def test_stopping_writes_what_has_begun(
 
 async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
     due: list[list[Record]] = []
-    ahead = Ahead(due.append)
+    ahead = OpenRowBuffer(due.append)
     record = record_of("a")
 
     ahead.begin(record)
@@ -172,7 +172,7 @@ async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
 
 
 async def test_only_what_is_old_enough_is_taken() -> None:
-    ahead = Ahead(lambda records: None)
+    ahead = OpenRowBuffer(lambda records: None)
     old, young = record_of("old"), record_of("young")
     ahead.begin(old)
     begun_at, _ = ahead.begun[id(old)]

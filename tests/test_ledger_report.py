@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 
 from gateway.ledger import report
 from gateway.ledger.ledger import Ledger
-from gateway.record import Attempt, Mark
+from gateway.record import Attempt, TimelineMark
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -235,8 +235,10 @@ async def test_a_story_has_attempts_and_moments_in_order(
         Attempt(1, "openai-1", NOON, NOON + 1, 503, "upstream_status"),
     ]
     marks = [
-        Mark(0.0, "received", {}),
-        Mark(0.5, "chosen", {"tiers": [["openai-1"]], "rejected": [["b", "cooling"]]}),
+        TimelineMark(0.0, "received", {}),
+        TimelineMark(
+            0.5, "chosen", {"tiers": [["openai-1"]], "rejected": [["b", "cooling"]]}
+        ),
     ]
     await ledger.close(record_of(ID, attempts=tries, marks=marks))
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config import schema as config
 from gateway.ledger import retention
-from gateway.ledger.kept_responses import KeptTurn, KeptTurns
+from gateway.ledger.kept_responses import KeptResponse, KeptResponses
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,
@@ -33,7 +33,7 @@ async def fill(place: Place, ages: list[float]) -> None:
     ledger = await place.open(retention_days=0, trace_retention_days=0)
     for number, days in enumerate(ages):
         ledger.add(record_of(f"request-{number}", started_at=time.time() - days * DAY))
-    await KeptTurns(ledger).keep(KeptTurn("resp_1", "alice", "openai-1", b"{}"))
+    await KeptResponses(ledger).keep(KeptResponse("resp_1", "alice", "openai-1", b"{}"))
     await ledger.stop()
 
 
@@ -92,7 +92,7 @@ async def test_a_rule_that_always_finds_more_does_not_keep_the_others_from_their
 ) -> None:
     """As where rows grow too old as quickly as they are removed."""
     monkeypatch.setattr(retention, "STEP", 0)  # every step counts as a full one
-    rules = retention.Retention(config.Ledger())
+    rules = retention.Retention(config.LedgerSettings())
     seen: list[str] = []
     monkeypatch.setattr(
         retention.Connection,

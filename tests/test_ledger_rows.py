@@ -12,7 +12,7 @@ from gateway.ledger import rows
 from gateway.ledger.rows import Row, marks_json, plain, read_marks, rows_of
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import attempt, request, timeline
-from gateway.record import Attempt, Mark, Record
+from gateway.record import Attempt, Record, TimelineMark
 from tests.ledger_places import NOON, record_of
 
 
@@ -78,7 +78,7 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rows, "MAX_MARKS", 4)
-    marks = [Mark(float(n), f"event-{n}", {}) for n in range(10)]
+    marks = [TimelineMark(float(n), f"event-{n}", {}) for n in range(10)]
 
     kept = read_marks(marks_json(marks))
 
@@ -101,7 +101,7 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end(
 def test_any_fact_can_be_kept(
     facts: dict[object, object], expected: dict[str, object] | None
 ) -> None:
-    marks = [Mark(0.25, "chosen", facts)]  # type: ignore[arg-type]
+    marks = [TimelineMark(0.25, "chosen", facts)]  # type: ignore[arg-type]
 
     [kept] = read_marks(marks_json(marks))
 

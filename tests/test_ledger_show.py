@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.__main__ import main
-from gateway.record import Attempt, Mark, Record
+from gateway.record import Attempt, Record, TimelineMark
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -81,10 +81,10 @@ def cut_turn() -> Record:
             Attempt(2, "openai-2", NOON + 1.41, NOON + 9.2, 200, "upstream_cut"),
         ],
         marks=[
-            Mark(0.0, "received", {}),
-            Mark(0.0012, "authenticated", {"user": "alice"}),
-            Mark(0.002, "queued", {"position": 2}),
-            Mark(
+            TimelineMark(0.0, "received", {}),
+            TimelineMark(0.0012, "authenticated", {"user": "alice"}),
+            TimelineMark(0.002, "queued", {"position": 2}),
+            TimelineMark(
                 1.204,
                 "chosen",
                 {
@@ -92,8 +92,10 @@ def cut_turn() -> Record:
                     "rejected": [["openai-3", "cooling down: rate limit"]],
                 },
             ),
-            Mark(1.41, "attempt_failed", {"account": "openai-1", "code": "overloaded"}),
-            Mark(9.2, "cut", {"bytes": 51200, "longest_gap_s": 2.25}),
+            TimelineMark(
+                1.41, "attempt_failed", {"account": "openai-1", "code": "overloaded"}
+            ),
+            TimelineMark(9.2, "cut", {"bytes": 51200, "longest_gap_s": 2.25}),
         ],
     )
     record.ended("failed", "upstream", "upstream_cut")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.ledger.timeout_queue import Waits
+from gateway.ledger.timeout_queue import TimeoutQueue
 
 
 class Overdue(Exception):
@@ -14,7 +14,7 @@ class Overdue(Exception):
 
 
 async def test_who_is_not_done_in_time_is_told() -> None:
-    waits = Waits(Overdue)
+    waits = TimeoutQueue(Overdue)
     first, second, third = (waits.make(0.01) for _ in range(3))
     second.set_result(None)
     third.cancel()
@@ -27,7 +27,7 @@ async def test_who_is_not_done_in_time_is_told() -> None:
 
 
 async def test_each_has_its_whole_time() -> None:
-    waits = Waits(Overdue)
+    waits = TimeoutQueue(Overdue)
     first = waits.make(0.01)
     with pytest.raises(Overdue):
         await first
@@ -41,7 +41,7 @@ async def test_each_has_its_whole_time() -> None:
 
 
 async def test_what_is_done_is_let_go_and_the_timer_ends() -> None:
-    waits = Waits(Overdue)
+    waits = TimeoutQueue(Overdue)
     for waiter in [waits.make(0.01) for _ in range(3)]:
         waiter.set_result(None)
 

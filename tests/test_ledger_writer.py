@@ -14,7 +14,7 @@ from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database
 from gateway.ledger.requests import SqliteRequests
 from gateway.ledger.rows import rows_of
-from gateway.ledger.statement import Values
+from gateway.ledger.statement import MultiRowUpsert
 from gateway.ledger.tables import account_state
 from gateway.ledger.writer import (
     BUSY_EVERY_S,
@@ -25,11 +25,11 @@ from gateway.ledger.writer import (
     MANY,
     PURGE_SHARE,
     Entry,
-    Listening,
-    Writer,
+    LedgerWriter,
+    WakeOn,
 )
 from gateway.record import Attempt
-from gateway.wake_event import Bell
+from gateway.wake_event import WakeEvent
 from tests.ledger_places import (  # noqa: F401
     NOON,
     OpenLedger,
@@ -44,16 +44,16 @@ LATER = Entry((), put_at=50.0)
 
 
 @pytest.fixture(name="writer")
-def writer_fixture(sqlite_place: Place) -> Writer:
+def writer_fixture(sqlite_place: Place) -> LedgerWriter:
     """One whose thread does not run."""
     database = Database(sqlite_place.url, sqlite_place.base)
-    return Writer(database, lambda connection: False, lambda report: None)
+    return LedgerWriter(database, lambda connection: False, lambda report: None)
 
 
 @pytest.mark.parametrize("rings", [0, 1, 2])
 def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
     """For ever would be until somebody rings, and who is busy is not rung for."""
-    bell = Bell()
+    bell = WakeEvent()
     for _ in range(rings):
         bell.ring()
 
@@ -71,7 +71,7 @@ def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
 
 
 def test_a_bell_wakes_who_sleeps() -> None:
-    bell = Bell()
+    bell = WakeEvent()
     sleeper = threading.Thread(target=bell.sleep, args=(3600.0,), daemon=True)
     sleeper.start()
 
@@ -84,19 +84,19 @@ def test_a_bell_wakes_who_sleeps() -> None:
 @pytest.mark.parametrize(
     ("entries", "retry_at", "until", "listening"),
     [
-        pytest.param([], 0.0, 7.0, Listening.ANY, id="idle-until-the-purge"),
-        pytest.param([LATER], 0.0, 50 + LINGER_S, Listening.URGENT, id="lingering"),
-        pytest.param([URGENT], 0.0, 94.0, Listening.NONE, id="pulse"),
-        pytest.param([LATER, URGENT], 0.0, 94.0, Listening.NONE, id="both"),
-        pytest.param([URGENT], 120.0, 120.0, Listening.NONE, id="in-trouble"),
+        pytest.param([], 0.0, 7.0, WakeOn.ANY, id="idle-until-the-purge"),
+        pytest.param([LATER], 0.0, 50 + LINGER_S, WakeOn.URGENT, id="lingering"),
+        pytest.param([URGENT], 0.0, 94.0, WakeOn.NONE, id="pulse"),
+        pytest.param([LATER, URGENT], 0.0, 94.0, WakeOn.NONE, id="both"),
+        pytest.param([URGENT], 120.0, 120.0, WakeOn.NONE, id="in-trouble"),
     ],
 )
 def test_how_long_the_writer_waits_and_for_what(
-    writer: Writer,
+    writer: LedgerWriter,
     entries: list[Entry],
     retry_at: float,
     until: float,
-    listening: Listening,
+    listening: WakeOn,
 ) -> None:
     writer._next_at, writer._purge_at, writer._retry_at = 94.0, 7.0, retry_at
     for entry in entries:
@@ -111,7 +111,7 @@ def test_how_long_the_writer_waits_and_for_what(
     [(0, COMMIT_EVERY_S), (MANY - 1, COMMIT_EVERY_S), (MANY, BUSY_EVERY_S)],
 )
 def test_the_pulse_is_slower_where_many_share_it(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch, waiting: int, every_s: float
+    writer: LedgerWriter, monkeypatch: pytest.MonkeyPatch, waiting: int, every_s: float
 ) -> None:
     monkeypatch.setattr(writer_module, "time", SimpleNamespace(monotonic=lambda: 100.0))
     monkeypatch.setattr(writer, "_commit_batch", lambda: [])
@@ -126,17 +126,17 @@ def test_the_pulse_is_slower_where_many_share_it(
 @pytest.mark.parametrize(
     ("listening", "entries", "rings"),
     [
-        pytest.param(Listening.NONE, [URGENT], 0, id="asleep"),
-        pytest.param(Listening.URGENT, [LATER], 0, id="can-wait"),
-        pytest.param(Listening.URGENT, [URGENT], 1, id="urgent"),
-        pytest.param(Listening.URGENT, [LATER, URGENT], 1, id="along"),
-        pytest.param(Listening.ANY, [LATER], 1, id="anything"),
+        pytest.param(WakeOn.NONE, [URGENT], 0, id="asleep"),
+        pytest.param(WakeOn.URGENT, [LATER], 0, id="can-wait"),
+        pytest.param(WakeOn.URGENT, [URGENT], 1, id="urgent"),
+        pytest.param(WakeOn.URGENT, [LATER, URGENT], 1, id="along"),
+        pytest.param(WakeOn.ANY, [LATER], 1, id="anything"),
     ],
 )
 def test_the_thread_is_woken_only_for_what_it_listens_to(
-    writer: Writer,
+    writer: LedgerWriter,
     monkeypatch: pytest.MonkeyPatch,
-    listening: Listening,
+    listening: WakeOn,
     entries: list[Entry],
     rings: int,
 ) -> None:
@@ -157,7 +157,7 @@ def test_the_thread_is_woken_only_for_what_it_listens_to(
 def test_many_rows_are_few_calls(rows: int, calls: list[int]) -> None:
     listed = [(f"account-{number}", "[]", "now") for number in range(rows)]
 
-    made = list(Values(account_state, sqlite.dialect()).calls(listed))
+    made = list(MultiRowUpsert(account_state, sqlite.dialect()).calls(listed))
 
     assert calls == [text.count("(?, ?, ?)") for text, _ in made]
     assert [one for row in listed for one in row] == [
@@ -216,7 +216,7 @@ async def test_the_view_is_the_writers_alone(
     ],
 )
 def test_a_writer_that_never_rests_purges_all_the_same(
-    writer: Writer,
+    writer: LedgerWriter,
     monkeypatch: pytest.MonkeyPatch,
     finds: bool | Exception,
     pause_s: float,

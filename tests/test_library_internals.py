@@ -23,7 +23,7 @@ from aiohttp.http_writer import StreamWriter
 
 from gateway.admission.limiter import Counter
 from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
-from gateway.transport.connection_pool import Pool
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct import DirectTransport
 from tests.transport_peer import Peer, client_tls, post, sized, upstream
@@ -192,7 +192,7 @@ CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="
 @pytest.fixture
 async def transport() -> AsyncIterator[DirectTransport]:
     tls = client_tls()
-    transport = DirectTransport(tls, Pool(Dialer(tls)))
+    transport = DirectTransport(tls, ConnectionPool(Dialer(tls)))
     yield transport
     await transport.stop()
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import CODES, GatewayError, UpstreamError
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.protocol import Facts
+from gateway.protocols.protocol import StreamFacts
 from tests.kit import answers
 from tests.kit.asking import read_event
 
@@ -21,7 +21,7 @@ def test_response_failed_omits_an_unknown_model() -> None:
     """Through the endpoint a model is always known: a body without one is refused."""
     error = GatewayError("queue_timeout")
 
-    frame = PROTOCOLS["responses"].failure_frame(error, UUID, Facts(), "")
+    frame = PROTOCOLS["responses"].failure_frame(error, UUID, StreamFacts(), "")
 
     assert "model" not in read_event(frame).json["response"]
 
@@ -34,7 +34,7 @@ def test_the_message_comes_back_unchanged(protocol: str) -> None:
     """Quotes, backslashes, newlines and tabs neither break the frame nor change."""
     error = UpstreamError("upstream_failed", NASTY)
 
-    frame = PROTOCOLS[protocol].failure_frame(error, UUID, Facts(), NASTY)
+    frame = PROTOCOLS[protocol].failure_frame(error, UUID, StreamFacts(), NASTY)
 
     data = read_event(frame).json
     assert f"{NASTY} (request id: {UUID})" == data["error"]["message"]
@@ -60,7 +60,7 @@ def test_the_code_table(kind: str, code: str) -> None:
     error = GatewayError("internal_error")
     error.type = kind
 
-    frame = PROTOCOLS["responses"].failure_frame(error, UUID, Facts(), "m")
+    frame = PROTOCOLS["responses"].failure_frame(error, UUID, StreamFacts(), "m")
 
     assert code == read_event(frame).json["response"]["error"]["code"]
 

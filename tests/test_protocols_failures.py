@@ -15,9 +15,9 @@ from gateway.protocols import PROTOCOLS
 from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, told_in
 from gateway.protocols.failure_table import meaning
 from gateway.protocols.misplaced import MAX_MISPLACED_BYTES, MAX_TRIES, Misplaced
-from gateway.protocols.protocol import Facts
-from gateway.protocols.stream_converter import Translation
-from gateway.protocols.stream_state import Batch, Watch
+from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_converter import StreamConverter
+from gateway.protocols.stream_state import Batch, PassThrough
 from tests.kit import answers
 from tests.kit.answer import Answer
 from tests.protocols_answers import translation
@@ -59,10 +59,10 @@ each_form = pytest.mark.parametrize(("form", "kind"), FORMS.values(), ids=list(F
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 
 
-def course(source: str, target: str) -> Watch | Translation:
+def course(source: str, target: str) -> PassThrough | StreamConverter:
     """What follows a stream of *source* for a client of *target*."""
     if source == target:
-        return Watch(PROTOCOLS[source], Facts())
+        return PassThrough(PROTOCOLS[source], StreamFacts())
     return translation(source, target)
 
 
@@ -71,7 +71,7 @@ def _typed(form: Any) -> bool:
     return isinstance(form, dict) and bool({"type", "choices"} & set(form))
 
 
-def follow(one: Watch | Translation, *chunks: bytes) -> tuple[bytes, Batch]:
+def follow(one: PassThrough | StreamConverter, *chunks: bytes) -> tuple[bytes, Batch]:
     """The output, and the batch with the ending."""
     out = b""
     for chunk in chunks:
@@ -160,7 +160,7 @@ def test_amid_an_answer(
 def test_events_of_an_answer_are_not_looked_at_for_failures(protocol: str) -> None:
     """They pass unread; what a needle points at costs a parse."""
     stream = answers.stream(protocol, Answer(), {"model": "m"})
-    watch = Watch(PROTOCOLS[protocol], Facts())
+    watch = PassThrough(PROTOCOLS[protocol], StreamFacts())
     for event in stream.begun(1):
         watch.feed(event)
 

@@ -20,7 +20,7 @@ from gateway.protocols import keeping
 from gateway.protocols.model import Reasoning
 from gateway.protocols.opaque import Collected, Opaque, packed, unpacked
 from gateway.protocols.options import Options
-from gateway.protocols.protocol import Facts
+from gateway.protocols.protocol import StreamFacts
 from gateway.protocols.request_converter import Converted, convert_request
 from tests.protocols_answers import chunk, objects, relayed, sse, translation
 
@@ -65,7 +65,7 @@ class Talk:
 
     def hear(self, answer: Any, *, whole: bool = False) -> None:
         """Take an answer to the latest request, and answer its calls."""
-        facts, (converted, _) = Facts(), self.ask()
+        facts, (converted, _) = StreamFacts(), self.ask()
         following = translation(self.upstream, self.client, converted, facts=facts)
         if whole:
             body = json.loads(json.dumps(following.body(answer)[0]))

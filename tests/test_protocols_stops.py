@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.protocol import Ending, Facts
+from gateway.protocols.protocol import Ending, StreamFacts
 from gateway.protocols.stops import WORDS, Stop, stop_of, unknown
-from gateway.protocols.stream_state import Watch
+from gateway.protocols.stream_state import PassThrough
 from tests.protocols_answers import (
     PROTOCOLS,
     chunk,
@@ -158,10 +158,10 @@ def test_a_word_means_the_same_for_every_client(
         assert {wanted} == ends(source, target, word, called)
 
 
-def followed(source: str, data: bytes) -> tuple[bytes, Ending, Facts]:
+def followed(source: str, data: bytes) -> tuple[bytes, Ending, StreamFacts]:
     """The same protocol on both sides: what passes, and what the record says."""
-    facts = Facts()
-    watch = Watch(WIRES[source], facts)
+    facts = StreamFacts()
+    watch = PassThrough(WIRES[source], facts)
     batch = watch.feed(data)
     passed = batch.data + batch.terminal
     assert batch.ending
@@ -175,7 +175,7 @@ def test_the_record_says_it_too_where_the_answer_passes(
     data = streamed(source, word)
 
     passed, ending, facts = followed(source, data)
-    whole = WIRES[source].read_body(body_of(source, word), Facts())
+    whole = WIRES[source].read_body(body_of(source, word), StreamFacts())
 
     cut = stop in ("length", "context", "filter") or source == "responses"
     wanted = "failed" if stop == "broken" else "incomplete" if cut else "ok"
@@ -193,7 +193,7 @@ def test_an_unknown_word_is_noted(source: str, target: str) -> None:
         lambda one: relayed(one, streamed(source, ODD)),
         lambda one: one.body(body_of(source, ODD)),
     ):
-        facts = Facts()
+        facts = StreamFacts()
         follow(translation(source, target, facts=facts))
         assert ODD == facts.unknown_stop
 
@@ -260,7 +260,7 @@ def test_a_whole_answer_that_is_not_finished_is_none(status: str) -> None:
 
     assert ({}, "failed") == (told, ending.outcome)
     # A background response is not finished either, and its client asked for that.
-    assert "ok" == WIRES["responses"].read_body(body, Facts()).outcome
+    assert "ok" == WIRES["responses"].read_body(body, StreamFacts()).outcome
 
 
 def test_overload_is_told_as_what_it_is() -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gateway.protocols import sse as sse_file
 from gateway.protocols.overload import ANSWERS
-from gateway.protocols.protocol import Facts
+from gateway.protocols.protocol import StreamFacts
 from gateway.protocols.stream_state import Batch
 from tests.protocols_answers import (
     MODEL,
@@ -258,7 +258,7 @@ STOPS = {"responses": "completed", "chat": "tool_calls", "messages": "tool_use"}
 
 @pytest.mark.parametrize("source, target", PAIRS)
 def test_whole_body(source: str, target: str) -> None:
-    facts = Facts()
+    facts = StreamFacts()
     following = translation(source, target, facts=facts)
 
     body, ending = following.body(BODIES[source])
@@ -595,7 +595,7 @@ def test_an_overload_told_as_a_text_is_a_failure(source: str, target: str) -> No
 
 @pytest.mark.parametrize("source, target", PAIRS)
 def test_facts_name_what_the_client_sees(source: str, target: str) -> None:
-    facts = Facts()
+    facts = StreamFacts()
 
     following = translation(source, target, facts=facts)
     out, _ = relayed(following, BEGUN[source] + TERMINALS[source])

@@ -12,8 +12,8 @@ import pytest
 
 from gateway.errors import Overloaded, UpstreamError
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.protocol import Facts
-from gateway.protocols.stream_state import Batch, State, Watch
+from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_state import Batch, PassThrough, StreamState
 
 STREAMS = Path(__file__).parent / "wire" / "streams"
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def relayed(
     name: str, pieces: list[bytes], *, clean: bool = True
 ) -> tuple[bytes, Batch]:
     """What a client gets of *pieces* and then the end: its bytes, the last batch."""
-    watch, got = Watch(PROTOCOLS[name], Facts()), b""
+    watch, got = PassThrough(PROTOCOLS[name], StreamFacts()), b""
     for piece in pieces:
         batch = watch.feed(piece)
         got += batch.data + batch.terminal
@@ -61,8 +61,8 @@ def test_a_whole_stream_passes_byte_for_byte(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_usage_and_ids_are_learnt_on_the_way(name: str) -> None:
-    facts = Facts()
-    Watch(PROTOCOLS[name], facts).feed(stream_of(name))
+    facts = StreamFacts()
+    PassThrough(PROTOCOLS[name], facts).feed(stream_of(name))
     usage = facts.usage
 
     assert (11, 3, 7) == (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
@@ -73,7 +73,7 @@ def test_usage_and_ids_are_learnt_on_the_way(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_output_begins_with_the_first_real_delta(name: str) -> None:
-    watch, held = Watch(PROTOCOLS[name], Facts()), b""
+    watch, held = PassThrough(PROTOCOLS[name], StreamFacts()), b""
     for piece in chunks(stream_of(name), 1):
         batch = watch.feed(piece)
         held += batch.data
@@ -175,9 +175,9 @@ def test_what_is_no_answer_fails(name: str, stream: bytes, code: str) -> None:
 
 
 def test_the_usage_chunk_is_hidden_from_who_did_not_ask() -> None:
-    facts = Facts()
+    facts = StreamFacts()
     facts.hide_usage = True
-    watch, got = Watch(PROTOCOLS["chat"], facts), b""
+    watch, got = PassThrough(PROTOCOLS["chat"], facts), b""
     for piece in chunks(stream_of("chat"), 50):
         batch = watch.feed(piece)
         got += batch.data + batch.terminal
@@ -224,14 +224,14 @@ def test_needles_amid_a_large_read_are_found(name: str, end: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_follows_the_events(name: str) -> None:
-    watch = Watch(PROTOCOLS[name], Facts())
+    watch = PassThrough(PROTOCOLS[name], StreamFacts())
     states = [watch.state]
     for piece in chunks(stream_of(name), 1):
         watch.feed(piece)
         if watch.state is not states[-1]:
             states.append(watch.state)
 
-    assert [State.WAITING, State.STREAMING, State.CLOSED] == states
+    assert [StreamState.WAITING, StreamState.STREAMING, StreamState.CLOSED] == states
 
 
 # --- the vectors, where they are at hand --------------------------------------------
@@ -281,8 +281,8 @@ def test_vectors_cut_at_every_byte_end_legally(
     wire, stream = PROTOCOLS[name], path.read_bytes()
     frames: dict[bytes, bytes] = {}
     for cut in range(len(stream) + 1):
-        facts = Facts()
-        watch = Watch(wire, facts)
+        facts = StreamFacts()
+        watch = PassThrough(wire, facts)
         batch = watch.feed(stream[:cut])
         got = batch.data + batch.terminal
         if not batch.ending:
@@ -306,7 +306,7 @@ def test_the_own_ending_has_the_form_that_clients_read(
     wirecheck: ModuleType, name: str, wait: float | None
 ) -> None:
     error = Overloaded("queue_timeout", retry_after_s=wait)
-    frame = PROTOCOLS[name].failure_frame(error, REQUEST_ID, Facts(), "m")
+    frame = PROTOCOLS[name].failure_frame(error, REQUEST_ID, StreamFacts(), "m")
 
     assert [] == wirecheck.failure_ending(name, frame)
 

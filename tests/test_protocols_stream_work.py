@@ -14,7 +14,7 @@ from gateway.protocols import arguments
 from gateway.protocols.arguments import InputText, ObjectText
 from gateway.protocols.events import ItemClose
 from gateway.protocols.messages import reader as messages_reader
-from gateway.protocols.messages.reader import Reader as MessagesReader
+from gateway.protocols.messages.reader import MessagesReader
 from gateway.protocols.responses.parts import Parts
 from gateway.usage import Usage
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.protocol import Facts
-from gateway.protocols.stream_state import Watch
+from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_state import PassThrough
 from gateway.usage import MAX_TOKENS, Usage, count
 from tests.protocols_answers import (
     chunk,
@@ -165,11 +165,11 @@ def test_a_chat_server_tells_its_usage(place: str) -> None:
     chunks, wanted = CHAT[place]
     data = sse(*chunks, "[DONE]")
     for target in ("responses", "messages"):
-        facts = Facts()
+        facts = StreamFacts()
         out, _ = relayed(translation("chat", target, facts=facts), data)
         assert wanted == said(target, out)["usage"] == numbers(facts.usage)
         if not place.startswith("cumulative"):
-            facts = Facts()
+            facts = StreamFacts()
             body, _ = translation("chat", target, facts=facts).body(whole(chunks))
             told = said_whole(target, json.loads(json.dumps(body)))
             assert wanted == told["usage"] == numbers(facts.usage)
@@ -179,15 +179,15 @@ def test_a_chat_server_tells_its_usage(place: str) -> None:
 @pytest.mark.parametrize("read", (1, 10**6))
 def test_it_is_read_where_the_answer_passes(place: str, read: int) -> None:
     chunks, wanted = CHAT[place]
-    data, facts = sse(*chunks, "[DONE]"), Facts()
-    watch = Watch(WIRES["chat"], facts)
+    data, facts = sse(*chunks, "[DONE]"), StreamFacts()
+    watch = PassThrough(WIRES["chat"], facts)
 
     for at in range(0, len(data), read):
         watch.feed(data[at : at + read])
 
     assert wanted == numbers(facts.usage)
     if not place.startswith("cumulative"):
-        facts = Facts()
+        facts = StreamFacts()
         WIRES["chat"].read_body(whole(chunks), facts)
         assert wanted == numbers(facts.usage)
 
@@ -230,11 +230,11 @@ def test_a_messages_server_tells_its_usage(
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end},
         {"type": "message_stop"},
     )
-    passing = Facts()
-    Watch(WIRES["messages"], passing).feed(data)
+    passing = StreamFacts()
+    PassThrough(WIRES["messages"], passing).feed(data)
     assert wanted == numbers(passing.usage)[:4]
     for target in ("responses", "chat"):
-        facts = Facts()
+        facts = StreamFacts()
         out, _ = relayed(translation("messages", target, facts=facts), data)
         assert [*wanted, 0] == said(target, out)["usage"] == numbers(facts.usage)
 
@@ -251,8 +251,8 @@ def test_a_responses_server_tells_its_usage(usage: dict[str, Any]) -> None:
     item = {"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}
     response = {"status": "completed", "output": [item], "usage": usage}
     data = sse({"type": "response.completed", "response": response})
-    passing, whole = Facts(), Facts()
-    Watch(WIRES["responses"], passing).feed(data)
+    passing, whole = StreamFacts(), StreamFacts()
+    PassThrough(WIRES["responses"], passing).feed(data)
     WIRES["responses"].read_body(response, whole)
     out, _ = relayed(translation("responses", "messages"), data)
 

@@ -14,11 +14,11 @@ from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat import protocol as chat_wire
 from gateway.protocols.misplaced import STRAYS
 from gateway.protocols.model import Asked, Tools
-from gateway.protocols.protocol import MAX_PROOFS, PROOF_CHARS, Facts, Step
+from gateway.protocols.protocol import MAX_PROOFS, PROOF_CHARS, Step, StreamFacts
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.responses import protocol as wire
-from gateway.protocols.stream_converter import Translation
-from gateway.protocols.stream_state import TRANSITIONS, Batch, State, Watch
+from gateway.protocols.stream_converter import StreamConverter
+from gateway.protocols.stream_state import TRANSITIONS, Batch, PassThrough, StreamState
 from tests.kit import answers
 from tests.kit.answer import Answer
 from tests.kit.counted import CountedBytes
@@ -92,10 +92,10 @@ def whole_events(data: bytes) -> Iterator[bytes]:
         start = blank.end()
 
 
-def told(facts: Facts) -> dict[str, Any]:
+def told(facts: StreamFacts) -> dict[str, Any]:
     """What *facts* hold, without what only serves the reading."""
     wire._settle(facts)
-    names = set(Facts.__slots__) - {"noted", "unread", "terminal", "failure"}
+    names = set(StreamFacts.__slots__) - {"noted", "unread", "terminal", "failure"}
     return {name: getattr(facts, name) for name in names}
 
 
@@ -112,17 +112,17 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
 
     Returns what the client gets, the outcome, the facts.
     """
-    facts, state, got = Facts(), State.WAITING, b""
+    facts, state, got = StreamFacts(), StreamState.WAITING, b""
     facts.certain = True
     for event in whole_events(data):
-        if state is State.STREAMING and not is_looked_at(name, event):
+        if state is StreamState.STREAMING and not is_looked_at(name, event):
             got += event
             continue
         wire._settle(facts)
         facts.noted = b""
         step = PROTOCOLS[name].read(event, facts)
         state = TRANSITIONS[state][step]
-        if state is State.CLOSED:
+        if state is StreamState.CLOSED:
             held = facts.held if step is Step.FAIL else b""
             return (
                 got + held + event,
@@ -135,10 +135,10 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
 
 
 def watched(name: str, chunks: list[bytes]) -> tuple[bytes, str, dict[str, Any]]:
-    """The same of ``Watch``; a chunk that passes is not fed."""
-    facts, got = Facts(), b""
+    """The same of ``PassThrough``; a chunk that passes is not fed."""
+    facts, got = StreamFacts(), b""
     facts.certain = True
-    watch = Watch(PROTOCOLS[name], facts)
+    watch = PassThrough(PROTOCOLS[name], facts)
     for chunk in chunks:
         if watch.passes(chunk):
             got += chunk
@@ -181,7 +181,7 @@ def test_what_passes_would_have_been_handed_out_as_it_is(
     case: tuple[str, list[bytes]],
 ) -> None:
     name, chunks = case
-    watch = Watch(PROTOCOLS[name], Facts())
+    watch = PassThrough(PROTOCOLS[name], StreamFacts())
     for chunk in chunks:
         passes = watch.passes(chunk)
         batch = watch.feed(chunk)
@@ -193,7 +193,7 @@ def test_what_passes_would_have_been_handed_out_as_it_is(
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_nothing_passes_before_an_answer_has_begun(name: str) -> None:
-    watch = Watch(PROTOCOLS[name], Facts())
+    watch = PassThrough(PROTOCOLS[name], StreamFacts())
 
     assert not watch.passes(b": note\n\n")
     watch.feed(EVENTS[name][0] + b"\n\n")
@@ -202,7 +202,7 @@ def test_nothing_passes_before_an_answer_has_begun(name: str) -> None:
 
 @pytest.mark.parametrize("word", WORDS["responses"])
 def test_no_needle_and_no_half_event_passes(word: bytes) -> None:
-    watch = Watch(PROTOCOLS["responses"], Facts())
+    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
     delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
     watch.feed(delta % b"hello")
 
@@ -227,7 +227,7 @@ REPEATED = b'event: response.in_progress\ndata: {"type":"response.in_progress",'
 def test_a_lifecycle_event_that_says_something_new_is_noted(
     second: bytes, model: str
 ) -> None:
-    facts, read = Facts(), PROTOCOLS["responses"].read
+    facts, read = StreamFacts(), PROTOCOLS["responses"].read
 
     assert Step.NEUTRAL is read(EVENTS["responses"][0] + b"\n\n", facts)
     assert read(second + b"\n\n", facts) in (Step.NEUTRAL, Step.IDLE)
@@ -258,7 +258,7 @@ def test_what_opens_something_empty_begins_no_answer(
     """Known by its beginning or parsed: it means the same."""
     name = "event: " + said.split('"')[1] + "\n" if named else ""
     data = f'{{"type":{said}}}'.replace(":", ":" + blank).replace(",", "," + blank)
-    facts = Facts()
+    facts = StreamFacts()
 
     step = PROTOCOLS["responses"].read(f"{name}data: {data}\n\n".encode(), facts)
 
@@ -297,22 +297,22 @@ def test_every_byte_is_the_same_at_every_split(
         event for event, body in zip(listed, WHOLE[name]) if not hide or body != HIDDEN
     ]
     for chunks in pieces(b"".join(listed)):
-        facts, got = Facts(), b""
+        facts, got = StreamFacts(), b""
         facts.hide_usage = hide
-        watch = Watch(PROTOCOLS[name], facts)
+        watch = PassThrough(PROTOCOLS[name], facts)
         for chunk in filter(None, chunks):
             assert b"" == got or got[-1:] in b"\r\n"
             batch = watch.feed(chunk)
             got += batch.data + batch.terminal
 
         assert b"".join(seen) == got, chunks
-        assert State.CLOSED is watch.state
+        assert StreamState.CLOSED is watch.state
 
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_terminal_that_lacks_the_last_lf_is_whole(clean: bool) -> None:
     """The line has ended with its CR, even if the connection broke behind it."""
-    watch = Watch(PROTOCOLS["messages"], Facts())
+    watch = PassThrough(PROTOCOLS["messages"], StreamFacts())
     watch.feed(EVENTS["messages"][6].replace(b"\n", b"\r\n") + b"\r\n\r")
     batch = watch.finish(clean=clean)
 
@@ -349,11 +349,13 @@ FIRST_EVENTS = {
 def test_a_sign_of_life_is_no_event(name: str) -> None:
     """A first event is waited for: comments and pings do not end the wait."""
     for event in [b": ping", b"", b"event: x", b"id: 1", *SIGNS_OF_LIFE[name]]:
-        batch = Watch(PROTOCOLS[name], Facts()).feed(event + b"\n\n")
+        batch = PassThrough(PROTOCOLS[name], StreamFacts()).feed(event + b"\n\n")
 
         assert (False, False) == (batch.told, batch.started), event
     for event in FIRST_EVENTS[name]:
-        batch = Watch(PROTOCOLS[name], Facts()).feed(b": ping\n\n" + event + b"\n\n")
+        batch = PassThrough(PROTOCOLS[name], StreamFacts()).feed(
+            b": ping\n\n" + event + b"\n\n"
+        )
 
         assert batch.told, event
 
@@ -365,7 +367,7 @@ def test_a_sign_of_life_is_no_event_where_it_is_translated(
 ) -> None:
     def told(event: bytes) -> bool:
         asked = Converted({}, (), Tools(), Asked("m"))
-        translation = Translation(source, target, Facts(), asked, "r", "m", 0)
+        translation = StreamConverter(source, target, StreamFacts(), asked, "r", "m", 0)
         return translation.feed(event + b"\n\n").told
 
     assert [] == [e for e in [b": ping", *SIGNS_OF_LIFE[source]] if told(e)]
@@ -377,7 +379,7 @@ ERROR = b'event: error\ndata: {"type":"error","code":"c","message":"m%s"}\n\n'
 
 def test_of_error_events_the_last_is_held_and_no_more() -> None:
     """However many there are, and however large."""
-    watch = Watch(PROTOCOLS["responses"], Facts())
+    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
     for number in range(100):
         watch.feed(ERROR % (b"%d" % number) + ERROR % b"x")
 
@@ -385,13 +387,13 @@ def test_of_error_events_the_last_is_held_and_no_more() -> None:
     batch = watch.feed(EVENTS["responses"][10] + b"\n\n")
     assert ERROR % b"x" + EVENTS["responses"][10] + b"\n\n" == batch.terminal
 
-    watch = Watch(PROTOCOLS["responses"], Facts())
+    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
     watch.feed(ERROR % (b"x" * wire.MAX_HELD_BYTES))
     assert b"" == watch.facts.held
 
 
 def test_what_is_hidden_costs_no_copy_of_what_is_not() -> None:
-    watch = Watch(PROTOCOLS["responses"], Facts())
+    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
     delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
     watch.feed(delta % b"hello")
     data = CountedBytes(delta % (b"x" * 100_000) + ERROR % b"" * 1000)
@@ -401,7 +403,7 @@ def test_what_is_hidden_costs_no_copy_of_what_is_not() -> None:
 
 
 def test_nineteen_megabytes_of_error_events_take_a_step_each() -> None:
-    watch = Watch(PROTOCOLS["responses"], Facts())
+    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
     event = ERROR % (b"x" * 900)
     work_bytes = 0
     for _ in range(1000):
@@ -424,8 +426,8 @@ LOOKED_AT = {
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_of_a_text_the_beginning_alone_is_kept(name: str) -> None:
     """Some name a needle in each event, so that each is read."""
-    facts = Facts()
-    watch = Watch(PROTOCOLS[name], facts)
+    facts = StreamFacts()
+    watch = PassThrough(PROTOCOLS[name], facts)
     for _ in range(1000):
         watch.feed(b"data: " + LOOKED_AT[name] + b"\n\n")
 
@@ -433,8 +435,8 @@ def test_of_a_text_the_beginning_alone_is_kept(name: str) -> None:
 
 
 def test_choices_are_followed_up_to_a_bound() -> None:
-    facts = Facts()
-    watch = Watch(PROTOCOLS["chat"], facts)
+    facts = StreamFacts()
+    watch = PassThrough(PROTOCOLS["chat"], facts)
     chunk = b'data: {"choices":[{"index":1%05d,"delta":{"content":"x"}}]}\n\n'
     for index in range(2 * chat_wire.MAX_CHOICES):
         watch.feed(chunk % index)
@@ -445,9 +447,9 @@ def test_choices_are_followed_up_to_a_bound() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_terminal_is_not_kept(name: str) -> None:
     """It may be as large as the whole answer, and the facts outlive the stream."""
-    facts = Facts()
+    facts = StreamFacts()
     for event in EVENTS[name]:
-        if Watch(PROTOCOLS[name], facts).feed(event + b"\n\n").ending:
+        if PassThrough(PROTOCOLS[name], facts).feed(event + b"\n\n").ending:
             assert {} == facts.terminal
 
 
@@ -471,14 +473,14 @@ def test_proofs_are_noted_wherever_the_stream_was_broken(
     assert {proof[-PROOF_CHARS:]} == set(facts.proofs)
 
 
-def watching(name: str) -> tuple[Watch, Facts]:
-    facts = Facts()
-    return Watch(PROTOCOLS[name], facts), facts
+def watching(name: str) -> tuple[PassThrough, StreamFacts]:
+    facts = StreamFacts()
+    return PassThrough(PROTOCOLS[name], facts), facts
 
 
 @pytest.mark.parametrize("name", ["responses", "messages"])
 def test_proofs_of_a_whole_answer_are_noted(name: str) -> None:
-    facts = Facts()
+    facts = StreamFacts()
     answer = Answer(reasoning="hm", proof="sealed")
     PROTOCOLS[name].read_body(answers.body(name, answer, {}), facts)
     assert ["sealed"] == facts.proofs
@@ -488,12 +490,12 @@ def test_proofs_of_a_whole_answer_are_noted(name: str) -> None:
 def test_a_stream_without_reasoning_is_searched_for_no_proof(name: str) -> None:
     watch, _ = watching(name)
     watch.feed(b"".join(answers.stream(name, Answer(), {}).begun(2)))
-    assert State.STREAMING is watch.state
+    assert StreamState.STREAMING is watch.state
     assert PROTOCOLS[name].needles == watch._needles
 
 
 def test_proofs_of_one_answer_are_bounded() -> None:
-    facts = Facts()
+    facts = StreamFacts()
     for n in range(2 * MAX_PROOFS):
         facts.note_proof(f"proof-{n}")
     facts.note_proof(None)

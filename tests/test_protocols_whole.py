@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.protocol import Facts
-from gateway.protocols.stream_state import Watch
+from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_state import PassThrough
 from tests.protocols_answers import (
     PROTOCOLS,
     chunk,
@@ -199,7 +199,7 @@ def compared(source: str, data: bytes, request: Any = None) -> int:
     if body is None:
         return 0
     for target in set(PROTOCOLS) - {source}:
-        streamed, whole = Facts(), Facts()
+        streamed, whole = StreamFacts(), StreamFacts()
         following = translation(source, target, request, facts=streamed)
         out, ending = relayed(following, data)
         told, end = translation(source, target, request, facts=whole).body(body)
@@ -209,8 +209,8 @@ def compared(source: str, data: bytes, request: Any = None) -> int:
         if ending.outcome != "failed":
             told = json.loads(json.dumps(told))
             assert meant(said(target, out)) == meant(said_whole(target, told))
-    passed, whole = Facts(), Facts()
-    watch = Watch(WIRES[source], passed)
+    passed, whole = StreamFacts(), StreamFacts()
+    watch = PassThrough(WIRES[source], passed)
     last = watch.feed(data).ending or watch.finish().ending
     assert last and last.outcome == WIRES[source].read_body(body, whole).outcome
     assert passed.usage == whole.usage

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from gateway.errors import UpstreamError
-from gateway.relay.first_event_timeout import Patience
+from gateway.relay.first_event_timeout import FirstEventTimeout
 from tests.kit.standing import stand_still
 
 NEVER_S = 60.0
@@ -16,7 +16,7 @@ NEVER_S = 60.0
 
 async def test_what_takes_too_long_is_the_upstreams_failure() -> None:
     with pytest.raises(UpstreamError) as raised:
-        with Patience(0.0):
+        with FirstEventTimeout(0.0):
             await asyncio.Event().wait()
 
     assert "upstream_timeout" == raised.value.code
@@ -25,14 +25,14 @@ async def test_what_takes_too_long_is_the_upstreams_failure() -> None:
 
 
 async def test_what_is_there_in_time_may_go_on() -> None:
-    with Patience(0.0) as patience:
+    with FirstEventTimeout(0.0) as patience:
         patience.end()
         for _ in range(5):
             await asyncio.sleep(0)
 
 
 async def test_its_timer_ends_with_the_block() -> None:
-    with Patience(NEVER_S) as patience:
+    with FirstEventTimeout(NEVER_S) as patience:
         handle = patience._handle
         assert handle and not handle.cancelled()
 
@@ -41,7 +41,7 @@ async def test_its_timer_ends_with_the_block() -> None:
 
 async def test_another_failure_stays_what_it_is() -> None:
     with pytest.raises(KeyError):
-        with Patience(0.0):
+        with FirstEventTimeout(0.0):
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -53,7 +53,7 @@ async def test_who_is_cancelled_besides_stays_cancelled() -> None:
     entered = asyncio.Event()
 
     async def wait() -> None:
-        with Patience(0.0):
+        with FirstEventTimeout(0.0):
             entered.set()
             await asyncio.Event().wait()
 
@@ -75,7 +75,7 @@ async def test_a_loop_that_stood_still_is_not_blamed_on_the_upstream() -> None:
         theirs.send(b"x")
 
     with ours, theirs:
-        with Patience(0.05):
+        with FirstEventTimeout(0.05):
             loop.call_soon(answer_meanwhile)
             came = await loop.sock_recv(ours, 1)
 
@@ -87,5 +87,5 @@ async def test_a_loop_that_stood_still_is_forgiven_once() -> None:
 
     with pytest.raises(UpstreamError):
         async with asyncio.timeout(NEVER_S):
-            with Patience(0.05):
+            with FirstEventTimeout(0.05):
                 await asyncio.Event().wait()

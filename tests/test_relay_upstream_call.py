@@ -9,7 +9,7 @@ import pytest
 
 from gateway.protocols.protocol import Ending
 from gateway.protocols.stream_state import Batch
-from gateway.relay.upstream_call import Exchange
+from gateway.relay.upstream_call import UpstreamCall
 
 NOTHING = Batch(b"", True)
 
@@ -50,7 +50,7 @@ async def test_a_drain_ends_with_the_answer(
     pieces: list[bytes], each: Batch, last: Batch, whole: bool
 ) -> None:
     none = cast(Any, SimpleNamespace(came=lambda size: None))
-    exchange = Exchange(none, none, none, none, none)
+    exchange = UpstreamCall(none, none, none, none, none)
     exchange.reply = cast(Any, Reply(*pieces))
 
     assert whole == await exchange.drain(cast(Any, Course(each, last)))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.config.schema import Account, Config, Ledger, Server
+from gateway.config.schema import Account, Config, LedgerSettings, ServerSettings
 from gateway.config.secrets import secrets_of
 from gateway.telemetry import redaction as redaction_module
 from gateway.telemetry.redaction import (
@@ -122,8 +122,8 @@ def test_bytes_that_hold_no_secret_are_the_same_object() -> None:
 
 def test_the_secrets_of_a_config_are_all_that_it_hides() -> None:
     config = Config(
-        server=Server(metrics_token="metrics-token"),
-        ledger=Ledger(url="postgresql://user:data%40base@host/db"),
+        server=ServerSettings(metrics_token="metrics-token"),
+        ledger=LedgerSettings(url="postgresql://user:data%40base@host/db"),
         account=(
             Account(
                 "a",

@@ -13,7 +13,7 @@ from yarl import URL
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection, Keeper
-from gateway.transport.connection_pool import Pool
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.direct import DirectTransport
 from gateway.transport.interface import STOP, Reply
@@ -38,7 +38,8 @@ UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 def pooled(**limits: float) -> DirectTransport:
     tls = client_tls()
-    return DirectTransport(tls, Pool(Dialer(tls), **limits))  # type: ignore[arg-type]
+    pool = ConnectionPool(Dialer(tls), **limits)  # type: ignore[arg-type]
+    return DirectTransport(tls, pool)
 
 
 @pytest.fixture
@@ -310,7 +311,7 @@ class TestFresh:
                 peer.close()
 
         dialer = Late()
-        transport = DirectTransport(client_tls(), Pool(dialer))
+        transport = DirectTransport(client_tls(), ConnectionPool(dialer))
         async with upstream(script) as server:
             task = asyncio.ensure_future(post(transport, server.url))
             await dialer.dialled.wait()
@@ -325,7 +326,7 @@ class TestFresh:
 
     async def test_opened_while_the_transport_stops(self) -> None:
         dialer = Late()
-        transport = DirectTransport(client_tls(), Pool(dialer))
+        transport = DirectTransport(client_tls(), ConnectionPool(dialer))
         async with upstream(replays()) as server:
             task = asyncio.ensure_future(post(transport, server.url))
             await dialer.dialled.wait()

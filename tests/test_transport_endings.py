@@ -15,7 +15,7 @@ from yarl import URL
 
 from gateway.transport import connection as connection_file
 from gateway.transport.connection import _left_in
-from gateway.transport.connection_pool import Pool
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct import DirectTransport
 from tests.transport_peer import (
@@ -33,7 +33,7 @@ from tests.transport_peer import (
 
 
 def direct() -> DirectTransport:
-    return DirectTransport(client_tls(), Pool(Dialer(client_tls())))
+    return DirectTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
 
 
 BEHIND = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.transport.idle_timeout import GRACE_S, Silence
+from gateway.transport.idle_timeout import GRACE_S, IdleTimeout
 from tests.kit.standing import stand_still
 
 LIMIT_S = 0.05
@@ -15,7 +15,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
-        self.silence = Silence(asyncio.get_running_loop(), self, LIMIT_S)
+        self.silence = IdleTimeout(asyncio.get_running_loop(), self, LIMIT_S)
         self.silence.watch()
 
     def is_paused(self) -> bool:

@@ -14,8 +14,8 @@ from yarl import URL
 
 from gateway.errors import CODES, GatewayError, Overloaded, UpstreamError
 from gateway.transport import shortage
-from gateway.transport.aiohttp_transport import ProxiedTransport
-from gateway.transport.connection_pool import Pool
+from gateway.transport.aiohttp_transport import AiohttpTransport
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.direct import DirectTransport
 from gateway.transport.request import Origin
@@ -63,8 +63,10 @@ def log() -> Iterator[Log]:
 def transport(request: pytest.FixtureRequest) -> Any:
     resolver, own = Resolver(), Shortage()
     if request.param == "direct":
-        return DirectTransport(client_tls(), Pool(Dialer(client_tls(), resolver, own)))
-    return ProxiedTransport(client_tls(), resolver, own)
+        return DirectTransport(
+            client_tls(), ConnectionPool(Dialer(client_tls(), resolver, own))
+        )
+    return AiohttpTransport(client_tls(), resolver, own)
 
 
 async def failure(transport: Any, url: URL) -> GatewayError:

@@ -19,14 +19,14 @@ from typing import NamedTuple
 import trustme
 from yarl import URL
 
-from gateway.transport.aiohttp_transport import ProxiedTransport
-from gateway.transport.connection_pool import Pool
+from gateway.transport.aiohttp_transport import AiohttpTransport
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct import DirectTransport
 from gateway.transport.interface import Reply
 
 AUTHORITY = trustme.CA()
-AnyTransport = DirectTransport | ProxiedTransport
+AnyTransport = DirectTransport | AiohttpTransport
 
 
 class Request(NamedTuple):
@@ -197,8 +197,8 @@ def client_tls() -> ssl.SSLContext:
 def make_transport(kind: str) -> AnyTransport:
     """The implementation named *kind*."""
     if kind == "direct":
-        return DirectTransport(client_tls(), Pool(Dialer(client_tls())))
-    return ProxiedTransport(client_tls())
+        return DirectTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
+    return AiohttpTransport(client_tls())
 
 
 async def post(

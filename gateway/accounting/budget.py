@@ -37,7 +37,7 @@ class DaySum(NamedTuple):
     tokens: int
 
 
-class Standing(NamedTuple):
+class BudgetStatus(NamedTuple):
     """How far one budget is used; *resets_at* in Unix seconds."""
 
     budget: str  # its key in the config
@@ -57,10 +57,10 @@ class Standing(NamedTuple):
         return self.used >= self.limit
 
 
-class Refusal(NamedTuple):
+class BudgetRefusal(NamedTuple):
     """Why a request is refused; *retry_after_s* seconds from now."""
 
-    standing: Standing
+    standing: BudgetStatus
     retry_after_s: float
 
     @property
@@ -124,7 +124,7 @@ class Budgets:
         """Count what a request used that began at Unix second *started_at*."""
         self._add(user, int(started_at // DAY_S), usd or 0.0, tokens)
 
-    def admit(self, user: str, now: float, unix: float) -> Refusal | None:
+    def admit(self, user: str, now: float, unix: float) -> BudgetRefusal | None:
         """
         Whether *user* may send a request now; if so, it counts for the minute.
 
@@ -148,10 +148,10 @@ class Budgets:
             return None
         wait_s = arrivals[0] + MINUTE_S - now
         used = float(len(arrivals))
-        standing = Standing("requests_per_minute", used, limit, 1, unix + wait_s)
-        return Refusal(standing, wait_s)
+        standing = BudgetStatus("requests_per_minute", used, limit, 1, unix + wait_s)
+        return BudgetRefusal(standing, wait_s)
 
-    def check(self, user: str, unix: float) -> Refusal | None:
+    def check(self, user: str, unix: float) -> BudgetRefusal | None:
         """Whether money and tokens are left; asked again after a wait."""
         if user not in self.limited:
             return None
@@ -159,9 +159,9 @@ class Budgets:
         if not spent:
             return None
         last = max(spent, key=lambda standing: standing.resets_at)
-        return Refusal(last, last.resets_at - unix)
+        return BudgetRefusal(last, last.resets_at - unix)
 
-    def standings(self, user: str, unix: float) -> Iterator[Standing]:
+    def standings(self, user: str, unix: float) -> Iterator[BudgetStatus]:
         """Each budget of *user* in money or tokens, with how far it is used."""
         budget = self.limited.get(user)
         if budget is None:
@@ -170,15 +170,15 @@ class Budgets:
         tomorrow = float((today + 1) * DAY_S)
         if limit := budget.usd_per_day:
             spent = used.usd.get(today, 0.0)
-            yield Standing("usd_per_day", spent, limit, DAY_MINUTES, tomorrow)
+            yield BudgetStatus("usd_per_day", spent, limit, DAY_MINUTES, tomorrow)
         if limit := budget.tokens_per_day:
             tokens = used.tokens.get(today, 0)
-            yield Standing("tokens_per_day", tokens, limit, DAY_MINUTES, tomorrow)
+            yield BudgetStatus("tokens_per_day", tokens, limit, DAY_MINUTES, tomorrow)
         if limit := budget.usd_per_month:
             first, following = _month(today)
             spent = sum(usd for d, usd in used.usd.items() if first <= d < following)
             minutes, reset = (following - first) * DAY_MINUTES, float(following * DAY_S)
-            yield Standing("usd_per_month", spent, limit, minutes, reset)
+            yield BudgetStatus("usd_per_month", spent, limit, minutes, reset)
 
     def _of(self, user: str) -> _Used:
         used = self._used.get(user)

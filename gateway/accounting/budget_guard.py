@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from gateway.accounting.budget import Budgets, DaySum, Refusal
+from gateway.accounting.budget import BudgetRefusal, Budgets, DaySum
 from gateway.config.schema import User
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.errors import GatewayError
 from gateway.record import Record
 
@@ -26,7 +26,7 @@ class Exhausted(GatewayError):
     final = True
 
 
-class Allowance:
+class BudgetGuard:
     """Every user's budget and what is used of it."""
 
     def __init__(self, users: Iterable[User]) -> None:
@@ -56,7 +56,7 @@ class Allowance:
         if refusal := self._budgets.admit(user, now, unix):
             raise _told(refusal, client)
 
-    def check(self, turn: Turn) -> None:
+    def check(self, turn: RequestContext) -> None:
         """Look again after the wait; see ``admit``."""
         if turn.user.name not in self._budgets.limited:
             return
@@ -70,7 +70,7 @@ class Allowance:
         if record.user and (tokens or record.cost_usd):
             self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
 
-    def meter(self, turn: Turn) -> dict[str, str]:
+    def meter(self, turn: RequestContext) -> dict[str, str]:
         """The headers of Codex's usage meter; none for a user without a budget."""
         name = turn.user.name
         if name not in self._budgets.limited or turn.client.name != "codex":
@@ -86,7 +86,7 @@ class Allowance:
         return headers
 
 
-def _told(refusal: Refusal, client: str) -> GatewayError:
+def _told(refusal: BudgetRefusal, client: str) -> GatewayError:
     standing = refusal.standing
     if standing.window_minutes <= 1:
         return GatewayError(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.protocols.estimate import estimate_tokens
 from gateway.record import Record
 from gateway.telemetry import log
@@ -35,7 +35,7 @@ class Ledger(Protocol):
     def add(self, record: Record) -> None: ...
 
 
-class Books:
+class Accounting:
     """
     Args:
         prices: gives the price list, which the first answer may have to wait for;
@@ -81,7 +81,7 @@ class Books:
             sink(record)
         log.finished(record)
 
-    def settle(self, turn: Turn, usage: Usage) -> None:
+    def settle(self, turn: RequestContext, usage: Usage) -> None:
         """Enter what an answer cost: as told, else as estimated; never silently 0."""
         record = turn.record
         record.usage = usage
@@ -97,7 +97,7 @@ class Books:
             )
 
 
-def _estimate(turn: Turn, usage: Usage) -> None:
+def _estimate(turn: RequestContext, usage: Usage) -> None:
     """Fill in what the upstream has not told."""
     record = turn.record
     record.estimated = True

@@ -16,14 +16,14 @@ from typing import Any
 
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.choice import (
-    Ask,
+    AccountQuery,
     Choice,
-    Fleet,
     LoadOf,
+    ModelIndex,
     candidates,
 )
 from gateway.accounts.health import Health
-from gateway.accounts.health_event import Happening
+from gateway.accounts.health_event import HealthEvent
 from gateway.accounts.owners import Owners
 from gateway.accounts.reasoning_owner import (
     Readable,
@@ -36,7 +36,7 @@ from gateway.accounts.reasoning_owner import (
 from gateway.accounts.retry_budget import RetryBudget
 from gateway.accounts.verdict import Verdict
 from gateway.config.schema import Account, Price
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.errors import ClientError, GatewayError, whole_retry_after
 from gateway.telemetry import log
 
@@ -44,7 +44,7 @@ STATE = "x-codex-turn-state"
 LASTING = ("refused", "quota")  # a person must act
 
 
-class Pool:
+class Accounts:
     """
     Args:
         load: the accounts' slots at this moment.
@@ -57,7 +57,7 @@ class Pool:
         self.accounts: Mapping[str, Account] = {
             account.name: account for account in accounts
         }
-        self._fleet = Fleet(self.accounts.values())
+        self._fleet = ModelIndex(self.accounts.values())
         self._load = load
         self._health = Health(random.random)
         self._affinity = Affinity()
@@ -86,18 +86,20 @@ class Pool:
             name: at for name, at in self._renewed_at.items() if name in fresh
         }
         self.accounts = fresh
-        self._fleet = Fleet(fresh.values())
+        self._fleet = ModelIndex(fresh.values())
 
     # --- choosing --------------------------------------------------------------------
 
-    def choose(self, turn: Turn, tried: Collection[str], now: float) -> Choice:
+    def choose(
+        self, turn: RequestContext, tried: Collection[str], now: float
+    ) -> Choice:
         """Where *turn* may go next."""
         model = turn.ask.model
         serving = self._fleet.serving(model)
         # Where there is one account, no other could answer.
         owners = self._makers(turn, now) if len(serving) > 1 else ()
         fitting = self._fleet.fitting(model)
-        ask = Ask(
+        ask = AccountQuery(
             model,
             turn.wire.name,
             turn.session,
@@ -115,7 +117,7 @@ class Pool:
             now,
         )
 
-    def _makers(self, turn: Turn, now: float) -> list[str]:
+    def _makers(self, turn: RequestContext, now: float) -> list[str]:
         """
         The only accounts that can answer *turn*: that which made the previous response,
         or those that may have made the compaction that stands for the history. Empty:
@@ -140,7 +142,7 @@ class Pool:
             return likely or native  # who cannot read it says so better than we can
         return []
 
-    def _native(self, turn: Turn) -> list[str]:
+    def _native(self, turn: RequestContext) -> list[str]:
         """The fitting accounts that keep responses themselves."""
         return [
             account.name
@@ -148,13 +150,13 @@ class Pool:
             if account.speaks("responses") == "responses"
         ]
 
-    def _latest(self, turn: Turn) -> str:
+    def _latest(self, turn: RequestContext) -> str:
         """The account of the session's last answer, of those that fit the model."""
         model = turn.ask.model
         fitting = self._fleet.fitting(model)
         return self._affinity.latest(turn.session.key, fitting, model)
 
-    def check(self, turn: Turn) -> None:
+    def check(self, turn: RequestContext) -> None:
         """
         Refuse a model that no account serves, before anything is waited for.
 
@@ -164,7 +166,7 @@ class Pool:
         if not self._fleet.serving(turn.ask.model):
             raise _no_model(turn.ask.model)
 
-    def refusal(self, turn: Turn, choice: Choice, now: float) -> GatewayError:
+    def refusal(self, turn: RequestContext, choice: Choice, now: float) -> GatewayError:
         """Why nobody can be asked: no such model, or all who have it are out."""
         model = turn.ask.model
         if not choice.fitting:
@@ -174,19 +176,25 @@ class Pool:
             error.message = f"Every account for model {model} is cooling down"
         return error
 
-    def may_retry(self, turn: Turn, account: str, now: float, *, same: bool) -> bool:
+    def may_retry(
+        self, turn: RequestContext, account: str, now: float, *, same: bool
+    ) -> bool:
         """Whether the retry budget allows a further attempt, at *account*."""
         model = turn.ask.model
         pool = self._fleet.fitting(model)
         proven = self._health.proven(account, model, now, turn.user.name)
         return self._budget.take(pool, account, now, proven=proven and not same)
 
-    def elsewhere(self, turn: Turn, way: Iterable[str], tried: Iterable[str]) -> bool:
+    def elsewhere(
+        self, turn: RequestContext, way: Iterable[str], tried: Iterable[str]
+    ) -> bool:
         """Whether an account of *way* that was not tried is known to have the model."""
         left = set(way) - set(tried)
         return any(self._health.has_served(name, turn.ask.model) for name in left)
 
-    def start(self, turn: Turn, choice: Choice, account: str, now: float) -> bool:
+    def start(
+        self, turn: RequestContext, choice: Choice, account: str, now: float
+    ) -> bool:
         """A request is about to go to *account*; False if its probe is taken."""
         if not turn.record.attempts:
             self._budget.request(self._fleet.fitting(turn.ask.model), now)
@@ -201,7 +209,7 @@ class Pool:
 
     # --- what happened ---------------------------------------------------------------
 
-    def served(self, turn: Turn, account: str, response_id: str) -> None:
+    def served(self, turn: RequestContext, account: str, response_id: str) -> None:
         """*account* brought output: it is well, and it knows the session now."""
         if not self._is_current(turn, account):
             return
@@ -214,7 +222,7 @@ class Pool:
         if response_id:
             self._affinity.made(turn.user.name, response_id, account, now)
 
-    def failed(self, turn: Turn, account: str, verdict: Verdict) -> None:
+    def failed(self, turn: RequestContext, account: str, verdict: Verdict) -> None:
         """An attempt failed before its first output."""
         if not self._is_current(turn, account):
             return
@@ -229,14 +237,14 @@ class Pool:
             )
         )
 
-    def completed(self, turn: Turn, account: str) -> None:
+    def completed(self, turn: RequestContext, account: str) -> None:
         """*account* brought an answer to its end."""
         if not self._is_current(turn, account):
             return
         user = turn.user.name
         self._tell(self._health.completed(account, user, time.monotonic()))
 
-    def broke(self, turn: Turn, account: str) -> None:
+    def broke(self, turn: RequestContext, account: str) -> None:
         """An answer of *account* broke off behind its first output."""
         self.dropped(turn, account)
         if not self._is_current(turn, account):
@@ -269,7 +277,7 @@ class Pool:
             now = time.monotonic()
             raise self._health.refusal([account.name], "", now, user)
 
-    def _is_current(self, turn: Turn, account: str) -> bool:
+    def _is_current(self, turn: RequestContext, account: str) -> bool:
         """
         Whether the attempt of *turn* says something of *account* as it is now: a
         reload may have removed it, or changed what it is asked with.
@@ -278,20 +286,20 @@ class Pool:
             return False
         return turn.attempt_at >= self._renewed_at.get(account, 0.0)
 
-    def dropped(self, turn: Turn, account: str) -> None:
+    def dropped(self, turn: RequestContext, account: str) -> None:
         """An attempt ended without a word about *account*."""
         model, user = turn.ask.model, turn.user.name
         self._health.dropped(account, model, turn.attempt_at, user)
 
     def last_word(
-        self, turn: Turn, verdict: Verdict, fitting: list[str]
+        self, turn: RequestContext, verdict: Verdict, fitting: list[str]
     ) -> GatewayError:
         """What the client gets of *verdict* when no account is left."""
         return self._health.last_word(
             verdict, fitting, turn.ask.model, time.monotonic(), turn.user.name
         )
 
-    def _tell(self, happenings: Iterable[Happening]) -> None:
+    def _tell(self, happenings: Iterable[HealthEvent]) -> None:
         for happening in happenings:
             cooled = happening.event == "account.cooled"
             write = self._log.warning if cooled else self._log.info
@@ -302,7 +310,7 @@ class Pool:
     # --- sessions --------------------------------------------------------------------
 
     def document(
-        self, turn: Turn, account: str, document: dict[str, Any]
+        self, turn: RequestContext, account: str, document: dict[str, Any]
     ) -> dict[str, Any]:
         """
         *document* without what *account* cannot read. One that is written again has
@@ -325,7 +333,9 @@ class Pool:
             )
         return kept.body
 
-    def _readable(self, turn: Turn, account: str, document: dict[str, Any]) -> Readable:
+    def _readable(
+        self, turn: RequestContext, account: str, document: dict[str, Any]
+    ) -> Readable:
         protocol, target = turn.wire.name, self.accounts[account]
         if protocol == "chat":
             return Readable(document)  # Chat has no place for a proof
@@ -341,7 +351,7 @@ class Pool:
         return readable(protocol, document, reader)
 
     def refused_reasoning(
-        self, turn: Turn, account: str, document: dict[str, Any]
+        self, turn: RequestContext, account: str, document: dict[str, Any]
     ) -> bool:
         """
         *account* could not read some reasoning in *document*; whether it would be sent
@@ -359,15 +369,15 @@ class Pool:
         self._owners.refused(turn.user.name, proofs(protocol, sent), account)
         return self._readable(turn, account, sent).removed > 0
 
-    def made(self, turn: Turn, found: Iterable[str]) -> None:
+    def made(self, turn: RequestContext, found: Iterable[str]) -> None:
         """The account that serves *turn* made the proofs *found*."""
         self._owners.made(turn.user.name, found, turn.record.account)
 
-    def keep_state(self, turn: Turn, account: str, state: str) -> None:
+    def keep_state(self, turn: RequestContext, account: str, state: str) -> None:
         """*account* gave Codex the turn state *state*."""
         self._owners.made(turn.user.name, [state], account)
 
-    def knows_state(self, turn: Turn, account: str) -> bool:
+    def knows_state(self, turn: RequestContext, account: str) -> bool:
         """Whether *account* may be sent the turn state that Codex sends."""
         state = turn.headers.get(STATE)
         if state is None:
@@ -384,11 +394,11 @@ class Pool:
         """Whether *account* keeps responses itself."""
         return account is not None and account.protocol == "responses"
 
-    def has_native(self, turn: Turn) -> bool:
+    def has_native(self, turn: RequestContext) -> bool:
         """Whether an account that keeps responses itself fits *turn*."""
         return bool(self._native(turn))
 
-    def other_may_read(self, turn: Turn, tried: Collection[str]) -> bool:
+    def other_may_read(self, turn: RequestContext, tried: Collection[str]) -> bool:
         """
         Whether *turn* goes on from a compaction that an account which has not been
         tried may have made.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gateway.accounts.verdict import Reason
 
 
-class Pace(NamedTuple):
+class BackoffPolicy(NamedTuple):
     """
     One reason's windows.
 
@@ -37,16 +37,16 @@ class Pace(NamedTuple):
     patience: int = 3
 
 
-PACES: dict[str, Pace] = {
-    "network": Pace(1.0, 30.0, True),
-    "failed": Pace(2.0, 60.0, True),
-    "overloaded": Pace(2.0, 60.0, True),
-    "rate_limited": Pace(2.0, 60.0, True),
+PACES: dict[str, BackoffPolicy] = {
+    "network": BackoffPolicy(1.0, 30.0, True),
+    "failed": BackoffPolicy(2.0, 60.0, True),
+    "overloaded": BackoffPolicy(2.0, 60.0, True),
+    "rate_limited": BackoffPolicy(2.0, 60.0, True),
     # The rest wait for a human or a calendar. Every probe costs a request its time.
-    "quota": Pace(60.0, 3600.0, False),
-    "refused": Pace(300.0, 3600.0, False),
+    "quota": BackoffPolicy(60.0, 3600.0, False),
+    "refused": BackoffPolicy(300.0, 3600.0, False),
     # Whoever has no other account shall read the upstream's own answer.
-    "no_model": Pace(60.0, 3600.0, False, patience=0),
+    "no_model": BackoffPolicy(60.0, 3600.0, False, patience=0),
 }
 
 EARLY_S = 3.0

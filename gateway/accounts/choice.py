@@ -44,7 +44,7 @@ LoadOf = Callable[[], Mapping[str, Load]]
 MAX_MODELS = 1000  # whose accounts are remembered: clients make names up
 
 
-class Ask(NamedTuple):
+class AccountQuery(NamedTuple):
     """
     What a request needs.
 
@@ -99,7 +99,7 @@ def serves(account: Account, model: str) -> bool:
     return any(fnmatchcase(model, glob) for glob in account.models)
 
 
-class Fleet:
+class ModelIndex:
     """Which accounts serve a model, remembered by its name."""
 
     def __init__(self, accounts: Iterable[Account]) -> None:
@@ -134,7 +134,7 @@ class Fleet:
 
 def candidates(
     serving: Sequence[Account],
-    ask: Ask,
+    ask: AccountQuery,
     health: Health,
     affinity: Affinity,
     load: LoadOf,
@@ -147,7 +147,7 @@ def candidates(
     were tried, or all are out (``Health.refusal`` says what to tell the client).
 
     Args:
-        serving: the accounts that may serve the model (``Fleet``).
+        serving: the accounts that may serve the model (``ModelIndex``).
         load: looked at only where there is something to weigh.
     """
     fit = serving
@@ -184,7 +184,7 @@ def candidates(
     return Choice(ranked, prefer, rejected, names, last_resort)
 
 
-def _tiers(well: list[Account], ask: Ask, warm: str) -> list[list[Account]]:
+def _tiers(well: list[Account], ask: AccountQuery, warm: str) -> list[list[Account]]:
     """*well* by rank: priority, then the client's own protocol; *warm* before all."""
     ranks: dict[tuple[float, bool], list[Account]] = {}
     best = min((account.priority for account in well), default=0)

@@ -34,8 +34,8 @@ from gateway.accounts.backoff import (
     usual_s,
     window_s,
 )
-from gateway.accounts.health_event import Happening
-from gateway.accounts.outage import WELL, Availability, Mark, look, look_again, worse
+from gateway.accounts.health_event import HealthEvent
+from gateway.accounts.outage import WELL, Availability, Outage, look, look_again, worse
 from gateway.accounts.outages import PROVEN_S, Outages
 from gateway.accounts.saved import restored, saved
 from gateway.accounts.verdict import Verdict
@@ -92,7 +92,7 @@ class Health:
         started_at: float,
         now: float,
         user: str = "",
-    ) -> list[Happening]:
+    ) -> list[HealthEvent]:
         """
         An attempt failed before its first output.
 
@@ -121,7 +121,7 @@ class Health:
 
     def broke(
         self, account: str, started_at: float, now: float, user: str
-    ) -> list[Happening]:
+    ) -> list[HealthEvent]:
         """A stream broke amid its answer, by the upstream's doing."""
         one = self._of(account)
         old = one.whole
@@ -134,12 +134,14 @@ class Health:
         strikes = min(old.strikes + 1, MAX_STRIKES) if old and old.breaks else 1
         wait_s = jittered(window_s("failed", strikes, None, now), self._chance())
         until = now + wait_s
-        one.whole = Mark("failed", now, now, until, until, False, strikes, breaks=True)
+        one.whole = Outage(
+            "failed", now, now, until, until, False, strikes, breaks=True
+        )
         return [happening.cooled(account, "", one.whole, now)]
 
     def succeeded(
         self, account: str, model: str, started_at: float, now: float, user: str = ""
-    ) -> list[Happening]:
+    ) -> list[HealthEvent]:
         """An attempt brought its first output, or its whole answer."""
         one = self._of(account)
         one.note_served(model, user, now)
@@ -165,7 +167,7 @@ class Health:
                 recovered = recovered or not mark.quiet
         return [happening.recovered(account)] if recovered else []
 
-    def completed(self, account: str, user: str, now: float) -> list[Happening]:
+    def completed(self, account: str, user: str, now: float) -> list[HealthEvent]:
         """An answer came to its end."""
         one = self._of(account)
         one.note_whole()
@@ -292,7 +294,7 @@ class Health:
 
     def _marks_of(
         self, account: str, model: str, user: str, now: float | None = None
-    ) -> list[Mark]:
+    ) -> list[Outage]:
         """The marks on *account*, those over by *now* removed."""
         one = self._accounts.get(account)
         return list(one.marks(model, user, now)) if one and one.any else []
@@ -300,11 +302,11 @@ class Health:
     def _met(
         self,
         account: str,
-        old: Mark | None,
+        old: Outage | None,
         verdict: Verdict,
         started_at: float,
         now: float,
-    ) -> tuple[Mark, bool]:
+    ) -> tuple[Outage, bool]:
         """The mark after a failure, and whether that is news."""
         if old is not None and (old.over(now) or now > old.until + STALE_S):
             old = None
@@ -320,7 +322,7 @@ class Health:
         started_at: float,
         now: float,
         user: str,
-    ) -> list[Happening]:
+    ) -> list[HealthEvent]:
         """A failure that concerns *user* alone; no news while others are served."""
         mark, told = self._met(account, one.by_user.get(user), verdict, started_at, now)
         mark.quiet = one.serves_others(user, now)
@@ -336,7 +338,7 @@ class Health:
         started_at: float,
         now: float,
         user: str,
-    ) -> list[Happening]:
+    ) -> list[HealthEvent]:
         """A refusal that *user*'s own request may have brought about: rule 5."""
         one.drop_stale(now - STALE_S)
         mine = one.by_user.get(user)
@@ -355,8 +357,8 @@ class Health:
         return [happening.cooled(account, "", one.whole, now)] if told or doubts else []
 
     def _struck(
-        self, account: str, old: Mark | None, verdict: Verdict, now: float
-    ) -> Mark:
+        self, account: str, old: Outage | None, verdict: Verdict, now: float
+    ) -> Outage:
         reason = verdict.reason
         strikes, since = 1, now
         if old is not None and PACES[old.reason].brief == PACES[reason].brief:
@@ -371,10 +373,10 @@ class Health:
             wait_s += min(1.0, 0.05 * told_s) * self._chance()
         early = now + EARLY_S * (0.75 + 0.25 * self._chance())
         told = told_s is not None
-        return Mark(reason, since, now, now + wait_s, early, told, strikes)
+        return Outage(reason, since, now, now + wait_s, early, told, strikes)
 
     def _lengthened(
-        self, account: str, mark: Mark, verdict: Verdict, now: float
+        self, account: str, mark: Outage, verdict: Verdict, now: float
     ) -> bool:
         """Another request of the same outage; whether it brought news."""
         if mark.ramp_from is not None:
@@ -388,7 +390,7 @@ class Health:
         mark.until = max(mark.until, fresh.until)
         return True
 
-    def _learn(self, account: str, mark: Mark, now: float) -> None:
+    def _learn(self, account: str, mark: Outage, now: float) -> None:
         if not PACES[mark.reason].brief or mark.told:
             return
         usual = usual_s(mark.reason)

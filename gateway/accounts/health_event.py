@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gateway.accounts.outage import Mark
+from gateway.accounts.outage import Outage
 
 
-class Happening(NamedTuple):
+class HealthEvent(NamedTuple):
     """A line for the log: the event and its keys."""
 
     event: str
     facts: dict[str, Any]
 
 
-def cooled(account: str, model: str, mark: Mark, now: float) -> Happening:
+def cooled(account: str, model: str, mark: Outage, now: float) -> HealthEvent:
     """*account*, or *model* on it, is left alone; *model* is "" for all of it."""
     facts: dict[str, Any] = {
         "account": account,
@@ -22,9 +22,9 @@ def cooled(account: str, model: str, mark: Mark, now: float) -> Happening:
         "reason": mark.reason,
         "strikes": mark.strikes,
     }
-    return Happening("account.cooled", facts | ({"model": model} if model else {}))
+    return HealthEvent("account.cooled", facts | ({"model": model} if model else {}))
 
 
-def recovered(account: str) -> Happening:
+def recovered(account: str) -> HealthEvent:
     """*account* serves again."""
-    return Happening("account.recovered", {"account": account})
+    return HealthEvent("account.recovered", {"account": account})

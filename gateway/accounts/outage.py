@@ -49,7 +49,7 @@ WELL = Availability(True)
 
 
 @dataclass(slots=True)
-class Mark:
+class Outage:
     """
     One outage. Times are monotonic seconds.
 
@@ -80,7 +80,7 @@ class Mark:
         return self.ramp_from is not None or self.until <= now
 
 
-def look(mark: Mark, now: float) -> Availability:
+def look(mark: Outage, now: float) -> Availability:
     """*mark* while other accounts are well."""
     if mark.ramp_from is not None:
         share = RAMP_STARTS * math.exp2(now - mark.ramp_from)
@@ -90,7 +90,7 @@ def look(mark: Mark, now: float) -> Availability:
     return found._replace(shunned=True) if mark.breaks and not found.ok else found
 
 
-def look_again(mark: Mark, now: float) -> Availability:
+def look_again(mark: Outage, now: float) -> Availability:
     """*mark* when nothing else is left."""
     pace = PACES[mark.reason]
     if mark.ramp_from is not None or mark.told and mark.reason != "no_model":
@@ -101,7 +101,7 @@ def look_again(mark: Mark, now: float) -> Availability:
     return _half_open(mark, min(mark.until, early), now)
 
 
-def _half_open(mark: Mark, due: float, now: float) -> Availability:
+def _half_open(mark: Outage, due: float, now: float) -> Availability:
     if now < due:
         return Availability(False, mark.reason, due)
     if mark.probe_at is not None and now < mark.probe_at + PROBE_PATIENCE_S:

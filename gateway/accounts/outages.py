@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeVar
 
-from gateway.accounts.outage import Mark
+from gateway.accounts.outage import Outage
 from gateway.accounts.verdict import PASSING
 
 Scope = Literal["account", "user", "model"]
@@ -67,9 +67,9 @@ class Outages:
     )
 
     def __init__(self) -> None:
-        self.whole: Mark | None = None
-        self.by_user: OrderedDict[str, Mark] = OrderedDict()
-        self.by_model: OrderedDict[str, Mark] = OrderedDict()
+        self.whole: Outage | None = None
+        self.by_user: OrderedDict[str, Outage] = OrderedDict()
+        self.by_model: OrderedDict[str, Outage] = OrderedDict()
         self.served: OrderedDict[str, Served] = OrderedDict()
         self._users: OrderedDict[str, float] = OrderedDict()
         self.broken = 0
@@ -80,7 +80,9 @@ class Outages:
         """Whether there is any mark."""
         return bool(self.whole or self.by_user or self.by_model)
 
-    def marks(self, model: str, user: str, now: float | None = None) -> Iterator[Mark]:
+    def marks(
+        self, model: str, user: str, now: float | None = None
+    ) -> Iterator[Outage]:
         """
         The marks that count for *model* and *user*, those over by *now* removed.
 
@@ -108,7 +110,7 @@ class Outages:
         if mark is not None and mark.over(now):
             del self.by_model[model]
 
-    def all_marks(self) -> Iterator[tuple[Scope, str, Mark]]:
+    def all_marks(self) -> Iterator[tuple[Scope, str, Outage]]:
         """Every mark with its scope and its name there."""
         if self.whole is not None:
             yield "account", "", self.whole
@@ -123,7 +125,7 @@ class Outages:
         for name in stale:
             del self.by_user[name]
 
-    def put(self, scope: Scope, name: str, mark: Mark) -> None:
+    def put(self, scope: Scope, name: str, mark: Outage) -> None:
         """Put *mark* on the account, or on what *name* is there."""
         if scope == "model":
             self.mark_model(name, mark)
@@ -132,7 +134,7 @@ class Outages:
         else:
             self.whole = mark
 
-    def mark_model(self, model: str, mark: Mark) -> None:
+    def mark_model(self, model: str, mark: Outage) -> None:
         """Put *mark* on *model*; of too many, names that nothing served go first."""
         self.by_model[model] = mark
         self.by_model.move_to_end(model)
@@ -140,7 +142,7 @@ class Outages:
             unserved = (name for name in self.by_model if name not in self.served)
             del self.by_model[next(unserved, next(iter(self.by_model)))]
 
-    def mark_user(self, user: str, mark: Mark) -> None:
+    def mark_user(self, user: str, mark: Outage) -> None:
         """Put *mark* on the account, for *user* alone."""
         self.by_user[user] = mark
         self.by_user.move_to_end(user)

@@ -12,14 +12,14 @@ import math
 from typing import Any
 
 from gateway.accounts.backoff import EARLY_S, PACES
-from gateway.accounts.outage import Mark
+from gateway.accounts.outage import Outage
 from gateway.accounts.outages import Scope
 
 MAX_RESTORED_STRIKES = 64
 
 
 def saved(
-    mark: Mark, account: str, scope: Scope, name: str, shift: float
+    mark: Outage, account: str, scope: Scope, name: str, shift: float
 ) -> dict[str, Any]:
     """
     *mark* as JSON values, in Unix seconds.
@@ -44,7 +44,7 @@ def saved(
 
 def restored(
     row: dict[str, Any], now: float, shift: float
-) -> tuple[str, Scope, str, Mark] | None:
+) -> tuple[str, Scope, str, Outage] | None:
     """
     Account, scope, name and mark of a row of ``saved``; None for an odd one, or one
     whose window is over.
@@ -67,7 +67,7 @@ def restored(
     until, since = min(until, now + cap_s), min(now, max(since, now - cap_s))
     strikes = min(max(1, strikes), MAX_RESTORED_STRIKES)
     early = min(until, now + EARLY_S)
-    mark = Mark(reason, since, now, until, early, told, strikes)
+    mark = Outage(reason, since, now, until, early, told, strikes)
     mark.quiet, mark.breaks = bool(row.get("quiet")), bool(row.get("breaks"))
     if user:
         return account, "user", user, mark

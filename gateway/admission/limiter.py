@@ -23,7 +23,7 @@ class Counter(asyncio.Semaphore):
         self._value -= 1
 
 
-class Gate:
+class Limiter:
     """
     Args:
         name: of the user or account.

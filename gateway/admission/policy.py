@@ -140,7 +140,7 @@ class Group(Generic[W]):
         return whole + (seen * first // len(sample) if sample else 0)
 
 
-class Line(Generic[W]):
+class FairQueue(Generic[W]):
     """Everybody who waits, in every group."""
 
     def __init__(self) -> None:

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.admission.reserved_positions import KeptPlaces
+from gateway.admission.reserved_positions import ReservedPositions
 from gateway.admission.slot import AccountsChanged, Holder, Place, Slot, Tiers, Waiting
-from gateway.admission.slot_table import Layer, Roll
+from gateway.admission.slot_table import Holders, SlotTable
 from gateway.errors import ClientError, GatewayError, Overloaded
 
 __all__ = ["AccountsChanged", "Count", "Holder", "Place", "Registry", "Slot", "Tiers"]
@@ -45,11 +45,11 @@ class Registry:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._roll = Roll()
-        self._users = Layer("user", self._roll, clock)
-        self._accounts = Layer("account", self._roll, clock)
+        self._roll = Holders()
+        self._users = SlotTable("user", self._roll, clock)
+        self._accounts = SlotTable("account", self._roll, clock)
         self._max_queued: dict[str, int] = {}
-        self._kept = KeptPlaces()
+        self._kept = ReservedPositions()
         self._arrivals = 0
 
     # --- limits ----------------------------------------------------------------------
@@ -233,7 +233,7 @@ class Registry:
 
     async def _wait(
         self,
-        layer: Layer,
+        layer: SlotTable,
         holder: Holder,
         fits: frozenset[str],
         tiers: Tiers,
@@ -269,7 +269,7 @@ class Registry:
             raise outcome
         return outcome
 
-    def _check_room(self, layer: Layer, waiting: Waiting) -> None:
+    def _check_room(self, layer: SlotTable, waiting: Waiting) -> None:
         """Refuse one more than may wait."""
         holder = waiting.holder
         allowed = self._max_queued.get(holder.user)
@@ -284,7 +284,7 @@ class Registry:
             raise _overloaded("queue_full", place)
         holder.admitted = True
 
-    def _expire(self, layer: Layer, waiting: Waiting) -> None:
+    def _expire(self, layer: SlotTable, waiting: Waiting) -> None:
         """The deadline has come."""
         if waiting.done.done():
             return

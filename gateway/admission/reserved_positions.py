@@ -12,7 +12,7 @@ from typing import NamedTuple
 KEEP_S = 5.0
 
 
-class KeptPlace(NamedTuple):
+class ReservedPosition(NamedTuple):
     """
     Attributes:
         turn: of its user in the line for accounts; None: it waited for its user.
@@ -24,11 +24,11 @@ class KeptPlace(NamedTuple):
     until: float
 
 
-class KeptPlaces:
+class ReservedPositions:
     """By user and session; several requests of one session keep a place each."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[str, str], list[KeptPlace]] = {}
+        self._places: dict[tuple[str, str], list[ReservedPosition]] = {}
 
     def __bool__(self) -> bool:
         """Whether any place is kept."""
@@ -45,10 +45,10 @@ class KeptPlaces:
         """Remember a place; without a session nobody could come back for it."""
         self._expire(now)
         if session:
-            place = KeptPlace(arrival, turn, now + KEEP_S)
+            place = ReservedPosition(arrival, turn, now + KEEP_S)
             self._places.setdefault((user, session), []).append(place)
 
-    def take(self, user: str, session: str, now: float) -> KeptPlace | None:
+    def take(self, user: str, session: str, now: float) -> ReservedPosition | None:
         """The oldest place that is kept for *session*, once."""
         self._expire(now)
         places = self._places.get((user, session))

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gateway.admission.expected_wait import Service, expected_wait_s
-from gateway.admission.limiter import Gate
-from gateway.admission.policy import Line
+from gateway.admission.limiter import Limiter
+from gateway.admission.policy import FairQueue
 from gateway.admission.slot import Holder, Place, Slot, Tiers, Waiting
 
 
-class Roll:
+class Holders:
     """
     Every holder that is inside admission.
 
@@ -53,17 +53,17 @@ class Roll:
             self.queued.pop(holder.user, None)
 
 
-class Layer:
+class SlotTable:
     """
     Args:
         scope: ``user`` or ``account``.
         clock: monotonic seconds.
     """
 
-    def __init__(self, scope: str, roll: Roll, clock: Callable[[], float]) -> None:
+    def __init__(self, scope: str, roll: Holders, clock: Callable[[], float]) -> None:
         self.scope = scope
-        self.gates: dict[str, Gate] = {}
-        self.line: Line[Waiting] = Line()
+        self.gates: dict[str, Limiter] = {}
+        self.line: FairQueue[Waiting] = FairQueue()
         self._roll = roll
         self._clock = clock
         self._limits: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Layer:
         """Make the gate, or change its limit; new room goes to those who wait."""
         gate = self.gates.get(name)
         if gate is None:
-            gate = self.gates[name] = Gate(name)
+            gate = self.gates[name] = Limiter(name)
         gate.removed = False
         gate.resize(limit)
         self._limits[name] = gate.limit
@@ -128,7 +128,7 @@ class Layer:
             [name for name in names if (gate := gates.get(name)) and not gate.removed]
         )
 
-    def _forget(self, gate: Gate) -> None:
+    def _forget(self, gate: Limiter) -> None:
         if not gate.slots:
             self.gates.pop(gate.name, None)
             self._limits.pop(gate.name, None)
@@ -140,7 +140,7 @@ class Layer:
     ) -> Slot | None:
         """A slot of the best tier that has a free gate, there of the emptiest one."""
         for tier in tiers:
-            best: Gate | None = None
+            best: Limiter | None = None
             for name in tier:
                 gate = self.gates.get(name)
                 if gate is None or gate.removed or not gate.free:
@@ -153,7 +153,7 @@ class Layer:
                 return self._take(best, holder)
         return None
 
-    def _take(self, gate: Gate, holder: Holder) -> Slot:
+    def _take(self, gate: Limiter, holder: Holder) -> Slot:
         now = self._clock()
         slot = Slot(gate.name, self.scope, holder, now, self)
         gate.take(slot)
@@ -188,12 +188,12 @@ class Layer:
         gate.draining[slot] = None
         self._preempt((gate.name,))
 
-    def _measure(self, gate: Gate, slot: Slot) -> None:
+    def _measure(self, gate: Limiter, slot: Slot) -> None:
         held_s = self._clock() - slot.since
         gate.service.add(held_s)
         self._service.add(held_s)
 
-    def _hand_on(self, gate: Gate) -> None:
+    def _hand_on(self, gate: Limiter) -> None:
         """Give what is free to whose turn it is, then ask those who drain to go."""
         while gate.free and not gate.removed:
             waiting = self.line.next(gate.name)

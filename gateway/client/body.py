@@ -14,7 +14,7 @@ from gateway.errors import ClientError
 from gateway.protocols.exact_json import has_long_number, loads
 
 
-class Ask:
+class RequestBody:
     """
     What every model request says.
 
@@ -57,7 +57,7 @@ class Ask:
         self._document = None
 
 
-def parse(data: bytes) -> Ask:
+def parse(data: bytes) -> RequestBody:
     """
     *data* as a model request.
 
@@ -75,7 +75,7 @@ def parse(data: bytes) -> Ask:
     stream = document.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise _invalid("stream", "'stream' must be true or false")
-    return Ask(data, document, model, bool(stream))
+    return RequestBody(data, document, model, bool(stream))
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from gateway.client.kinds import (
     queue_comment,
 )
 from gateway.errors import ClientError, GatewayError
-from gateway.protocols.protocol import Facts, Wire
-from gateway.protocols.stream_state import CLOSED, STREAMING, WAITING, State
+from gateway.protocols.protocol import StreamFacts, WireProtocol
+from gateway.protocols.stream_state import CLOSED, STREAMING, WAITING, StreamState
 from gateway.record import Record
 
 STREAM_HEADERS = {
@@ -43,7 +43,7 @@ STREAM_HEADERS = {
 STALL_S = 300.0  # a client that takes nothing for so long is cut off
 
 
-NOTHING = Facts()  # what a stream has told that has not begun
+NOTHING = StreamFacts()  # what a stream has told that has not begun
 
 Waiting = Callable[[], Wait | None]
 """Tells the place in the queue; None when the request does not queue."""
@@ -53,7 +53,7 @@ def _nowhere() -> None:
     """The place of a request that does not queue."""
 
 
-class Downstream:
+class ClientAnswer:
     """
     The client of one streaming request.
 
@@ -65,11 +65,11 @@ class Downstream:
         self,
         request: web.BaseRequest,
         record: Record,
-        wire: Wire,
+        wire: WireProtocol,
         client: Client,
         ping_interval_s: float,
     ) -> None:
-        self.state: State = WAITING
+        self.state: StreamState = WAITING
         self.opened = False
         self.keepalives = 0
         self.facts = NOTHING  # of each attempt its own
@@ -123,7 +123,7 @@ class Downstream:
             return None
         except ConnectionError as gone:
             raise ClientError("client_gone", detail=repr(gone)) from None
-        return _Rest(coroutine, future, self)
+        return PendingDrain(coroutine, future, self)
 
     async def send(self, data: bytes) -> None:
         """Write whole events and wait until the client takes them."""
@@ -148,7 +148,7 @@ class Downstream:
         await self.finish(frame)
 
     @property
-    def seen(self) -> Facts:
+    def seen(self) -> StreamFacts:
         """What the client was told of the answer; nothing of what was held back."""
         return self.facts if self.state is STREAMING else NOTHING
 
@@ -199,7 +199,7 @@ class Downstream:
         except ClientError:
             return
         self.keepalives += 1
-        if isinstance(rest, _Rest):
+        if isinstance(rest, PendingDrain):
             rest.abandon()
 
     def _keepalive(self) -> bytes:
@@ -219,7 +219,7 @@ class Downstream:
         return COMMENT
 
 
-class _Rest:
+class PendingDrain:
     """
     The part of a write that has to wait until the client reads on.
 
@@ -230,7 +230,7 @@ class _Rest:
     __slots__ = ("_coroutine", "_future", "_owner")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], future: Any, owner: Downstream
+        self, coroutine: Coroutine[Any, Any, Any], future: Any, owner: ClientAnswer
     ) -> None:
         self._coroutine = coroutine
         self._future = future

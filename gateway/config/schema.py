@@ -20,7 +20,7 @@ EMBEDDED = "embedded:"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerSettings:
     listen: tuple[str, ...] = ("127.0.0.1:8080",)
     max_body_bytes: int = 64 * 1024 * 1024
     drain_timeout_s: float = 600.0
@@ -52,7 +52,7 @@ class UpstreamLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class LedgerSettings:
     url: str = "sqlite:///gateway.db"
     retention_days: int = 90
     trace_retention_days: int = 14
@@ -158,9 +158,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    server: Server = field(default_factory=Server)
+    server: ServerSettings = field(default_factory=ServerSettings)
     limits: Limits = field(default_factory=Limits)
     upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     user: tuple[User, ...] = ()
     account: tuple[Account, ...] = ()

@@ -29,7 +29,7 @@ LINGER_S = 10.0  # reading behind an answer to a body that was not read to its e
 READ_BUFFER_BYTES = 64 * 1024  # of a body that is not read; twice that, at most
 
 
-class Server(web.Server):
+class HttpServer(web.Server):
     """
     Args:
         made: aiohttp's own for the same application.
@@ -88,7 +88,7 @@ class Server(web.Server):
 
 class Runner(AppRunner):
     """
-    Runs an application on a ``Server``.
+    Runs an application on a ``HttpServer``.
 
     Args:
         refuse: answers heads that cannot be served.
@@ -100,8 +100,8 @@ class Runner(AppRunner):
 
     def drain(self) -> None:
         """No connection holds the stop by what it does not send."""
-        if isinstance(self.server, Server):
+        if isinstance(self.server, HttpServer):
             self.server.drain()
 
     async def _make_server(self) -> web.Server:
-        return Server(await super()._make_server(), self._refuse)
+        return HttpServer(await super()._make_server(), self._refuse)

@@ -31,7 +31,7 @@ from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
 from gateway.daemon.http_server import Runner
 from gateway.daemon.listeners import BACKLOG, Listener, listen
-from gateway.daemon.wiring import House, build_app, build_runner, house_of
+from gateway.daemon.wiring import Components, build_app, build_runner, house_of
 from gateway.telemetry import log
 
 HELLO = Path(__file__).with_name("trial") / "hello.json"  # no quotes to escape in a log
@@ -60,7 +60,7 @@ class StartError(Exception):
     """The daemon cannot start; the text is for the operator."""
 
 
-class Server:
+class Daemon:
     """
     Args:
         path: the config file, read again on SIGHUP.
@@ -120,7 +120,7 @@ class Server:
             self._notifier.close()
         self._log.info("server.stopped")
 
-    async def _serve(self, house: House, runner: Runner) -> None:
+    async def _serve(self, house: Components, runner: Runner) -> None:
         """From ready to drained."""
         loop = asyncio.get_running_loop()
         self._take_signals()
@@ -201,7 +201,7 @@ class Server:
 
     # --- reloading ------------------------------------------------------------------
 
-    async def _reload_when_asked(self, house: House) -> None:
+    async def _reload_when_asked(self, house: Components) -> None:
         """One reload after the other, also while draining."""
         while True:
             await self._reload.wait()
@@ -218,7 +218,7 @@ class Server:
                 self._notifier.ready()
             self._news.set()
 
-    async def _read_again(self, house: House) -> None:
+    async def _read_again(self, house: Components) -> None:
         """
         Take up the config file as it is now, by the rules of a start.
 
@@ -246,7 +246,7 @@ class Server:
 
     # --- stopping -------------------------------------------------------------------
 
-    async def _drain(self, house: House, runner: Runner) -> None:
+    async def _drain(self, house: Components, runner: Runner) -> None:
         """Open streams may finish; what is left is ended properly."""
         self._notifier.stopping()
         house.drain(self._news.set)
@@ -273,7 +273,7 @@ class Server:
 
     # --- heart-beat ------------------------------------------------------------------
 
-    async def _beat(self, house: House) -> None:
+    async def _beat(self, house: Components) -> None:
         """Measure how late the loop is; tell systemd that it turns."""
         loop = asyncio.get_running_loop()
         while True:

@@ -18,9 +18,9 @@ from urllib.request import getproxies_environment
 
 from aiohttp import hdrs, web
 
-from gateway.accounting.budget_guard import Allowance
-from gateway.accounting.settlement import Books
-from gateway.accounts.accounts import Pool
+from gateway.accounting.budget_guard import BudgetGuard
+from gateway.accounting.settlement import Accounting
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.choice import Load
 from gateway.admission.registry import Registry
 from gateway.client.intake import Intake
@@ -31,14 +31,14 @@ from gateway.daemon.http_server import Runner
 from gateway.endpoints.auth import Keys
 from gateway.endpoints.count_tokens import TokenCounts
 from gateway.endpoints.model_lists import ModelLists
-from gateway.endpoints.model_requests import Handler, Handlers, Visit
+from gateway.endpoints.model_requests import Handler, Handlers, RequestScope
 from gateway.endpoints.paths import protocol_of
 from gateway.endpoints.plain_answers import PlainAnswers
 from gateway.endpoints.side_call import SideCalls
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
 from gateway.errors import ClientError
-from gateway.ledger.kept_responses import KeptTurns
+from gateway.ledger.kept_responses import KeptResponses
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.state import State
 from gateway.relay.conversation import Conversations
@@ -62,7 +62,7 @@ STATE_KEPT_EVERY_S = 30.0
 END_WAIT_S = 2.0  # for the endings of what was still open at the stop
 
 
-class House:
+class Components:
     """
     Everything that serves, made from one config.
 
@@ -77,7 +77,7 @@ class House:
         self.state = State(ledger)
         self.registry = Registry()
         self._set_limits(config)
-        self.pool = Pool(config.account, self._load)
+        self.pool = Accounts(config.account, self._load)
         self.metrics = Metrics(
             self.registry.counts,
             self.pool.states,
@@ -89,11 +89,11 @@ class House:
         turns = Turns()
         self.transport = RoutedTransport(turns)
         self.upstream = Upstream(self.transport, config.upstream)
-        self.allowance = Allowance(config.user)
+        self.allowance = BudgetGuard(config.user)
         sinks = [self.metrics.add, self.allowance.add]
-        self.books = Books(ledger, self.maybe_prices, sinks)
+        self.books = Accounting(ledger, self.maybe_prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
-        self.kept_turns = KeptTurns(ledger)
+        self.kept_turns = KeptResponses(ledger)
         conversations = Conversations(self.kept_turns, self.pool)
         self.relay = Relay(
             self.pool,
@@ -252,10 +252,10 @@ def _no_price(account: str, model: str) -> None:
     log.get().warning("price.unknown", account=account, model=model)
 
 
-HOUSE = web.AppKey("house", House)
+HOUSE = web.AppKey("house", Components)
 
 
-def house_of(app: web.Application) -> House:
+def house_of(app: web.Application) -> Components:
     """The house behind *app*; there from its start on."""
     return app[HOUSE]
 
@@ -269,7 +269,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     """
     know_secrets(config)
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
-    house = House(config, ledger)
+    house = Components(config, ledger)
     house.pool.load(await house.state.accounts())
     house.allowance.load(await house.state.day_sums())
     app = web.Application()
@@ -319,7 +319,7 @@ async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runne
     return runner
 
 
-def _add_routes(router: web.UrlDispatcher, house: House) -> None:
+def _add_routes(router: web.UrlDispatcher, house: Components) -> None:
     handlers, status, lists = house.handlers, house.status, house.model_lists
     stored, count = house.stored_responses.serve, house.token_counts.count
     for prefix in ("/v1", ""):
@@ -363,7 +363,7 @@ async def _ask_later(request: web.Request) -> None:
     """A client that waits to be asked for its body is asked when that is read."""
 
 
-async def _upgrade(visit: Visit) -> web.StreamResponse:
+async def _upgrade(visit: RequestScope) -> web.StreamResponse:
     """``GET /v1/responses``: Codex asks for a WebSocket, and goes on with HTTP."""
     raise ClientError("websocket_unsupported")
 
@@ -376,7 +376,7 @@ async def _unrouted(request: web.Request) -> web.StreamResponse:
     code = "method_not_allowed" if allowed else "not_found"
     protocol = protocol_of(request.path)
 
-    async def refuse(visit: Visit) -> web.StreamResponse:
+    async def refuse(visit: RequestScope) -> web.StreamResponse:
         raise ClientError(code)
 
     house = house_of(request.app)

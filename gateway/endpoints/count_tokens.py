@@ -12,18 +12,18 @@ import time
 import orjson
 from aiohttp import web
 
-from gateway.accounting.budget_guard import Allowance
-from gateway.accounts.accounts import Pool
+from gateway.accounting.budget_guard import BudgetGuard
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.choice import Choice
 from gateway.accounts.verdict import Verdict
 from gateway.config.schema import Account
-from gateway.context import Turn
-from gateway.endpoints.model_requests import Handlers, Visit
+from gateway.context import RequestContext
+from gateway.endpoints.model_requests import Handlers, RequestScope
 from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
 from gateway.errors import UpstreamError
 from gateway.protocols.estimate import estimate_tokens
 from gateway.relay import upstream_request as outgoing
-from gateway.relay.failures import Refusal
+from gateway.relay.failures import UpstreamRefusal
 
 PATH = "/messages/count_tokens"
 COUNT_TIMEOUT_S = 30.0  # at most; an answer's own limit may be shorter
@@ -39,14 +39,18 @@ class TokenCounts:
     """
 
     def __init__(
-        self, handlers: Handlers, pool: Pool, calls: SideCalls, allowance: Allowance
+        self,
+        handlers: Handlers,
+        pool: Accounts,
+        calls: SideCalls,
+        allowance: BudgetGuard,
     ) -> None:
         self._handlers = handlers
         self._pool = pool
         self._calls = calls
         self._allowance = allowance
 
-    async def count(self, visit: Visit) -> web.Response:
+    async def count(self, visit: RequestScope) -> web.Response:
         """The handler."""
         turn = await self._handlers.turn(visit, PATH, slot=False)
         self._allowance.admit(turn.user.name, turn.client.name)
@@ -59,7 +63,9 @@ class TokenCounts:
         tokens = max(1, estimate_tokens(turn.ask.document))
         return json_answer(visit, 200, orjson.dumps({"input_tokens": tokens}))
 
-    async def _counted(self, visit: Visit, turn: Turn) -> Answered | None:
+    async def _counted(
+        self, visit: RequestScope, turn: RequestContext
+    ) -> Answered | None:
         """
         The answer of an account; None if there is none that can count.
 
@@ -82,7 +88,7 @@ class TokenCounts:
             turn.attempt_at = now
             try:
                 return await self._ask(visit, turn, account)
-            except (Refusal, UpstreamError) as failure:
+            except (UpstreamRefusal, UpstreamError) as failure:
                 found = self._calls.failed(
                     visit, account, failure, turn.ask.data, now, turn.ask.model
                 )
@@ -114,19 +120,23 @@ class TokenCounts:
         reasons = {reason for _, reason in choice.rejected}
         return verdict is None and reasons == {"tried"}
 
-    def _may_switch(self, turn: Turn, account: Account, tried: int, now: float) -> bool:
+    def _may_switch(
+        self, turn: RequestContext, account: Account, tried: int, now: float
+    ) -> bool:
         if tried > self._handlers.config.upstream.max_switches:
             return False
         return self._pool.may_retry(turn, account.name, now, same=False)
 
     def _last_word(
-        self, turn: Turn, choice: Choice, verdict: Verdict | None, now: float
+        self, turn: RequestContext, choice: Choice, verdict: Verdict | None, now: float
     ) -> Exception:
         if verdict:
             return self._pool.last_word(turn, verdict, choice.fitting)
         return self._pool.refusal(turn, choice, now)
 
-    async def _ask(self, visit: Visit, turn: Turn, account: Account) -> Answered:
+    async def _ask(
+        self, visit: RequestScope, turn: RequestContext, account: Account
+    ) -> Answered:
         document = self._pool.document(turn, account.name, turn.ask.document)
         request = outgoing.write(turn, account, document)
         limits = self._handlers.config.upstream
@@ -142,8 +152,8 @@ class TokenCounts:
         return await self._calls.ask(visit, account, call)
 
 
-def _cannot_count(failure: Refusal | UpstreamError, verdict: Verdict) -> bool:
+def _cannot_count(failure: UpstreamRefusal | UpstreamError, verdict: Verdict) -> bool:
     """Whether the server does not know the path; a model that it lacks is no such."""
-    if not isinstance(failure, Refusal) or verdict.reason == "no_model":
+    if not isinstance(failure, UpstreamRefusal) or verdict.reason == "no_model":
         return False
     return failure.status in CANNOT_COUNT

@@ -17,11 +17,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.accounts.accounts import Pool
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.choice import serves
 from gateway.config.schema import Account
 from gateway.endpoints.model_catalog import catalogue, entry_of, read_list
-from gateway.endpoints.model_requests import Handlers, Visit
+from gateway.endpoints.model_requests import Handlers, RequestScope
 from gateway.endpoints.side_call import json_answer, path_id
 from gateway.errors import ClientError, GatewayError
 from gateway.relay.headers import upwards
@@ -50,14 +50,14 @@ class ModelLists:
         handlers: the frame that every recorded endpoint shares.
     """
 
-    def __init__(self, handlers: Handlers, pool: Pool, upstream: Upstream) -> None:
+    def __init__(self, handlers: Handlers, pool: Accounts, upstream: Upstream) -> None:
         self._handlers = handlers
         self._pool = pool
         self._upstream = upstream
         self._lists: dict[str, _List] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def models(self, visit: Visit) -> web.Response:
+    async def models(self, visit: RequestScope) -> web.Response:
         """``GET /v1/models``: what all accounts together serve."""
         self._handlers.enter(visit)
         accounts = list(self._pool.accounts.values())
@@ -69,7 +69,7 @@ class ModelLists:
         visit.record.ended("ok")
         return json_answer(visit, 200, orjson.dumps(told))
 
-    async def model(self, visit: Visit) -> web.Response:
+    async def model(self, visit: RequestScope) -> web.Response:
         """``GET /v1/models/{id}``."""
         self._handlers.enter(visit)
         ident = path_id(visit)

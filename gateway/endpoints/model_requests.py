@@ -17,9 +17,9 @@ from functools import partial
 
 from aiohttp import web
 
-from gateway.accounting.budget_guard import Allowance
-from gateway.accounting.settlement import Books
-from gateway.accounts.accounts import Pool
+from gateway.accounting.budget_guard import BudgetGuard
+from gateway.accounting.settlement import Accounting
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.session import session_of
 from gateway.admission.body_room import BodyRooms, BodyShare
 from gateway.admission.registry import Holder, Place, Registry
@@ -29,10 +29,10 @@ from gateway.client.answer_headers import id_headers
 from gateway.client.framing import send_whole
 from gateway.client.intake import Intake
 from gateway.client.kinds import Client
-from gateway.client.stream import Downstream
+from gateway.client.stream import ClientAnswer
 from gateway.config.cors import Origins
 from gateway.config.schema import Config
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.endpoints.auth import Identity, Keys, refuse_keys_in
 from gateway.endpoints.request_ids import request_id_of
 from gateway.errors import (
@@ -44,8 +44,8 @@ from gateway.errors import (
 )
 from gateway.ledger.ledger import Ledger
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.protocol import Wire, response_id_of
-from gateway.protocols.stream_state import State
+from gateway.protocols.protocol import WireProtocol, response_id_of
+from gateway.protocols.stream_state import StreamState
 from gateway.record import Record
 from gateway.relay.failover import Answer, Relay
 from gateway.telemetry import log
@@ -53,7 +53,7 @@ from gateway.telemetry import log
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def refusal(error: GatewayError, wire: Wire, record: Record) -> web.Response:
+def refusal(error: GatewayError, wire: WireProtocol, record: Record) -> web.Response:
     """*error* as a plain HTTP answer in the protocol's form."""
     headers = id_headers(record)
     if error.retry_after_s is not None:
@@ -73,23 +73,23 @@ def refusal(error: GatewayError, wire: Wire, record: Record) -> web.Response:
 
 
 @dataclass(slots=True, eq=False)
-class Visit:
+class RequestScope:
     """One request at the door: its record, and its stream once there is one."""
 
     request: web.BaseRequest
     record: Record
-    wire: Wire
+    wire: WireProtocol
     client: Client
     task: asyncio.Task[web.StreamResponse] | None = None
-    down: Downstream | None = None
-    turn: Turn | None = None
+    down: ClientAnswer | None = None
+    turn: RequestContext | None = None
     share: BodyShare | None = None
     arriving: bool = False  # its body is being read
     answered: bool = False  # its whole answer is on the way
     stop: GatewayError | None = None  # why it was stopped from outside
 
 
-Inner = Callable[[Visit], Awaitable[web.StreamResponse]]
+Inner = Callable[[RequestScope], Awaitable[web.StreamResponse]]
 
 
 class Handlers:
@@ -106,10 +106,10 @@ class Handlers:
         keys: Keys,
         registry: Registry,
         relay: Relay,
-        books: Books,
+        books: Accounting,
         ledger: Ledger,
-        pool: Pool,
-        allowance: Allowance,
+        pool: Accounts,
+        allowance: BudgetGuard,
         intake: Intake,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -118,7 +118,7 @@ class Handlers:
         self._rooms = BodyRooms()
         self.replace(config, keys)
         self._intake = intake
-        self._visits: set[Visit] = set()
+        self._visits: set[RequestScope] = set()
         self._all_served = asyncio.Event()
         self._when_drained: Callable[[], None] = lambda: None
         self._ledger = ledger
@@ -141,7 +141,7 @@ class Handlers:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             client = clients.recognise(request.headers)
             record = self._record(request, wire, client)
-            visit = Visit(request, record, wire, client)
+            visit = RequestScope(request, record, wire, client)
             record.durable = not kept
             visit.task = asyncio.current_task(self._loop)
             self._visits.add(visit)
@@ -176,7 +176,7 @@ class Handlers:
     def model_endpoint(self, protocol: str, path: str) -> Handler:
         """The handler of ``POST /v1`` + *path*."""
 
-        async def serve(visit: Visit) -> web.StreamResponse:
+        async def serve(visit: RequestScope) -> web.StreamResponse:
             turn = visit.turn = await self.turn(visit, path)
             down = None
             if turn.ask.stream and path == visit.wire.path:
@@ -201,7 +201,9 @@ class Handlers:
 
         return self.recorded(protocol, serve)
 
-    async def _hand_out(self, answer: Answer, visit: Visit) -> web.StreamResponse:
+    async def _hand_out(
+        self, answer: Answer, visit: RequestScope
+    ) -> web.StreamResponse:
         """Send a whole answer; a client that leaves meanwhile has not had it."""
         headers = {**answer.headers, **id_headers(visit.record)}
         visit.answered = True
@@ -214,7 +216,7 @@ class Handlers:
             visit.record.left(told=True)
             raise
 
-    def _close(self, visit: Visit) -> None:
+    def _close(self, visit: RequestScope) -> None:
         record = visit.record
         _note_end_of_wait(record)
         if record.outcome == "client_gone":
@@ -264,7 +266,7 @@ class Handlers:
     def end_open(self) -> None:
         """End what is still being served."""
         for visit in list(self._visits):
-            closed = visit.down and visit.down.state is State.CLOSED
+            closed = visit.down and visit.down.state is StreamState.CLOSED
             if not (closed or visit.answered):
                 self._stop(visit, GatewayError("gateway_shutdown"))
 
@@ -274,14 +276,16 @@ class Handlers:
             if visit.request.transport:
                 visit.request.transport.abort()
 
-    def _stop(self, visit: Visit, error: GatewayError) -> None:
+    def _stop(self, visit: RequestScope, error: GatewayError) -> None:
         if visit.stop is None and visit.task:
             visit.stop = error
             visit.task.cancel()
 
     # --- the way in -------------------------------------------------------------------
 
-    def _record(self, request: web.BaseRequest, wire: Wire, client: Client) -> Record:
+    def _record(
+        self, request: web.BaseRequest, wire: WireProtocol, client: Client
+    ) -> Record:
         unix_s = time.time()
         record = Record(
             request_id_of(request.headers, unix_s), unix_s, time.monotonic()
@@ -295,7 +299,9 @@ class Handlers:
         log.bind(record.request_id)
         return record
 
-    async def turn(self, visit: Visit, path: str, *, slot: bool = True) -> Turn:
+    async def turn(
+        self, visit: RequestScope, path: str, *, slot: bool = True
+    ) -> RequestContext:
         """
         The request of *visit*, read and understood.
 
@@ -329,7 +335,7 @@ class Handlers:
         session = session_of(request.headers, ask.document, record.user)
         record.session = log.clean_id(session.value)
         assert visit.share
-        return Turn(  # named, its arguments would cost as much as all the rest of it
+        return RequestContext(  # named arguments would cost as much as the rest of it
             ask,
             record,
             visit.wire,
@@ -345,7 +351,7 @@ class Handlers:
             visit.share,
         )
 
-    async def body(self, visit: Visit, identity: Identity) -> bytes:
+    async def body(self, visit: RequestScope, identity: Identity) -> bytes:
         """The body of the request of *visit*, which takes up room of its user."""
         limit_bytes = identity.limits.max_waiting_bytes
         share = visit.share = self._rooms.enter(identity.user.name, limit_bytes)
@@ -359,7 +365,7 @@ class Handlers:
         visit.record.arrived = time.monotonic()
         return data
 
-    def enter(self, visit: Visit) -> Identity:
+    def enter(self, visit: RequestScope) -> Identity:
         """Who asks at an endpoint beside the model endpoints; see ``turn``."""
         identity = self.identify(visit.request, visit.record)
         if self.draining:
@@ -373,8 +379,10 @@ class Handlers:
         record.mark(time.monotonic(), "authenticated", user=record.user)
         return identity
 
-    def _downstream(self, request: web.BaseRequest, turn: Turn) -> Downstream:
-        down = Downstream(
+    def _downstream(
+        self, request: web.BaseRequest, turn: RequestContext
+    ) -> ClientAnswer:
+        down = ClientAnswer(
             request,
             turn.record,
             turn.wire,
@@ -386,7 +394,7 @@ class Handlers:
         down.waiting = lambda: self._wait(turn)
         return down
 
-    def _wait(self, turn: Turn) -> clients.Wait | None:
+    def _wait(self, turn: RequestContext) -> clients.Wait | None:
         place = self._registry.place(turn.holder)
         if place is None:
             return None
@@ -395,11 +403,13 @@ class Handlers:
 
     # --- the way back -----------------------------------------------------------------
 
-    async def _failed(self, error: GatewayError, visit: Visit) -> web.StreamResponse:
+    async def _failed(
+        self, error: GatewayError, visit: RequestScope
+    ) -> web.StreamResponse:
         """Tell the client of *error* in the form that is still open."""
         error.__traceback__ = None  # its frames hold it, and the request
         record, down = visit.record, visit.down
-        if error.code == "client_gone" or (down and down.state is State.CLOSED):
+        if error.code == "client_gone" or (down and down.state is StreamState.CLOSED):
             # It left, or has its terminal: the record says already how it ended.
             return down.response if down else web.Response(status=error.status)
         refused = not record.attempts and error.origin != "upstream"
@@ -427,7 +437,7 @@ class Handlers:
         return down.response
 
 
-def _detail(error: GatewayError, visit: Visit) -> str:
+def _detail(error: GatewayError, visit: RequestScope) -> str:
     """What log and ledger say of *error*; an upstream's words are redacted already."""
     if isinstance(error, UpstreamError | PassedOn):
         return error.detail

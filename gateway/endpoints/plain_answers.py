@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import hdrs, web
 
-from gateway.accounting.settlement import Books
+from gateway.accounting.settlement import Accounting
 from gateway.client.answer_headers import id_headers
 from gateway.client.connection import Head
 from gateway.config.cors import Origins
@@ -35,7 +35,7 @@ class PlainAnswers:
         books: told of heads that cannot be served.
     """
 
-    def __init__(self, config: Config, books: Books) -> None:
+    def __init__(self, config: Config, books: Accounting) -> None:
         self._books = books
         self._log = log.get()
         self.replace(config)

@@ -15,11 +15,11 @@ from typing import NamedTuple
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.accounts.accounts import Pool
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.verdict import Verdict
 from gateway.client.answer_headers import id_headers
 from gateway.config.schema import Account
-from gateway.endpoints.model_requests import Visit
+from gateway.endpoints.model_requests import RequestScope
 from gateway.errors import UpstreamError
 from gateway.record import Attempt
 from gateway.relay.failures import Failure, read_refusal, redacted_verdict
@@ -61,12 +61,12 @@ class Answered(NamedTuple):
 class SideCalls:
     """Calls accounts, enters each call as an attempt, and notes what it says."""
 
-    def __init__(self, pool: Pool, upstream: Upstream) -> None:
+    def __init__(self, pool: Accounts, upstream: Upstream) -> None:
         self._pool = pool
         self._upstream = upstream
         self._log = log.get()
 
-    async def ask(self, visit: Visit, account: Account, call: Call) -> Answered:
+    async def ask(self, visit: RequestScope, account: Account, call: Call) -> Answered:
         """
         The answer of *account*, a status below 300.
 
@@ -91,7 +91,7 @@ class SideCalls:
         finally:
             attempt.ended_at = time.time()
 
-    async def _open(self, visit: Visit, account: Account, call: Call) -> Reply:
+    async def _open(self, visit: RequestScope, account: Account, call: Call) -> Reply:
         return await self._upstream.open(
             account,
             visit.wire.name,
@@ -104,7 +104,7 @@ class SideCalls:
 
     def failed(
         self,
-        visit: Visit,
+        visit: RequestScope,
         account: Account,
         failure: Failure,
         body: bytes,
@@ -134,7 +134,7 @@ class SideCalls:
         return verdict
 
 
-async def _read(visit: Visit, reply: Reply, limit_bytes: int) -> Answered:
+async def _read(visit: RequestScope, reply: Reply, limit_bytes: int) -> Answered:
     try:
         ident = upstream_request_id(reply.headers)
         visit.record.upstream_request_id = log.clean_id(ident)
@@ -151,7 +151,7 @@ def _passed(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 def json_answer(
-    visit: Visit, status: int, data: bytes, headers: dict[str, str] | None = None
+    visit: RequestScope, status: int, data: bytes, headers: dict[str, str] | None = None
 ) -> web.Response:
     """A whole JSON answer with the headers that every answer bears."""
     visit.record.status = status
@@ -163,7 +163,7 @@ def json_answer(
     )
 
 
-def path_id(visit: Visit) -> str:
+def path_id(visit: RequestScope) -> str:
     """What stands for ``{id}`` in the path."""
     assert isinstance(visit.request, web.Request)  # it came through the router
     return visit.request.match_info["id"]

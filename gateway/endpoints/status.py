@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.accounts.accounts import Pool
+from gateway.accounts.accounts import Accounts
 from gateway.endpoints.model_requests import Handlers
 from gateway.ledger.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
@@ -23,7 +23,7 @@ class StatusHandlers:
     def __init__(
         self,
         handlers: Handlers,
-        pool: Pool,
+        pool: Accounts,
         ledger: Ledger,
         metrics: Metrics,
         token: str,

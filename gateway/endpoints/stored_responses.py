@@ -11,15 +11,15 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.accounting.budget_guard import Allowance
-from gateway.accounts.accounts import Pool
+from gateway.accounting.budget_guard import BudgetGuard
+from gateway.accounts.accounts import Accounts
 from gateway.config.schema import Account
-from gateway.endpoints.model_requests import Handlers, Visit
+from gateway.endpoints.model_requests import Handlers, RequestScope
 from gateway.endpoints.side_call import Call, SideCalls, json_answer, path_id
 from gateway.errors import ClientError, UpstreamError
 from gateway.ledger.kept_responses import Thread
 from gateway.relay.conversation import Conversations
-from gateway.relay.failures import Refusal
+from gateway.relay.failures import UpstreamRefusal
 from gateway.relay.headers import upwards
 
 STORED_TIMEOUT_S = 60.0  # at most; an answer's own limit may be shorter
@@ -35,9 +35,9 @@ class StoredResponses:
     def __init__(
         self,
         handlers: Handlers,
-        pool: Pool,
+        pool: Accounts,
         calls: SideCalls,
-        allowance: Allowance,
+        allowance: BudgetGuard,
         conversations: Conversations,
     ) -> None:
         self._handlers = handlers
@@ -46,7 +46,7 @@ class StoredResponses:
         self._allowance = allowance
         self._conversations = conversations
 
-    async def serve(self, visit: Visit) -> web.Response:
+    async def serve(self, visit: RequestScope) -> web.Response:
         """The handler."""
         identity = self._handlers.enter(visit)
         user, ident = identity.user.name, path_id(visit)
@@ -66,7 +66,7 @@ class StoredResponses:
         return account
 
     async def _passed(
-        self, visit: Visit, account: Account, body: bytes
+        self, visit: RequestScope, account: Account, body: bytes
     ) -> web.Response:
         """The account's answer as it is."""
         request, began = visit.request, time.monotonic()
@@ -84,13 +84,13 @@ class StoredResponses:
         )
         try:
             answer = await self._calls.ask(visit, account, call)
-        except (Refusal, UpstreamError) as failure:
+        except (UpstreamRefusal, UpstreamError) as failure:
             raise self._calls.failed(visit, account, failure, body, began).error
         visit.record.ended("ok")
         return json_answer(visit, answer.status, answer.body, answer.headers)
 
     async def _kept(
-        self, visit: Visit, user: str, ident: str, kept: Thread
+        self, visit: RequestScope, user: str, ident: str, kept: Thread
     ) -> web.Response:
         """What the gateway itself keeps, since no account does."""
         request = visit.request

@@ -43,8 +43,8 @@ from gateway.ledger import schema
 from gateway.ledger.requests import requests
 from gateway.ledger.statement import (
     Call,
+    CoreStatement,
     Driver,
-    Plain,
     Upsert,
     plain_upsert,
     upsert,
@@ -126,7 +126,7 @@ class Database:
         """How rows of *table* are written here."""
         return upsert(table, self._writer.dialect)
 
-    def plain_upsert(self, table: Table) -> Plain:
+    def plain_upsert(self, table: Table) -> CoreStatement:
         """The same for a table with binary values."""
         return plain_upsert(table, self._writer.dialect)
 

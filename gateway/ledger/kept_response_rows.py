@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.ledger.statement import Plain
+from gateway.ledger.statement import CoreStatement
 from gateway.ledger.tables import response
 
 MAX_TURNS = 1000  # in a row
@@ -35,7 +35,7 @@ Rows = Collection[dict[str, Any]]
 _turn = response.c
 
 
-class Keep(Plain):
+class Keep(CoreStatement):
     """
     Keeps turns.
 
@@ -46,12 +46,12 @@ class Keep(Plain):
 
     __slots__ = ("_insert", "_max_bytes")
 
-    def __init__(self, insert: Plain, max_bytes: int) -> None:
+    def __init__(self, insert: CoreStatement, max_bytes: int) -> None:
         self._insert = insert
         self._max_bytes = max_bytes
 
     def run(self, connection: Connection, rows: Rows) -> None:
-        """See ``Plain.run``."""
+        """See ``CoreStatement.run``."""
         for row in rows:
             parent = select(_turn.turn_id).where(_turn.turn_id == row["parent_id"])
             if row["parent_id"] and connection.execute(parent).first() is None:
@@ -62,7 +62,7 @@ class Keep(Plain):
             _trim(connection, user, self._max_bytes)
 
 
-class Forget(Plain):
+class Forget(CoreStatement):
     """Drops turns."""
 
     __slots__ = ()
@@ -71,7 +71,7 @@ class Forget(Plain):
         pass
 
     def run(self, connection: Connection, rows: Rows) -> None:
-        """See ``Plain.run``."""
+        """See ``CoreStatement.run``."""
         for row in rows:
             _end(connection, row["response_id"], row["user"], "")
 

@@ -48,7 +48,7 @@ class Link(NamedTuple):
     total_bytes: int = 0
 
 
-class KeptTurn(NamedTuple):
+class KeptResponse(NamedTuple):
     """
     A turn as it is kept.
 
@@ -84,7 +84,7 @@ class Thread(NamedTuple):
         return [*self.given, *(self.response.get("output") or ())]
 
 
-class KeptTurns:
+class KeptResponses:
     """
     Args:
         ledger: open; what is written here goes through its one writer.
@@ -96,13 +96,13 @@ class KeptTurns:
         self._forget = Forget()
         self.replace(ledger.rules)
 
-    def replace(self, rules: config.Ledger) -> None:
+    def replace(self, rules: config.LedgerSettings) -> None:
         """Take up changed rules, for the turns that follow."""
         days = rules.response_retention_days
         self._kept_for = timedelta(days=days) if days else FOR_EVER
         self._keep = Keep(self._insert, rules.response_max_bytes)
 
-    async def keep(self, turn: KeptTurn) -> None:
+    async def keep(self, turn: KeptResponse) -> None:
         """
         Keep *turn*, durably; a second of the same id and user replaces the first.
         One that is too long, or whose earlier turn has been removed, is not kept.

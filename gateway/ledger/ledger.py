@@ -25,12 +25,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.config import schema as config
 from gateway.errors import GatewayError
 from gateway.ledger.database import Database, LedgerError, reason
-from gateway.ledger.open_rows import RIDE_AFTER_S, Ahead
+from gateway.ledger.open_rows import RIDE_AFTER_S, OpenRowBuffer
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import Rows, rows_of
 from gateway.ledger.tables import attempt, request
-from gateway.ledger.timeout_queue import Waiter, Waits
-from gateway.ledger.writer import Entry, Report, Write, Writer
+from gateway.ledger.timeout_queue import TimeoutQueue, Waiter
+from gateway.ledger.writer import Entry, LedgerWriter, Report, Write
 from gateway.record import Record
 
 log = structlog.get_logger()
@@ -54,15 +54,15 @@ class Ledger:
         observe: called with the seconds that every closing waited; for the metrics.
     """
 
-    def __init__(self, database: Database, rules: config.Ledger) -> None:
+    def __init__(self, database: Database, rules: config.LedgerSettings) -> None:
         self.observe: Callable[[float], None] = lambda seconds: None
         self.rules = rules
         self._database = database
         self._loop = asyncio.get_running_loop()
-        self._ahead = Ahead(self._put_open)
-        self._waits = Waits(self._overdue)
+        self._ahead = OpenRowBuffer(self._put_open)
+        self._waits = TimeoutQueue(self._overdue)
         self._retention = Retention(rules)
-        self._writer = Writer(database, self._retention.purge, self._from_thread)
+        self._writer = LedgerWriter(database, self._retention.purge, self._from_thread)
         self._waiting = 0
         self._dropped = 0
         self._trouble = ""
@@ -71,7 +71,7 @@ class Ledger:
         self._lag_logged_at = 0.0
 
     @classmethod
-    async def open(cls, url: str, base: Path, rules: config.Ledger) -> Ledger:
+    async def open(cls, url: str, base: Path, rules: config.LedgerSettings) -> Ledger:
         """
         Open the ledger at *url* (relative files: from the folder *base*), bring its
         schema up to date, and close what a crash left open.
@@ -87,7 +87,7 @@ class Ledger:
             log.warning("ledger.recovered", closed_as_crashed=crashed)
         return ledger
 
-    def replace(self, rules: config.Ledger) -> None:
+    def replace(self, rules: config.LedgerSettings) -> None:
         """Take up changed times of retention."""
         self.rules = rules
         self._retention.replace(rules)

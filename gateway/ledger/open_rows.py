@@ -19,7 +19,7 @@ RIDE_AFTER_S = 0.04
 OPEN_WITHIN_S = 0.06
 
 
-class Ahead:
+class OpenRowBuffer:
     """
     Args:
         write: called with the records that may not wait any longer.

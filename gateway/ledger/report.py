@@ -33,7 +33,7 @@ from gateway.ledger.tables import (
     request,
     timeline,
 )
-from gateway.record import Mark
+from gateway.record import TimelineMark
 
 TOKENS = (
     "input_tokens",
@@ -61,7 +61,7 @@ class Story(NamedTuple):
 
     request: Row
     attempts: list[Row]
-    marks: list[Mark]
+    marks: list[TimelineMark]
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -27,7 +27,7 @@ class Retention:
 
     def __init__(
         self,
-        rules: config.Ledger,
+        rules: config.LedgerSettings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._now = now
@@ -35,7 +35,7 @@ class Retention:
         self._done = 0  # rules in a row that found no more
         self.replace(rules)
 
-    def replace(self, rules: config.Ledger) -> None:
+    def replace(self, rules: config.LedgerSettings) -> None:
         """Take up changed rules; ``purge`` may run in another thread meanwhile."""
         days = rules.retention_days
         aged: list[tuple[Table, Column[datetime], int]] = [

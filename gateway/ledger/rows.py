@@ -19,7 +19,7 @@ import orjson
 
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import request
-from gateway.record import Attempt, Mark, Marked, Record
+from gateway.record import Attempt, Marked, Record, TimelineMark
 from gateway.usage import count
 
 Row = tuple[Any, ...]
@@ -140,9 +140,11 @@ def marks_json(marks: Sequence[Marked]) -> str:
         return json.dumps(listed, default=str, skipkeys=True)
 
 
-def read_marks(text: str) -> list[Mark]:
+def read_marks(text: str) -> list[TimelineMark]:
     """The timeline that ``marks_json`` wrote."""
-    return [Mark(*listed) for listed in json.loads(text)]  # takes half pairs too
+    return [
+        TimelineMark(*listed) for listed in json.loads(text)
+    ]  # takes half pairs too
 
 
 def plain(text: str) -> str:

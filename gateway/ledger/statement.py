@@ -72,7 +72,7 @@ class Upsert(Protocol):
         ...
 
 
-class Values:
+class MultiRowUpsert:
     """
     An upsert for SQLite: ``VALUES (?, …), (?, …)``, one text for each number of rows.
 
@@ -134,7 +134,7 @@ class Recordset:
         yield self._text, (listed.decode(),)
 
 
-class Plain:
+class CoreStatement:
     """
     Any statement of Core, run once for every row; for what is rare or binary.
 
@@ -153,13 +153,13 @@ class Plain:
 
 def upsert(table: Table, dialect: Dialect) -> Upsert:
     """How rows of *table* are written all the time."""
-    kind = Values if dialect.name == "sqlite" else Recordset
+    kind = MultiRowUpsert if dialect.name == "sqlite" else Recordset
     return kind(table, dialect)
 
 
-def plain_upsert(table: Table, dialect: Dialect) -> Plain:
+def plain_upsert(table: Table, dialect: Dialect) -> CoreStatement:
     """As ``upsert``, for a table with binary values."""
-    return Plain(_replacing(table, _insert(table, dialect)))
+    return CoreStatement(_replacing(table, _insert(table, dialect)))
 
 
 def moment(unix_s: float) -> str:

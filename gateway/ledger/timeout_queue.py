@@ -10,7 +10,7 @@ from collections.abc import Callable
 Waiter = asyncio.Future[None]
 
 
-class Waits:
+class TimeoutQueue:
     """
     Args:
         overdue: makes the exception for a future that was not done in time.

@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from gateway.ledger.database import Database, driver_of, reason
-from gateway.ledger.statement import Plain, Upsert
-from gateway.wake_event import Bell
+from gateway.ledger.statement import CoreStatement, Upsert
+from gateway.wake_event import WakeEvent
 
 COMMIT_EVERY_S = 0.004
 BUSY_EVERY_S = 0.01  # behind a transaction for which MANY waited
@@ -60,12 +60,12 @@ Purge = Callable[[Connection], bool]
 class Write(NamedTuple):
     """One row for one statement; *key* says which row, so a later one overtakes."""
 
-    statement: Upsert | Plain
+    statement: Upsert | CoreStatement
     key: Hashable
     values: Any
 
 
-Grouped = dict[Upsert | Plain, dict[Hashable, Any]]
+Grouped = dict[Upsert | CoreStatement, dict[Hashable, Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +87,7 @@ class Report:
     trouble: str = ""  # "" = the ledger works
 
 
-class Listening(IntEnum):
+class WakeOn(IntEnum):
     """Which entries wake the thread."""
 
     NONE = 0
@@ -95,7 +95,7 @@ class Listening(IntEnum):
     ANY = 2
 
 
-class Writer:
+class LedgerWriter:
     """
     The thread and what it has been given.
 
@@ -111,8 +111,8 @@ class Writer:
         self._purge = purge
         self._report = report
         self._incoming: deque[Entry] = deque()
-        self._bell = Bell()
-        self._listening = Listening.NONE
+        self._bell = WakeEvent()
+        self._listening = WakeOn.NONE
         self._batch: list[Entry] = []
         self._urgent = 0  # how many in the batch are
         self._stopping = False
@@ -138,8 +138,8 @@ class Writer:
         # one of the two always sees the other.
         self._incoming.extend(entries)
         listening = self._listening
-        if listening and (entries[-1].urgent or listening is Listening.ANY):
-            self._listening = Listening.NONE
+        if listening and (entries[-1].urgent or listening is WakeOn.ANY):
+            self._listening = WakeOn.NONE
             self._bell.ring()
 
     def finish(self, timeout_s: float) -> int:
@@ -182,21 +182,21 @@ class Writer:
             batch.append(entry)
             self._urgent += entry.urgent
 
-    def _patience(self) -> tuple[float, Listening]:
+    def _patience(self) -> tuple[float, WakeOn]:
         """Until when nothing has to be done, unless something arrives; and what."""
         if self._retry_at:
-            return self._retry_at, Listening.NONE
+            return self._retry_at, WakeOn.NONE
         if self._urgent:
-            return self._next_at, Listening.NONE
+            return self._next_at, WakeOn.NONE
         if self._batch:
-            return self._batch[0].put_at + LINGER_S, Listening.URGENT
-        return self._purge_at, Listening.ANY
+            return self._batch[0].put_at + LINGER_S, WakeOn.URGENT
+        return self._purge_at, WakeOn.ANY
 
-    def _sleep(self, seconds: float, listening: Listening) -> None:
+    def _sleep(self, seconds: float, listening: WakeOn) -> None:
         self._listening = listening
         if not (listening and self._incoming):
             self._bell.sleep(seconds)
-        self._listening = Listening.NONE
+        self._listening = WakeOn.NONE
 
     def _flush(self) -> None:
         began_at = time.monotonic()
@@ -254,11 +254,11 @@ class Writer:
             self._execute(grouped)
 
     def _execute(self, grouped: Grouped) -> None:
-        if any(isinstance(statement, Plain) for statement in grouped):
+        if any(isinstance(statement, CoreStatement) for statement in grouped):
             with self._database.write() as connection:
                 driver = driver_of(connection)
                 for statement, rows in grouped.items():
-                    if isinstance(statement, Plain):
+                    if isinstance(statement, CoreStatement):
                         statement.run(connection, rows.values())
                         continue
                     for text, values in statement.calls(rows.values()):

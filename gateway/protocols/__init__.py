@@ -6,9 +6,9 @@ from typing import cast
 
 from gateway.protocols.chat import protocol as chat
 from gateway.protocols.messages import protocol as messages
-from gateway.protocols.protocol import Wire
+from gateway.protocols.protocol import WireProtocol
 from gateway.protocols.responses import protocol as responses
 
-PROTOCOLS: dict[str, Wire] = {
-    wire.name: cast(Wire, wire) for wire in (responses, chat, messages)
+PROTOCOLS: dict[str, WireProtocol] = {
+    wire.name: cast(WireProtocol, wire) for wire in (responses, chat, messages)
 }

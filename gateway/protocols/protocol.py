@@ -160,8 +160,8 @@ PROOF_CHARS = 48
 MAX_PROOFS = 256  # of one answer that are noted
 
 
-class Facts:
-    """What the stream has told so far; filled by ``Wire.read``."""
+class StreamFacts:
+    """What the stream has told so far; filled by ``WireProtocol.read``."""
 
     __slots__ = (
         "response_id",
@@ -234,7 +234,7 @@ class Facts:
             self.proofs.append(proof[-PROOF_CHARS:])
 
 
-class Wire(Protocol):
+class WireProtocol(Protocol):
     """
     One protocol's bytes.
 
@@ -246,7 +246,7 @@ class Wire(Protocol):
         proof_needle: what an event with a proof holds; looked for in answers that
             begin with reasoning.
         last_word: the terminal event that this protocol may leave out when
-            ``Facts.finished`` (written by the gateway then), else ``b""``.
+            ``StreamFacts.finished`` (written by the gateway then), else ``b""``.
     """
 
     name: str
@@ -255,7 +255,7 @@ class Wire(Protocol):
     proof_needle: Needle | None
     last_word: bytes
 
-    def read(self, event: bytes, facts: Facts) -> Step:
+    def read(self, event: bytes, facts: StreamFacts) -> Step:
         """
         Read one whole *event* (its frame bytes): note facts, say its step.
 
@@ -263,7 +263,7 @@ class Wire(Protocol):
         """
         ...
 
-    def ending(self, facts: Facts) -> Ending:
+    def ending(self, facts: StreamFacts) -> Ending:
         """What the terminal in ``facts.terminal`` says."""
         ...
 
@@ -278,12 +278,12 @@ class Wire(Protocol):
         """Whether the JSON *body* of a 200 has the form of an answer."""
         ...
 
-    def read_body(self, body: dict[str, Any], facts: Facts) -> Ending:
+    def read_body(self, body: dict[str, Any], facts: StreamFacts) -> Ending:
         """Read a whole non-stream answer."""
         ...
 
     def failure_frame(
-        self, error: GatewayError, request_id: str, facts: Facts, model: str
+        self, error: GatewayError, request_id: str, facts: StreamFacts, model: str
     ) -> bytes:
         """The gateway's own ending of a stream that has begun."""
         ...
@@ -297,4 +297,4 @@ class Wire(Protocol):
         ...
 
 
-__all__ = ["Ending", "Facts", "Step", "UpstreamError", "Wire"]
+__all__ = ["Ending", "StreamFacts", "Step", "UpstreamError", "WireProtocol"]

@@ -1,8 +1,8 @@
 """
 An upstream's answer in the client's protocol: a reader of one, a writer of the other.
 
-``Translation`` follows a stream as ``grammar.Watch`` follows one that passes unchanged,
-and gives the same batches.
+``StreamConverter`` follows a stream as ``PassThrough`` follows one that passes
+unchanged, and gives the same batches.
 
     chunk ─▶ EventScanner ─▶ Reader ─▶ stages ─▶ Writer ─▶ Batch
 """
@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.protocols.chat.reader import Reader as ChatReader
-from gateway.protocols.chat.writer import Writer as ChatWriter
+from gateway.protocols.chat.reader import ChatReader
+from gateway.protocols.chat.writer import ChatWriter
 from gateway.protocols.event_json import Garbled
 from gateway.protocols.events import (
     PREAMBLE,
@@ -30,17 +30,16 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.keeping import Keeping
 from gateway.protocols.messages.message import signature_of
-from gateway.protocols.messages.reader import Reader as MessagesReader
+from gateway.protocols.messages.reader import MessagesReader
 from gateway.protocols.messages.refusal import RefusalText
-from gateway.protocols.messages.writer import Writer as MessagesWriter
+from gateway.protocols.messages.writer import MessagesWriter
 from gateway.protocols.misplaced import NO_STREAM, Misplaced
 from gateway.protocols.overload import MAX_OPENING_CHARS, answer_so_far
-from gateway.protocols.protocol import Ending, Facts
+from gateway.protocols.protocol import Ending, StreamFacts
 from gateway.protocols.reply import Reader, Reply, Writer
 from gateway.protocols.request_converter import Converted
-from gateway.protocols.responses.reader import Reader as ResponsesReader
-from gateway.protocols.responses.writer import Writer as ResponsesWriter
-from gateway.protocols.responses.writer import encrypted_of
+from gateway.protocols.responses.reader import ResponsesReader
+from gateway.protocols.responses.writer import ResponsesWriter, encrypted_of
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
 from gateway.protocols.stages import (
     Binding,
@@ -50,7 +49,7 @@ from gateway.protocols.stages import (
     StopCut,
     WholeCalls,
 )
-from gateway.protocols.stream_state import Batch, State
+from gateway.protocols.stream_state import Batch, StreamState
 from gateway.usage import Usage
 
 READERS: dict[str, Callable[[Usage, Container[str]], Reader]] = {
@@ -75,7 +74,7 @@ _BOM = b"\xef\xbb\xbf"
 _HALF = re.compile(rb"\\u[dD]")  # of a surrogate pair, as an escape
 
 
-class Translation:
+class StreamConverter:
     """
     One answer on its way from an upstream to a client of another protocol.
 
@@ -95,7 +94,7 @@ class Translation:
         self,
         source: str,
         target: str,
-        facts: Facts,
+        facts: StreamFacts,
         converted: Converted,
         request_id: str,
         model: str,
@@ -107,7 +106,7 @@ class Translation:
         reply = Reply(converted.asked, request_id, model, created_at, now)
         reply.client_body = client_body or {}
         self.facts = facts
-        self.state = State.WAITING
+        self.state = StreamState.WAITING
         self._reader = READERS[source](facts.usage, converted.tools.by_wire)
         self._writer = WRITERS[target](reply)
         self._calls = WholeCalls(converted.tools)
@@ -145,7 +144,7 @@ class Translation:
 
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""
-        if self.state is State.CLOSED:
+        if self.state is StreamState.CLOSED:
             return Batch(b"", True)
         if not self._begun:
             chunk = chunk.removeprefix(_BOM)
@@ -172,7 +171,7 @@ class Translation:
 
         See ``grammar.Watch.finish``.
         """
-        if self.state is State.CLOSED:
+        if self.state is StreamState.CLOSED:
             return Batch(b"", True)
         if self._misplaced is not None:
             return self._refuse(self._misplaced.finish())
@@ -190,7 +189,7 @@ class Translation:
 
     @property
     def _started(self) -> bool:
-        return self.state is not State.WAITING
+        return self.state is not StreamState.WAITING
 
     def _read(self, frames: Iterable[bytes]) -> Batch:
         """Read whole events and write what they mean."""
@@ -214,7 +213,7 @@ class Translation:
             out.append(write(event))
             started = started or self._is_answer(event)
         if started:
-            self.state = State.STREAMING
+            self.state = StreamState.STREAMING
         return Batch(b"".join(out), started, told=started or bool(found))
 
     def _is_answer(self, event: Event) -> bool:
@@ -226,7 +225,7 @@ class Translation:
 
     def _last(self, event: Event, out: list[bytes], started: bool) -> Batch:
         """The answer is whole, or has failed; what came before is the client's."""
-        self.state = State.CLOSED
+        self.state = StreamState.CLOSED
         if not started and answer_so_far(self._opening) == "yes":
             event, out = Fail(UpstreamError("upstream_overloaded")), []
         if isinstance(event, Fail):
@@ -266,7 +265,7 @@ class Translation:
     def _refuse(self, ending: Ending | None) -> Batch:
         """What JSON where a stream should be means, once it is there."""
         if ending is not None:
-            self.state = State.CLOSED
+            self.state = StreamState.CLOSED
         return Batch(b"", False, b"", ending)
 
     def _failed(self, code: str) -> Batch:
@@ -280,7 +279,7 @@ class Translation:
 
         The answer is empty if it is a failure.
         """
-        self.state = State.CLOSED
+        self.state = StreamState.CLOSED
         found = self._staged(self._reader.read_body(upstream_body))
         last = found[-1] if found else Fail(UpstreamError("upstream_malformed"))
         if not any(map(self._is_answer, found[:-1])):

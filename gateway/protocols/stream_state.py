@@ -2,13 +2,13 @@
 The life of a stream, the same for every protocol.
 
 Rule 1: what may follow what stands in ``TRANSITIONS`` and nowhere else.
-Rule 2: this file knows no protocol; a ``Wire`` says what an event *means* (its
+Rule 2: this file knows no protocol; a ``WireProtocol`` says what an event *means* (its
         ``Step``), this file says what follows from it.
 
     WAITING ──OUTPUT──▶ STREAMING ──END/FAIL──▶ CLOSED
        └──────────────END/FAIL───────────────────▲
 
-``Watch`` follows a stream that passes unchanged. ``Batch`` is what crosses from
+``PassThrough`` follows a stream that passes unchanged. ``Batch`` is what crosses from
 upstream to downstream: never an object per event, always the bytes of all events
 that one read completed.
 """
@@ -28,9 +28,9 @@ from gateway.protocols.protocol import (
     NEUTRAL,
     OUTPUT,
     Ending,
-    Facts,
     Step,
-    Wire,
+    StreamFacts,
+    WireProtocol,
 )
 from gateway.protocols.sse import (
     EventScanner,
@@ -41,7 +41,7 @@ from gateway.protocols.sse import (
 )
 
 
-class State(Enum):
+class StreamState(Enum):
     """What the client has: nothing of the answer, a part, its terminal."""
 
     WAITING = "waiting"
@@ -53,28 +53,28 @@ class State(Enum):
 
 
 # A member costs ten times a global when it is taken from its Enum.
-WAITING: Final = State.WAITING
-STREAMING: Final = State.STREAMING
-CLOSED: Final = State.CLOSED
+WAITING: Final = StreamState.WAITING
+STREAMING: Final = StreamState.STREAMING
+CLOSED: Final = StreamState.CLOSED
 
-TRANSITIONS: dict[State, dict[Step, State]] = {
-    State.WAITING: {
-        Step.IDLE: State.WAITING,
-        Step.NEUTRAL: State.WAITING,
-        Step.HIDDEN: State.WAITING,
-        Step.OUTPUT: State.STREAMING,
-        Step.END: State.CLOSED,
-        Step.FAIL: State.CLOSED,
+TRANSITIONS: dict[StreamState, dict[Step, StreamState]] = {
+    StreamState.WAITING: {
+        Step.IDLE: StreamState.WAITING,
+        Step.NEUTRAL: StreamState.WAITING,
+        Step.HIDDEN: StreamState.WAITING,
+        Step.OUTPUT: StreamState.STREAMING,
+        Step.END: StreamState.CLOSED,
+        Step.FAIL: StreamState.CLOSED,
     },
-    State.STREAMING: {
-        Step.IDLE: State.STREAMING,
-        Step.HIDDEN: State.STREAMING,
-        Step.NEUTRAL: State.STREAMING,
-        Step.OUTPUT: State.STREAMING,
-        Step.END: State.CLOSED,
-        Step.FAIL: State.CLOSED,
+    StreamState.STREAMING: {
+        Step.IDLE: StreamState.STREAMING,
+        Step.HIDDEN: StreamState.STREAMING,
+        Step.NEUTRAL: StreamState.STREAMING,
+        Step.OUTPUT: StreamState.STREAMING,
+        Step.END: StreamState.CLOSED,
+        Step.FAIL: StreamState.CLOSED,
     },
-    State.CLOSED: {},
+    StreamState.CLOSED: {},
 }
 
 _BOM = b"\xef\xbb\xbf"
@@ -100,7 +100,7 @@ class Batch(NamedTuple):
     told: bool = False
 
 
-class Watch:
+class PassThrough:
     """Follow a stream whose bytes pass unchanged."""
 
     __slots__ = (
@@ -114,14 +114,14 @@ class Watch:
         "facts",
     )
 
-    def __init__(self, wire: Wire, facts: Facts) -> None:
+    def __init__(self, wire: WireProtocol, facts: StreamFacts) -> None:
         self._wire = wire
         self._needles = wire.needles
         self._scanner = EventScanner()
         self._held = self._scanner.held
         self._begun = False
         self._misplaced: Misplaced | None = None
-        self.state: State = WAITING
+        self.state: StreamState = WAITING
         self.facts = facts
 
     def passes(self, chunk: bytes) -> bool:
@@ -270,6 +270,6 @@ def _with_blank_line(event: bytes) -> bytes:
     return event.rstrip(b"\r\n") + end + end
 
 
-def _told_overload(facts: Facts) -> bool:
+def _told_overload(facts: StreamFacts) -> bool:
     """Whether the whole answer is a sentence about overload."""
     return not facts.certain and answer_so_far(facts.opening) == "yes"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 
-from gateway.accounting.settlement import Books
-from gateway.accounts.accounts import Pool
+from gateway.accounting.settlement import Accounting
+from gateway.accounts.accounts import Accounts
 from gateway.accounts.kept_reasoning import KeptReasoning
-from gateway.client.stream import Downstream
-from gateway.context import Turn
-from gateway.protocols.protocol import Ending, Facts
-from gateway.protocols.stream_state import Batch, State
+from gateway.client.stream import ClientAnswer
+from gateway.context import RequestContext
+from gateway.protocols.protocol import Ending, StreamFacts
+from gateway.protocols.stream_state import Batch, StreamState
 from gateway.relay.conversation import Conversations, Question, response_in
 from gateway.relay.failures import StatedFailure, verdict_of, words_of
 
@@ -26,8 +26,8 @@ class Conclusion:
 
     def __init__(
         self,
-        pool: Pool,
-        books: Books,
+        pool: Accounts,
+        books: Accounting,
         conversations: Conversations,
         kept: KeptReasoning,
     ) -> None:
@@ -38,9 +38,9 @@ class Conclusion:
 
     async def streamed(
         self,
-        turn: Turn,
+        turn: RequestContext,
         batch: Batch,
-        down: Downstream,
+        down: ClientAnswer,
         question: Question | None,
     ) -> bool:
         """
@@ -58,7 +58,7 @@ class Conclusion:
         passes = failed and turn.wire.is_own_failure(batch.terminal)
         self.enter(turn, ending, passes=passes)
         # An answer that is whole already when it begins leaves in one write.
-        last = batch.data if down.state is State.WAITING else b""
+        last = batch.data if down.state is StreamState.WAITING else b""
         if batch.data and not last:
             await down.send(batch.data)
         self.learn(turn, down.facts)
@@ -71,14 +71,16 @@ class Conclusion:
         await down.finish(last + words_of(batch.terminal, ending))
         return ending.outcome != "failed"
 
-    async def whole(self, turn: Turn, ending: Ending, facts: Facts) -> None:
+    async def whole(
+        self, turn: RequestContext, ending: Ending, facts: StreamFacts
+    ) -> None:
         """Make a whole answer, whose outcome is entered, durable."""
         self.learn(turn, facts)
         turn.mark_ending(ending.outcome)
         turn.record.status = 200
         await self._books.durable(turn.record)
 
-    def enter(self, turn: Turn, ending: Ending, *, passes: bool) -> None:
+    def enter(self, turn: RequestContext, ending: Ending, *, passes: bool) -> None:
         """
         Enter the outcome into the record.
 
@@ -99,7 +101,7 @@ class Conclusion:
         turn.record.ended("failed", "client", verdict.error.code)
         turn.record.detail = verdict.error.detail
 
-    def learn(self, turn: Turn, facts: Facts) -> None:
+    def learn(self, turn: RequestContext, facts: StreamFacts) -> None:
         """What is known of an answer at its end: its id, its proofs, what it cost."""
         turn.attempt.ended_at = time.time()
         turn.record.unknown_stop = facts.unknown_stop

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gateway.accounts.accounts import Pool
-from gateway.context import Turn
+from gateway.accounts.accounts import Accounts
+from gateway.context import RequestContext
 from gateway.errors import ClientError
 from gateway.ledger import kept_responses as turns
-from gateway.ledger.kept_responses import KeptTurns, Link, Thread
+from gateway.ledger.kept_responses import KeptResponses, Link, Thread
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.exact_json import dumps
 from gateway.protocols.protocol import read_object, sub
@@ -37,11 +37,11 @@ class Conversations:
         kept: where turns are kept.
     """
 
-    def __init__(self, kept: KeptTurns, pool: Pool) -> None:
+    def __init__(self, kept: KeptResponses, pool: Accounts) -> None:
         self._kept = kept
         self._pool = pool
 
-    async def document(self, turn: Turn) -> tuple[Document, Link]:
+    async def document(self, turn: RequestContext) -> tuple[Document, Link]:
         """
         The body of *turn* with the turns that it goes on from, if they are kept here,
         and the end of these.
@@ -67,7 +67,7 @@ class Conversations:
             param="previous_response_id",
         )
 
-    def question(self, turn: Turn, earlier: Link) -> Question | None:
+    def question(self, turn: RequestContext, earlier: Link) -> Question | None:
         """
         What is to be kept of *turn*, with the answer; None if it is not to be stored.
 
@@ -80,7 +80,7 @@ class Conversations:
         return Question(earlier, dumps(_items(document)))
 
     async def keep(
-        self, turn: Turn, question: Question | None, response: Document
+        self, turn: RequestContext, question: Question | None, response: Document
     ) -> None:
         """
         Keep the turn that *response*, a converted answer, ended.
@@ -95,7 +95,7 @@ class Conversations:
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
         user, account = turn.user.name, turn.record.account
         await self._kept.keep(
-            turns.KeptTurn(ident, user, account, body, question.earlier)
+            turns.KeptResponse(ident, user, account, body, question.earlier)
         )
 
     async def kept(self, user: str, ident: str) -> Thread | None:

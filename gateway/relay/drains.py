@@ -14,8 +14,8 @@ from typing import Any
 
 from gateway.admission.registry import Slot
 from gateway.errors import UpstreamError
-from gateway.relay.failures import Refusal, StatedFailure
-from gateway.relay.upstream_call import Exchange
+from gateway.relay.failures import StatedFailure, UpstreamRefusal
+from gateway.relay.upstream_call import UpstreamCall
 
 MAX_DRAINS = 200
 
@@ -41,7 +41,7 @@ class Drains:
 
     def adopt(
         self,
-        exchange: Exchange,
+        exchange: UpstreamCall,
         slots: Sequence[Slot],
         read: Reading,
         done: Callable[[str], None],
@@ -70,11 +70,13 @@ class Drains:
         for slot in slots:
             slot.drain(task.cancel)
 
-    async def _drain(self, exchange: Exchange, read: Reading, how: list[str]) -> None:
+    async def _drain(
+        self, exchange: UpstreamCall, read: Reading, how: list[str]
+    ) -> None:
         try:
             async with asyncio.timeout(self.limit_s):
                 how[0] = "whole" if await read() else "failed"
-        except (UpstreamError, Refusal, StatedFailure):
+        except (UpstreamError, UpstreamRefusal, StatedFailure):
             how[0] = "failed"
         except TimeoutError:
             pass

@@ -17,37 +17,37 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from gateway.accounting.settlement import Books
-from gateway.accounts.accounts import STATE, Pool
+from gateway.accounting.settlement import Accounting
+from gateway.accounts.accounts import STATE, Accounts
 from gateway.accounts.choice import Choice
 from gateway.accounts.kept_reasoning import KeptReasoning
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import AccountsChanged, Registry, Slot
-from gateway.client.stream import Downstream
+from gateway.client.stream import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.event_json import dump
-from gateway.protocols.protocol import Facts
-from gateway.protocols.stream_state import State
+from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_state import StreamState
 from gateway.record import Attempt
 from gateway.relay import upstream_request as outgoing
 from gateway.relay.conclusion import Conclusion
 from gateway.relay.conversation import Conversations, Question
 from gateway.relay.drains import Drains, Reading
-from gateway.relay.failover_state import Way
+from gateway.relay.failover_state import FailoverState
 from gateway.relay.failures import (
-    Refusal,
     StatedFailure,
+    UpstreamRefusal,
     has_left,
     verdict_of,
     words_of,
 )
-from gateway.relay.stream_codec import Course, course_of, translation_of
+from gateway.relay.stream_codec import StreamCodec, course_of, translation_of
 from gateway.relay.upstream import Upstream
-from gateway.relay.upstream_call import Exchange
-from gateway.relay.upstream_request import COMPACT_PATH, Outgoing
+from gateway.relay.upstream_call import UpstreamCall
+from gateway.relay.upstream_request import COMPACT_PATH, UpstreamRequest
 from gateway.telemetry import log
 
 MAX_STRIPS = 2  # times that one request is sent anew with less reasoning
@@ -69,10 +69,10 @@ class Relay:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Accounts,
         registry: Registry,
         upstream: Upstream,
-        books: Books,
+        books: Accounting,
         drains: Drains,
         conversations: Conversations,
         limits: UpstreamLimits,
@@ -92,14 +92,16 @@ class Relay:
         """Take up changed limits, for the attempts that follow."""
         self._limits = limits
 
-    async def run(self, turn: Turn, down: Downstream | None) -> Answer | None:
+    async def run(
+        self, turn: RequestContext, down: ClientAnswer | None
+    ) -> Answer | None:
         """
         Answer *turn*: into *down*, or, without it, as a whole.
 
         Raises:
             GatewayError: no account could answer; ``down.state`` says how far it was.
         """
-        way = Way(turn.ask)
+        way = FailoverState(turn.ask)
         document, way.earlier = await self._conversations.document(turn)
         way.change(document)
         del document  # a long stream need not keep it
@@ -109,14 +111,14 @@ class Relay:
             way.tried.add(account.name)
             try:
                 return await self._attempt(turn, way, account, slot, down)
-            except (Refusal, StatedFailure, UpstreamError) as failure:
+            except (UpstreamRefusal, StatedFailure, UpstreamError) as failure:
                 verdict = verdict_of(failure, turn, quotes=self._limits.quote_errors)
                 failure.__traceback__ = None  # its frames hold it, and the request
             except BaseException:
                 self._pool.dropped(turn, account.name)  # it says nothing of the account
                 raise
             way.verdict = verdict
-            streaming = down is not None and down.state is not State.WAITING
+            streaming = down is not None and down.state is not StreamState.WAITING
             self._note(turn, account, verdict, streaming)
             if down and streaming:
                 self._conclusion.learn(turn, down.facts)
@@ -132,7 +134,7 @@ class Relay:
 
     # --- choosing ---------------------------------------------------------------------
 
-    async def _slot(self, turn: Turn, way: Way) -> Slot:
+    async def _slot(self, turn: RequestContext, way: FailoverState) -> Slot:
         """A slot of the account that is to be tried next."""
         while True:
             now = time.monotonic()
@@ -159,7 +161,9 @@ class Relay:
                 raise
             slot.release()
 
-    def _may_start(self, turn: Turn, way: Way, choice: Choice, account: str) -> bool:
+    def _may_start(
+        self, turn: RequestContext, way: FailoverState, choice: Choice, account: str
+    ) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
         if account not in self._pool.accounts:
             return False  # a reload has removed it meanwhile
@@ -174,7 +178,11 @@ class Relay:
         return self._pool.start(turn, choice, account, now)
 
     def _may_switch(
-        self, turn: Turn, way: Way, account: Account, verdict: Verdict
+        self,
+        turn: RequestContext,
+        way: FailoverState,
+        account: Account,
+        verdict: Verdict,
     ) -> bool:
         """Whether another account is worth asking."""
         if verdict.strip and len(way.tried) <= self._limits.max_switches:
@@ -189,7 +197,11 @@ class Relay:
         return self._pool.elsewhere(turn, way.fitting, way.tried)
 
     async def _pause(
-        self, turn: Turn, way: Way, account: Account, verdict: Verdict
+        self,
+        turn: RequestContext,
+        way: FailoverState,
+        account: Account,
+        verdict: Verdict,
     ) -> None:
         """
         Most accounts serve again seconds after a 429 that gives no time: ask the same
@@ -207,20 +219,22 @@ class Relay:
 
     async def _attempt(
         self,
-        turn: Turn,
-        way: Way,
+        turn: RequestContext,
+        way: FailoverState,
         account: Account,
         slot: Slot,
-        down: Downstream | None,
+        down: ClientAnswer | None,
     ) -> Answer | None:
         """Try *account*; the slot is given back when its upstream is done with."""
-        exchange: Exchange | None = None
-        course: Course | None = None
-        facts = Facts()
+        exchange: UpstreamCall | None = None
+        course: StreamCodec | None = None
+        facts = StreamFacts()
         answered = kept = False
         try:
             request = self._write(turn, way, account)
-            exchange = Exchange(turn, account, request, self._upstream, self._limits)
+            exchange = UpstreamCall(
+                turn, account, request, self._upstream, self._limits
+            )
             if down is None:
                 answer = await self._whole(turn, way, exchange, request, facts)
                 answered = True
@@ -246,7 +260,9 @@ class Relay:
             if turn.record.attempts:
                 turn.attempt.ended_at = time.time()
 
-    def _write(self, turn: Turn, way: Way, account: Account) -> Outgoing:
+    def _write(
+        self, turn: RequestContext, way: FailoverState, account: Account
+    ) -> UpstreamRequest:
         """The request for *account*, and the attempt in the record."""
         document = self._pool.document(turn, account.name, way.document)
         user, session = turn.user.name, turn.session.key
@@ -260,11 +276,11 @@ class Relay:
 
     def _drain(
         self,
-        turn: Turn,
-        exchange: Exchange,
+        turn: RequestContext,
+        exchange: UpstreamCall,
         slot: Slot,
-        course: Course | None,
-        facts: Facts,
+        course: StreamCodec | None,
+        facts: StreamFacts,
     ) -> bool:
         """The client has left: read on for the usage, where that is allowed."""
         self._pool.made(turn, facts.proofs)  # it may keep what it got of the answer
@@ -291,7 +307,7 @@ class Relay:
         self._drains.adopt(exchange, slots, read, done)
         return True
 
-    def _begin(self, turn: Turn, account: Account, protocol: str) -> None:
+    def _begin(self, turn: RequestContext, account: Account, protocol: str) -> None:
         record = turn.record
         turn.account = account
         record.account = account.name
@@ -306,7 +322,13 @@ class Relay:
         if number == 1:
             self._books.begin(record)
 
-    def _served(self, turn: Turn, way: Way, exchange: Exchange, facts: Facts) -> None:
+    def _served(
+        self,
+        turn: RequestContext,
+        way: FailoverState,
+        exchange: UpstreamCall,
+        facts: StreamFacts,
+    ) -> None:
         """
         The first real output is there: the account is well and knows the session, and
         nobody else will be asked.
@@ -317,7 +339,9 @@ class Relay:
         if exchange.reply and (state := exchange.reply.headers.get(STATE)):
             self._pool.keep_state(turn, name, state)
 
-    def _question(self, turn: Turn, way: Way, request: Outgoing) -> Question | None:
+    def _question(
+        self, turn: RequestContext, way: FailoverState, request: UpstreamRequest
+    ) -> Question | None:
         """What the gateway itself is to keep of *request*; None for nothing."""
         if request.converted is None:
             return None
@@ -325,11 +349,11 @@ class Relay:
 
     async def _whole(
         self,
-        turn: Turn,
-        way: Way,
-        exchange: Exchange,
-        request: Outgoing,
-        facts: Facts,
+        turn: RequestContext,
+        way: FailoverState,
+        exchange: UpstreamCall,
+        request: UpstreamRequest,
+        facts: StreamFacts,
     ) -> Answer:
         """A non-stream answer, durable before it is handed out."""
         data, document = await exchange.whole()
@@ -349,7 +373,9 @@ class Relay:
         await self._conclusion.whole(turn, ending, facts)
         return Answer(exchange.headers_down(), words_of(data, ending))
 
-    async def _read_whole(self, turn: Turn, exchange: Exchange, facts: Facts) -> bool:
+    async def _read_whole(
+        self, turn: RequestContext, exchange: UpstreamCall, facts: StreamFacts
+    ) -> bool:
         """The same for a client that has left: only what it cost."""
         _, document = await exchange.drain_body()
         upstream = PROTOCOLS[turn.record.upstream_protocol]
@@ -358,7 +384,7 @@ class Relay:
     # --- failures ---------------------------------------------------------------------
 
     def _note(
-        self, turn: Turn, account: Account, verdict: Verdict, streaming: bool
+        self, turn: RequestContext, account: Account, verdict: Verdict, streaming: bool
     ) -> None:
         """Log the attempt and let the account's health know."""
         error = verdict.error
@@ -381,7 +407,13 @@ class Relay:
         else:
             self._pool.failed(turn, account.name, verdict)
 
-    def _strip(self, turn: Turn, way: Way, account: Account, verdict: Verdict) -> bool:
+    def _strip(
+        self,
+        turn: RequestContext,
+        way: FailoverState,
+        account: Account,
+        verdict: Verdict,
+    ) -> bool:
         """
         Whether *account* is to be asked again, without the reasoning that it could not
         read; MAX_STRIPS times for one request.
@@ -391,7 +423,9 @@ class Relay:
         way.stripped += 1
         return self._pool.refused_reasoning(turn, account.name, way.document)
 
-    def _broken(self, turn: Turn, way: Way, verdict: Verdict) -> GatewayError:
+    def _broken(
+        self, turn: RequestContext, way: FailoverState, verdict: Verdict
+    ) -> GatewayError:
         """What the client gets of a failure amid its stream."""
         error = verdict.error
         if error.status == 429 and error.retry_after_s is None:
@@ -401,7 +435,7 @@ class Relay:
         return error
 
     def _last_word(
-        self, turn: Turn, way: Way, choice: Choice | None = None
+        self, turn: RequestContext, way: FailoverState, choice: Choice | None = None
     ) -> GatewayError:
         """What the client gets when nobody is left to ask."""
         if way.verdict is not None:

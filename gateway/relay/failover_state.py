@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.accounts.verdict import Verdict
-from gateway.client.body import Ask
+from gateway.client.body import RequestBody
 from gateway.ledger.kept_responses import Link
 
 
 @dataclass(slots=True)
-class Way:
+class FailoverState:
     """The body as it stands, and the accounts that were asked."""
 
-    ask: Ask
+    ask: RequestBody
     changed: dict[str, Any] | None = None  # the body, where it is not the client's own
     earlier: Link = Link()  # the kept turn that it goes on from
     tried: set[str] = field(default_factory=set)

@@ -16,12 +16,12 @@ import time
 from collections.abc import Mapping
 
 from gateway.accounts.verdict import Verdict, judge_event, judge_status, judge_transport
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.errors import ClientError, PassedOn, UpstreamError
 from gateway.protocols.failure_forms import failure_in
 from gateway.protocols.failure_table import WORDS
 from gateway.protocols.protocol import Ending
-from gateway.relay.first_event_timeout import Patience
+from gateway.relay.first_event_timeout import FirstEventTimeout
 from gateway.telemetry import log
 from gateway.transport.interface import Reply
 
@@ -29,7 +29,7 @@ REFUSAL_BODY_S = 3.0  # how long the body of a refusal may take
 MAX_REFUSAL_BYTES = 1024 * 1024  # of it; also the most that is passed on to a client
 
 
-class Refusal(Exception):
+class UpstreamRefusal(Exception):
     """The upstream answered with an error status."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -47,21 +47,21 @@ class StatedFailure(Exception):
         self.ending = ending
 
 
-Failure = Refusal | StatedFailure | UpstreamError
+Failure = UpstreamRefusal | StatedFailure | UpstreamError
 
 
 async def read_bounded(reply: Reply) -> bytes:
     """The body of *reply*; empty if it cannot be read whole within the bounds."""
     try:
-        with Patience(REFUSAL_BODY_S):
+        with FirstEventTimeout(REFUSAL_BODY_S):
             return await reply.body(MAX_REFUSAL_BYTES)
     except UpstreamError:
         return b""
 
 
-async def read_refusal(reply: Reply) -> Refusal:
+async def read_refusal(reply: Reply) -> UpstreamRefusal:
     """The refusal that *reply*'s status says."""
-    return Refusal(reply.status, reply.headers, await read_bounded(reply))
+    return UpstreamRefusal(reply.status, reply.headers, await read_bounded(reply))
 
 
 def no_answer(value: object) -> StatedFailure | UpstreamError:
@@ -72,7 +72,7 @@ def no_answer(value: object) -> StatedFailure | UpstreamError:
     return StatedFailure(Ending("failed", UpstreamError("upstream_failed"), failure))
 
 
-def verdict_of(failure: Failure, turn: Turn, *, quotes: bool) -> Verdict:
+def verdict_of(failure: Failure, turn: RequestContext, *, quotes: bool) -> Verdict:
     """Whose fault *failure* of an attempt for *turn* is; see ``redacted_verdict``."""
     record = turn.record
     return redacted_verdict(
@@ -115,7 +115,7 @@ def redacted_verdict(
 
 
 def _judged(failure: Failure, model: str, same_protocol: bool) -> Verdict:
-    if isinstance(failure, Refusal):
+    if isinstance(failure, UpstreamRefusal):
         return judge_status(
             failure.status,
             failure.headers,

@@ -15,7 +15,7 @@ from gateway.errors import UpstreamError
 from gateway.transport.idle_timeout import grace_until
 
 
-class Patience:
+class FirstEventTimeout:
     """
     A context manager that interrupts its block after *limit_s* seconds.
 
@@ -30,7 +30,7 @@ class Patience:
         self._handle: asyncio.TimerHandle | None = None
         self._expired = False
 
-    def __enter__(self) -> Patience:
+    def __enter__(self) -> FirstEventTimeout:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task

@@ -5,34 +5,40 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from gateway.context import Turn
-from gateway.protocols.protocol import Facts
-from gateway.protocols.stream_converter import Translation
-from gateway.protocols.stream_state import Batch, Watch
-from gateway.relay.upstream_request import Outgoing
+from gateway.context import RequestContext
+from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_converter import StreamConverter
+from gateway.protocols.stream_state import Batch, PassThrough
+from gateway.relay.upstream_request import UpstreamRequest
 
 
-class Course(Protocol):
+class StreamCodec(Protocol):
     """They pass (Watch) or are translated."""
 
-    facts: Facts
+    facts: StreamFacts
 
     def passes(self, chunk: bytes) -> bool: ...
     def feed(self, chunk: bytes) -> Batch: ...
     def finish(self, *, clean: bool = True) -> Batch: ...
 
 
-def course_of(turn: Turn, request: Outgoing, facts: Facts) -> Course:
+def course_of(
+    turn: RequestContext, request: UpstreamRequest, facts: StreamFacts
+) -> StreamCodec:
     """The course of the answer to *request*; it fills *facts*."""
     if request.converted is None:
         facts.hide_usage = request.hide_usage
-        return Watch(turn.wire, facts)
+        return PassThrough(turn.wire, facts)
     return translation_of(turn, request, facts)
 
 
 def translation_of(
-    turn: Turn, request: Outgoing, facts: Facts, *, body: dict[str, Any] | None = None
-) -> Translation:
+    turn: RequestContext,
+    request: UpstreamRequest,
+    facts: StreamFacts,
+    *,
+    body: dict[str, Any] | None = None,
+) -> StreamConverter:
     """
     The same of a converted *request*.
 
@@ -40,7 +46,7 @@ def translation_of(
         body: the client's; only the answer of ``/responses/compact`` repeats from it.
     """
     assert request.converted
-    return Translation(
+    return StreamConverter(
         request.protocol,
         turn.wire.name,
         facts,

@@ -18,9 +18,9 @@ from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.client.stream import Downstream
+from gateway.client.stream import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.errors import UpstreamError
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.protocol import read_json
@@ -31,11 +31,11 @@ from gateway.relay.failures import (
     read_bounded,
     read_refusal,
 )
-from gateway.relay.first_event_timeout import Patience
+from gateway.relay.first_event_timeout import FirstEventTimeout
 from gateway.relay.headers import downwards, upstream_request_id
-from gateway.relay.stream_codec import Course
+from gateway.relay.stream_codec import StreamCodec
 from gateway.relay.upstream import MAX_BODY_BYTES, Upstream
-from gateway.relay.upstream_request import Outgoing
+from gateway.relay.upstream_request import UpstreamRequest
 from gateway.telemetry import log
 from gateway.transport.decoded import too_large
 from gateway.transport.interface import STOP, Reply, Stop
@@ -53,7 +53,7 @@ Whole = tuple[bytes, dict[str, Any]]
 """A non-stream answer: its bytes, and the JSON object that they are."""
 
 
-class Exchange:
+class UpstreamCall:
     """
     Args:
         outgoing: the request as this account gets it.
@@ -61,9 +61,9 @@ class Exchange:
 
     def __init__(
         self,
-        turn: Turn,
+        turn: RequestContext,
         account: Account,
-        outgoing: Outgoing,
+        outgoing: UpstreamRequest,
         upstream: Upstream,
         limits: UpstreamLimits,
     ) -> None:
@@ -80,7 +80,7 @@ class Exchange:
     # --- streams ------------------------------------------------------------------
 
     async def stream(
-        self, course: Course, down: Downstream, on_output: Callable[[], None]
+        self, course: StreamCodec, down: ClientAnswer, on_output: Callable[[], None]
     ) -> Batch:
         """
         Relay a stream up to its ending, which is handed back unwritten.
@@ -92,7 +92,7 @@ class Exchange:
             Refusal: before anything of an answer.
             UpstreamError: it broke, before or amid the answer (``down.state``).
         """
-        with Patience(self._limits.first_event_timeout_s) as patience:
+        with FirstEventTimeout(self._limits.first_event_timeout_s) as patience:
             reply = await self._open()
             if _is_json(reply):
                 raise await self._no_stream(reply)
@@ -110,7 +110,9 @@ class Exchange:
         self._last = batch
         return batch
 
-    async def _hold(self, reply: Reply, course: Course, patience: Patience) -> Batch:
+    async def _hold(
+        self, reply: Reply, course: StreamCodec, patience: FirstEventTimeout
+    ) -> Batch:
         """The preamble, up to the first output, an ending, or the bound."""
         held = bytearray()  # a preamble may come in any number of pieces
         told = False  # an event has come; comments and pings do not count
@@ -133,7 +135,9 @@ class Exchange:
             elif full:
                 held.clear()
 
-    async def _pump(self, reply: Reply, course: Course, down: Downstream) -> Batch:
+    async def _pump(
+        self, reply: Reply, course: StreamCodec, down: ClientAnswer
+    ) -> Batch:
         """Everything behind the preamble, as it arrives."""
         self._last = None
         reply.idle_timeout_s = self._limits.idle_timeout_s
@@ -158,7 +162,7 @@ class Exchange:
             return batch
         return self._last or course.finish()
 
-    async def drain(self, course: Course) -> bool:
+    async def drain(self, course: StreamCodec) -> bool:
         """
         Read on after the client has left; what is learnt is in the course's facts.
 
@@ -197,7 +201,7 @@ class Exchange:
         Raises:
             Refusal, UpstreamError: as ``stream``.
         """
-        with Patience(self._limits.first_event_timeout_s):
+        with FirstEventTimeout(self._limits.first_event_timeout_s):
             await self._open()
             return await self.body()
 

@@ -15,7 +15,7 @@ import orjson
 from multidict import CIMultiDict
 
 from gateway.config.schema import Account
-from gateway.context import Turn
+from gateway.context import RequestContext
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat.flat import is_responses, nested
 from gateway.protocols.chat.signatures import signed
@@ -35,7 +35,7 @@ COMPACT_PATH = "/responses/compact"
 
 
 @dataclass(slots=True)
-class Outgoing:
+class UpstreamRequest:
     """
     Attributes:
         hide_usage: the client did not ask for Chat's usage chunk; the gateway did.
@@ -58,11 +58,11 @@ class Outgoing:
 
 
 def write(
-    turn: Turn,
+    turn: RequestContext,
     account: Account,
     document: dict[str, Any],
     recall: Recall | None = None,
-) -> Outgoing:
+) -> UpstreamRequest:
     """
     The request of *turn* for *account*.
 
@@ -77,7 +77,7 @@ def write(
     protocol = account.speaks(turn.wire.name)
     same = protocol == turn.wire.name
     model = account.upstream_model(turn.ask.model)
-    outgoing = Outgoing(
+    outgoing = UpstreamRequest(
         protocol=protocol,
         path=turn.path if same else PROTOCOLS[protocol].path,
         headers=upwards(
@@ -105,8 +105,8 @@ def write(
 
 
 def _convert(
-    outgoing: Outgoing,
-    turn: Turn,
+    outgoing: UpstreamRequest,
+    turn: RequestContext,
     account: Account,
     document: dict[str, Any],
     recall: Recall | None,
@@ -129,7 +129,7 @@ def _convert(
 
 
 def _as_chat(
-    document: dict[str, Any], turn: Turn, account: Account, model: str
+    document: dict[str, Any], turn: RequestContext, account: Account, model: str
 ) -> dict[str, Any]:
     """
     *document* as it came; as Chat where it has another shape, and with what the account

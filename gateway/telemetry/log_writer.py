@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
-from gateway.wake_event import Bell
+from gateway.wake_event import WakeEvent
 
 MAX_WAITING_BYTES = 512 * 1024  # of lines that the reader has not taken yet
 WRITE_BYTES = 64 * 1024  # of lines that share one write
@@ -65,7 +65,7 @@ class LogWriter:
         self._gap = 0  # lost behind the last line of the queue, not told yet
         self._untold = 0  # lost before its first line; the thread's own
         self._rest = b""  # of a line that was written in part; the thread's own
-        self._bell = Bell()
+        self._bell = WakeEvent()
         self._listening = False
         self._stopping = fd is None
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)

@@ -75,7 +75,7 @@ def _code_of(error: aiohttp.ClientError) -> str:
     return "upstream_reset"
 
 
-class ProxiedTransport:
+class AiohttpTransport:
     """
     A Transport over one ``aiohttp.ClientSession``, made at the first request.
 
@@ -127,7 +127,7 @@ class ProxiedTransport:
                         allow_redirects=False,
                         trace_request_ctx=trace,
                     )
-                return decoded(ProxiedReply(response, idle_timeout_s), self._turns)
+                return decoded(AiohttpReply(response, idle_timeout_s), self._turns)
             except UpstreamError as exc:
                 if own := noted.shortage(exc.__cause__):
                     raise self._shortage.refusal(own) from None
@@ -222,7 +222,7 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
     return body or None
 
 
-class ProxiedReply:
+class AiohttpReply:
     """A Reply over ``aiohttp.ClientResponse``."""
 
     def __init__(self, response: aiohttp.ClientResponse, idle_timeout_s: float) -> None:

@@ -22,7 +22,7 @@ MAX_IDLE_PER_ORIGIN = 256
 """How many unused connections are kept; one more is closed."""
 
 
-class Pool:
+class ConnectionPool:
     """
     Connections by origin.
 

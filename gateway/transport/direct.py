@@ -10,7 +10,7 @@ from yarl import URL
 from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
-from gateway.transport.connection_pool import Pool
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.decoded import decoded
 from gateway.transport.dialing import Dialer
 from gateway.transport.direct_reply import DirectReply
@@ -29,9 +29,12 @@ class DirectTransport:
     """
 
     def __init__(
-        self, tls: SSLContext, pool: Pool | None = None, turns: Turns | None = None
+        self,
+        tls: SSLContext,
+        pool: ConnectionPool | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        self.pool = pool or Pool(Dialer(tls))
+        self.pool = pool or ConnectionPool(Dialer(tls))
         self._turns = turns or Turns()
 
     async def open(

@@ -19,9 +19,9 @@ from multidict import CIMultiDictProxy
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.decoded import too_large
-from gateway.transport.idle_timeout import Silence
+from gateway.transport.idle_timeout import IdleTimeout
 from gateway.transport.interface import Feed, Stop
-from gateway.transport.response_parser import Answer
+from gateway.transport.response_parser import ResponseParser
 
 BUFFER_BYTES = 65536
 """How much of a body may wait to be read, before its socket is not read any more."""
@@ -47,7 +47,7 @@ class DirectReply:
         self.headers: CIMultiDictProxy[str]
         self.touched = False
         self._connection = connection
-        self._answer = Answer(method)
+        self._answer = ResponseParser(method)
         self._overhead_bytes = 0
         self._begun = False
         self._failure: UpstreamError | None = None
@@ -61,7 +61,7 @@ class DirectReply:
         # time
         self._loop = loop = connection.loop
         self._time = loop.time
-        self._silence = Silence(loop, self, idle_timeout_s)
+        self._silence = IdleTimeout(loop, self, idle_timeout_s)
         self._linger: asyncio.TimerHandle | None = None
 
     # the Reply

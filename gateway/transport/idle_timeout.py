@@ -35,7 +35,7 @@ class Owner(Protocol):
         ...
 
 
-class Silence:
+class IdleTimeout:
     """
     Args:
         limit_s: the longest silence; 0 = no limit, and no timer.

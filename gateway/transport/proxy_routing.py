@@ -16,8 +16,8 @@ from yarl import URL
 
 from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
-from gateway.transport.aiohttp_transport import ProxiedTransport
-from gateway.transport.connection_pool import Pool
+from gateway.transport.aiohttp_transport import AiohttpTransport
+from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, tls_context
 from gateway.transport.direct import DirectTransport
 from gateway.transport.interface import Reply
@@ -65,8 +65,8 @@ class RoutedTransport:
         self.shortage = Shortage()
         resolver = Resolver()
         dialer = Dialer(tls, resolver, self.shortage)
-        self._direct = DirectTransport(tls, Pool(dialer), turns)
-        self._proxied = ProxiedTransport(tls, resolver, self.shortage, turns)
+        self._direct = DirectTransport(tls, ConnectionPool(dialer), turns)
+        self._proxied = AiohttpTransport(tls, resolver, self.shortage, turns)
 
     def open(
         self,

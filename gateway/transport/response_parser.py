@@ -24,7 +24,7 @@ class Malformed(Exception):
     """The bytes are HTTP, but not such as we can take."""
 
 
-class Answer:
+class ResponseParser:
     """
     The callbacks of one ``httptools.HttpResponseParser``, and what they gathered.
 

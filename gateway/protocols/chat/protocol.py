@@ -23,8 +23,8 @@ from gateway.protocols.protocol import (
     NEUTRAL,
     OUTPUT,
     Ending,
-    Facts,
     Step,
+    StreamFacts,
     openai_error,
     openai_error_body,
     openai_error_status,
@@ -60,7 +60,7 @@ MAX_CHOICES = 1024  # of one answer that are followed; OpenAI gives 128 at most
 _MORE = ("refusal", "reasoning_content", "reasoning", "function_call")
 
 
-def read(event: bytes, facts: Facts) -> Step:
+def read(event: bytes, facts: StreamFacts) -> Step:
     """See ``Wire.read``."""
     raw = payload(event)
     if raw.strip() == b"[DONE]":
@@ -91,7 +91,7 @@ def read(event: bytes, facts: Facts) -> Step:
     return step
 
 
-def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
+def _read_choice(choice: dict[str, Any], facts: StreamFacts) -> bool:
     """Note how far *choice* is; whether it holds output."""
     index = choice.get("index")
     index = index if isinstance(index, int) else 0
@@ -115,7 +115,7 @@ def _read_choice(choice: dict[str, Any], facts: Facts) -> bool:
     return bool(reason or text or more)
 
 
-def ending(facts: Facts) -> Ending:
+def ending(facts: StreamFacts) -> Ending:
     """See ``Wire.ending``."""
     if chunk := facts.terminal:
         return _failed(chunk)
@@ -138,7 +138,7 @@ def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(choices, list) and bool(choices) and failure_in(body) is None
 
 
-def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
     """See ``Wire.read_body``."""
     _note(body, facts)
     reasons = _reasons(body)
@@ -170,7 +170,7 @@ def _failed(chunk: dict[str, Any]) -> Ending:
 
 
 def failure_frame(
-    error: GatewayError, request_id: str, facts: Facts, model: str
+    error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """See ``Wire.failure_frame``."""
     told = openai_error(error, request_id)
@@ -178,7 +178,7 @@ def failure_frame(
     return b"event: error\ndata: " + orjson.dumps({"error": ordered}) + b"\n\n"
 
 
-def _note(chunk: dict[str, Any], facts: Facts) -> None:
+def _note(chunk: dict[str, Any], facts: StreamFacts) -> None:
     if isinstance(ident := chunk.get("id"), str) and not facts.response_id:
         facts.response_id = ident
     if isinstance(model := chunk.get("model"), str) and model:

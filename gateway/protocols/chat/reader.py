@@ -53,7 +53,7 @@ _DELTAS: dict[str, Callable[[int, str], Event]] = {
 }
 
 
-class Reader:
+class ChatReader:
     """
     One answer of a Chat upstream.
 

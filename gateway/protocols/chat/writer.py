@@ -45,7 +45,7 @@ class _Call:
         self.any = False
 
 
-class Writer:
+class ChatWriter:
     """One answer for a Chat client."""
 
     def __init__(self, reply: Reply) -> None:
@@ -177,16 +177,16 @@ class Writer:
         return body
 
 
-_WRITE: dict[type, Callable[[Writer, Any], bytes]] = {
-    TextDelta: Writer._text,
-    RefusalDelta: Writer._refusal,
-    ReasoningDelta: Writer._reasoning,
-    ArgsDelta: Writer._args,
-    CallOpen: Writer._call,
-    ItemOpen: Writer._open,
-    ItemClose: Writer._close,
-    Annotation: Writer._annotation,
-    Finish: Writer._finish,
+_WRITE: dict[type, Callable[[ChatWriter, Any], bytes]] = {
+    TextDelta: ChatWriter._text,
+    RefusalDelta: ChatWriter._refusal,
+    ReasoningDelta: ChatWriter._reasoning,
+    ArgsDelta: ChatWriter._args,
+    CallOpen: ChatWriter._call,
+    ItemOpen: ChatWriter._open,
+    ItemClose: ChatWriter._close,
+    Annotation: ChatWriter._annotation,
+    Finish: ChatWriter._finish,
 }
 
 

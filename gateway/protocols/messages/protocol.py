@@ -21,8 +21,8 @@ from gateway.protocols.protocol import (
     NEUTRAL,
     OUTPUT,
     Ending,
-    Facts,
     Step,
+    StreamFacts,
     objects,
     read_object,
     sub,
@@ -60,7 +60,7 @@ THINKING = ("thinking", "redacted_thinking")
 """The types of content blocks that are reasoning."""
 
 
-def read(event: bytes, facts: Facts) -> Step:
+def read(event: bytes, facts: StreamFacts) -> Step:
     """See ``Wire.read``."""
     raw = payload(event)
     data = read_object(raw)
@@ -99,7 +99,7 @@ def read(event: bytes, facts: Facts) -> Step:
     return IDLE
 
 
-def ending(facts: Facts) -> Ending:
+def ending(facts: StreamFacts) -> Ending:
     """See ``Wire.ending``."""
     data = facts.terminal
     if data.get("type") == "message_stop":
@@ -124,7 +124,7 @@ def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(body.get("content"), list) and not body.get("error")
 
 
-def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
     """See ``Wire.read_body``."""
     _note(body, facts)
     for block in objects(body.get("content")):
@@ -141,7 +141,7 @@ def _outcome(reason: object) -> str:
 
 
 def failure_frame(
-    error: GatewayError, request_id: str, facts: Facts, model: str
+    error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """
     See ``Wire.failure_frame``.
@@ -213,7 +213,7 @@ def read_usage(told: dict[str, Any], usage: Usage) -> None:
         usage.reasoning_tokens = thinking
 
 
-def _note(message: dict[str, Any], facts: Facts) -> None:
+def _note(message: dict[str, Any], facts: StreamFacts) -> None:
     if isinstance(ident := message.get("id"), str) and not facts.response_id:
         facts.response_id = ident
     if isinstance(model := message.get("model"), str) and model:
@@ -223,14 +223,14 @@ def _note(message: dict[str, Any], facts: Facts) -> None:
         facts.usage.output_tokens = None  # of a stream's start: nothing is said yet
 
 
-def _note_proof(block: dict[str, Any], facts: Facts) -> None:
+def _note_proof(block: dict[str, Any], facts: StreamFacts) -> None:
     """Note what binds a content *block* to its maker, if it is reasoning."""
     if block.get("type") in THINKING:
         facts.thinks = True
         facts.note_proof(block.get("signature") or block.get("data"))
 
 
-def _read_delta(data: dict[str, Any], facts: Facts) -> Step:
+def _read_delta(data: dict[str, Any], facts: StreamFacts) -> Step:
     """Read a ``message_delta``: usage, and why the answer stops."""
     read_usage(sub(data, "usage"), facts.usage)
     reason = sub(data, "delta").get("stop_reason")

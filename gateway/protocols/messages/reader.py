@@ -74,7 +74,7 @@ class _Block:
         self.id = ""  # of a web search, by which its result names it
 
 
-class Reader:
+class MessagesReader:
     """
     One answer of a Messages upstream.
 
@@ -361,23 +361,25 @@ class Reader:
         return [ItemOpen(key, "refusal"), RefusalDelta(key, text), close]
 
 
-_READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
-    "content_block_delta": Reader._delta,
-    "content_block_start": Reader._block_start,
-    "content_block_stop": Reader._block_stop,
-    "message_start": Reader._message_start,
-    "message_delta": Reader._message_delta,
-    "message_stop": Reader._message_stop,
-    "error": Reader._error,
+_READ: dict[str, Callable[[MessagesReader, dict[str, Any]], list[Event]]] = {
+    "content_block_delta": MessagesReader._delta,
+    "content_block_start": MessagesReader._block_start,
+    "content_block_stop": MessagesReader._block_stop,
+    "message_start": MessagesReader._message_start,
+    "message_delta": MessagesReader._message_delta,
+    "message_stop": MessagesReader._message_stop,
+    "error": MessagesReader._error,
 }
 
 
-_READ_DELTA: dict[str, Callable[[Reader, _Block, dict[str, Any]], list[Event]]] = {
-    "text_delta": Reader._text,
-    "thinking_delta": Reader._thinking,
-    "input_json_delta": Reader._input,
-    "signature_delta": Reader._signature,
-    "citations_delta": Reader._citation,
+_READ_DELTA: dict[
+    str, Callable[[MessagesReader, _Block, dict[str, Any]], list[Event]]
+] = {
+    "text_delta": MessagesReader._text,
+    "thinking_delta": MessagesReader._thinking,
+    "input_json_delta": MessagesReader._input,
+    "signature_delta": MessagesReader._signature,
+    "citations_delta": MessagesReader._citation,
 }
 
 

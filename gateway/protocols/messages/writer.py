@@ -50,7 +50,7 @@ _THINKING = b'{"type":"thinking","thinking":"","signature":""}'
 _TAIL = b"}}\n\n"
 
 
-class Writer:
+class MessagesWriter:
     """One answer for a Messages client."""
 
     def __init__(self, reply: Reply) -> None:
@@ -237,13 +237,13 @@ class Writer:
         return fold(events, self.response_id, self._reply)
 
 
-_WRITE: dict[type, Callable[[Writer, Any], bytes]] = {
-    TextDelta: Writer._text,
-    ReasoningDelta: Writer._reasoning,
-    Signature: Writer._signature,
-    ArgsDelta: Writer._args,
-    ItemOpen: Writer._item,
-    CallOpen: Writer._call,
-    SearchFound: Writer._found,
-    ItemClose: Writer._close,
+_WRITE: dict[type, Callable[[MessagesWriter, Any], bytes]] = {
+    TextDelta: MessagesWriter._text,
+    ReasoningDelta: MessagesWriter._reasoning,
+    Signature: MessagesWriter._signature,
+    ArgsDelta: MessagesWriter._args,
+    ItemOpen: MessagesWriter._item,
+    CallOpen: MessagesWriter._call,
+    SearchFound: MessagesWriter._found,
+    ItemClose: MessagesWriter._close,
 }

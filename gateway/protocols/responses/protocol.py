@@ -23,8 +23,8 @@ from gateway.protocols.protocol import (
     NEUTRAL,
     OUTPUT,
     Ending,
-    Facts,
     Step,
+    StreamFacts,
     objects,
     openai_error,
     openai_error_body,
@@ -99,7 +99,7 @@ _HEADS = _heads(
 )
 
 
-def read(event: bytes, facts: Facts) -> Step:
+def read(event: bytes, facts: StreamFacts) -> Step:
     """See ``Wire.read``."""
     comma = event.find(b",")
     known, start = _HEADS.get(event[:comma], ("", 0))
@@ -153,7 +153,7 @@ def _document(event: bytes, start: int) -> dict[str, Any]:
     return read_object(payload(event))
 
 
-def _passes_over(event: bytes, comma: int, facts: Facts) -> bool:
+def _passes_over(event: bytes, comma: int, facts: StreamFacts) -> bool:
     """
     Whether a lifecycle *event* need not be parsed: it tells what the last one told, or
     it is the first, and so small that all but its id may wait (``_settle``).
@@ -172,17 +172,17 @@ def _passes_over(event: bytes, comma: int, facts: Facts) -> bool:
     return True
 
 
-def _settle(facts: Facts) -> None:
+def _settle(facts: StreamFacts) -> None:
     """Note what is still unread, and what nobody has told since."""
     if facts.unread:
         event = b'data: {"response":' + facts.unread
-        facts.unread, older = b"", Facts()
+        facts.unread, older = b"", StreamFacts()
         _note(sub(read_object(payload(event)), "response"), older)
         facts.model = facts.model or older.model
         facts.created_at = facts.created_at or older.created_at
 
 
-def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
+def _read_error(event: bytes, data: dict[str, Any], facts: StreamFacts) -> Step:
     """
     Hold an ``error`` event back.
 
@@ -195,7 +195,7 @@ def _read_error(event: bytes, data: dict[str, Any], facts: Facts) -> Step:
     return HIDDEN
 
 
-def ending(facts: Facts) -> Ending:
+def ending(facts: StreamFacts) -> Ending:
     """See ``Wire.ending``."""
     return _ending(facts.terminal, facts)
 
@@ -214,7 +214,7 @@ def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(body.get("output"), list) and not body.get("error")
 
 
-def read_body(body: dict[str, Any], facts: Facts) -> Ending:
+def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
     """See ``Wire.read_body``."""
     _note_whole(body, facts)
     failed = body.get("status") in _FAILED
@@ -223,7 +223,7 @@ def read_body(body: dict[str, Any], facts: Facts) -> Ending:
     )
 
 
-def _ending(data: dict[str, Any], facts: Facts) -> Ending:
+def _ending(data: dict[str, Any], facts: StreamFacts) -> Ending:
     response, kind = sub(data, "response"), str(data.get("type"))
     facts.unknown_stop = unknown_stop(response)
     came_to = outcome(response, kind)
@@ -265,7 +265,7 @@ def unknown_stop(response: dict[str, Any]) -> str:
 
 
 def failure_frame(
-    error: GatewayError, request_id: str, facts: Facts, model: str
+    error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """See ``Wire.failure_frame``; ``response.failed`` without a sequence number."""
     _settle(facts)
@@ -286,7 +286,7 @@ def failure_frame(
     return b"event: response.failed\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
-def _note(response: dict[str, Any], facts: Facts) -> None:
+def _note(response: dict[str, Any], facts: StreamFacts) -> None:
     """Note what a ``response`` object tells."""
     if isinstance(ident := response.get("id"), str) and not facts.response_id:
         facts.response_id = ident
@@ -298,7 +298,7 @@ def _note(response: dict[str, Any], facts: Facts) -> None:
         read_usage(usage, facts.usage)
 
 
-def _note_whole(response: dict[str, Any], facts: Facts) -> None:
+def _note_whole(response: dict[str, Any], facts: StreamFacts) -> None:
     """Note what a ``response`` object at its end tells."""
     _note(response, facts)
     if not facts.proofs:  # else they came one by one

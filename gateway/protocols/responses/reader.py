@@ -74,7 +74,7 @@ class _Item:
         self.closed = False
 
 
-class Reader:
+class ResponsesReader:
     """
     One answer of a Responses upstream.
 
@@ -367,34 +367,34 @@ class Reader:
             out.append(ReasoningDelta(item.key, text))
 
 
-_READ: dict[str, Callable[[Reader, dict[str, Any]], list[Event]]] = {
-    "response.output_text.delta": Reader._text,
-    "response.refusal.delta": Reader._refusal,
-    "response.function_call_arguments.delta": Reader._args,
-    "response.custom_tool_call_input.delta": Reader._args,
-    "response.reasoning_summary_text.delta": Reader._summary,
-    "response.reasoning_text.delta": Reader._raw,
-    "response.reasoning.delta": Reader._raw,
-    "response.output_text.done": Reader._text_done,
-    "response.refusal.done": Reader._refusal_done,
-    "response.function_call_arguments.done": Reader._args_done,
-    "response.custom_tool_call_input.done": Reader._args_done,
-    "response.reasoning_summary_text.done": Reader._summary_done,
-    "response.reasoning_summary_part.done": Reader._summary_done,
-    "response.reasoning_text.done": Reader._raw_done,
-    "response.reasoning.done": Reader._raw_done,
-    "response.output_item.added": Reader._added,
-    "response.output_item.done": Reader._done,
-    "response.content_part.done": Reader._part_done,
-    "response.output_text.annotation.added": Reader._annotation,
-    "response.created": Reader._lifecycle,
-    "response.queued": Reader._lifecycle,
-    "response.in_progress": Reader._lifecycle,
-    "response.completed": Reader._terminal,
-    "response.incomplete": Reader._terminal,
-    "response.failed": Reader._failed,
-    "response.cancelled": Reader._failed,
-    "error": Reader._error,
+_READ: dict[str, Callable[[ResponsesReader, dict[str, Any]], list[Event]]] = {
+    "response.output_text.delta": ResponsesReader._text,
+    "response.refusal.delta": ResponsesReader._refusal,
+    "response.function_call_arguments.delta": ResponsesReader._args,
+    "response.custom_tool_call_input.delta": ResponsesReader._args,
+    "response.reasoning_summary_text.delta": ResponsesReader._summary,
+    "response.reasoning_text.delta": ResponsesReader._raw,
+    "response.reasoning.delta": ResponsesReader._raw,
+    "response.output_text.done": ResponsesReader._text_done,
+    "response.refusal.done": ResponsesReader._refusal_done,
+    "response.function_call_arguments.done": ResponsesReader._args_done,
+    "response.custom_tool_call_input.done": ResponsesReader._args_done,
+    "response.reasoning_summary_text.done": ResponsesReader._summary_done,
+    "response.reasoning_summary_part.done": ResponsesReader._summary_done,
+    "response.reasoning_text.done": ResponsesReader._raw_done,
+    "response.reasoning.done": ResponsesReader._raw_done,
+    "response.output_item.added": ResponsesReader._added,
+    "response.output_item.done": ResponsesReader._done,
+    "response.content_part.done": ResponsesReader._part_done,
+    "response.output_text.annotation.added": ResponsesReader._annotation,
+    "response.created": ResponsesReader._lifecycle,
+    "response.queued": ResponsesReader._lifecycle,
+    "response.in_progress": ResponsesReader._lifecycle,
+    "response.completed": ResponsesReader._terminal,
+    "response.incomplete": ResponsesReader._terminal,
+    "response.failed": ResponsesReader._failed,
+    "response.cancelled": ResponsesReader._failed,
+    "error": ResponsesReader._error,
 }
 
 

@@ -103,7 +103,7 @@ class _Open:
         self.mid = b"," + dump(self.where)[1:-1] + b',"delta":'
 
 
-class Writer:
+class ResponsesWriter:
     """One answer for a Responses client."""
 
     def __init__(self, reply: Reply) -> None:
@@ -400,20 +400,20 @@ class Writer:
         )
 
 
-_WRITE: dict[type, Callable[[Writer, Any], bytes]] = {
-    TextDelta: Writer._text,
-    RefusalDelta: Writer._delta,
-    ReasoningDelta: Writer._reasoning,
-    ArgsDelta: Writer._args,
-    ItemOpen: Writer._item,
-    CallOpen: Writer._call,
-    SearchOpen: Writer._search,
-    Signature: Writer._signature,
-    Annotation: Writer._annotation,
-    SearchFound: Writer._found,
-    ItemClose: Writer._close,
-    Compaction: Writer._compaction,
-    Finish: Writer._finish,
+_WRITE: dict[type, Callable[[ResponsesWriter, Any], bytes]] = {
+    TextDelta: ResponsesWriter._text,
+    RefusalDelta: ResponsesWriter._delta,
+    ReasoningDelta: ResponsesWriter._reasoning,
+    ArgsDelta: ResponsesWriter._args,
+    ItemOpen: ResponsesWriter._item,
+    CallOpen: ResponsesWriter._call,
+    SearchOpen: ResponsesWriter._search,
+    Signature: ResponsesWriter._signature,
+    Annotation: ResponsesWriter._annotation,
+    SearchFound: ResponsesWriter._found,
+    ItemClose: ResponsesWriter._close,
+    Compaction: ResponsesWriter._compaction,
+    Finish: ResponsesWriter._finish,
 }
 
 
