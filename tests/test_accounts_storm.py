@@ -79,8 +79,8 @@ class PlayedReply:
 class Quiet:
     """The ledger and the kept turns of requests that leave no trace."""
 
-    async def document(self, turn: RequestContext) -> tuple[dict[str, Any], Link]:
-        return turn.ask.document, Link()
+    async def document(self, context: RequestContext) -> tuple[dict[str, Any], Link]:
+        return context.ask.document, Link()
 
     def begin(self, record: Record) -> None:
         pass
@@ -88,7 +88,7 @@ class Quiet:
     async def durable(self, record: Record) -> None:
         pass
 
-    def settle(self, turn: RequestContext, usage: object) -> None:
+    def settle(self, context: RequestContext, usage: object) -> None:
         pass
 
 
@@ -169,7 +169,7 @@ class Play:
     async def client(self, relay: Relay, n: int, patient: bool) -> None:
         while True:
             try:
-                await relay.run(turn_of(n), None)
+                await relay.run(context_of(n), None)
             except GatewayError as error:
                 self.told.append(error)
                 if not patient or error.retry_after_s is None:
@@ -180,7 +180,7 @@ class Play:
                 return
 
 
-def turn_of(n: int) -> RequestContext:
+def context_of(n: int) -> RequestContext:
     """One request of client *n*."""
     ask = parse(b'{"model":"%b","messages":[]}' % M.encode())
     record = Record(f"request-{n}", time.time(), time.monotonic())

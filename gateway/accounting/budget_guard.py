@@ -56,12 +56,12 @@ class BudgetGuard:
         if refusal := self._budgets.admit(user, now, unix):
             raise _told(refusal, client)
 
-    def check(self, turn: RequestContext) -> None:
+    def check(self, context: RequestContext) -> None:
         """Look again after the wait; see ``admit``."""
-        if turn.user.name not in self._budgets.limited:
+        if context.user.name not in self._budgets.limited:
             return
-        if refusal := self._budgets.check(turn.user.name, time.time()):
-            raise _told(refusal, turn.client.name)
+        if refusal := self._budgets.check(context.user.name, time.time()):
+            raise _told(refusal, context.client.name)
 
     def add(self, record: Record) -> None:
         """Count what a request used."""
@@ -70,10 +70,10 @@ class BudgetGuard:
         if record.user and (tokens or record.cost_usd):
             self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
 
-    def meter(self, turn: RequestContext) -> dict[str, str]:
+    def meter(self, context: RequestContext) -> dict[str, str]:
         """The headers of Codex's usage meter; none for a user without a budget."""
-        name = turn.user.name
-        if name not in self._budgets.limited or turn.client.name != "codex":
+        name = context.user.name
+        if name not in self._budgets.limited or context.client.name != "codex":
             return {}
         standings = self._budgets.standings(name, time.time())
         fullest = sorted(standings, key=lambda standing: -standing.used_percent)

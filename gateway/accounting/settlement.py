@@ -81,28 +81,28 @@ class Accounting:
             sink(record)
         log.finished(record)
 
-    def settle(self, turn: RequestContext, usage: Usage) -> None:
+    def settle(self, context: RequestContext, usage: Usage) -> None:
         """Enter what an answer cost: as told, else as estimated; never silently 0."""
-        record = turn.record
+        record = context.record
         record.usage = usage
         if not usage.told:
-            if not turn.received_bytes:
+            if not context.received_bytes:
                 return
-            _estimate(turn, usage)
+            _estimate(context, usage)
         # a reload may have removed the account meanwhile
-        account, prices = turn.account, self._prices()
+        account, prices = context.account, self._prices()
         if account and prices:
             record.cost_usd = prices.cost_usd(
                 account, record.upstream_model, usage, record.started_at
             )
 
 
-def _estimate(turn: RequestContext, usage: Usage) -> None:
+def _estimate(context: RequestContext, usage: Usage) -> None:
     """Fill in what the upstream has not told."""
-    record = turn.record
+    record = context.record
     record.estimated = True
     if usage.input_tokens is None:
-        usage.input_tokens = estimate_tokens(turn.ask.document)
+        usage.input_tokens = estimate_tokens(context.ask.document)
     if usage.output_tokens is None:
         each = STREAM_BYTES_PER_TOKEN if record.stream else BYTES_PER_TOKEN
-        usage.output_tokens = max(1, turn.received_bytes // each)
+        usage.output_tokens = max(1, context.received_bytes // each)

@@ -52,19 +52,19 @@ class TokenCounts:
 
     async def count(self, visit: RequestScope) -> web.Response:
         """The handler."""
-        turn = await self._handlers.turn(visit, PATH, slot=False)
-        self._allowance.admit(turn.user.name, turn.client.name)
-        self._pool.check(turn)
-        answer = await self._counted(visit, turn)
+        context = await self._handlers.context(visit, PATH, slot=False)
+        self._allowance.admit(context.user.name, context.client.name)
+        self._pool.check(context)
+        answer = await self._counted(visit, context)
         visit.record.ended("ok")
         if answer:
             return json_answer(visit, answer.status, answer.body, answer.headers)
         visit.record.estimated = True
-        tokens = max(1, estimate_tokens(turn.ask.document))
+        tokens = max(1, estimate_tokens(context.ask.document))
         return json_answer(visit, 200, orjson.dumps({"input_tokens": tokens}))
 
     async def _counted(
-        self, visit: RequestScope, turn: RequestContext
+        self, visit: RequestScope, context: RequestContext
     ) -> Answered | None:
         """
         The answer of an account; None if there is none that can count.
@@ -76,21 +76,21 @@ class TokenCounts:
         verdict: Verdict | None = None
         while True:
             now = time.monotonic()
-            choice = self._pool.choose(turn, tried, now)
+            choice = self._pool.choose(context, tried, now)
             account = self._next(choice)
             if account is None:
                 if self._is_estimated(choice, verdict):
                     return None
-                raise self._last_word(turn, choice, verdict, now)
-            if verdict and not self._may_switch(turn, account, len(tried), now):
-                raise self._last_word(turn, choice, verdict, now)
+                raise self._last_word(context, choice, verdict, now)
+            if verdict and not self._may_switch(context, account, len(tried), now):
+                raise self._last_word(context, choice, verdict, now)
             tried.add(account.name)
-            turn.attempt_at = now
+            context.attempt_at = now
             try:
-                return await self._ask(visit, turn, account)
+                return await self._ask(visit, context, account)
             except (UpstreamRefusal, UpstreamError) as failure:
                 found = self._calls.failed(
-                    visit, account, failure, turn.ask.data, now, turn.ask.model
+                    visit, account, failure, context.ask.data, now, context.ask.model
                 )
                 if _cannot_count(failure, found):
                     continue
@@ -121,31 +121,35 @@ class TokenCounts:
         return verdict is None and reasons == {"tried"}
 
     def _may_switch(
-        self, turn: RequestContext, account: Account, tried: int, now: float
+        self, context: RequestContext, account: Account, tried: int, now: float
     ) -> bool:
         if tried > self._handlers.config.upstream.max_switches:
             return False
-        return self._pool.may_retry(turn, account.name, now, same=False)
+        return self._pool.may_retry(context, account.name, now, same=False)
 
     def _last_word(
-        self, turn: RequestContext, choice: Choice, verdict: Verdict | None, now: float
+        self,
+        context: RequestContext,
+        choice: Choice,
+        verdict: Verdict | None,
+        now: float,
     ) -> Exception:
         if verdict:
-            return self._pool.last_word(turn, verdict, choice.fitting)
-        return self._pool.refusal(turn, choice, now)
+            return self._pool.last_word(context, verdict, choice.fitting)
+        return self._pool.refusal(context, choice, now)
 
     async def _ask(
-        self, visit: RequestScope, turn: RequestContext, account: Account
+        self, visit: RequestScope, context: RequestContext, account: Account
     ) -> Answered:
-        document = self._pool.document(turn, account.name, turn.ask.document)
-        request = outgoing.write(turn, account, document)
+        document = self._pool.document(context, account.name, context.ask.document)
+        request = outgoing.write(context, account, document)
         limits = self._handlers.config.upstream
         call = Call(
             "POST",
             request.path,
             request.headers,
             request.body,
-            turn.query,
+            context.query,
             min(COUNT_TIMEOUT_S, limits.first_event_timeout_s),
             MAX_COUNT_BYTES,
         )

@@ -82,7 +82,7 @@ class RequestScope:
     client: Client
     task: asyncio.Task[web.StreamResponse] | None = None
     down: ClientAnswer | None = None
-    turn: RequestContext | None = None
+    context: RequestContext | None = None
     share: BodyShare | None = None
     arriving: bool = False  # its body is being read
     answered: bool = False  # its whole answer is on the way
@@ -155,7 +155,7 @@ class Handlers:
                 visit.task.uncancel()
                 return await self._failed(visit.stop, visit)
             except Exception as error:
-                own = visit.turn.ask.data if visit.turn else b""
+                own = visit.context.ask.data if visit.context else b""
                 self._log.error("request.crashed", exc_info=error, own_words=own)
                 crash = GatewayError("internal_error", detail=repr(error))
                 return await self._failed(crash, visit)
@@ -177,23 +177,26 @@ class Handlers:
         """The handler of ``POST /v1`` + *path*."""
 
         async def serve(visit: RequestScope) -> web.StreamResponse:
-            turn = visit.turn = await self.turn(visit, path)
+            context = visit.context = await self.context(visit, path)
             down = None
-            if turn.ask.stream and path == visit.wire.path:
-                down = visit.down = self._downstream(visit.request, turn)
+            if context.ask.stream and path == visit.wire.path:
+                down = visit.down = self._downstream(visit.request, context)
                 down.start_pinging()
             # What never can be is refused before anything is waited for.
-            self._allowance.admit(turn.user.name, turn.client.name)
-            self._pool.check(turn)
-            turn.slot = await self._registry.user_slot(
-                turn.user.name, turn.holder, turn.deadline, session=turn.session.value
+            self._allowance.admit(context.user.name, context.client.name)
+            self._pool.check(context)
+            context.slot = await self._registry.user_slot(
+                context.user.name,
+                context.holder,
+                context.deadline,
+                session=context.session.value,
             )
             try:
-                self._allowance.check(turn)
-                answer = await self._relay.run(turn, down)
+                self._allowance.check(context)
+                answer = await self._relay.run(context, down)
             finally:
-                if turn.slot:  # else a drain has it
-                    turn.slot.release()
+                if context.slot:  # else a drain has it
+                    context.slot.release()
             if down:
                 return down.response
             assert answer is not None
@@ -252,7 +255,7 @@ class Handlers:
         self._when_drained = when_done
         self._draining_since = time.monotonic()
         for visit in list(self._visits):
-            waits = visit.turn and visit.turn.holder.state.startswith("queued")
+            waits = visit.context and visit.context.holder.state.startswith("queued")
             if waits or visit.arriving:
                 self._stop(visit, self._draining())
 
@@ -299,21 +302,18 @@ class Handlers:
         log.bind(record.request_id)
         return record
 
-    async def turn(
+    async def context(
         self, visit: RequestScope, path: str, *, slot: bool = True
     ) -> RequestContext:
         """
         The request of *visit*, read and understood.
 
         Args:
-            slot: it is to run in a slot of its user, and may have to wait for it.
+            slot: it runs in a slot of its user, and may have to wait for it.
         """
         request, record = visit.request, visit.record
         identity, keys = self.identify(request, record), self._keys
-        query = ""
-        if "?" in request.raw_path:
-            query = request.rel_url.raw_query_string
-            refuse_keys_in(request.query)
+        query = _query_of(request)
         if self.draining:
             raise self._draining()
         if not self._ledger.healthy:
@@ -366,7 +366,7 @@ class Handlers:
         return data
 
     def enter(self, visit: RequestScope) -> Identity:
-        """Who asks at an endpoint beside the model endpoints; see ``turn``."""
+        """Who asks at an endpoint beside the model endpoints; see ``context``."""
         identity = self.identify(visit.request, visit.record)
         if self.draining:
             raise self._draining()
@@ -380,25 +380,25 @@ class Handlers:
         return identity
 
     def _downstream(
-        self, request: web.BaseRequest, turn: RequestContext
+        self, request: web.BaseRequest, context: RequestContext
     ) -> ClientAnswer:
         down = ClientAnswer(
             request,
-            turn.record,
-            turn.wire,
-            turn.client,
-            turn.limits.ping_interval_s,
+            context.record,
+            context.wire,
+            context.client,
+            context.limits.ping_interval_s,
         )
-        if meter := self._allowance.meter(turn):
+        if meter := self._allowance.meter(context):
             down.head(meter)
-        down.waiting = lambda: self._wait(turn)
+        down.waiting = lambda: self._wait(context)
         return down
 
-    def _wait(self, turn: RequestContext) -> clients.Wait | None:
-        place = self._registry.place(turn.holder)
+    def _wait(self, context: RequestContext) -> clients.Wait | None:
+        place = self._registry.place(context.holder)
         if place is None:
             return None
-        waited_s = turn.record.waited_s(time.monotonic())
+        waited_s = context.record.waited_s(time.monotonic())
         return clients.Wait(place.position, place.expected_s, waited_s)
 
     # --- the way back -----------------------------------------------------------------
@@ -430,8 +430,8 @@ class Handlers:
             origin=error.origin,
             detail=record.detail,
         )
-        if visit.turn:
-            visit.turn.mark_ending("failed", keepalives=down.keepalives)
+        if visit.context:
+            visit.context.mark_ending("failed", keepalives=down.keepalives)
         with suppress(ClientError):  # it left before it could be told
             await down.fail(error)
         return down.response
@@ -441,7 +441,15 @@ def _detail(error: GatewayError, visit: RequestScope) -> str:
     """What log and ledger say of *error*; an upstream's words are redacted already."""
     if isinstance(error, UpstreamError | PassedOn):
         return error.detail
-    return log.detail(error.detail, visit.turn.ask.data if visit.turn else b"")
+    return log.detail(error.detail, visit.context.ask.data if visit.context else b"")
+
+
+def _query_of(request: web.BaseRequest) -> str:
+    """The query string of *request*, which may hold no key."""
+    if "?" not in request.raw_path:
+        return ""
+    refuse_keys_in(request.query)
+    return request.rel_url.raw_query_string
 
 
 def _holder(record: Record) -> Holder:

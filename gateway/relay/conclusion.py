@@ -38,7 +38,7 @@ class Conclusion:
 
     async def streamed(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         batch: Batch,
         down: ClientAnswer,
         question: Question | None,
@@ -55,32 +55,32 @@ class Conclusion:
         ending = batch.ending
         assert ending
         failed = ending.outcome == "failed"
-        passes = failed and turn.wire.is_own_failure(batch.terminal)
-        self.enter(turn, ending, passes=passes)
+        passes = failed and context.wire.is_own_failure(batch.terminal)
+        self.enter(context, ending, passes=passes)
         # An answer that is whole already when it begins leaves in one write.
         last = batch.data if down.state is StreamState.WAITING else b""
         if batch.data and not last:
             await down.send(batch.data)
-        self.learn(turn, down.facts)
-        turn.mark_ending(ending.outcome, keepalives=down.keepalives)
+        self.learn(context, down.facts)
+        context.mark_ending(ending.outcome, keepalives=down.keepalives)
         if question:
             response = response_in(batch.terminal)
-            await self._conversations.keep(turn, question, response)
-        turn.record.status = 200
-        await self._books.durable(turn.record)
+            await self._conversations.keep(context, question, response)
+        context.record.status = 200
+        await self._books.durable(context.record)
         await down.finish(last + words_of(batch.terminal, ending))
         return ending.outcome != "failed"
 
     async def whole(
-        self, turn: RequestContext, ending: Ending, facts: StreamFacts
+        self, context: RequestContext, ending: Ending, facts: StreamFacts
     ) -> None:
         """Make a whole answer, whose outcome is entered, durable."""
-        self.learn(turn, facts)
-        turn.mark_ending(ending.outcome)
-        turn.record.status = 200
-        await self._books.durable(turn.record)
+        self.learn(context, facts)
+        context.mark_ending(ending.outcome)
+        context.record.status = 200
+        await self._books.durable(context.record)
 
-    def enter(self, turn: RequestContext, ending: Ending, *, passes: bool) -> None:
+    def enter(self, context: RequestContext, ending: Ending, *, passes: bool) -> None:
         """
         Enter the outcome into the record.
 
@@ -91,23 +91,23 @@ class Conclusion:
             StatedFailure: it is a failure, and not the client's own.
         """
         if ending.outcome != "failed":
-            turn.record.ended(ending.outcome)
-            self._pool.completed(turn, turn.record.account)
+            context.record.ended(ending.outcome)
+            self._pool.completed(context, context.record.account)
             return
-        verdict = verdict_of(StatedFailure(ending), turn, quotes=False)
+        verdict = verdict_of(StatedFailure(ending), context, quotes=False)
         if verdict.scope != "client" or verdict.strip or not passes:
             raise StatedFailure(ending)
-        self._pool.dropped(turn, turn.record.account)
-        turn.record.ended("failed", "client", verdict.error.code)
-        turn.record.detail = verdict.error.detail
+        self._pool.dropped(context, context.record.account)
+        context.record.ended("failed", "client", verdict.error.code)
+        context.record.detail = verdict.error.detail
 
-    def learn(self, turn: RequestContext, facts: StreamFacts) -> None:
+    def learn(self, context: RequestContext, facts: StreamFacts) -> None:
         """What is known of an answer at its end: its id, its proofs, what it cost."""
-        turn.attempt.ended_at = time.time()
-        turn.record.unknown_stop = facts.unknown_stop
-        user, session = turn.user.name, turn.session.key
-        self._kept.keep(user, session, turn.record.account, facts.kept)
-        self._pool.made(turn, facts.proofs)
+        context.attempt.ended_at = time.time()
+        context.record.unknown_stop = facts.unknown_stop
+        user, session = context.user.name, context.session.key
+        self._kept.keep(user, session, context.record.account, facts.kept)
+        self._pool.made(context, facts.proofs)
         if facts.response_id:
-            turn.record.response_id = facts.response_id
-        self._books.settle(turn, facts.usage)
+            context.record.response_id = facts.response_id
+        self._books.settle(context, facts.usage)

@@ -41,25 +41,25 @@ class Conversations:
         self._kept = kept
         self._pool = pool
 
-    async def document(self, turn: RequestContext) -> tuple[Document, Link]:
+    async def document(self, context: RequestContext) -> tuple[Document, Link]:
         """
-        The body of *turn* with the turns that it goes on from, if they are kept here,
+        The request's body with the turns that it goes on from, if they are kept here,
         and the end of these.
 
         Raises:
             ClientError: "previous_response_not_found": nobody can know them.
         """
-        document = turn.ask.document
+        document = context.ask.document
         ident = document.get("previous_response_id")
-        if turn.wire.name != "responses" or not isinstance(ident, str):
+        if context.wire.name != "responses" or not isinstance(ident, str):
             return document, Link()
-        user = turn.user.name
+        user = context.user.name
         if self._pool.is_native(self._pool.maker(user, ident)):
             return document, Link()
         if kept := await self._kept.find(ident, user):
             return with_earlier(document, kept.items), kept.end
-        if self._pool.has_native(turn):
-            turn.kept_elsewhere = True
+        if self._pool.has_native(context):
+            context.kept_elsewhere = True
             return document, Link()  # one of them may know it
         raise ClientError(
             "previous_response_not_found",
@@ -67,20 +67,23 @@ class Conversations:
             param="previous_response_id",
         )
 
-    def question(self, turn: RequestContext, earlier: Link) -> Question | None:
+    def question(self, context: RequestContext, earlier: Link) -> Question | None:
         """
-        What is to be kept of *turn*, with the answer; None if it is not to be stored.
+        What is to be kept of the request; None if it is not to be stored.
 
         Args:
             earlier: what it goes on from.
         """
-        document = turn.ask.document
-        if turn.path != PROTOCOLS["responses"].path or document.get("store") is False:
+        document = context.ask.document
+        if (
+            context.path != PROTOCOLS["responses"].path
+            or document.get("store") is False
+        ):
             return None
         return Question(earlier, dumps(_items(document)))
 
     async def keep(
-        self, turn: RequestContext, question: Question | None, response: Document
+        self, context: RequestContext, question: Question | None, response: Document
     ) -> None:
         """
         Keep the turn that *response*, a converted answer, ended.
@@ -93,7 +96,7 @@ class Conversations:
             return
         answer = dumps(response)
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
-        user, account = turn.user.name, turn.record.account
+        user, account = context.user.name, context.record.account
         await self._kept.keep(
             turns.KeptResponse(ident, user, account, body, question.earlier)
         )

@@ -93,68 +93,70 @@ class Relay:
         self._limits = limits
 
     async def run(
-        self, turn: RequestContext, down: ClientAnswer | None
+        self, context: RequestContext, down: ClientAnswer | None
     ) -> Answer | None:
         """
-        Answer *turn*: into *down*, or, without it, as a whole.
+        Answer *context*: into *down*, or, without it, as a whole.
 
         Raises:
             GatewayError: no account could answer; ``down.state`` says how far it was.
         """
-        way = FailoverState(turn.ask)
-        document, way.earlier = await self._conversations.document(turn)
+        way = FailoverState(context.ask)
+        document, way.earlier = await self._conversations.document(context)
         way.change(document)
         del document  # a long stream need not keep it
         while True:
-            slot = await self._slot(turn, way)
+            slot = await self._slot(context, way)
             account = self._pool.accounts[slot.name]
             way.tried.add(account.name)
             try:
-                return await self._attempt(turn, way, account, slot, down)
+                return await self._attempt(context, way, account, slot, down)
             except (UpstreamRefusal, StatedFailure, UpstreamError) as failure:
-                verdict = verdict_of(failure, turn, quotes=self._limits.quote_errors)
+                verdict = verdict_of(failure, context, quotes=self._limits.quote_errors)
                 failure.__traceback__ = None  # its frames hold it, and the request
             except BaseException:
-                self._pool.dropped(turn, account.name)  # it says nothing of the account
+                self._pool.dropped(
+                    context, account.name
+                )  # it says nothing of the account
                 raise
             way.verdict = verdict
             streaming = down is not None and down.state is not StreamState.WAITING
-            self._note(turn, account, verdict, streaming)
+            self._note(context, account, verdict, streaming)
             if down and streaming:
-                self._conclusion.learn(turn, down.facts)
-                raise self._broken(turn, way, verdict)
+                self._conclusion.learn(context, down.facts)
+                raise self._broken(context, way, verdict)
             # Only waiting counts against the queue's deadline.
-            turn.deadline += time.monotonic() - turn.attempt_at
-            if self._strip(turn, way, account, verdict):
+            context.deadline += time.monotonic() - context.attempt_at
+            if self._strip(context, way, account, verdict):
                 way.tried.discard(account.name)
-            elif not self._may_switch(turn, way, account, verdict):
-                raise self._last_word(turn, way)
+            elif not self._may_switch(context, way, account, verdict):
+                raise self._last_word(context, way)
             else:
-                await self._pause(turn, way, account, verdict)
+                await self._pause(context, way, account, verdict)
 
     # --- choosing ---------------------------------------------------------------------
 
-    async def _slot(self, turn: RequestContext, way: FailoverState) -> Slot:
+    async def _slot(self, context: RequestContext, way: FailoverState) -> Slot:
         """A slot of the account that is to be tried next."""
         while True:
             now = time.monotonic()
-            choice = self._pool.choose(turn, way.tried, now)
+            choice = self._pool.choose(context, way.tried, now)
             way.fitting = choice.fitting
-            turn.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
+            context.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
-                raise self._last_word(turn, way, choice)
+                raise self._last_word(context, way, choice)
             try:
                 slot = await self._registry.account_slot(
                     choice.tiers,
-                    turn.holder,
-                    turn.deadline,
+                    context.holder,
+                    context.deadline,
                     prefer=choice.prefer,
                     prefer_until=now + self._limits.sticky_wait_s,
                 )
             except AccountsChanged:
                 continue
             try:
-                if self._may_start(turn, way, choice, slot.name):
+                if self._may_start(context, way, choice, slot.name):
                     return slot
             except BaseException:
                 slot.release()
@@ -162,43 +164,43 @@ class Relay:
             slot.release()
 
     def _may_start(
-        self, turn: RequestContext, way: FailoverState, choice: Choice, account: str
+        self, context: RequestContext, way: FailoverState, choice: Choice, account: str
     ) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
         if account not in self._pool.accounts:
             return False  # a reload has removed it meanwhile
         now = time.monotonic()
         if way.verdict is not None or choice.last_resort:
-            same = account == turn.record.account
-            if not self._pool.may_retry(turn, account, now, same=same):
-                raise self._last_word(turn, way, choice)
-        if turn.record.queue_ms is None:
-            turn.record.queue_ms = turn.record.waited_s(now) * 1000
-        turn.mark("granted", account=account)
-        return self._pool.start(turn, choice, account, now)
+            same = account == context.record.account
+            if not self._pool.may_retry(context, account, now, same=same):
+                raise self._last_word(context, way, choice)
+        if context.record.queue_ms is None:
+            context.record.queue_ms = context.record.waited_s(now) * 1000
+        context.mark("granted", account=account)
+        return self._pool.start(context, choice, account, now)
 
     def _may_switch(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         way: FailoverState,
         account: Account,
         verdict: Verdict,
     ) -> bool:
         """Whether another account is worth asking."""
         if verdict.strip and len(way.tried) <= self._limits.max_switches:
-            return self._pool.other_may_read(turn, way.tried)
+            return self._pool.other_may_read(context, way.tried)
         if not verdict.switch or len(way.tried) > self._limits.max_switches:
             return False
-        if verdict.reason != "no_model" or account.upstream_model(turn.ask.model) != (
-            turn.ask.model
-        ):
+        if verdict.reason != "no_model" or account.upstream_model(
+            context.ask.model
+        ) != (context.ask.model):
             return True
         # Else it is the client's own mistake, unless another is known to have it.
-        return self._pool.elsewhere(turn, way.fitting, way.tried)
+        return self._pool.elsewhere(context, way.fitting, way.tried)
 
     async def _pause(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         way: FailoverState,
         account: Account,
         verdict: Verdict,
@@ -209,7 +211,7 @@ class Relay:
         """
         if way.paused or not verdict.retry_same:
             return
-        if self._pool.choose(turn, way.tried, time.monotonic()).tiers:
+        if self._pool.choose(context, way.tried, time.monotonic()).tiers:
             return
         way.paused = True
         way.tried.discard(account.name)
@@ -219,7 +221,7 @@ class Relay:
 
     async def _attempt(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         way: FailoverState,
         account: Account,
         slot: Slot,
@@ -231,100 +233,100 @@ class Relay:
         facts = StreamFacts()
         answered = kept = False
         try:
-            request = self._write(turn, way, account)
+            request = self._write(context, way, account)
             exchange = UpstreamCall(
-                turn, account, request, self._upstream, self._limits
+                context, account, request, self._upstream, self._limits
             )
             if down is None:
-                answer = await self._whole(turn, way, exchange, request, facts)
+                answer = await self._whole(context, way, exchange, request, facts)
                 answered = True
                 return answer
             down.facts = facts
-            course = course_of(turn, request, facts)
-            question = self._question(turn, way, request)
-            served = partial(self._served, turn, way, exchange, facts)
+            course = course_of(context, request, facts)
+            question = self._question(context, way, request)
+            served = partial(self._served, context, way, exchange, facts)
             batch = await exchange.stream(course, down, served)
-            answered = await self._conclusion.streamed(turn, batch, down, question)
+            answered = await self._conclusion.streamed(context, batch, down, question)
             return None
         except BaseException as error:
             if has_left(error):
-                turn.record.left(told=down is not None and down.opened)
+                context.record.left(told=down is not None and down.opened)
                 if exchange and exchange.reply:
-                    kept = self._drain(turn, exchange, slot, course, facts)
+                    kept = self._drain(context, exchange, slot, course, facts)
             raise
         finally:
             if not kept:
                 if exchange:
                     exchange.close(answered=answered)
                 slot.release()
-            if turn.record.attempts:
-                turn.attempt.ended_at = time.time()
+            if context.record.attempts:
+                context.attempt.ended_at = time.time()
 
     def _write(
-        self, turn: RequestContext, way: FailoverState, account: Account
+        self, context: RequestContext, way: FailoverState, account: Account
     ) -> UpstreamRequest:
         """The request for *account*, and the attempt in the record."""
-        document = self._pool.document(turn, account.name, way.document)
-        user, session = turn.user.name, turn.session.key
+        document = self._pool.document(context, account.name, way.document)
+        user, session = context.user.name, context.session.key
         recall = partial(self._kept.of, user, session, account.name)
-        request = outgoing.write(turn, account, document, recall)
-        turn.record.dropped = (*turn.record.dropped, *turn.left_out)
-        if not self._pool.knows_state(turn, account.name):
+        request = outgoing.write(context, account, document, recall)
+        context.record.dropped = (*context.record.dropped, *context.left_out)
+        if not self._pool.knows_state(context, account.name):
             request.headers.popall(STATE, None)
-        self._begin(turn, account, request.protocol)
+        self._begin(context, account, request.protocol)
         return request
 
     def _drain(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         exchange: UpstreamCall,
         slot: Slot,
         course: StreamCodec | None,
         facts: StreamFacts,
     ) -> bool:
         """The client has left: read on for the usage, where that is allowed."""
-        self._pool.made(turn, facts.proofs)  # it may keep what it got of the answer
+        self._pool.made(context, facts.proofs)  # it may keep what it got of the answer
         if not self._drains.open:
-            self._books.settle(turn, facts.usage)
+            self._books.settle(context, facts.usage)
             return False
-        turn.record.drained = True
-        turn.mark("client_left", drain=True)
-        read: Reading = partial(self._read_whole, turn, exchange, facts)
+        context.record.drained = True
+        context.mark("client_left", drain=True)
+        read: Reading = partial(self._read_whole, context, exchange, facts)
         if course:
             read = partial(exchange.drain, course)
 
         def done(how: str) -> None:
             if how == "whole":
-                self._pool.completed(turn, exchange.account.name)
-            turn.mark_ending(how)
-            self._books.settle(turn, facts.usage)
-            self._books.close(turn.record)
+                self._pool.completed(context, exchange.account.name)
+            context.mark_ending(how)
+            self._books.settle(context, facts.usage)
+            self._books.close(context.record)
 
         slots = [slot]
-        if turn.slot:
-            slots.append(turn.slot)
-            turn.slot = None
+        if context.slot:
+            slots.append(context.slot)
+            context.slot = None
         self._drains.adopt(exchange, slots, read, done)
         return True
 
-    def _begin(self, turn: RequestContext, account: Account, protocol: str) -> None:
-        record = turn.record
-        turn.account = account
+    def _begin(self, context: RequestContext, account: Account, protocol: str) -> None:
+        record = context.record
+        context.account = account
         record.account = account.name
         record.upstream_protocol = protocol
-        record.upstream_model = log.clean_id(account.upstream_model(turn.ask.model))
+        record.upstream_model = log.clean_id(account.upstream_model(context.ask.model))
         record.upstream_request_id = ""
         number = len(record.attempts) + 1
         record.attempts.append(Attempt(number, account.name, time.time()))
-        turn.received_bytes = 0
-        turn.holder.state = "running"
-        turn.share.release()
+        context.received_bytes = 0
+        context.holder.state = "running"
+        context.share.release()
         if number == 1:
             self._books.begin(record)
 
     def _served(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         way: FailoverState,
         exchange: UpstreamCall,
         facts: StreamFacts,
@@ -335,21 +337,21 @@ class Relay:
         """
         way.forget_document()
         name = exchange.account.name
-        self._pool.served(turn, name, facts.response_id)
+        self._pool.served(context, name, facts.response_id)
         if exchange.reply and (state := exchange.reply.headers.get(STATE)):
-            self._pool.keep_state(turn, name, state)
+            self._pool.keep_state(context, name, state)
 
     def _question(
-        self, turn: RequestContext, way: FailoverState, request: UpstreamRequest
+        self, context: RequestContext, way: FailoverState, request: UpstreamRequest
     ) -> Question | None:
         """What the gateway itself is to keep of *request*; None for nothing."""
         if request.converted is None:
             return None
-        return self._conversations.question(turn, way.earlier)
+        return self._conversations.question(context, way.earlier)
 
     async def _whole(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         way: FailoverState,
         exchange: UpstreamCall,
         request: UpstreamRequest,
@@ -358,58 +360,62 @@ class Relay:
         """A non-stream answer, durable before it is handed out."""
         data, document = await exchange.whole()
         if request.converted is None:
-            ending = turn.wire.read_body(document, facts)
+            ending = context.wire.read_body(document, facts)
         else:
-            compact = turn.path == COMPACT_PATH
+            compact = context.path == COMPACT_PATH
             translation = translation_of(
-                turn, request, facts, body=turn.ask.document if compact else None
+                context, request, facts, body=context.ask.document if compact else None
             )
             document, ending = translation.body(document)
             data = dump(document)
-            question = self._question(turn, way, request)
-            await self._conversations.keep(turn, question, document)
-        self._conclusion.enter(turn, ending, passes=request.converted is None)
-        self._served(turn, way, exchange, facts)
-        await self._conclusion.whole(turn, ending, facts)
+            question = self._question(context, way, request)
+            await self._conversations.keep(context, question, document)
+        self._conclusion.enter(context, ending, passes=request.converted is None)
+        self._served(context, way, exchange, facts)
+        await self._conclusion.whole(context, ending, facts)
         return Answer(exchange.headers_down(), words_of(data, ending))
 
     async def _read_whole(
-        self, turn: RequestContext, exchange: UpstreamCall, facts: StreamFacts
+        self, context: RequestContext, exchange: UpstreamCall, facts: StreamFacts
     ) -> bool:
         """The same for a client that has left: only what it cost."""
         _, document = await exchange.drain_body()
-        upstream = PROTOCOLS[turn.record.upstream_protocol]
+        upstream = PROTOCOLS[context.record.upstream_protocol]
         return upstream.read_body(document, facts).outcome != "failed"
 
     # --- failures ---------------------------------------------------------------------
 
     def _note(
-        self, turn: RequestContext, account: Account, verdict: Verdict, streaming: bool
+        self,
+        context: RequestContext,
+        account: Account,
+        verdict: Verdict,
+        streaming: bool,
     ) -> None:
         """Log the attempt and let the account's health know."""
         error = verdict.error
         code = "passed_on" if verdict.pass_on else error.code
-        turn.attempt.error_code = code
-        turn.mark(
+        context.attempt.error_code = code
+        context.mark(
             "attempt_failed", account=account.name, code=code, detail=error.detail
         )
         self._log.warning(
             "attempt.failed",
             account=account.name,
-            attempt=turn.attempt.n,
+            attempt=context.attempt.n,
             error_code=code,
             detail=error.detail,
         )
         if streaming and verdict.reason:
-            self._pool.broke(turn, account.name)
+            self._pool.broke(context, account.name)
         elif streaming:
-            self._pool.dropped(turn, account.name)
+            self._pool.dropped(context, account.name)
         else:
-            self._pool.failed(turn, account.name, verdict)
+            self._pool.failed(context, account.name, verdict)
 
     def _strip(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         way: FailoverState,
         account: Account,
         verdict: Verdict,
@@ -421,24 +427,24 @@ class Relay:
         if not verdict.strip or way.stripped >= MAX_STRIPS:
             return False
         way.stripped += 1
-        return self._pool.refused_reasoning(turn, account.name, way.document)
+        return self._pool.refused_reasoning(context, account.name, way.document)
 
     def _broken(
-        self, turn: RequestContext, way: FailoverState, verdict: Verdict
+        self, context: RequestContext, way: FailoverState, verdict: Verdict
     ) -> GatewayError:
         """What the client gets of a failure amid its stream."""
         error = verdict.error
         if error.status == 429 and error.retry_after_s is None:
             # Without a time it would be final for Codex.
-            told = self._pool.last_word(turn, verdict, way.fitting)
+            told = self._pool.last_word(context, verdict, way.fitting)
             error.retry_after_s = told.retry_after_s or 1
         return error
 
     def _last_word(
-        self, turn: RequestContext, way: FailoverState, choice: Choice | None = None
+        self, context: RequestContext, way: FailoverState, choice: Choice | None = None
     ) -> GatewayError:
         """What the client gets when nobody is left to ask."""
         if way.verdict is not None:
-            return self._pool.last_word(turn, way.verdict, way.fitting)
+            return self._pool.last_word(context, way.verdict, way.fitting)
         assert choice
-        return self._pool.refusal(turn, choice, time.monotonic())
+        return self._pool.refusal(context, choice, time.monotonic())

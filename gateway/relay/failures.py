@@ -72,14 +72,14 @@ def no_answer(value: object) -> StatedFailure | UpstreamError:
     return StatedFailure(Ending("failed", UpstreamError("upstream_failed"), failure))
 
 
-def verdict_of(failure: Failure, turn: RequestContext, *, quotes: bool) -> Verdict:
-    """Whose fault *failure* of an attempt for *turn* is; see ``redacted_verdict``."""
-    record = turn.record
+def verdict_of(failure: Failure, context: RequestContext, *, quotes: bool) -> Verdict:
+    """Whose fault *failure* of an attempt is; see ``redacted_verdict``."""
+    record = context.record
     return redacted_verdict(
         failure,
         record.upstream_model,
-        turn.ask.data,
-        same_protocol=record.upstream_protocol == turn.wire.name,
+        context.ask.data,
+        same_protocol=record.upstream_protocol == context.wire.name,
         quotes=quotes,
     )
 

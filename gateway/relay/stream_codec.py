@@ -23,17 +23,17 @@ class StreamCodec(Protocol):
 
 
 def course_of(
-    turn: RequestContext, request: UpstreamRequest, facts: StreamFacts
+    context: RequestContext, request: UpstreamRequest, facts: StreamFacts
 ) -> StreamCodec:
     """The course of the answer to *request*; it fills *facts*."""
     if request.converted is None:
         facts.hide_usage = request.hide_usage
-        return PassThrough(turn.wire, facts)
-    return translation_of(turn, request, facts)
+        return PassThrough(context.wire, facts)
+    return translation_of(context, request, facts)
 
 
 def translation_of(
-    turn: RequestContext,
+    context: RequestContext,
     request: UpstreamRequest,
     facts: StreamFacts,
     *,
@@ -48,12 +48,12 @@ def translation_of(
     assert request.converted
     return StreamConverter(
         request.protocol,
-        turn.wire.name,
+        context.wire.name,
         facts,
         request.converted,
-        turn.record.request_id,
-        turn.ask.model,
-        int(turn.record.started_at),
+        context.record.request_id,
+        context.ask.model,
+        int(context.record.started_at),
         now=time.time,
         client_body=body,
     )

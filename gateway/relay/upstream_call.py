@@ -61,7 +61,7 @@ class UpstreamCall:
 
     def __init__(
         self,
-        turn: RequestContext,
+        context: RequestContext,
         account: Account,
         outgoing: UpstreamRequest,
         upstream: Upstream,
@@ -69,7 +69,7 @@ class UpstreamCall:
     ) -> None:
         self.account = account
         self.reply: Reply | None = None
-        self._turn = turn
+        self._context = context
         self._outgoing = outgoing
         self._upstream = upstream
         self._limits = limits
@@ -118,16 +118,16 @@ class UpstreamCall:
         told = False  # an event has come; comments and pings do not count
         while True:
             chunk = await reply.read()
-            self._turn.came(len(chunk))
+            self._context.came(len(chunk))
             batch = course.feed(chunk) if chunk else course.finish()
             if batch.told and not told:
                 told = True
-                self._turn.mark("first_event")
+                self._context.mark("first_event")
                 patience.end()
             held += batch.data
             full = len(held) > HOLD_BACK_BYTES
             if batch.ending or not chunk or batch.started or (full and told):
-                self._turn.first_output()
+                self._context.first_output()
                 first = len(held) == len(batch.data)
                 return batch if first else batch._replace(data=bytes(held))
             if told:
@@ -141,7 +141,7 @@ class UpstreamCall:
         """Everything behind the preamble, as it arrives."""
         self._last = None
         reply.idle_timeout_s = self._limits.idle_timeout_s
-        came, passes, push = self._turn.came, course.passes, down.push
+        came, passes, push = self._context.came, course.passes, down.push
 
         def feed(chunk: bytes) -> Awaitable[None] | Stop | None:
             came(len(chunk))
@@ -177,7 +177,7 @@ class UpstreamCall:
             if not chunk:
                 return _is_whole(course.finish())
             left -= len(chunk)
-            self._turn.came(len(chunk))
+            self._context.came(len(chunk))
             batch = course.feed(chunk)
             if batch.ending:
                 return _is_whole(batch)
@@ -222,9 +222,9 @@ class UpstreamCall:
                 raise too_large(limit_bytes)
             whole += piece
         data = bytes(whole)
-        self._turn.mark("first_event")
-        self._turn.first_output()
-        self._turn.came(len(data))
+        self._context.mark("first_event")
+        self._context.first_output()
+        self._context.came(len(data))
         document = read_json(data, exact=self._outgoing.converted is not None)
         if not PROTOCOLS[self._outgoing.protocol].is_answer(document):
             raise no_answer(document)
@@ -238,22 +238,22 @@ class UpstreamCall:
     # --- both ------------------------------------------------------------------------
 
     async def _open(self) -> Reply:
-        turn, account, outgoing = self._turn, self.account, self._outgoing
-        turn.mark("connecting", account=account.name)
+        context, account, outgoing = self._context, self.account, self._outgoing
+        context.mark("connecting", account=account.name)
         reply = await self._upstream.open(
             account,
             outgoing.protocol,
             outgoing.path,
             outgoing.headers,
             outgoing.body,
-            query=turn.query if outgoing.same_protocol else "",
+            query=context.query if outgoing.same_protocol else "",
         )
         self.reply = reply
         outgoing.forget()
         ident = log.clean_id(upstream_request_id(reply.headers))
-        turn.record.upstream_request_id = ident
-        turn.attempt.status = reply.status
-        turn.mark("head", status=reply.status)
+        context.record.upstream_request_id = ident
+        context.attempt.status = reply.status
+        context.mark("head", status=reply.status)
         if reply.status != 200:
             raise await read_refusal(reply)
         return reply
@@ -268,10 +268,10 @@ class UpstreamCall:
             same_protocol=self._outgoing.same_protocol,
             renamed=self._outgoing.renamed,
         )
-        if ident := self._turn.record.upstream_request_id:
+        if ident := self._context.record.upstream_request_id:
             headers["x-upstream-request-id"] = ident
-        if DROPPED in self._turn.headers:
-            headers |= _dropped(self._turn.record.dropped)
+        if DROPPED in self._context.headers:
+            headers |= _dropped(self._context.record.dropped)
         return headers
 
     def close(self, *, answered: bool = False) -> None:

@@ -58,46 +58,46 @@ class UpstreamRequest:
 
 
 def write(
-    turn: RequestContext,
+    context: RequestContext,
     account: Account,
     document: dict[str, Any],
     recall: Recall | None = None,
 ) -> UpstreamRequest:
     """
-    The request of *turn* for *account*.
+    The request of *context* for *account*.
 
     Args:
-        document: the client's body; another object than ``turn.ask.document`` when
+        document: the client's body; another object than ``context.ask.document`` when
             something had to be left out of it.
         recall: gives the reasoning that was kept of a call.
 
     Raises:
         ClientError: it asks for what the account's protocol cannot say.
     """
-    protocol = account.speaks(turn.wire.name)
-    same = protocol == turn.wire.name
-    model = account.upstream_model(turn.ask.model)
+    protocol = account.speaks(context.wire.name)
+    same = protocol == context.wire.name
+    model = account.upstream_model(context.ask.model)
     outgoing = UpstreamRequest(
         protocol=protocol,
-        path=turn.path if same else PROTOCOLS[protocol].path,
+        path=context.path if same else PROTOCOLS[protocol].path,
         headers=upwards(
-            turn.headers, account, turn.record.request_id, same_protocol=same
+            context.headers, account, context.record.request_id, same_protocol=same
         ),
-        body=turn.ask.data,
+        body=context.ask.data,
         same_protocol=same,
-        renamed=model != turn.ask.model,
+        renamed=model != context.ask.model,
     )
-    turn.record.dropped = ()
+    context.record.dropped = ()
     if not same:
-        _convert(outgoing, turn, account, document, recall)
+        _convert(outgoing, context, account, document, recall)
         return outgoing
     if protocol == "chat":
-        document = _as_chat(document, turn, account, model)
-    if document is not turn.ask.document:
+        document = _as_chat(document, context, account, model)
+    if document is not context.ask.document:
         outgoing.body = dumps(document)
     if outgoing.renamed:
         outgoing.body = replace_model(outgoing.body, model)
-    wants = protocol == "chat" and turn.ask.stream and not _asks_for_usage(document)
+    wants = protocol == "chat" and context.ask.stream and not _asks_for_usage(document)
     if wants and account.options(model).stream_options:
         outgoing.hide_usage = True
         outgoing.body = ask_for_usage(outgoing.body, document)
@@ -106,30 +106,30 @@ def write(
 
 def _convert(
     outgoing: UpstreamRequest,
-    turn: RequestContext,
+    context: RequestContext,
     account: Account,
     document: dict[str, Any],
     recall: Recall | None,
 ) -> None:
-    model = account.upstream_model(turn.ask.model)
+    model = account.upstream_model(context.ask.model)
     converted = convert_request(
-        turn.wire.name,
+        context.wire.name,
         outgoing.protocol,
         document,
-        model=turn.ask.model,
+        model=context.ask.model,
         upstream_model=model,
         options=account.options(model),
-        compact=turn.path == COMPACT_PATH,
+        compact=context.path == COMPACT_PATH,
         maker=account.server,
         recall=recall,
     )
     outgoing.body = converted.encoded()
     outgoing.converted = converted._replace(body={})  # its bytes are enough
-    turn.record.dropped = converted.dropped
+    context.record.dropped = converted.dropped
 
 
 def _as_chat(
-    document: dict[str, Any], turn: RequestContext, account: Account, model: str
+    document: dict[str, Any], context: RequestContext, account: Account, model: str
 ) -> dict[str, Any]:
     """
     *document* as it came; as Chat where it has another shape, and with what the account
@@ -137,18 +137,18 @@ def _as_chat(
     """
     if not is_responses(document):
         fitting = _fitting(document, account, model)
-        if fitting is document or not turn.ask.keep_digits():
+        if fitting is document or not context.ask.keep_digits():
             return fitting
-        return _fitting(turn.ask.document, account, model)
+        return _fitting(context.ask.document, account, model)
     converted = convert_request(
         "chat",
         "chat",
         document,
-        model=turn.ask.model,
+        model=context.ask.model,
         upstream_model=model,
         options=account.options(model),
     )
-    turn.record.dropped = converted.dropped
+    context.record.dropped = converted.dropped
     return converted.body
 
 
