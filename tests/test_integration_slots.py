@@ -19,7 +19,7 @@ from gateway.relay.conversation import Conversations
 from gateway.relay.failover import Relay
 from gateway.relay.upstream import Upstream
 from gateway.relay.upstream_call import UpstreamCall
-from gateway.transport.direct_reply import DirectReply
+from gateway.transport.http_response import HttpResponse
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
@@ -57,13 +57,13 @@ AWAITS: dict[str, tuple[type, str]] = {
     "earlier-turns": (Conversations, "document"),
     "the-accounts-slot": (Registry, "account_slot"),
     "connecting": (Upstream, "open"),
-    "head": (DirectReply, "head"),
-    "preamble": (DirectReply, "read"),
+    "head": (HttpResponse, "head"),
+    "preamble": (HttpResponse, "read"),
     "the-next-account": (Relay, "_pause"),
 }
 OF_STREAMS: dict[str, tuple[type, str]] = {
     "first-output": (ClientAnswer, "send"),
-    "amid-the-stream": (DirectReply, "pump"),
+    "amid-the-stream": (HttpResponse, "pump"),
     "the-terminal": (ClientAnswer, "finish"),
 }
 AT_THE_END: dict[str, tuple[type, str]] = {

@@ -25,7 +25,7 @@ from gateway.admission.limiter import Counter
 from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
-from gateway.transport.direct import DirectTransport
+from gateway.transport.http_transport import HttpTransport
 from tests.transport_peer import Peer, client_tls, post, sized, upstream
 
 HEADERS = {
@@ -190,15 +190,15 @@ CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[DirectTransport]:
+async def transport() -> AsyncIterator[HttpTransport]:
     tls = client_tls()
-    transport = DirectTransport(tls, ConnectionPool(Dialer(tls)))
+    transport = HttpTransport(tls, ConnectionPool(Dialer(tls)))
     yield transport
     await transport.stop()
 
 
 async def test_a_socket_s_callbacks_run_in_the_context_of_their_own_request(
-    transport: DirectTransport,
+    transport: HttpTransport,
 ) -> None:
     """Not of the one that opened the connection: a log line would have its id."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.content_coding import PIECE_BYTES
 from gateway.errors import UpstreamError
-from gateway.transport.interface import STOP, Stop
+from gateway.transport.interface import STOP, StopSignal
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
@@ -138,14 +138,14 @@ async def test_pump_holds_and_stops(transport: AnyTransport) -> None:
         held.append(len(held))
 
     def feed(piece: bytes) -> object:
-        return drain() if not held else Stop.STOP
+        return drain() if not held else StopSignal.STOP
 
     async with upstream(replays(coded("gzip", gzip.compress(PLAIN)))) as server:
         reply = await post(transport, server.url)
         await reply.pump(feed)  # type: ignore[arg-type]
         reply.close()
 
-    assert STOP is Stop.STOP
+    assert STOP is StopSignal.STOP
     assert [0] == held
 
 

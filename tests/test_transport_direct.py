@@ -15,8 +15,8 @@ from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection, Keeper
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
-from gateway.transport.direct import DirectTransport
-from gateway.transport.interface import STOP, Reply
+from gateway.transport.http_transport import HttpTransport
+from gateway.transport.interface import STOP, UpstreamResponse
 from gateway.transport.request import Origin
 from tests.transport_peer import (
     CHUNKED,
@@ -36,14 +36,14 @@ from tests.transport_peer import (
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 
-def pooled(**limits: float) -> DirectTransport:
+def pooled(**limits: float) -> HttpTransport:
     tls = client_tls()
     pool = ConnectionPool(Dialer(tls), **limits)  # type: ignore[arg-type]
-    return DirectTransport(tls, pool)
+    return HttpTransport(tls, pool)
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[DirectTransport]:
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = pooled()
     yield transport
     await transport.stop()
@@ -52,7 +52,7 @@ async def transport() -> AsyncIterator[DirectTransport]:
     assert 0 == transport.pool.idle_count
 
 
-async def code_of(reply: Reply) -> str:
+async def code_of(reply: UpstreamResponse) -> str:
     with pytest.raises(UpstreamError) as caught:
         await reply.read()
     reply.close()
@@ -69,7 +69,7 @@ class TestMalformed:
             pytest.param(b"0\r\nT: " + b"x" * 70_000, id="endless-trailer"),
         ],
     )
-    async def test_bad_chunk(self, transport: DirectTransport, rest: bytes) -> None:
+    async def test_bad_chunk(self, transport: HttpTransport, rest: bytes) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(CHUNKED + chunk(b"abc"))
             await read.wait()
@@ -112,7 +112,7 @@ class TestMalformed:
             pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, id="endless-100"),
         ],
     )
-    async def test_bad_head(self, transport: DirectTransport, head: bytes) -> None:
+    async def test_bad_head(self, transport: HttpTransport, head: bytes) -> None:
         async with upstream(replays(head)) as server:
             with pytest.raises(UpstreamError) as caught:
                 await post(transport, server.url)
@@ -121,7 +121,7 @@ class TestMalformed:
         assert "upstream_malformed" == caught.value.code
 
     async def test_reset_is_no_end_of_a_body_until_close(
-        self, transport: DirectTransport
+        self, transport: HttpTransport
     ) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(UNTIL_CLOSE + b"abc")
@@ -142,7 +142,7 @@ class TestKeeping:
         "garbage", [b"HT", b"\0", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
     )
     async def test_bytes_behind_the_answer_end_the_connection(
-        self, transport: DirectTransport, garbage: bytes
+        self, transport: HttpTransport, garbage: bytes
     ) -> None:
         async with upstream(replays(sized(b"1") + garbage)) as server:
             reply = await post(transport, server.url)
@@ -155,7 +155,7 @@ class TestKeeping:
 
     @pytest.mark.parametrize("more", [b"HT", b""])
     async def test_bytes_or_closing_between_the_end_and_the_close(
-        self, transport: DirectTransport, more: bytes
+        self, transport: HttpTransport, more: bytes
     ) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(sized(b"1"))
@@ -179,7 +179,7 @@ class TestKeeping:
         assert not transport.pool.live
 
     async def test_bytes_on_a_kept_connection_end_it(
-        self, transport: DirectTransport
+        self, transport: HttpTransport
     ) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(sized(b"1"))
@@ -199,7 +199,7 @@ class TestKeeping:
         assert not transport.pool.live
 
     async def test_upstream_that_closes_a_kept_connection_is_noticed(
-        self, transport: DirectTransport
+        self, transport: HttpTransport
     ) -> None:
         async with upstream(closes_after(sized(b"1"))) as server:
             reply = await post(transport, server.url)
@@ -236,7 +236,7 @@ class TestKeeping:
             assert 2 == transport.pool.idle_count
             await transport.stop()
 
-    async def test_youngest_serves_first(self, transport: DirectTransport) -> None:
+    async def test_youngest_serves_first(self, transport: HttpTransport) -> None:
         def named(name: bytes) -> object:
             return replays(sized(name), sized(name))
 
@@ -253,7 +253,7 @@ class TestKeeping:
 
         assert b"2" == got
 
-    async def test_origins_do_not_share(self, transport: DirectTransport) -> None:
+    async def test_origins_do_not_share(self, transport: HttpTransport) -> None:
         async with upstream(replays(sized(b"1"), sized(b"2"))) as server:
             for host in ("127.0.0.1", "localhost"):
                 reply = await post(transport, server.url.with_host(host))
@@ -262,9 +262,7 @@ class TestKeeping:
 
         assert 2 == server.connections
 
-    async def test_lingering_takes_only_so_much(
-        self, transport: DirectTransport
-    ) -> None:
+    async def test_lingering_takes_only_so_much(self, transport: HttpTransport) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer(CHUNKED + chunk(b"terminal"))
             await closed.wait()
@@ -311,7 +309,7 @@ class TestFresh:
                 peer.close()
 
         dialer = Late()
-        transport = DirectTransport(client_tls(), ConnectionPool(dialer))
+        transport = HttpTransport(client_tls(), ConnectionPool(dialer))
         async with upstream(script) as server:
             task = asyncio.ensure_future(post(transport, server.url))
             await dialer.dialled.wait()
@@ -326,7 +324,7 @@ class TestFresh:
 
     async def test_opened_while_the_transport_stops(self) -> None:
         dialer = Late()
-        transport = DirectTransport(client_tls(), ConnectionPool(dialer))
+        transport = HttpTransport(client_tls(), ConnectionPool(dialer))
         async with upstream(replays()) as server:
             task = asyncio.ensure_future(post(transport, server.url))
             await dialer.dialled.wait()
@@ -342,7 +340,7 @@ class TestFresh:
 
 class TestCancel:
     async def test_every_await_leaves_nothing_behind(
-        self, transport: DirectTransport
+        self, transport: HttpTransport
     ) -> None:
         """The request is cancelled after each number of the loop's rounds."""
 
@@ -373,9 +371,7 @@ class TestCancel:
             await transport.stop()
             await asyncio.gather(*server.scripts, return_exceptions=True)
 
-    async def test_hold_that_was_never_awaited(
-        self, transport: DirectTransport
-    ) -> None:
+    async def test_hold_that_was_never_awaited(self, transport: HttpTransport) -> None:
         """Cancelled in the round in which the feed asked for back-pressure."""
 
         async def drain() -> None:
@@ -418,7 +414,7 @@ class TestCancel:
 
 
 class TestMemory:
-    async def test_slow_readers(self, transport: DirectTransport) -> None:
+    async def test_slow_readers(self, transport: HttpTransport) -> None:
         """20 readers that stop, 11 MB for each: what is held here stays small."""
 
         async def script(peer: Peer) -> None:
@@ -443,7 +439,7 @@ class TestMemory:
 
 
 class TestDialing:
-    async def test_packets_are_not_delayed(self, transport: DirectTransport) -> None:
+    async def test_packets_are_not_delayed(self, transport: HttpTransport) -> None:
         async with upstream(replays(sized(b""))) as server:
             reply = await post(transport, server.url)
             [connection] = transport.pool.live
@@ -456,7 +452,7 @@ class TestDialing:
         assert no_delay
 
     async def test_next_address_is_tried(
-        self, transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
+        self, transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A name with a dead address before the good one."""
 
@@ -478,7 +474,7 @@ class TestDialing:
         assert ["both.test"] == asked  # the second time from memory
 
     async def test_addresses_are_forgotten_when_none_answers(
-        self, transport: DirectTransport, monkeypatch: pytest.MonkeyPatch
+        self, transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def addresses(host: str, port: int, **_: object) -> list[object]:
             asked.append(host)

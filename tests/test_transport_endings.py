@@ -17,7 +17,7 @@ from gateway.transport import connection as connection_file
 from gateway.transport.connection import _left_in
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
-from gateway.transport.direct import DirectTransport
+from gateway.transport.http_transport import HttpTransport
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
@@ -32,8 +32,8 @@ from tests.transport_peer import (
 )
 
 
-def direct() -> DirectTransport:
-    return DirectTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
+def direct() -> HttpTransport:
+    return HttpTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
 
 
 BEHIND = {

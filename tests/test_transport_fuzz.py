@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
-from gateway.transport.direct_reply import DirectReply
+from gateway.transport.http_response import HttpResponse
 
 FAILURES = {"upstream_malformed", "upstream_reset", "upstream_cut", "upstream_idle"}
 
@@ -93,7 +93,7 @@ def run(coroutine: Any) -> Any:
 def outcome_of(chunks: Sequence[bytes], method: str = "POST") -> Outcome:
     """What becomes of an answer that arrives in *chunks*, then the upstream closes."""
     socket = Socket()
-    reply = DirectReply(cast(Connection, socket), method, 0.0)
+    reply = HttpResponse(cast(Connection, socket), method, 0.0)
     for chunk in chunks:
         if not socket.aborted:
             reply.receive(chunk)

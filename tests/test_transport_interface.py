@@ -10,8 +10,8 @@ from yarl import URL
 
 from gateway.errors import UpstreamError
 from gateway.transport.dialing import tls_context
-from gateway.transport.direct import DirectTransport
-from gateway.transport.interface import STOP, Reply, Stop
+from gateway.transport.http_transport import HttpTransport
+from gateway.transport.interface import STOP, StopSignal, UpstreamResponse
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
@@ -38,14 +38,14 @@ async def transport(request: pytest.FixtureRequest) -> AsyncIterator[AnyTranspor
 
 def kept(transport: AnyTransport) -> int:
     """How many connections wait for another request."""
-    if isinstance(transport, DirectTransport):
+    if isinstance(transport, HttpTransport):
         return transport.pool.idle_count
     session = transport._session
     assert session is not None and session.connector is not None
     return sum(map(len, session.connector._conns.values()))
 
 
-async def failure(reply: Reply) -> tuple[bytes, str]:
+async def failure(reply: UpstreamResponse) -> tuple[bytes, str]:
     """What could be read, and the code of the failure after it."""
     got = b""
     with pytest.raises(UpstreamError) as caught:
@@ -464,7 +464,7 @@ class TestPump:
             await peer.send(chunk(b"two") + LAST_CHUNK)
             await peer.gone()
 
-        def once(piece: bytes) -> Stop:
+        def once(piece: bytes) -> StopSignal:
             got.append(piece)
             return STOP
 
@@ -915,7 +915,7 @@ class TestTls:
 
         got = 0
 
-        def feed(piece: bytes) -> Stop | None:
+        def feed(piece: bytes) -> StopSignal | None:
             nonlocal got
             got += len(piece)
             return STOP if got > 1_000_000 else None

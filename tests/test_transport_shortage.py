@@ -17,7 +17,7 @@ from gateway.transport import shortage
 from gateway.transport.aiohttp_transport import AiohttpTransport
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
-from gateway.transport.direct import DirectTransport
+from gateway.transport.http_transport import HttpTransport
 from gateway.transport.request import Origin
 from gateway.transport.resolver import Resolver
 from gateway.transport.shortage import OWN_ERRORS, Shortage
@@ -63,7 +63,7 @@ def log() -> Iterator[Log]:
 def transport(request: pytest.FixtureRequest) -> Any:
     resolver, own = Resolver(), Shortage()
     if request.param == "direct":
-        return DirectTransport(
+        return HttpTransport(
             client_tls(), ConnectionPool(Dialer(client_tls(), resolver, own))
         )
     return AiohttpTransport(client_tls(), resolver, own)
@@ -167,7 +167,7 @@ async def test_no_local_port_is_a_shortage_and_no_route_is_none(
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
     sockets._real = NoPort
-    transport = DirectTransport(client_tls())
+    transport = HttpTransport(client_tls())
     error = await failure(transport, URL("http://127.0.0.1:9/"))
 
     assert ("gateway_overloaded" if route else "upstream_connect") == error.code

@@ -22,11 +22,11 @@ from yarl import URL
 from gateway.transport.aiohttp_transport import AiohttpTransport
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
-from gateway.transport.direct import DirectTransport
-from gateway.transport.interface import Reply
+from gateway.transport.http_transport import HttpTransport
+from gateway.transport.interface import UpstreamResponse
 
 AUTHORITY = trustme.CA()
-AnyTransport = DirectTransport | AiohttpTransport
+AnyTransport = HttpTransport | AiohttpTransport
 
 
 class Request(NamedTuple):
@@ -197,7 +197,7 @@ def client_tls() -> ssl.SSLContext:
 def make_transport(kind: str) -> AnyTransport:
     """The implementation named *kind*."""
     if kind == "direct":
-        return DirectTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
+        return HttpTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
     return AiohttpTransport(client_tls())
 
 
@@ -210,7 +210,7 @@ async def post(
     method: str = "POST",
     idle_timeout_s: float = 5.0,
     connect_timeout_s: float = 5.0,
-) -> Reply:
+) -> UpstreamResponse:
     return await transport.open(
         method,
         url,

@@ -26,7 +26,7 @@ from gateway.relay.failures import Failure, read_refusal, redacted_verdict
 from gateway.relay.headers import downwards, upstream_request_id
 from gateway.relay.upstream import Upstream
 from gateway.telemetry import log
-from gateway.transport.interface import Reply
+from gateway.transport.interface import UpstreamResponse
 
 TELLING = frozenset({"network", "refused"})
 """The reasons that an account is left alone for also when such a call met them."""
@@ -91,7 +91,9 @@ class SideCalls:
         finally:
             attempt.ended_at = time.time()
 
-    async def _open(self, visit: RequestScope, account: Account, call: Call) -> Reply:
+    async def _open(
+        self, visit: RequestScope, account: Account, call: Call
+    ) -> UpstreamResponse:
         return await self._upstream.open(
             account,
             visit.wire.name,
@@ -134,7 +136,9 @@ class SideCalls:
         return verdict
 
 
-async def _read(visit: RequestScope, reply: Reply, limit_bytes: int) -> Answered:
+async def _read(
+    visit: RequestScope, reply: UpstreamResponse, limit_bytes: int
+) -> Answered:
     try:
         ident = upstream_request_id(reply.headers)
         visit.record.upstream_request_id = log.clean_id(ident)

@@ -23,7 +23,7 @@ from gateway.protocols.failure_table import WORDS
 from gateway.protocols.protocol import Ending
 from gateway.relay.first_event_timeout import FirstEventTimeout
 from gateway.telemetry import log
-from gateway.transport.interface import Reply
+from gateway.transport.interface import UpstreamResponse
 
 REFUSAL_BODY_S = 3.0  # how long the body of a refusal may take
 MAX_REFUSAL_BYTES = 1024 * 1024  # of it; also the most that is passed on to a client
@@ -50,7 +50,7 @@ class StatedFailure(Exception):
 Failure = UpstreamRefusal | StatedFailure | UpstreamError
 
 
-async def read_bounded(reply: Reply) -> bytes:
+async def read_bounded(reply: UpstreamResponse) -> bytes:
     """The body of *reply*; empty if it cannot be read whole within the bounds."""
     try:
         with FirstEventTimeout(REFUSAL_BODY_S):
@@ -59,7 +59,7 @@ async def read_bounded(reply: Reply) -> bytes:
         return b""
 
 
-async def read_refusal(reply: Reply) -> UpstreamRefusal:
+async def read_refusal(reply: UpstreamResponse) -> UpstreamRefusal:
     """The refusal that *reply*'s status says."""
     return UpstreamRefusal(reply.status, reply.headers, await read_bounded(reply))
 

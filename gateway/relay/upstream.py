@@ -17,7 +17,7 @@ from gateway import trial
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.errors import UpstreamError
 from gateway.protocols.protocol import read_object
-from gateway.transport.interface import STOP, Feed, Reply, Transport
+from gateway.transport.interface import STOP, Feed, Transport, UpstreamResponse
 
 MAX_BODY_BYTES = 128 * 1024 * 1024  # of a whole answer that is read
 
@@ -44,7 +44,7 @@ class Upstream:
         *,
         method: str = "POST",
         query: str = "",
-    ) -> Reply:
+    ) -> UpstreamResponse:
         """
         Send a request to *account* and return when the head of its answer is there.
         How long that may take, and the body, is the caller's affair.
@@ -90,7 +90,7 @@ class Upstream:
 
 
 class TrialReply:
-    """An answer of the trial account, as a Reply."""
+    """An answer of the trial account, as an ``UpstreamResponse``."""
 
     def __init__(self, answer: trial.Trial) -> None:
         self.status = answer.status
@@ -100,21 +100,21 @@ class TrialReply:
         self._pieces = whole if answer.pieces is None else answer.pieces
 
     async def read(self) -> bytes:
-        """See ``Reply.read``."""
+        """See ``UpstreamResponse.read``."""
         for delay_s, piece in self._pieces:
             await asyncio.sleep(delay_s)
             return piece
         return b""
 
     async def body(self, limit_bytes: int) -> bytes:
-        """See ``Reply.body``."""
+        """See ``UpstreamResponse.body``."""
         pieces = []
         while piece := await self.read():
             pieces.append(piece)
         return b"".join(pieces)
 
     async def pump(self, feed: Feed) -> None:
-        """See ``Reply.pump``."""
+        """See ``UpstreamResponse.pump``."""
         while piece := await self.read():
             rest = feed(piece)
             if rest is STOP:
@@ -123,5 +123,5 @@ class TrialReply:
                 await rest
 
     def close(self, linger_s: float = 0.0) -> None:
-        """See ``Reply.close``."""
+        """See ``UpstreamResponse.close``."""
         self._pieces = iter(())

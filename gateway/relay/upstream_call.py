@@ -38,7 +38,7 @@ from gateway.relay.upstream import MAX_BODY_BYTES, Upstream
 from gateway.relay.upstream_request import UpstreamRequest
 from gateway.telemetry import log
 from gateway.transport.decoded import too_large
-from gateway.transport.interface import STOP, Reply, Stop
+from gateway.transport.interface import STOP, StopSignal, UpstreamResponse
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 DROPPED = "x-gateway-dropped"
@@ -68,7 +68,7 @@ class UpstreamCall:
         limits: UpstreamLimits,
     ) -> None:
         self.account = account
-        self.reply: Reply | None = None
+        self.reply: UpstreamResponse | None = None
         self._context = context
         self._outgoing = outgoing
         self._upstream = upstream
@@ -111,7 +111,7 @@ class UpstreamCall:
         return batch
 
     async def _hold(
-        self, reply: Reply, course: StreamCodec, patience: FirstEventTimeout
+        self, reply: UpstreamResponse, course: StreamCodec, patience: FirstEventTimeout
     ) -> Batch:
         """The preamble, up to the first output, an ending, or the bound."""
         held = bytearray()  # a preamble may come in any number of pieces
@@ -136,14 +136,14 @@ class UpstreamCall:
                 held.clear()
 
     async def _pump(
-        self, reply: Reply, course: StreamCodec, down: ClientAnswer
+        self, reply: UpstreamResponse, course: StreamCodec, down: ClientAnswer
     ) -> Batch:
         """Everything behind the preamble, as it arrives."""
         self._last = None
         reply.idle_timeout_s = self._limits.idle_timeout_s
         came, passes, push = self._context.came, course.passes, down.push
 
-        def feed(chunk: bytes) -> Awaitable[None] | Stop | None:
+        def feed(chunk: bytes) -> Awaitable[None] | StopSignal | None:
             came(len(chunk))
             if passes(chunk):
                 return push(chunk)
@@ -237,7 +237,7 @@ class UpstreamCall:
 
     # --- both ------------------------------------------------------------------------
 
-    async def _open(self) -> Reply:
+    async def _open(self) -> UpstreamResponse:
         context, account, outgoing = self._context, self.account, self._outgoing
         context.mark("connecting", account=account.name)
         reply = await self._upstream.open(
@@ -258,11 +258,13 @@ class UpstreamCall:
             raise await read_refusal(reply)
         return reply
 
-    async def _no_stream(self, reply: Reply) -> StatedFailure | UpstreamError:
+    async def _no_stream(
+        self, reply: UpstreamResponse
+    ) -> StatedFailure | UpstreamError:
         """What a 200 with a JSON body means where a stream should be."""
         return no_answer(read_json(await read_bounded(reply)))
 
-    def _headers_down(self, reply: Reply) -> dict[str, str]:
+    def _headers_down(self, reply: UpstreamResponse) -> dict[str, str]:
         headers = downwards(
             reply.headers,
             same_protocol=self._outgoing.same_protocol,
@@ -284,7 +286,7 @@ def _is_whole(batch: Batch) -> bool:
     return batch.ending is not None and batch.ending.outcome != "failed"
 
 
-def _is_json(reply: Reply) -> bool:
+def _is_json(reply: UpstreamResponse) -> bool:
     kind = reply.headers.get("Content-Type", "")
     return kind.lower().startswith("application/json")
 

@@ -24,7 +24,7 @@ from yarl import URL
 from gateway.content_coding import Turns
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
-from gateway.transport.interface import STOP, Feed, Reply
+from gateway.transport.interface import STOP, Feed, UpstreamResponse
 from gateway.transport.request import request_headers, target_of
 from gateway.transport.resolver import Resolver
 from gateway.transport.shortage import Shortage, create_socket, noting
@@ -109,7 +109,7 @@ class AiohttpTransport:
         connect_timeout_s: float,
         idle_timeout_s: float,
         proxy: URL | None = None,
-    ) -> Reply:
+    ) -> UpstreamResponse:
         """As ``Transport.open``; *proxy* is the HTTP proxy to go through, if any."""
         pairs = request_headers(target_of(method, url), headers, len(body))
         timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout_s)
@@ -127,7 +127,7 @@ class AiohttpTransport:
                         allow_redirects=False,
                         trace_request_ctx=trace,
                     )
-                return decoded(AiohttpReply(response, idle_timeout_s), self._turns)
+                return decoded(AiohttpResponse(response, idle_timeout_s), self._turns)
             except UpstreamError as exc:
                 if own := noted.shortage(exc.__cause__):
                     raise self._shortage.refusal(own) from None
@@ -222,8 +222,8 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
     return body or None
 
 
-class AiohttpReply:
-    """A Reply over ``aiohttp.ClientResponse``."""
+class AiohttpResponse:
+    """A UpstreamResponse over ``aiohttp.ClientResponse``."""
 
     def __init__(self, response: aiohttp.ClientResponse, idle_timeout_s: float) -> None:
         self._response = response

@@ -18,7 +18,7 @@ from gateway.content_coding import (
     maybe_decoder,
 )
 from gateway.errors import UpstreamError
-from gateway.transport.interface import STOP, Feed, Reply
+from gateway.transport.interface import STOP, Feed, UpstreamResponse
 
 
 class _Unknown(Decoder):
@@ -30,7 +30,7 @@ class _Unknown(Decoder):
         raise CodingError("the content coding is not known")
 
 
-def decoded(reply: Reply, turns: Turns) -> Reply:
+def decoded(reply: UpstreamResponse, turns: Turns) -> UpstreamResponse:
     """
     *reply* itself, or one that decodes it if its head says that it is compressed.
 
@@ -44,24 +44,24 @@ def decoded(reply: Reply, turns: Turns) -> Reply:
     if not coding:
         return reply
     if decoder := maybe_decoder(coding):
-        return DecodedReply(reply, decoder, turns)
+        return DecodedResponse(reply, decoder, turns)
     if reply.status != 200:
-        return DecodedReply(reply, _Unknown(), turns)
+        return DecodedResponse(reply, _Unknown(), turns)
     reply.close()
     raise UpstreamError(
         "upstream_malformed", detail=f"content-encoding {coding[:80]} is not known"
     )
 
 
-class DecodedReply:
+class DecodedResponse:
     """
-    A Reply over another; its headers lack the coding and the length.
+    A UpstreamResponse over another; its headers lack the coding and the length.
 
     XXX: the pump wakes its task for every piece. That is the price of a case that
     we ask upstreams not to make.
     """
 
-    def __init__(self, reply: Reply, decoder: Decoder, turns: Turns) -> None:
+    def __init__(self, reply: UpstreamResponse, decoder: Decoder, turns: Turns) -> None:
         self._reply = reply
         self._decoder = decoder
         self._turns = turns

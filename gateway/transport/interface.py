@@ -1,13 +1,13 @@
 """
 The seam between the gateway and whatever speaks HTTP to an upstream.
 
-Rule 1: what leaves this room as a failure is an ``UpstreamError``; a request that
-        cannot be written at all (a line feed in a header) is a ``ValueError``.
-Rule 2: nothing is buffered without bound: between two calls of ``read``, and while a
-        feed's awaitable is pending, the upstream's socket is not read.
-Rule 3: whoever was given a Reply closes it, on every path.
+Rule 1: every failure of an upstream leaves this package as an ``UpstreamError``. A
+        request that HTTP cannot carry (a line feed in a header) is a ``ValueError``.
+Rule 2: buffers are bounded: between two calls of ``read``, and while the awaitable of
+        a feed is pending, the upstream's socket is not read.
+Rule 3: the caller of ``open`` closes the response on every path.
 
-    Transport.open ──▶ Reply ──▶ read* ──▶ pump | body ──▶ close
+    Transport.open ──▶ UpstreamResponse ──▶ read* ──▶ pump | body ──▶ close
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 
-class Stop(Enum):
+class StopSignal(Enum):
     """The type of ``STOP``."""
 
     STOP = "stop"
 
 
-STOP = Stop.STOP
+STOP = StopSignal.STOP
 """What a feed returns when it wants no more pieces."""
 
-Feed = Callable[[bytes], Awaitable[None] | Stop | None]
-"""Takes one piece of a body; see ``Reply.pump``. It is called from the event loop's
-own callbacks, so it must not block and knows no current task."""
+Feed = Callable[[bytes], Awaitable[None] | StopSignal | None]
+"""Takes one piece of a body; see ``UpstreamResponse.pump``. The event loop's own
+callbacks call it, so it must not block and has no current task."""
 
 
-class Reply(Protocol):
+class UpstreamResponse(Protocol):
     """
     One upstream answer: its head, and a body that is read once, front to back.
 
@@ -102,7 +102,7 @@ class Transport(Protocol):
         *,
         connect_timeout_s: float,
         idle_timeout_s: float,
-    ) -> Reply:
+    ) -> UpstreamResponse:
         """
         Send a request and return as soon as the head of its answer is there.
 

@@ -19,8 +19,8 @@ from gateway.errors import UpstreamError
 from gateway.transport.aiohttp_transport import AiohttpTransport
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, tls_context
-from gateway.transport.direct import DirectTransport
-from gateway.transport.interface import Reply
+from gateway.transport.http_transport import HttpTransport
+from gateway.transport.interface import UpstreamResponse
 from gateway.transport.no_proxy import matches
 from gateway.transport.request import origin_of
 from gateway.transport.resolver import Resolver
@@ -65,7 +65,7 @@ class RoutedTransport:
         self.shortage = Shortage()
         resolver = Resolver()
         dialer = Dialer(tls, resolver, self.shortage)
-        self._direct = DirectTransport(tls, ConnectionPool(dialer), turns)
+        self._direct = HttpTransport(tls, ConnectionPool(dialer), turns)
         self._proxied = AiohttpTransport(tls, resolver, self.shortage, turns)
 
     def open(
@@ -77,7 +77,7 @@ class RoutedTransport:
         *,
         connect_timeout_s: float,
         idle_timeout_s: float,
-    ) -> Coroutine[Any, Any, Reply]:
+    ) -> Coroutine[Any, Any, UpstreamResponse]:
         """See ``Transport.open``; what it gives to await is the chosen way's own."""
         proxy = None
         if self._proxies:

@@ -1,5 +1,5 @@
 """
-One request and its answer on a connection of our own: the fast Reply.
+One request and its answer on a connection of our own: the fast UpstreamResponse.
 
 Rule 1: a piece goes from the socket's callback straight to the feed; a task is woken
         only for the end, a failure, a ``STOP`` or back-pressure.
@@ -20,7 +20,7 @@ from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.decoded import too_large
 from gateway.transport.idle_timeout import IdleTimeout
-from gateway.transport.interface import Feed, Stop
+from gateway.transport.interface import Feed, StopSignal
 from gateway.transport.response_parser import ResponseParser
 
 BUFFER_BYTES = 65536
@@ -32,9 +32,9 @@ OVERHEAD_LIMIT_BYTES = 65536
 """The most that may come without a body: head, framing, the rest while lingering."""
 
 
-class DirectReply:
+class HttpResponse:
     """
-    A Reply, once ``head`` has returned.
+    A UpstreamResponse, once ``head`` has returned.
 
     Attributes:
         touched: whether a single byte of an answer has come.
@@ -55,7 +55,7 @@ class DirectReply:
         # the reader's side
         self._buffer = bytearray()
         self._feed: Feed | None = None
-        self._outcome: Awaitable[None] | Stop | None = None
+        self._outcome: Awaitable[None] | StopSignal | None = None
         self._feed_error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         # time
@@ -64,7 +64,7 @@ class DirectReply:
         self._silence = IdleTimeout(loop, self, idle_timeout_s)
         self._linger: asyncio.TimerHandle | None = None
 
-    # the Reply
+    # the UpstreamResponse
 
     @property
     def idle_timeout_s(self) -> float:
@@ -109,7 +109,7 @@ class DirectReply:
                 return
             else:
                 outcome = await self._fed(feed)
-            if isinstance(outcome, Stop):
+            if isinstance(outcome, StopSignal):
                 return
             if outcome is not None:
                 self._hold()
@@ -159,7 +159,7 @@ class DirectReply:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _fed(self, feed: Feed) -> Awaitable[None] | Stop | None:
+    async def _fed(self, feed: Feed) -> Awaitable[None] | StopSignal | None:
         """Let *feed* be called from the socket until it says something."""
         self._feed = feed
         try:

@@ -13,12 +13,12 @@ from gateway.transport.connection import Connection
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.decoded import decoded
 from gateway.transport.dialing import Dialer
-from gateway.transport.direct_reply import DirectReply
-from gateway.transport.interface import Reply
+from gateway.transport.http_response import HttpResponse
+from gateway.transport.interface import UpstreamResponse
 from gateway.transport.request import request_head, target_of
 
 
-class DirectTransport:
+class HttpTransport:
     """
     A Transport over one pool.
 
@@ -46,12 +46,12 @@ class DirectTransport:
         *,
         connect_timeout_s: float,
         idle_timeout_s: float,
-    ) -> Reply:
+    ) -> UpstreamResponse:
         target = target_of(method, url)
         head = request_head(target, headers, len(body))
         connection = self.pool.maybe_idle(target.origin)
         if connection is not None:
-            reply = DirectReply(connection, method, idle_timeout_s)
+            reply = HttpResponse(connection, method, idle_timeout_s)
             try:
                 return await self._answered(connection, reply, head, body)
             except UpstreamError as exc:
@@ -60,12 +60,12 @@ class DirectTransport:
                 if reply.touched or exc.code != "upstream_reset":
                     raise
         connection = await self.pool.fresh(target.origin, connect_timeout_s)
-        reply = DirectReply(connection, method, idle_timeout_s)
+        reply = HttpResponse(connection, method, idle_timeout_s)
         return await self._answered(connection, reply, head, body)
 
     async def _answered(
-        self, connection: Connection, reply: DirectReply, head: bytes, body: bytes
-    ) -> Reply:
+        self, connection: Connection, reply: HttpResponse, head: bytes, body: bytes
+    ) -> UpstreamResponse:
         """Send the request on *connection* and wait for the head of *reply*."""
         try:
             connection.listen(reply, head, body)
