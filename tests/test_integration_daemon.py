@@ -7,8 +7,10 @@ A process of its own each time, with real signals.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -268,25 +270,25 @@ async def test_it_listens_on_a_unix_path_too(
             assert 0 == await daemon.stop()
 
 
-async def test_without_users_it_prints_a_key_that_works(
-    upstream: ScriptedUpstream, tmp_path: Path
-) -> None:
+async def test_without_users_it_prints_a_request_that_works(tmp_path: Path) -> None:
+    """The printed curl command is obeyed word by word: its key, address and file."""
     daemon = Daemon(tmp_path, [settings.TRIAL], users=[])
     await daemon.start()
     try:
-        text = "\n".join(daemon.log.text)
-        key = text[text.index("gw-") :].split('"')[0].split("\\")[0].split(" ")[0]
-        async with aiohttp.ClientSession(
-            headers={"authorization": f"Bearer {key.rstrip(chr(39))}"}
-        ) as session:
-            body = question("chat", "trial")
-            url = daemon.base_url + PATHS["chat"]
-            async with session.post(url, json=body) as response:
+        greetings = partial(daemon.log.events, "server.greeted")
+        await daemon.log.wait_for(greetings, "no greeting")
+        program, _, url, *options = shlex.split(greetings()[0]["curl"])
+        pairs = list(zip(options[::2], options[1::2]))
+        headers = dict(value.split(": ", 1) for name, value in pairs if name == "-H")
+        [body] = [Path(value[1:]) for name, value in pairs if name == "-d"]
+        async with aiohttp.ClientSession(headers=headers) as session:
+            async with session.post(url, data=body.read_bytes()) as response:
                 answer = await response.read()
     finally:
         await daemon.stop()
 
-    assert b"[DONE]" in answer
+    assert program == "curl"
+    assert b"event: response.completed" in answer
 
 
 async def test_it_outlives_a_client_that_resets_everything(serve: Serve) -> None:

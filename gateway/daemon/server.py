@@ -29,22 +29,12 @@ from gateway.config.changes import compare
 from gateway.config.load import Served, load_served
 from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
+from gateway.daemon.greeting import greet
 from gateway.daemon.http_server import Runner
 from gateway.daemon.listeners import BACKLOG, Listener, listen
 from gateway.daemon.wiring import Components, build_app, build_runner, house_of
 from gateway.telemetry import log
 
-HELLO = Path(__file__).with_name("trial") / "hello.json"  # no quotes to escape in a log
-GREETING = """
-The gateway listens on {address}. There is no [[user]] in the config, so here is a key
-that is good until the gateway stops:
-
-    {key}
-
-Paste this into another terminal:
-
-    {curl}
-"""
 LAG_PROBE_S = 0.5
 MIN_OPEN_FILES = 16
 # Objects made before the youngest are looked through. What a request makes is freed
@@ -111,7 +101,7 @@ class Daemon:
                     max_open_files=self._max_open_files,
                 )
                 if self._key:
-                    self._greet(addresses[0])
+                    greet(addresses[0], self._key, self._config.server.log_format)
                 await self._serve(house, runner)
             finally:
                 await runner.cleanup()
@@ -172,20 +162,6 @@ class Daemon:
         for listener in self._listeners:
             listener.close()
 
-    def _greet(self, address: str) -> None:
-        """A newcomer's first line to paste, with the key that lives until the stop."""
-        url, unix = f"http://{address}/v1/responses", ""
-        if address.startswith("unix:"):
-            url, unix = "http://localhost/v1/responses", f"--unix-socket {address[5:]} "
-        curl = (
-            f"curl -N {unix}{url} -H 'Authorization: Bearer {self._key}' "
-            f"-H 'Content-Type: application/json' -d @{HELLO}"
-        )
-        if log.is_console(self._config.server.log_format):
-            log.say(GREETING.format(address=address, key=self._key, curl=curl))
-        else:
-            self._log.info("server.greeted", address=url, key=self._key, curl=curl)
-
     # --- signals -------------------------------------------------------------------
 
     def _take_signals(self) -> None:
@@ -237,7 +213,8 @@ class Daemon:
         self._config = changes.config
         if key and not self._key:
             self._key = key
-            self._greet([one.address for one in self._passed or self._listeners][0])
+            address = [one.address for one in self._passed or self._listeners][0]
+            greet(address, key, self._config.server.log_format)
         self._log.info(
             "config.reloaded",
             changed=changes.changed,
