@@ -1,7 +1,7 @@
 """
 What every test may ask for.
 
-``upstream`` is a scripted upstream that answers well until it is told otherwise;
+``upstream`` is a scripted upstream that answers well until a test scripts otherwise;
 ``serve`` starts a gateway before it. When a test is over, each request that it made
 must have left exactly one canonical line, and nothing secret may stand in the log.
 """
@@ -29,7 +29,7 @@ SLOW_MACHINE = {
     "suppress_health_check": [hypothesis.HealthCheck.too_slow],
 }
 hypothesis.settings.register_profile("suite", derandomize=True, **SLOW_MACHINE)
-# To look for what nobody thought of: --hypothesis-profile=search
+# To search for new failures: --hypothesis-profile=search
 hypothesis.settings.register_profile("search", max_examples=2000, **SLOW_MACHINE)
 hypothesis.settings.load_profile("suite")
 

@@ -200,7 +200,7 @@ def _with(target: Any, names: list[str], path: str) -> tuple[Any, Any]:
 
 
 def test_every_key_is_looked_up_somewhere_or_needs_a_restart() -> None:
-    """A new key wants a row: who looks at it, and is that place told of a reload?"""
+    """A new key wants a row: which object reads it, and does a reload reach it?"""
     assert [] == [key for key in LIVE if look_of(key) is None]
     assert [] == sorted(RESTART - set(KEYS))
 

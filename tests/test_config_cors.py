@@ -1,4 +1,4 @@
-"""Which pages may read answers, and what browsers are told."""
+"""Which pages may read answers, and which headers say so to a browser."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_origins_are_taken_as_browsers_write_them(origin: str) -> None:
     ],
 )
 def test_what_no_browser_sends_is_a_mistake(origin: str) -> None:
-    """The entry would never match, and nobody would know why."""
+    """The entry would never match, and give no hint why."""
     assert origin_mistake(origin)
 
 
-def test_nothing_is_told_without_origins() -> None:
+def test_without_origins_no_header_is_sent() -> None:
     assert not Origins(())
     assert {} == Origins(()).answer(PAGE)
     assert not Origins(()).allows(PAGE)
@@ -81,19 +81,19 @@ def test_a_browser_may_send_what_it_asks_for() -> None:
         "Access-Control-Request-Private-Network": "true",
     }
 
-    told = Origins((PAGE,)).preflight(asked)
+    headers = Origins((PAGE,)).preflight(asked)
 
-    assert "authorization,x-stainless-lang" == told["Access-Control-Allow-Headers"]
-    assert "POST" in told["Access-Control-Allow-Methods"]
-    assert int(told["Access-Control-Max-Age"]) > 0
-    assert "true" == told["Access-Control-Allow-Private-Network"]
+    assert "authorization,x-stainless-lang" == headers["Access-Control-Allow-Headers"]
+    assert "POST" in headers["Access-Control-Allow-Methods"]
+    assert int(headers["Access-Control-Max-Age"]) > 0
+    assert "true" == headers["Access-Control-Allow-Private-Network"]
 
 
 @pytest.mark.parametrize("names", ["", "a\r\nb: c", "x" * 3000])
 def test_names_that_are_none_are_not_said_again(names: str) -> None:
     asked = {"Origin": PAGE, "Access-Control-Request-Headers": names}
 
-    told = Origins((PAGE,)).preflight(asked)
+    headers = Origins((PAGE,)).preflight(asked)
 
-    assert "authorization" in told["Access-Control-Allow-Headers"]
-    assert "Access-Control-Allow-Private-Network" not in told
+    assert "authorization" in headers["Access-Control-Allow-Headers"]
+    assert "Access-Control-Allow-Private-Network" not in headers

@@ -167,19 +167,19 @@ def test_secrets_are_in_their_places_without_space_around() -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_path(text: str, mistake: str) -> None:
+def test_a_mistake_is_reported_with_its_path(text: str, mistake: str) -> None:
     # TOML wants bare keys before the first table
     whole = text if text.startswith(("x =", "user =", "limits =")) else ACCOUNT + text
 
-    assert any(told.startswith(mistake) for told in mistakes(whole)), mistakes(whole)
+    assert any(one.startswith(mistake) for one in mistakes(whole)), mistakes(whole)
 
 
-def test_all_mistakes_are_told_at_once_and_each_path_once() -> None:
-    told = mistakes(
+def test_all_mistakes_are_reported_at_once_and_each_path_once() -> None:
+    found = mistakes(
         "[server]\nlisten = [1]\nfoo = 1\n[limits]\nmax_queued = -1\n"
         '[[account]]\nbase_url = "nowhere"\n'
     )
-    paths = [mistake.partition(":")[0] for mistake in told]
+    paths = [mistake.partition(":")[0] for mistake in found]
 
     assert len(set(paths)) == len(paths)
     assert {

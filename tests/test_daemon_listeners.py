@@ -41,7 +41,7 @@ def test_a_live_unix_socket_is_not_taken_over(path: Path, live: Listener) -> Non
 
 
 def test_a_listener_with_a_full_backlog_is_alive(path: Path) -> None:
-    """It refuses nobody and takes nobody: a probe that waited would wait for ever."""
+    """It neither refuses nor accepts: a probe that waited would wait for ever."""
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(path))
         busy.listen(0)

@@ -55,7 +55,7 @@ def notifier(heard: socket.socket) -> Notifier:
     return notifier_of({"NOTIFY_SOCKET": address_text(heard).removeprefix("unix:")})
 
 
-def test_the_watchdog_is_told_with_no_descriptor_left(manager: socket.socket) -> None:
+def test_the_watchdog_is_fed_with_no_descriptor_left(manager: socket.socket) -> None:
     tells = notifier(manager)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -69,15 +69,15 @@ def test_the_watchdog_is_told_with_no_descriptor_left(manager: socket.socket) ->
 
 def test_each_state_is_one_message(manager: socket.socket) -> None:
     tells = notifier(manager)
-    told = [
+    sent = [
         tells.ready("listening on 127.0.0.1:8080"),
         tells.watchdog(),
         tells.status("3 running"),
         tells.stopping("draining"),
     ]
-    heard = [manager.recv(4096).decode() for _ in told]
+    heard = [manager.recv(4096).decode() for _ in sent]
 
-    assert [True] * 4 == told
+    assert [True] * 4 == sent
     assert [
         "READY=1\nSTATUS=listening on 127.0.0.1:8080",
         "WATCHDOG=1",
@@ -115,18 +115,18 @@ def test_an_abstract_socket_is_found() -> None:
         pytest.param({}, id="no-systemd"),
         pytest.param({"NOTIFY_SOCKET": ""}, id="empty"),
         pytest.param({"NOTIFY_SOCKET": "relative"}, id="no-absolute-path"),
-        pytest.param({"NOTIFY_SOCKET": "/nonexistent/notify"}, id="nobody-there"),
+        pytest.param({"NOTIFY_SOCKET": "/nonexistent/notify"}, id="no-listener"),
     ],
 )
-def test_without_a_listener_nothing_is_told(environment: dict[str, str]) -> None:
+def test_without_a_listener_nothing_is_sent(environment: dict[str, str]) -> None:
     assert not notifier_of(environment).ready()
 
 
 def test_a_full_socket_does_not_hold_up_the_daemon(manager: socket.socket) -> None:
     tells = notifier(manager)
-    told = [tells.watchdog() for _ in range(5000)]
+    sent = [tells.watchdog() for _ in range(5000)]
 
-    assert (True, False) == (told[0], told[-1])
+    assert (True, False) == (sent[0], sent[-1])
 
 
 @pytest.mark.parametrize(
@@ -280,12 +280,12 @@ models = ["trial"]
 """
 
 
-def told_until(heard: socket.socket, state: str) -> list[str]:
+def states_until(manager: socket.socket, state: str) -> list[str]:
     """The first line of each message, up to *state*."""
-    told: list[str] = []
-    while state not in told:
-        told.append(heard.recv(4096).decode().partition("\n")[0])
-    return told
+    states: list[str] = []
+    while state not in states:
+        states.append(manager.recv(4096).decode().partition("\n")[0])
+    return states
 
 
 def test_the_daemon_lives_as_its_unit_wants(
@@ -309,17 +309,17 @@ def test_the_daemon_lives_as_its_unit_wants(
             stdout=subprocess.PIPE,
         )
     try:
-        told = told_until(manager, "READY=1")
-        told += told_until(manager, "WATCHDOG=1")
+        states = states_until(manager, "READY=1")
+        states += states_until(manager, "WATCHDOG=1")
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         client.request("GET", "/readyz")
         status = client.getresponse().status
         client.close()
         daemon.send_signal(signal.SIGHUP)
-        told += told_until(manager, "RELOADING=1")
-        told += told_until(manager, "READY=1")
+        states += states_until(manager, "RELOADING=1")
+        states += states_until(manager, "READY=1")
         daemon.terminate()
-        told += told_until(manager, "STOPPING=1")
+        states += states_until(manager, "STOPPING=1")
         output, _ = daemon.communicate(timeout=30)
     finally:
         daemon.kill()
@@ -327,7 +327,7 @@ def test_the_daemon_lives_as_its_unit_wants(
 
     assert 200 == status
     assert ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"] == [
-        state for state in told if state != "WATCHDOG=1"
+        state for state in states if state != "WATCHDOG=1"
     ]
     assert f'"listen":["127.0.0.1:{port}"]'.encode() in output
     assert 0 == daemon.returncode

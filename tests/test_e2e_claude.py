@@ -85,7 +85,7 @@ async def test_a_cut_stream_is_asked_again_and_finishes(
     assert ["failed", "ok"] == [line["outcome"] for line in lines]
 
 
-async def test_an_upstream_that_keeps_dying_is_told_truly(
+async def test_an_upstream_that_keeps_dying_is_reported_as_it_is(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
@@ -100,7 +100,7 @@ async def test_an_upstream_that_keeps_dying_is_told_truly(
     assert "request id: " in run.answer
 
 
-async def test_a_full_queue_is_told_truly(
+async def test_a_full_queue_is_reported_as_it_is(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """Its stream is refused inside, its repeat outside of a stream: that it shows."""
@@ -135,7 +135,7 @@ async def test_an_overload_of_the_first_account_is_not_noticed(
     assert 1 == len(await gateway.log.wait_events("attempt.failed"))
 
 
-async def test_an_unknown_key_is_told_at_once(
+async def test_an_unknown_key_is_reported_at_once(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """A 401 that is not final would be tried for three minutes."""

@@ -107,10 +107,10 @@ async def test_a_queue_time_out_shows_the_gateways_sentence(
     await holder
 
     assert 1 == run.status
-    told = run.errors[-1]
-    assert "Concurrency limit exceeded for user (1 of 1 running" in told
-    assert "stream closed" not in told
-    request_id = told.rpartition("(request id: ")[2].rstrip(")")
+    message = run.errors[-1]
+    assert "Concurrency limit exceeded for user (1 of 1 running" in message
+    assert "stream closed" not in message
+    request_id = message.rpartition("(request id: ")[2].rstrip(")")
     line = await gateway.log.wait_finished(request_id)
     assert ("queue_timeout", "codex") == (line["error_code"], line["client"])
     gateway.log.explains(request_id)
@@ -171,7 +171,7 @@ async def test_an_upstream_that_dies_mid_stream_is_asked_again(
     assert ["failed", "ok"] == [line["outcome"] for line in lines]
 
 
-async def test_an_upstream_that_keeps_dying_is_told_truly(
+async def test_an_upstream_that_keeps_dying_is_reported_as_it_is(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
@@ -186,7 +186,7 @@ async def test_an_upstream_that_keeps_dying_is_told_truly(
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.7], ids=["header", "in-stream"])
-async def test_told_when_to_come_back_it_does_and_finishes(
+async def test_it_obeys_retry_after_and_finishes(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path, after_s: float
 ) -> None:
     """By the header, or, once keepalives are out, by ``try again in 3s``."""
@@ -201,9 +201,9 @@ async def test_told_when_to_come_back_it_does_and_finishes(
     run = await ask(gateway, tmp_path)
 
     assert (0, ["All is well."], 1) == (run.status, run.answers, run.reconnects)
-    told = re.search(r"try again in (\d+)s", run.errors[0])
-    assert bool(told) == bool(after_s)
-    wait_s = int(told[1]) if told else 3
+    match = re.search(r"try again in (\d+)s", run.errors[0])
+    assert bool(match) == bool(after_s)
+    wait_s = int(match[1]) if match else 3
     first, second = upstream.received()
     assert 3 <= wait_s <= 5  # the account's own 3 s, and a little against stampedes
     assert second.at - first.at - after_s >= wait_s - 0.1
@@ -228,7 +228,7 @@ async def test_an_overload_of_the_first_account_is_not_noticed(
     )
 
 
-async def test_an_unknown_key_is_told(
+async def test_an_unknown_key_is_reported(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
@@ -243,7 +243,7 @@ async def test_an_unknown_key_is_told(
     assert "This API key is not known" in run.errors[-1]
 
 
-async def test_a_model_that_nobody_serves_is_told_at_once(
+async def test_a_model_that_no_account_serves_is_reported_at_once(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(daemon=True)

@@ -72,5 +72,5 @@ async def test_claude_runs_two_tools_in_turn(
 
     assert (0, "All is well.", 0) == (run.status, run.answer, run.retries)
     last = upstream.received()[-1].body
-    for told in (b"from the tool", b"No such file", b"call_1", b"call_2"):
-        assert told in last
+    for piece in (b"from the tool", b"No such file", b"call_1", b"call_2"):
+        assert piece in last

@@ -33,7 +33,7 @@ async def test_node_reads_turns_and_raises_true_reasons(
     models = ["good", *broken, "z-dead"]
     url = gateway.base_url + ("" if protocol == "messages" else "/v1")
 
-    told = await clients.node(
+    outcomes = await clients.node(
         client,
         url,
         key_of("alice"),
@@ -41,15 +41,15 @@ async def test_node_reads_turns_and_raises_true_reasons(
         "no-such-model",
     )
 
-    good = told[f"{protocol}-good"]
+    good = outcomes[f"{protocol}-good"]
     assert ("All is well.", None) == (good["text"], good["error"])
     assert good["terminal"]
     for name in broken:
-        row = told[f"{protocol}-{name}"]
+        row = outcomes[f"{protocol}-{name}"]
         assert "The upstream " in row["error"]["message"], row
         assert "request id: " in row["error"]["message"]
         assert row["text"] in ("", "All is ") and not row["terminal"]
-    dead = told[f"{protocol}-z-dead"]["error"]
+    dead = outcomes[f"{protocol}-z-dead"]["error"]
     assert 502 == dead["status"] and "The upstream broke" in dead["message"]
-    unknown = told["no-such-model"]["error"]
+    unknown = outcomes["no-such-model"]["error"]
     assert 404 == unknown["status"] and "No account serves" in unknown["message"]

@@ -64,7 +64,7 @@ async def test_codex_waits_through_a_long_queue_and_finishes(
     assert len(shown) >= WAIT_S / 2 and int(shown[-1]) >= WAIT_S - 2
 
 
-async def test_codex_comes_back_after_the_three_seconds_it_was_told(
+async def test_codex_comes_back_after_the_three_seconds_of_retry_after(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
@@ -77,7 +77,7 @@ async def test_codex_comes_back_after_the_three_seconds_it_was_told(
     run = await clients.codex(tmp_path, gateway.base_url, key_of("alice"))
 
     assert (0, ["All is well."], 1) == (run.status, run.answers, run.reconnects)
-    told = re.search(r"try again in (\d+)s", run.errors[0])
-    assert told
+    match = re.search(r"try again in (\d+)s", run.errors[0])
+    assert match
     first, second = upstream.received()
-    assert second.at - first.at - 0.6 >= int(told[1]) - 0.1
+    assert second.at - first.at - 0.6 >= int(match[1]) - 0.1

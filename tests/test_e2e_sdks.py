@@ -177,10 +177,10 @@ async def test_partial_text_and_then_a_cut_raises_the_true_reason(
         with pytest.raises((openai.APIError, anthropic.APIError)) as raised:
             await read(sdk, f"{account}-x", text)
 
-    told = str(raised.value)
-    assert "The upstream " in told and "(request id: " in told
+    message = str(raised.value)
+    assert "The upstream " in message and "(request id: " in message
     assert "".join(text) in ("", "All is ")
-    request_id = told.partition("(request id: ")[2].partition(")")[0]
+    request_id = message.partition("(request id: ")[2].partition(")")[0]
     await gateway.log.wait_finished(request_id)
     gateway.log.explains(request_id)
 
@@ -203,9 +203,9 @@ async def test_a_queue_time_out_after_pings_raises_the_true_reason(
     gate.set()
     await holder
 
-    told = str(raised.value)
-    assert "Concurrency limit exceeded for user (1 of 1 running" in told
-    assert "(request id: " in told
+    message = str(raised.value)
+    assert "Concurrency limit exceeded for user (1 of 1 running" in message
+    assert "(request id: " in message
 
 
 @each_way

@@ -121,10 +121,12 @@ async def test_codex_uses_a_tool_on_each_server(
     runs = await each(ask)
 
     assert [] == refused
-    told = {name: (run.status, run.answers, run.errors) for name, run in runs.items()}
+    outcomes = {
+        name: (run.status, run.answers, run.errors) for name, run in runs.items()
+    }
     assert {name: (0, ["All is well."], []) for name in MODELS} == {
         name: (status, answers, [e for e in errors if "metadata" not in e])
-        for name, (status, answers, errors) in told.items()
+        for name, (status, answers, errors) in outcomes.items()
     }
     for dialect in MODELS:
         assert "from the tool" in tool_results(upstream, dialect)[0], dialect

@@ -129,13 +129,13 @@ async def clean(gateway: Gateway, protocol: str, reply: Reply) -> None:
     for trace in (b"first", b"boom", b"capacity", b"upstream says"):
         assert trace not in reply.body
     ident = answers.body(protocol, GOOD, {})["id"]
-    told = [
+    idents = [
         (data.get("response") or data.get("message") or data).get("id")
         for event in reply.events
         if event.data != "[DONE]"
         for data in [event.json]
     ]
-    assert {ident} == {one for one in told if one}
+    assert {ident} == {one for one in idents if one}
     line = await gateway.finished(reply)
     assert ("ok", 2, f"{protocol}-second") == (
         line["outcome"],
@@ -200,7 +200,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize("play", FINAL.values(), ids=FINAL)
-async def test_what_is_final_for_codex_by_accident_is_told_anew(
+async def test_what_is_final_for_codex_by_accident_is_reworded(
     serve: Serve, upstream: ScriptedUpstream, play: Play
 ) -> None:
     """With no account left: never the upstream's own code."""
@@ -209,12 +209,12 @@ async def test_what_is_final_for_codex_by_accident_is_told_anew(
 
     reply = await gateway.client().ask("responses", "responses-x")
 
-    told = endings.before("responses", reply)
+    error = endings.before("responses", reply)
     for code in (b"server_is_overloaded", b"slow_down", b"insufficient_quota", b"boom"):
         assert code not in reply.body
-    assert told.code not in ("", "None")
+    assert error.code not in ("", "None")
     if reply.status == 429:
-        assert told.retry_after_s
+        assert error.retry_after_s
     await gateway.explained(reply)
 
 
@@ -309,7 +309,7 @@ async def test_the_turn_state_of_another_account_is_not_sent(
 async def test_windows_survive_a_restart(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
-    """What was told to stay away for a minute is left alone by the next process."""
+    """An account with a minute of retry-after is left alone by the next process."""
     rows = [
         account(upstream, "chat-first", priority=1),
         account(upstream, "chat-second", priority=2),
@@ -336,7 +336,7 @@ async def test_windows_survive_a_restart(
 async def test_both_refuse_in_turn_and_it_heals(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
-    """Now one, now the other is down: nobody meets it."""
+    """Now one, now the other is down: no client sees it."""
     gateway = await pair(serve, upstream, protocol)
     names = [f"{protocol}-first", f"{protocol}-second"]
     for turn in range(4):

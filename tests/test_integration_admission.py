@@ -62,7 +62,7 @@ def with_patience(config: Config, queue_timeout_s: float) -> Config:
 
 
 async def quiet(gateway: Gateway) -> None:
-    """Return once nobody holds or waits for a slot."""
+    """Return once no slot is held or waited for."""
     counts = house(gateway).registry.counts
     await gateway.log.wait_for(
         lambda: not any(one.in_use or one.waiting for one in counts()), "a slot leaks"
@@ -180,7 +180,7 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
     await upstream.wait_for(before + most)
     registry = house(gateway).registry
     await gateway.log.wait_for(
-        lambda: registry.counts("account")[0].waiting == 1, "nobody waits"
+        lambda: registry.counts("account")[0].waiting == 1, "no request waits"
     )
     assert most == upstream.live["chat"]  # every slot is there again, and no more
     gate.set()
@@ -197,7 +197,7 @@ async def test_the_announced_wait_follows_from_the_place_and_the_measured_servic
     ask = gateway.client().ask
     for _ in range(2):
         await ask("chat", "chat-x")
-    told: list[tuple[int, int, list[float]]] = []
+    pings: list[tuple[int, int, list[float]]] = []
 
     def services() -> list[float]:
         lines = gateway.log.events("request.finished")
@@ -207,14 +207,14 @@ async def test_the_announced_wait_follows_from_the_place_and_the_measured_servic
         async with gateway.client().open("chat", "chat-x") as response:
             line = await response.content.readuntil(b"\n\n")
             if found := re.match(rb": queued position=(\d+) expected=(\d+)s\b", line):
-                told.append((int(found[1]), int(found[2]), services()))
+                pings.append((int(found[1]), int(found[2]), services()))
             await response.content.read()
 
     await asyncio.gather(*(wait() for _ in range(14)))
 
-    assert len(told) >= 8
-    for place, said, took in told:  # in whole seconds
-        assert place * min(took) / 2 - 1 <= said <= place * max(took) * 2 + 1, told
+    assert len(pings) >= 8
+    for place, said, took in pings:  # in whole seconds
+        assert place * min(took) / 2 - 1 <= said <= place * max(took) * 2 + 1, pings
 
 
 async def test_a_removed_user_is_refused_while_it_waits(
@@ -238,7 +238,7 @@ async def test_a_removed_user_is_refused_while_it_waits(
 async def test_a_limit_of_nought_lets_everybody_in(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
-    """0 = unlimited: whoever waited runs at once, nobody is dropped."""
+    """0 = unlimited: every waiter runs at once, none is dropped."""
     gateway = await serve(limits={**ONE, "ping_interval_s": 30})
     ask = gateway.client().ask
     gate = asyncio.Event()

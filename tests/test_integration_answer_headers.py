@@ -21,7 +21,7 @@ each_form = pytest.mark.parametrize("stream", [True, False], ids=["stream", "who
 PAGE = "https://app.example.com"
 
 
-def told(reply: Reply) -> tuple[int, int]:
+def wait_and_attempts(reply: Reply) -> tuple[int, int]:
     """The wait in ms and the number of attempts."""
     return (
         int(reply.headers["x-gateway-queue-ms"]),
@@ -41,7 +41,7 @@ async def test_an_answer_tells_its_attempts_and_not_its_account(
     reply = await gateway.client().ask(protocol, f"{protocol}-x", stream=stream)
 
     assert 200 == reply.status
-    wait_ms, attempts = told(reply)
+    wait_ms, attempts = wait_and_attempts(reply)
     assert 2 == attempts and wait_ms < 5000
     assert "x-gateway-account" not in reply.headers
 
@@ -58,7 +58,7 @@ async def test_an_answer_names_its_account_where_that_is_wanted(
         reply = await gateway.client().ask(protocol, f"{name}-x", stream=stream)
 
         assert name == reply.headers["x-gateway-account"]
-        assert 1 == told(reply)[1]
+        assert 1 == wait_and_attempts(reply)[1]
 
 
 @each_form
@@ -73,7 +73,7 @@ async def test_a_failure_tells_its_attempts(
 
     assert reply.status in (502, 500)
     line = await gateway.finished(reply)
-    assert line["attempts"] == told(reply)[1] > 0
+    assert line["attempts"] == wait_and_attempts(reply)[1] > 0
     assert protocol == reply.headers["x-gateway-account"]
 
 
@@ -100,7 +100,7 @@ async def test_an_answer_tells_how_long_it_waited(
                 await gateway.inside.waiting("alice", 1)
                 await asyncio.sleep(0.3)
                 gate.set()
-                wait_ms, attempts = told(await asked)
+                wait_ms, attempts = wait_and_attempts(await asked)
 
     assert wait_ms >= 250
     assert (0 if stream else 1) == attempts
@@ -117,7 +117,7 @@ async def test_a_refusal_in_line_tells_how_long_it_waited(
         reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
     assert 429 == reply.status
-    wait_ms, attempts = told(reply)
+    wait_ms, attempts = wait_and_attempts(reply)
     assert wait_ms >= 390 and 0 == attempts
 
 
@@ -148,7 +148,7 @@ async def test_every_other_answer_has_them_too(
     assert status == reply.status
     assert "the-clients-own" == reply.headers["x-request-id"]
     asked = 1 if "count" in path else 0
-    assert (0, asked) == told(reply)
+    assert (0, asked) == wait_and_attempts(reply)
     assert PAGE == reply.headers["access-control-allow-origin"]
 
 
@@ -173,9 +173,9 @@ async def test_a_named_page_may_read_every_answer(
 
 
 @each_form
-@pytest.mark.parametrize("allowed", [[], [PAGE]], ids=["nobody", "others"])
+@pytest.mark.parametrize("allowed", [[], [PAGE]], ids=["no-page", "others"])
 @pytest.mark.parametrize("origin", ["https://other.example.com", ""])
-async def test_others_are_told_nothing(
+async def test_other_pages_get_no_header(
     serve: Serve, allowed: list[str], origin: str, stream: bool
 ) -> None:
     gateway = await serve(server={"allow_origins": allowed})
@@ -209,7 +209,7 @@ async def test_a_preflight_of_a_named_page_is_answered_without_a_key(
     assert [] == gateway.log.events("request.finished")
 
 
-@pytest.mark.parametrize("allowed", [[], [PAGE]], ids=["nobody", "others"])
+@pytest.mark.parametrize("allowed", [[], [PAGE]], ids=["no-page", "others"])
 async def test_a_preflight_of_another_page_is_refused(
     serve: Serve, allowed: list[str]
 ) -> None:

@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 
 
 class Uploading:
-    """A client that sends the head of its request, and the body when it is told."""
+    """A client that sends the head of its request, and the body when asked for it."""
 
     def __init__(
         self,
@@ -106,11 +106,11 @@ async def test_a_body_that_falls_silent_is_a_408_in_the_protocols_form(
 
     status, headers, body = await client.answer()
 
-    told = json.loads(body)
+    answer = json.loads(body)
     assert (408, "silent-request") == (status, headers["x-request-id"])
     assert "close" == headers["connection"]
-    assert "invalid_request_error" == told["error"]["type"]
-    assert ("error" == told.get("type")) == (protocol == "messages")
+    assert "invalid_request_error" == answer["error"]["type"]
+    assert ("error" == answer.get("type")) == (protocol == "messages")
     line = await strict.log.wait_finished("silent-request")
     assert ("refused", "client", "request_timeout", 408) == (
         line["outcome"],
@@ -126,7 +126,7 @@ async def test_a_body_that_falls_silent_is_a_408_in_the_protocols_form(
 
 @each_protocol
 @pytest.mark.parametrize("expect", ["", "\r\nexpect: 100-continue"], ids=["", "asks"])
-async def test_a_full_queue_is_told_before_the_body_is_read(
+async def test_a_full_queue_answers_before_the_body_is_read(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, expect: str
 ) -> None:
     gateway = await serve(limits={**ONE, "max_queued": 0})
@@ -183,7 +183,7 @@ async def test_counting_tokens_needs_no_place(
 async def test_bodies_that_wait_are_bounded_and_the_others_are_not_read(
     serve: Serve, upstream: ScriptedUpstream, chunked: bool
 ) -> None:
-    """Of four of 8 MiB there is room for two; where no length is told, one exceeds."""
+    """Of four of 8 MiB there is room for two; without a length, one exceeds."""
     gateway = await serve(limits={**ONE, "max_waiting_bytes": 20 * MIB})
     async with holding(gateway.client(), upstream) as gate:
         clients = []

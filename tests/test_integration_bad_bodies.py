@@ -64,9 +64,9 @@ async def test_a_wrong_body_is_a_400_that_names_the_field(
 ) -> None:
     reply = await strict.client().send(PATHS[protocol], body(protocol))
 
-    told = endings.before(protocol, reply)
-    assert (400, "invalid_request_error") == (reply.status, told.type)
-    assert names in told.message
+    error = endings.before(protocol, reply)
+    assert (400, "invalid_request_error") == (reply.status, error.type)
+    assert names in error.message
     if protocol != "messages" and names in ("model", "stream"):
         assert names == reply.json["error"]["param"]
     line = await strict.explained(reply)
@@ -99,9 +99,9 @@ async def test_a_body_too_large_is_a_413_that_names_the_limit(
 
     reply = await strict.client().send(PATHS[protocol], data)
 
-    told = endings.before(protocol, reply)
-    assert (413, "invalid_request_error") == (reply.status, told.type)
-    assert str(MAX_BODY_BYTES) in told.message
+    error = endings.before(protocol, reply)
+    assert (413, "invalid_request_error") == (reply.status, error.type)
+    assert str(MAX_BODY_BYTES) in error.message
     assert [] == upstream.received()
     await strict.explained(reply)
 
@@ -164,10 +164,10 @@ async def test_a_body_that_lies_about_its_encoding(
         PATHS[protocol], lie(wrong(protocol)), headers={"content-encoding": name}
     )
 
-    told = endings.before(protocol, reply)
+    error = endings.before(protocol, reply)
     assert reply.status in (400, 415)
-    assert "invalid_request_error" == told.type
-    assert "encoding" in told.message or name in told.message
+    assert "invalid_request_error" == error.type
+    assert "encoding" in error.message or name in error.message
     assert [] == upstream.received()
     await strict.explained(reply)
 

@@ -1,5 +1,5 @@
 """
-Heads, keys, ids and paths that are wrong: refused, and nobody else notices.
+Heads, keys, ids and paths that are wrong: refused, and no other client notices.
 
 ``strict`` ends each test with a good request on the same gateway.
 """
@@ -22,7 +22,7 @@ each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 
 @each_protocol
 async def test_a_hundred_megabytes_are_not_read(strict: Gateway, protocol: str) -> None:
-    """Refused by what the length says; the client is told before it has sent it all."""
+    """Refused by what the length says; the answer comes before the whole body."""
     head = raw_head(protocol, strict, "content-length: 104857600")
     reader, writer = await connect(strict)
     writer.write(head + b'{"model":"' + b"x" * 100_000)
@@ -50,7 +50,7 @@ async def test_chunks_without_end_are_not_read(strict: Gateway, protocol: str) -
 async def test_a_body_shorter_than_it_says(
     strict: Gateway, upstream: ScriptedUpstream, protocol: str
 ) -> None:
-    """Whoever promises more and leaves is gone; nothing is sent on."""
+    """A client that promises more and leaves is gone; nothing is sent on."""
     reader, writer = await connect(strict)
     writer.write(raw_head(protocol, strict, "content-length: 5000") + b'{"model":')
     writer.close()
@@ -93,8 +93,8 @@ async def test_no_key_is_a_final_401(strict: Gateway, protocol: str) -> None:
         PATHS[protocol], wrong(protocol), headers={"authorization": ""}
     )
 
-    told = endings.before(protocol, reply)
-    assert (401, "authentication_error") == (reply.status, told.type)
+    error = endings.before(protocol, reply)
+    assert (401, "authentication_error") == (reply.status, error.type)
     assert "false" == reply.headers["x-should-retry"]
     line = await strict.explained(reply)
     assert ("refused", "client", "") == (line["outcome"], line["origin"], line["user"])
@@ -145,17 +145,17 @@ async def test_a_key_in_the_query_string_is_no_key(
 
 
 @each_protocol
-async def test_a_model_that_nobody_serves_is_a_404(
+async def test_a_model_that_no_account_serves_is_a_404(
     strict: Gateway, protocol: str
 ) -> None:
     reply = await strict.client().ask(protocol, "no-such-model")
 
-    told = endings.before(protocol, reply)
+    error = endings.before(protocol, reply)
     assert 404 == reply.status
     if protocol == "messages":
-        assert "not_found_error" == told.type
+        assert "not_found_error" == error.type
     else:
-        assert ("invalid_request_error", "model_not_found") == (told.type, told.code)
+        assert ("invalid_request_error", "model_not_found") == (error.type, error.code)
     assert "model_not_found" == (await strict.explained(reply))["error_code"]
 
 

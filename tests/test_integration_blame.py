@@ -23,7 +23,7 @@ from tests.kit.settings import account, user
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 MARK = "x-of-one-client"
-"""A header that makes the upstream refuse; nobody knows it beforehand."""
+"""A header that makes the upstream refuse; the gateway does not know it."""
 
 
 def refusing_marked(status: int) -> Play:
@@ -165,7 +165,7 @@ def failing_marked(bad: Play) -> Play:
 @each_protocol
 @pytest.mark.parametrize("bad", PASSING.values(), ids=PASSING)
 @pytest.mark.parametrize("stream", [True, False])
-async def test_one_users_requests_that_fail_everywhere_harm_nobody_else(
+async def test_one_users_requests_that_fail_everywhere_harm_no_other_user(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, bad: Play, stream: bool
 ) -> None:
     gateway = await serve(accounts=three(upstream, protocol))
@@ -246,7 +246,7 @@ async def test_invented_models_leave_an_accounts_quota_known(
 
 
 async def pair(serve: Serve, upstream: ScriptedUpstream, protocol: str) -> Gateway:
-    """Two accounts, "…-first" preferred, and its streams all break amid the text."""
+    """Two accounts, "…-first" preferred, and its streams all break within the text."""
     rows = [
         account(upstream, f"{protocol}-first", priority=1),
         account(upstream, f"{protocol}-second", priority=2),

@@ -139,7 +139,7 @@ async def test_after_chaos_nothing_is_left(
 
 
 async def nothing_in_use(gateway: Gateway) -> None:
-    """Return once no slot is taken and nobody waits."""
+    """Return once no slot is taken and no request waits."""
     async with asyncio.timeout(20):
         while True:
             reply = await gateway.client().send("/metrics", method="GET")

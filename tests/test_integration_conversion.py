@@ -47,7 +47,7 @@ def without_sentinel(reply: Reply) -> Reply:
 
 
 def words_of(request: Any) -> str:
-    """All that the upstream was told of the conversation."""
+    """All that the upstream received of the conversation."""
     return json.dumps(request.json["messages"])
 
 
@@ -85,7 +85,7 @@ async def test_a_turn_goes_on_from_the_one_before(
 
 
 async def unknown(gateway: Gateway, user: str, model: str, ident: str) -> None:
-    """Nobody answers *ident* for *user*: neither here nor at the account."""
+    """*ident* is unknown for *user*: here, and at the account."""
     reply = await gateway.client(user).ask(
         "responses", model, stream=False, previous_response_id=ident
     )
@@ -107,10 +107,10 @@ async def lookup(
 
 
 @each_foreign
-async def test_what_nobody_knows_is_refused_before_anybody_is_asked(
+async def test_an_unknown_response_is_refused_before_an_account_is_asked(
     gateway: Gateway, upstream: ScriptedUpstream, protocol: str
 ) -> None:
-    await unknown(gateway, "alice", f"{protocol}-x", "resp_of_nobody")
+    await unknown(gateway, "alice", f"{protocol}-x", "resp_unknown")
 
     assert [] == upstream.received()
 
@@ -118,12 +118,12 @@ async def test_what_nobody_knows_is_refused_before_anybody_is_asked(
 @each_foreign
 async def test_an_answer_is_its_users_own(gateway: Gateway, protocol: str) -> None:
     model = f"{protocol}-x"
-    told = response_of(await gateway.client().ask("responses", model))
+    response = response_of(await gateway.client().ask("responses", model))
 
-    await unknown(gateway, "bob", model, told["id"])
-    await lookup(gateway, told["id"], method="DELETE", user="bob")
+    await unknown(gateway, "bob", model, response["id"])
+    await lookup(gateway, response["id"], method="DELETE", user="bob")
 
-    assert 200 == (await lookup(gateway, told["id"])).status
+    assert 200 == (await lookup(gateway, response["id"])).status
 
 
 @each_foreign
@@ -142,10 +142,10 @@ async def test_a_kept_answer_is_read_and_deleted(
     gateway: Gateway, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     model = f"{protocol}-x"
-    told = response_of(await gateway.client().ask("responses", model))
-    ident = told["id"]
+    response = response_of(await gateway.client().ask("responses", model))
+    ident = response["id"]
 
-    assert told == (await lookup(gateway, ident)).json
+    assert response == (await lookup(gateway, ident)).json
     listed = (await lookup(gateway, ident, "/input_items")).json
     assert "list" == listed["object"]
     assert "say something" in json.dumps(listed["data"])
@@ -228,9 +228,9 @@ async def test_what_would_change_the_answer_is_refused(
 ) -> None:
     reply = await gateway.client().ask(protocol, f"{speaks}-x", stream=stream, **extra)
 
-    told = endings.before(protocol, reply)
-    assert (400, "invalid_request_error") == (reply.status, told.type)
-    assert f"'{named}'" in told.message
+    error = endings.before(protocol, reply)
+    assert (400, "invalid_request_error") == (reply.status, error.type)
+    assert f"'{named}'" in error.message
     assert [] == upstream.received()
     line = await gateway.finished(reply)
     assert ("refused", "client", 0) == (
@@ -241,18 +241,18 @@ async def test_what_would_change_the_answer_is_refused(
 
 
 @streamed_or_not
-async def test_what_was_left_out_is_told(gateway: Gateway, stream: bool) -> None:
+async def test_what_was_left_out_is_named(gateway: Gateway, stream: bool) -> None:
     """Always in the log; in a header to those who ask."""
     ask: Any = gateway.client().ask
     hints = {"seed": 7, "logit_bias": {"50": 1}, "stream": stream}
-    told = await ask("chat", "messages-x", headers={"x-gateway-dropped": "1"}, **hints)
-    untold = await ask("chat", "messages-x", **hints)
+    named = await ask("chat", "messages-x", headers={"x-gateway-dropped": "1"}, **hints)
+    unnamed = await ask("chat", "messages-x", **hints)
 
-    for reply in (told, untold):
+    for reply in (named, unnamed):
         dropped = (await gateway.finished(reply))["dropped"]
         assert {"seed", "logit_bias"} <= set(dropped)
-    assert {"seed", "logit_bias"} <= set(told.headers["x-gateway-dropped"].split(","))
-    assert "x-gateway-dropped" not in untold.headers
+    assert {"seed", "logit_bias"} <= set(named.headers["x-gateway-dropped"].split(","))
+    assert "x-gateway-dropped" not in unnamed.headers
 
 
 @pytest.mark.parametrize("play", [plays.status(503), plays.eof(0)], ids=["503", "eof"])

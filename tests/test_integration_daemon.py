@@ -28,7 +28,7 @@ each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 
 
 async def refused(gateway: Gateway) -> bool:
-    """Whether nobody listens any more."""
+    """Whether connections are refused."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.daemon.port)
     except ConnectionError:  # refused, or reset while the listener closes
@@ -79,9 +79,9 @@ async def test_open_streams_finish_before_it_goes(
             rest = await response.content.read()
 
     assert b"[DONE]" in rest
-    told = endings.before("responses", late)
-    assert (503, "server_error") == (late.status, told.type)
-    assert told.retry_after_s
+    error = endings.before("responses", late)
+    assert (503, "server_error") == (late.status, error.type)
+    assert error.retry_after_s
     assert 0 == await gateway.daemon.exited()
     assert gateway.log.events("server.draining")
     assert "draining" == gateway.log.finished(late.request_id)["error_code"]
@@ -113,8 +113,8 @@ async def test_what_is_open_after_the_drain_time_gets_its_ending(
     gateway.daemon.terminate()
     reply = await asking
 
-    told = endings.in_stream(protocol, reply)
-    assert "server_error" == told.type
+    error = endings.in_stream(protocol, reply)
+    assert "server_error" == error.type
     assert "All " == reply.text
     assert 0 == await gateway.daemon.exited()
     line = await gateway.explained(reply)
@@ -125,7 +125,7 @@ async def test_what_is_open_after_the_drain_time_gets_its_ending(
     )
 
 
-async def test_who_waits_in_the_queue_at_the_end_is_told(
+async def test_a_waiter_in_the_queue_gets_an_ending_at_the_stop(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     """After pings the ending, before them a status; neither reaches an account."""
@@ -239,7 +239,7 @@ async def test_a_bad_config_is_exit_2_with_all_mistakes_in_the_log(
     assert "" == daemon.stderr
 
 
-async def test_a_port_that_is_taken_is_told(
+async def test_a_port_that_is_taken_is_reported(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     daemon = Daemon(tmp_path, settings.accounts(upstream))

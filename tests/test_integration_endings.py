@@ -65,10 +65,10 @@ async def test_responses_streaming_emits_response_failed(
     async with busy(serve, upstream) as gateway:
         reply = await timed_out(gateway, "responses")
 
-    told = endings.in_stream("responses", reply)
+    error = endings.in_stream("responses", reply)
     assert "response.failed" == reply.last.name
-    assert ("rate_limit_error", "rate_limit_exceeded") == (told.type, told.code)
-    assert told.message.startswith("Concurrency limit exceeded for user")
+    assert ("rate_limit_error", "rate_limit_exceeded") == (error.type, error.code)
+    assert error.message.startswith("Concurrency limit exceeded for user")
     assert (await gateway.explained(reply))["error_code"] == "queue_timeout"
 
 
@@ -125,9 +125,9 @@ async def test_chat_keeps_event_error(serve: Serve, upstream: ScriptedUpstream) 
     async with busy(serve, upstream) as gateway:
         reply = await timed_out(gateway, "chat")
 
-    told = endings.in_stream("chat", reply)
+    error = endings.in_stream("chat", reply)
     assert reply.frames[-1].startswith(b"event: error\ndata: ")
-    assert ("rate_limit_error", "rate_limit_exceeded") == (told.type, told.code)
+    assert ("rate_limit_error", "rate_limit_exceeded") == (error.type, error.code)
     await gateway.explained(reply)
 
 
@@ -137,9 +137,9 @@ async def test_messages_begins_with_its_data(
     async with busy(serve, upstream) as gateway:
         reply = await timed_out(gateway, "messages")
 
-    told = endings.in_stream("messages", reply)
+    error = endings.in_stream("messages", reply)
     assert reply.frames[-1].startswith(b'data: {"type":"error"')
-    assert "rate_limit_error" == told.type
+    assert "rate_limit_error" == error.type
     assert reply.request_id == reply.headers["request-id"]
     await gateway.explained(reply)
 
@@ -161,10 +161,10 @@ async def test_the_ending_is_the_clients_whatever_the_account_speaks(
 
     reply = await gateway.client().ask(protocol, f"{account}-x")
 
-    told = endings.in_stream(protocol, reply)
+    error = endings.in_stream(protocol, reply)
     line = await gateway.explained(reply)
     assert "All is " == reply.text
-    assert endings.FAILED[protocol] == told.type
+    assert endings.FAILED[protocol] == error.type
     assert "upstream_cut" == line["error_code"]
     assert ("failed", "upstream", account) == (
         line["outcome"],
@@ -194,7 +194,7 @@ async def test_the_failure_keeps_the_id_that_the_client_was_given(
 async def test_the_body_is_closed_at_once_after_the_ending(
     gateway: Gateway, upstream: ScriptedUpstream, protocol: str
 ) -> None:
-    """Less than 100 ms, told by the best of three on a machine that may be busy."""
+    """Less than 100 ms, the best of three on a machine that may be busy."""
     delays = []
     for _ in range(3):
         upstream.next(plays.cut(1))
@@ -210,17 +210,17 @@ async def test_the_body_is_closed_at_once_after_the_ending(
 
 
 @each_protocol
-async def test_retry_after_is_told_in_stream(
+async def test_retry_after_is_in_the_streams_ending(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     async with busy(serve, upstream) as gateway:
         reply = await timed_out(gateway, protocol)
 
-    told = endings.in_stream(protocol, reply)
-    match = re.search(r"try again in (\d+)s \(request id: ", told.message)
+    error = endings.in_stream(protocol, reply)
+    match = re.search(r"try again in (\d+)s \(request id: ", error.message)
     assert match and 1 <= int(match[1]) <= 60
     if protocol == "responses":
-        assert told.retry_after_s == int(match[1])
+        assert error.retry_after_s == int(match[1])
 
 
 @each_protocol
@@ -231,10 +231,10 @@ async def test_before_anything_was_sent_the_ending_is_a_status(
     async with busy(serve, upstream, calm) as gateway:
         reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.before(protocol, reply)
-    assert (429, "rate_limit_error") == (reply.status, told.type)
-    assert told.message.startswith("Concurrency limit exceeded for user (1 of 1")
-    assert told.retry_after_s
+    error = endings.before(protocol, reply)
+    assert (429, "rate_limit_error") == (reply.status, error.type)
+    assert error.message.startswith("Concurrency limit exceeded for user (1 of 1")
+    assert error.retry_after_s
     await gateway.explained(reply)
 
 

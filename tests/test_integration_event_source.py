@@ -1,5 +1,5 @@
 """
-``aiohttp-sse-client``, a reader that nobody here wrote, reads the gateway's streams.
+``aiohttp-sse-client``, a reader that is not ours, reads the gateway's streams.
 
 It knows the standard and no protocol. At the end of a body it would connect again for
 ever, so ``read`` stops it there.

@@ -1,5 +1,5 @@
 """
-The first account fails before any output; the second is healthy: nobody notices.
+The first account fails before any output; the second is healthy: no client notices.
 
 Every row of ``TROUBLE`` is played by the preferred account, for all three protocols.
 The client gets one clean answer with one id and no trace of the first account; only
@@ -152,7 +152,7 @@ async def test_a_non_stream_request_moves_too(
 
 
 @each_protocol
-async def test_output_that_fails_in_the_same_breath_reaches_nobody(
+async def test_output_that_fails_in_the_same_breath_reaches_no_client(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     """The second account is asked what the client asked; of the first is no trace."""
@@ -193,7 +193,7 @@ async def test_it_moves_after_queue_pings_too(
 
 
 @each_protocol
-async def test_after_the_first_output_nobody_else_is_asked(
+async def test_after_the_first_output_no_other_account_is_asked(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     gateway = await pair(serve, upstream, protocol)
@@ -231,9 +231,9 @@ async def test_both_accounts_refuse_in_turn(
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.before(protocol, reply)
+    error = endings.before(protocol, reply)
     kind = "overloaded_error" if protocol == "messages" else "upstream_error"
-    assert kind == told.type
+    assert kind == error.type
     assert 2 == (await gateway.explained(reply))["attempts"]
 
 
@@ -285,8 +285,8 @@ async def test_all_cooling_says_until_when(
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.before(protocol, reply)
-    assert (429, "rate_limit_error") == (reply.status, told.type)
-    assert told.retry_after_s in range(15, 26)
+    error = endings.before(protocol, reply)
+    assert (429, "rate_limit_error") == (reply.status, error.type)
+    assert error.retry_after_s in range(15, 26)
     assert before == len(upstream.received())
     assert "cooling_down" == (await gateway.explained(reply))["error_code"]

@@ -98,10 +98,10 @@ async def test_before_output_a_failure_is_a_status(
 
     reply = await impatient.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.before(protocol, reply)
+    error = endings.before(protocol, reply)
     line = await impatient.explained(reply)
-    assert (status, kind) == (reply.status, told.type)
-    assert SECRET not in told.message and "127.0.0.1" not in told.message
+    assert (status, kind) == (reply.status, error.type)
+    assert SECRET not in error.message and "127.0.0.1" not in error.message
     assert ("failed", "upstream", status) == (
         line["outcome"],
         line["origin"],
@@ -128,9 +128,9 @@ async def test_a_non_stream_failure_is_the_same_status(
 
     reply = await impatient.client().ask(protocol, f"{protocol}-x", stream=False)
 
-    told = endings.before(protocol, reply)
-    assert (status, kind) == (reply.status, told.type)
-    assert SECRET not in told.message
+    error = endings.before(protocol, reply)
+    assert (status, kind) == (reply.status, error.type)
+    assert SECRET not in error.message
     await impatient.explained(reply)
 
 
@@ -176,10 +176,10 @@ async def test_after_output_a_failure_is_the_protocols_ending(
 
     reply = await impatient.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.in_stream(protocol, reply)
+    error = endings.in_stream(protocol, reply)
     line = await impatient.explained(reply)
     assert "All is " == reply.text
-    assert endings.FAILED[protocol] == told.type
+    assert endings.FAILED[protocol] == error.type
     assert ("failed", "upstream", 1) == (
         line["outcome"],
         line["origin"],
@@ -209,9 +209,9 @@ async def test_an_upstreams_own_failure_before_output_is_a_status(
 
     reply = await impatient.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.before(protocol, reply)
-    assert (502, endings.FAILED[protocol]) == (reply.status, told.type)
-    assert SECRET not in told.message
+    error = endings.before(protocol, reply)
+    assert (502, endings.FAILED[protocol]) == (reply.status, error.type)
+    assert SECRET not in error.message
     await impatient.explained(reply)
 
 
@@ -269,8 +269,8 @@ STRANGE = [
 ]
 
 
-def told(frame: bytes, deltas: int | None = 2) -> Play:
-    """A stream that tells its failure as *frame*, once *deltas* have left."""
+def failing(frame: bytes, deltas: int | None = 2) -> Play:
+    """A stream that fails with *frame*, once *deltas* have left."""
 
     async def play(exchange: Exchange) -> None:
         await plays.begun(exchange, deltas)
@@ -281,7 +281,7 @@ def told(frame: bytes, deltas: int | None = 2) -> Play:
 
 
 @pytest.mark.parametrize("protocol, data, name", STRANGE)
-async def test_a_clients_mistake_told_in_a_strange_form_is_an_ending_that_clients_read(
+async def test_a_clients_mistake_in_a_strange_form_is_an_ending_that_clients_read(
     impatient: Gateway,
     upstream: ScriptedUpstream,
     protocol: str,
@@ -289,7 +289,7 @@ async def test_a_clients_mistake_told_in_a_strange_form_is_an_ending_that_client
     name: str,
 ) -> None:
     """The SDKs pass over such a frame, or take it for a chunk."""
-    upstream.always(told(event(data, name)))
+    upstream.always(failing(event(data, name)))
 
     reply = await impatient.client().ask(protocol, f"{protocol}-x")
 
@@ -307,7 +307,7 @@ async def test_a_clients_mistake_in_the_protocols_own_form_passes(
 ) -> None:
     """To the byte: with whatever else the upstream says of it."""
     frame = event({"type": "error", "error": {**ERROR, "x": 1}, "y": 2}, "error")
-    upstream.always(told(frame))
+    upstream.always(failing(frame))
 
     reply = await impatient.client().ask(protocol, f"{protocol}-x")
 

@@ -49,11 +49,11 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
     return int(first.split()[1]), headers, json.loads(body)
 
 
-def check_form(protocol: str, told: Any, request_id: str) -> None:
-    """*told* is an error in the form of *protocol* that names its request."""
-    assert ("error" == told.get("type")) == (protocol == "messages")
-    assert "invalid_request_error" == told["error"]["type"]
-    assert told["error"]["message"].endswith(f" (request id: {request_id})")
+def check_form(protocol: str, answer: Any, request_id: str) -> None:
+    """*answer* is an error in the form of *protocol* that names its request."""
+    assert ("error" == answer.get("type")) == (protocol == "messages")
+    assert "invalid_request_error" == answer["error"]["type"]
+    assert answer["error"]["message"].endswith(f" (request id: {request_id})")
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
@@ -79,10 +79,10 @@ async def test_a_half_sent_head_is_a_408_in_the_protocols_form(
     reader, writer = connection
     writer.write(raw_head(protocol, gateway, "a: b", "half-a-head").rstrip(b"\r\n"))
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
 
     assert (408, "half-a-head") == (status, headers["x-request-id"])
-    check_form(protocol, told, "half-a-head")
+    check_form(protocol, answer, "half-a-head")
     assert b"" == await ended(reader)
     line = await gateway.log.wait_finished("half-a-head")
     assert ("refused", "client", "request_timeout", 408) == (
@@ -134,10 +134,10 @@ async def test_a_half_sent_head_on_a_kept_connection_is_a_408(
     monkeypatch.setattr(client_connection, "HEAD_TIMEOUT_S", 0.2)
     writer.write(raw_head("messages", gateway, "a: b", "the-second-one")[:-2])
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
 
     assert (408, "the-second-one") == (status, headers["x-request-id"])
-    check_form("messages", told, "the-second-one")
+    check_form("messages", answer, "the-second-one")
 
 
 async def test_a_half_sent_head_waits_for_the_answer_before_it(
@@ -250,11 +250,11 @@ async def test_a_head_that_is_too_large_is_a_431_in_the_protocols_form(
     reader, writer = await connect(strict)
     writer.write(raw_head(protocol, strict, lines(), "too-large-head"))
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
 
     assert (431, "too-large-head") == (status, headers["x-request-id"])
-    check_form(protocol, told, "too-large-head")
-    assert str(MAX_LINE_BYTES) in told["error"]["message"]
+    check_form(protocol, answer, "too-large-head")
+    assert str(MAX_LINE_BYTES) in answer["error"]["message"]
     assert b"" == await ended(reader)
     writer.close()
     line = await strict.log.wait_finished("too-large-head")
@@ -270,11 +270,11 @@ async def test_a_target_that_is_too_long_is_a_431(strict: Gateway) -> None:
     head = raw_head("chat", strict, "a: b")
     writer.write(head.replace(b" HTTP", b"?x=" + b"y" * MAX_LINE_BYTES + b" HTTP", 1))
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
     writer.close()
 
     assert 431 == status
-    check_form("chat", told, headers["x-request-id"])
+    check_form("chat", answer, headers["x-request-id"])
 
 
 async def test_who_still_sends_its_head_gets_to_see_the_answer(
@@ -317,19 +317,19 @@ async def test_a_malformed_head_is_a_400_in_the_protocols_form(
     head = raw_head(protocol, strict, f"{lines}\r\nx-k {secret}", "malformed-head")
     writer.write(head)
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
     writer.close()
 
     assert (400, "malformed-head") == (status, headers["x-request-id"])
     assert "application/json" in headers["content-type"]
-    check_form(protocol, told, "malformed-head")
+    check_form(protocol, answer, "malformed-head")
     line = await strict.log.wait_finished("malformed-head")
     assert ("refused", "client", "invalid_request") == (
         line["outcome"],
         line["origin"],
         line["error_code"],
     )
-    assert [] == strict.log.grep(secret) and secret not in str(told)
+    assert [] == strict.log.grep(secret) and secret not in str(answer)
     assert [] == upstream.received()
 
 
@@ -344,17 +344,17 @@ async def test_a_malformed_head_is_a_400_in_the_protocols_form(
         pytest.param(b"GET http:// HTTP/1.1\r\nhost: x\r\n\r\n", id="target"),
     ],
 )
-async def test_who_speaks_something_else_is_told_so(
+async def test_another_protocol_gets_an_answer_that_says_so(
     strict: Gateway, sent: bytes
 ) -> None:
     reader, writer = await connect(strict)
     writer.write(sent)
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
     writer.close()
 
     assert 400 == status
-    check_form("responses", told, headers["x-request-id"])
+    check_form("responses", answer, headers["x-request-id"])
     assert strict.log.grep(headers["x-request-id"])
 
 
@@ -434,11 +434,11 @@ async def test_targets_without_a_path_get_an_answer_in_our_form(
     reader, writer = await connect(strict)
     writer.write(f"{target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
 
-    status, headers, told = await read_answer(reader)
+    status, headers, answer = await read_answer(reader)
     writer.close()
 
     assert expected == status
-    check_form("responses", told, headers["x-request-id"])
+    check_form("responses", answer, headers["x-request-id"])
 
 
 # --- canaries: what of aiohttp the connection relies on ---
@@ -476,7 +476,7 @@ async def test_connections_are_our_own(gateway: Gateway) -> None:
 
 
 def test_the_parsers_words_for_a_large_head_are_known() -> None:
-    """By the first of them a head that is too large is told from a malformed one."""
+    """The first of them tells a head that is too large from a malformed one."""
     many = client_connection.malformed(BadHttpMessage("Too many headers received"))
     long = client_connection.malformed(LineTooLong(b"x", 10))
     other = client_connection.malformed(BadHttpMessage("Bad:\n\n  b'secret'\n  ^"))

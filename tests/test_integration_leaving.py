@@ -1,5 +1,5 @@
 """
-Who leaves, waiting or amid an answer, frees everything at once.
+A client that leaves, waiting or within an answer, frees everything at once.
 
 The upstream counts what really runs at once; a test never sleeps to make something
 happen, it waits for the moment at which it has.
@@ -108,7 +108,7 @@ async def test_who_leaves_a_non_stream_request_frees_its_slot(
         pytest.param(False, 0.0, id="non-stream"),
     ],
 )
-async def test_who_leaves_while_the_last_word_is_made_durable_stops_nobody(
+async def test_a_client_that_leaves_while_its_row_is_made_durable_stops_no_other(
     gateway: Gateway,
     upstream: ScriptedUpstream,
     monkeypatch: pytest.MonkeyPatch,

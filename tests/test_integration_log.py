@@ -173,7 +173,7 @@ async def test_without_stderr_the_log_is_whole(
     assert ("server.started", "server.stopped") == (events[0], events[-1])
 
 
-async def test_a_reader_that_stands_still_holds_nobody_up(
+async def test_a_reader_that_stands_still_holds_up_no_request(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """What waits for it is there once it reads on."""
@@ -247,12 +247,12 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 log.get().info("odd", value=Bad())
-raise ValueError("nobody caught it")
+raise ValueError("not caught")
 """
 
 
 @pytest.mark.parametrize("closes", ["", "2>&-"], ids=["open", "stderr-closed"])
-async def test_what_nobody_meant_to_say_is_a_line_too(closes: str) -> None:
+async def test_what_was_not_meant_for_the_log_is_a_line_too(closes: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", f'exec "$@" {closes}', "sh"),
         *(sys.executable, "-c", STRAY),
@@ -276,7 +276,7 @@ async def test_what_nobody_meant_to_say_is_a_line_too(closes: str) -> None:
         "process.crashed",
     } <= set(events)
     assert "process.crashed" == events[-1]
-    assert lines[-1]["exception"].endswith("ValueError: nobody caught it")
+    assert lines[-1]["exception"].endswith("ValueError: not caught")
     said = " ".join(line.get("message", "") for line in lines)
     assert "this is odd" in said
     assert "Exception in callback" in said

@@ -40,9 +40,9 @@ async def test_the_request_body_is_not_touched(
     if protocol != "chat":
         assert body.encode() == sent
     else:  # the usage is asked for besides, for the ledger
-        told = json.loads(sent)
-        assert {"include_usage": True} == told.pop("stream_options")
-        assert json.loads(body) == told
+        document = json.loads(sent)
+        assert {"include_usage": True} == document.pop("stream_options")
+        assert json.loads(body) == document
 
 
 @each_protocol
@@ -280,7 +280,7 @@ async def test_the_accounts_own_headers_and_auth_are_sent(
 async def test_the_familys_headers_pass_back_and_others_do_not(
     gateway: Gateway, upstream: ScriptedUpstream, protocol: str, stream: bool
 ) -> None:
-    told = {
+    headers = {
         "x-request-id": "up-1",
         "request-id": "up-1",
         "openai-processing-ms": "5",
@@ -290,7 +290,7 @@ async def test_the_familys_headers_pass_back_and_others_do_not(
         "server": "secret-server",
         "keep-alive": "timeout=3",
     }
-    upstream.next(plays.ok(headers=told))
+    upstream.next(plays.ok(headers=headers))
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x", stream=stream)
 

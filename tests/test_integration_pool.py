@@ -79,7 +79,7 @@ async def test_sessions_spread_evenly_stay_and_move_only_when_they_must(
     assert moved == {name for name in again if first[name] == dead}
 
 
-async def test_a_dead_pool_costs_no_storm_and_everybody_is_told(
+async def test_a_dead_pool_costs_no_storm_and_every_request_is_answered(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     """200 clients: few attempts more than clients, every one with a Retry-After."""

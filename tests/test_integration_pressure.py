@@ -184,7 +184,9 @@ async def test_a_slow_reader_gets_everything(
     for n in (0, 1, 299, 598, 599):
         assert f"{n:08}".encode() * 4096 in body
     upstream_bytes = upstream.requests[0].sent_bytes
-    hidden = 400 if protocol == "chat" else 0  # the usage that nobody asked for
+    hidden = (
+        400 if protocol == "chat" else 0
+    )  # the usage that the client did not ask for
     assert upstream_bytes - hidden <= len(body) <= upstream_bytes
 
 
@@ -199,7 +201,7 @@ async def test_a_gateway_that_was_paused_blames_no_upstream(
     upstream.next(plays.ok(head_after_s=0.3, interval_s=0.6))
     asked = asyncio.create_task(gateway.client().ask(protocol, f"{protocol}-x"))
     await upstream.wait_for(1)
-    for pause_s in (3.5, 3.5):  # before the first event, and amid the others
+    for pause_s in (3.5, 3.5):  # before the first event, and between others
         os.kill(gateway.daemon.pid, signal.SIGSTOP)
         await asyncio.sleep(pause_s)
         os.kill(gateway.daemon.pid, signal.SIGCONT)

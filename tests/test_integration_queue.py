@@ -21,7 +21,7 @@ each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 
 
 @each_protocol
-async def test_a_waiting_client_is_told_its_place_and_then_served(
+async def test_a_waiting_client_sees_its_place_and_is_then_served(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     gateway = await serve(limits=ONE)
@@ -108,12 +108,12 @@ async def test_a_full_queue_refuses_at_once(
             await queued(waiting)
             reply = await client.ask(protocol, f"{protocol}-x", stream=stream)
 
-    told = endings.before(protocol, reply)
-    assert (429, "rate_limit_error") == (reply.status, told.type)
+    error = endings.before(protocol, reply)
+    assert (429, "rate_limit_error") == (reply.status, error.type)
     assert "Concurrency limit exceeded for user (1 of 1 running, 1 waiting)" in (
-        told.message
+        error.message
     )
-    assert told.retry_after_s
+    assert error.retry_after_s
     line = await gateway.explained(reply)
     assert ("refused", "gateway", "queue_full") == (
         line["outcome"],
@@ -132,8 +132,8 @@ async def test_a_time_out_before_any_ping_is_a_plain_429(
     async with holding(gateway.client(), upstream):
         reply = await gateway.client().ask(protocol, f"{protocol}-x", stream=stream)
 
-    told = endings.before(protocol, reply)
-    assert (429, True) == (reply.status, told.retry_after_s is not None)
+    error = endings.before(protocol, reply)
+    assert (429, True) == (reply.status, error.retry_after_s is not None)
     line = await gateway.explained(reply)
     assert ("refused", "queue_timeout", 429, 0) == (
         line["outcome"],
@@ -151,8 +151,8 @@ async def test_a_time_out_after_pings_is_the_ending_in_the_stream(
     async with holding(gateway.client(), upstream):
         reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.in_stream(protocol, reply)
-    assert "rate_limit_error" == told.type
+    error = endings.in_stream(protocol, reply)
+    assert "rate_limit_error" == error.type
     assert len(reply.queued) in range(1, 19)
     assert 1 == len(upstream.received())
     assert "queue_timeout" == (await gateway.explained(reply))["error_code"]
@@ -192,6 +192,6 @@ async def test_the_accounts_own_limit_is_waited_for_too(
     gate.set()
     await holder
 
-    told = endings.in_stream(protocol, reply)
-    assert told.message.startswith("Concurrency limit exceeded for account")
+    error = endings.in_stream(protocol, reply)
+    assert error.message.startswith("Concurrency limit exceeded for account")
     await gateway.explained(reply)

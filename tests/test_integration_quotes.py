@@ -24,10 +24,10 @@ each_kind = pytest.mark.parametrize("stream", [True, False], ids=["stream", "who
 def refusal(status: int, code: str = "server_error") -> Play:
     async def play(exchange: Exchange) -> None:
         error = {"message": SAID, "type": code, "code": code, "param": None}
-        told: dict[str, Any] = {"error": error}
+        document: dict[str, Any] = {"error": error}
         if exchange.request.protocol == "messages":
-            told["type"] = "error"
-        await exchange.reply(status, json.dumps(told).encode())
+            document["type"] = "error"
+        await exchange.reply(status, json.dumps(document).encode())
 
     return play
 
@@ -63,7 +63,7 @@ async def test_the_words_of_an_error_status_are_quoted(
 
 @each_client
 @each_account
-@pytest.mark.parametrize("deltas", [-1, 0, 2], ids=["at-once", "preamble", "amid"])
+@pytest.mark.parametrize("deltas", [-1, 0, 2], ids=["at-once", "preamble", "within"])
 async def test_the_words_of_a_failure_inside_the_stream_are_quoted(
     serve: Serve, upstream: ScriptedUpstream, spoken: str, protocol: str, deltas: int
 ) -> None:

@@ -227,7 +227,7 @@ async def test_a_restart_strips_nothing(
 async def test_a_refusal_after_a_restart_costs_one_question_and_nothing_that_is_good(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
-    """Nobody knows who made what: only what was not seen being made is left out."""
+    """The makers are unknown: only what was not seen being made is left out."""
     gateway = await sealed(serve, upstream, pair(upstream, protocol)[:1])
     first = f"{protocol}-first"
     one, stranger = talk(gateway, protocol), talk(gateway, protocol)
@@ -362,7 +362,7 @@ async def test_a_compaction_after_a_restart_finds_the_account_that_made_it(
     ]
 
 
-async def test_a_compaction_that_nobody_reads_is_the_clients_error(
+async def test_a_compaction_that_no_account_reads_is_the_clients_error(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     rows = [account(upstream, "chat", priority=0, models=["*"])]
@@ -428,7 +428,7 @@ async def test_what_was_carried_comes_back_to_its_maker_alone(
 async def test_what_was_wrapped_is_nothing_to_an_account_of_the_clients_protocol(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, other: str
 ) -> None:
-    """Even after a restart, when nobody knows who made it."""
+    """Even after a restart, when its maker is unknown."""
     rows = [
         account(upstream, other, models=["small"]),
         account(upstream, protocol, models=["big"]),
@@ -448,7 +448,7 @@ async def test_what_was_wrapped_is_nothing_to_an_account_of_the_clients_protocol
     assert [[], [other]] == sent_to(upstream, other)
 
 
-# --- thinking that nobody signed --------------------------------------------------
+# --- unsigned thinking -------------------------------------------------------------
 
 UNSIGNED = [
     pytest.param({"type": "thinking", "thinking": "hm", "signature": ""}, id="empty"),

@@ -1,7 +1,7 @@
 """
 One request, one record: the same story in the log, the ledger, the metrics, the trace.
 
-The sums of what the upstream told and of what the ledger holds must be equal, also
+The sums of what the upstream reported and of what the ledger holds must be equal, also
 after a crash; and one id opens the whole story.
 """
 
@@ -49,13 +49,13 @@ async def measured(gateway: Gateway) -> dict[str, float]:
 # --- the ledger ---
 
 
-async def test_the_ledger_holds_exactly_what_the_upstream_told(
+async def test_the_ledger_holds_exactly_what_the_upstream_reported(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """Streams and bodies, three protocols, cut and refused ones among them."""
     chance = random.Random(11)
     gateway = await serve(limits=LIMITS)
-    told = [0, 0, 0]
+    sums = [0, 0, 0]
 
     async def one(number: int) -> None:
         protocol = chance.choice(answers.PROTOCOLS)
@@ -68,15 +68,15 @@ async def test_the_ledger_holds_exactly_what_the_upstream_told(
         reply = await gateway.client().ask(protocol, model, stream=stream)
         assert reply.status == (400 if bad else 200)
         if not bad:
-            told[0] += read
-            told[1] += cached
-            told[2] += written
+            sums[0] += read
+            sums[1] += cached
+            sums[2] += written
 
     await asyncio.gather(*(one(number) for number in range(200)))
     await gateway.log.each_finished_once(gateway.client().asked)
-    sums = "sum(input_tokens), sum(cached_tokens), sum(output_tokens)"
+    columns = "sum(input_tokens), sum(cached_tokens), sum(output_tokens)"
 
-    assert [tuple(told)] == rows(tmp_path, f"select {sums} from request")
+    assert [tuple(sums)] == rows(tmp_path, f"select {columns} from request")
     counted = "select outcome, count(*) from request group by outcome order by outcome"
     assert [("failed", 20), ("ok", 180)] == rows(tmp_path, counted)
     assert [(200,)] == rows(tmp_path, "select count(*) from attempt")
@@ -86,7 +86,7 @@ async def test_the_ledger_holds_exactly_what_the_upstream_told(
         for name, value in metrics.items()
         if name.startswith("gateway_tokens_total{") and 'kind="input"' in name
     ]
-    assert told[0] == sum(tokens)
+    assert sums[0] == sum(tokens)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -117,7 +117,7 @@ async def test_requests_without_a_valid_key_are_counted_and_logged_but_not_kept(
 
 
 @pytest.mark.parametrize("protocol", answers.PROTOCOLS)
-async def test_an_untold_usage_is_estimated_and_never_zero(
+async def test_a_missing_usage_is_estimated_and_never_zero(
     serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     gateway = await serve()
@@ -148,7 +148,7 @@ async def test_a_client_that_left_is_charged_what_its_answer_cost(
 async def test_a_success_that_a_client_saw_outlives_a_kill(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    """kill -9 amid twenty streams: no success is lost, and no row stays open."""
+    """kill -9 during twenty streams: no success is lost, and no row stays open."""
     daemon = Daemon(tmp_path, accounts(upstream), limits=LIMITS)
     await daemon.start()
     upstream.next(plays.held(asyncio.Event()))
@@ -248,13 +248,13 @@ async def test_the_metrics_tell_what_happened(
 
 async def story_of(gateway: Gateway, *ids: str) -> str:
     """The timeline, which must be the same by each id."""
-    told = []
+    texts = []
     for one in ids:
         status, text = await gateway.daemon.command("trace", one)
         assert 0 == status, (one, text)
-        told.append(text)
-    assert 1 == len(set(told))
-    return told[0]
+        texts.append(text)
+    assert 1 == len(set(texts))
+    return texts[0]
 
 
 async def test_one_id_tells_of_a_wait_a_failover_and_a_cut(

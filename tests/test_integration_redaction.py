@@ -52,10 +52,10 @@ def refusal(status: int, *, code: bool = False) -> Play:
         error = {"message": said, "type": "api_error", "code": None, "param": None}
         if code:
             error |= {"code": said, "type": said}
-        told: dict[str, Any] = {"error": error}
+        document: dict[str, Any] = {"error": error}
         if exchange.request.protocol == "messages":
-            told = {"type": "error", **told}
-        await exchange.reply(status, json.dumps(told).encode())
+            document = {"type": "error", **document}
+        await exchange.reply(status, json.dumps(document).encode())
 
     return play
 
@@ -69,17 +69,19 @@ def text(status: int, kind: str) -> Play:
 
 
 def stated(deltas: int) -> Play:
-    """200, and a failure told in the stream, or a body that tells one."""
+    """200, and a failure in the stream, or in the body."""
 
     async def play(exchange: Exchange) -> None:
         request, said = exchange.request, quoting(exchange)
         if not request.json.get("stream"):
-            told: dict[str, Any] = {"error": {"message": said, "code": "server_error"}}
+            document: dict[str, Any] = {
+                "error": {"message": said, "code": "server_error"}
+            }
             if request.protocol == "responses":
-                told |= {"object": "response", "status": "failed", "output": []}
+                document |= {"object": "response", "status": "failed", "output": []}
             if request.protocol == "messages":
-                told["type"] = "error"
-            return await exchange.reply(200, json.dumps(told).encode())
+                document["type"] = "error"
+            return await exchange.reply(200, json.dumps(document).encode())
         await plays.begun(exchange, deltas)
         await exchange.send(plays.failure(request.protocol, "server_error", said))
         await exchange.end()
@@ -88,13 +90,13 @@ def stated(deltas: int) -> Play:
 
 
 def passed(exchange_code: str) -> Play:
-    """A client's own mistake told in the stream, which passes to the client."""
+    """A client's own mistake in the stream, which passes to the client."""
 
     async def play(exchange: Exchange) -> None:
         request, said = exchange.request, quoting(exchange)
         if not request.json.get("stream"):
-            told = {"error": {"message": said, "code": exchange_code}}
-            return await exchange.reply(400, json.dumps(told).encode())
+            document = {"error": {"message": said, "code": exchange_code}}
+            return await exchange.reply(400, json.dumps(document).encode())
         await plays.begin(exchange, 0)
         await exchange.send(plays.failure(request.protocol, exchange_code, said))
         await exchange.end()
@@ -135,7 +137,7 @@ UPSTREAM: dict[str, Play] = {
     "a-text-200": text(200, "text/plain"),
     "failed-at-once": stated(-1),
     "failed-in-the-preamble": stated(0),
-    "failed-amid-the-answer": stated(2),
+    "failed-within-the-answer": stated(2),
     "passed-on": passed("context_length_exceeded"),
     "no-http": bytes_of("{}\r\n\r\n"),
     "status-line": bytes_of("HTTP/1.1 {} X\r\n\r\n"),

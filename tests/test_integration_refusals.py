@@ -266,7 +266,7 @@ async def test_a_stream_that_begins_with_a_failure_is_one(
 @each_protocol
 @each_account
 @pytest.mark.parametrize("form", [form for form, _ in ODD_FORMS.values()][:-1])
-async def test_amid_a_stream_it_is_one_ending(
+async def test_within_a_stream_it_is_one_ending(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, speaks: str, form: Any
 ) -> None:
     """Never an answer that looks complete, though the upstream says that it is over."""
@@ -304,7 +304,7 @@ async def test_text_under_the_name_of_an_error_is_one(
 
 @each_protocol
 @either
-async def test_a_clients_mistake_told_in_a_200_cools_nobody(
+async def test_a_clients_mistake_in_a_200_cools_no_account(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, stream: bool
 ) -> None:
     gateway = await pair(serve, upstream, protocol)
@@ -314,9 +314,8 @@ async def test_a_clients_mistake_told_in_a_200_cools_nobody(
 
     reply = await gateway.client().ask(protocol, "x", stream=stream)
 
-    told = endings.before(protocol, reply)
     assert 400 == reply.status
-    assert CLIENTS_WORDS in told.message
+    assert CLIENTS_WORDS in endings.before(protocol, reply).message
     assert 1 == len(upstream.received())
     assert not gateway.log.events("account.cooled")
 
@@ -365,7 +364,7 @@ MISTAKES: dict[str, tuple[int, Any]] = {
 
 @pytest.mark.parametrize(("protocol", "speaks"), PAIRS)
 @pytest.mark.parametrize(("status", "body"), MISTAKES.values(), ids=list(MISTAKES))
-async def test_a_mistake_is_told_in_the_clients_form(
+async def test_a_mistake_is_reported_in_the_clients_form(
     serve: Serve,
     upstream: ScriptedUpstream,
     protocol: str,
@@ -379,15 +378,15 @@ async def test_a_mistake_is_told_in_the_clients_form(
 
     reply = await gateway.client().ask(protocol, "x", stream=stream)
 
-    told = endings.before(protocol, reply)
+    error = endings.before(protocol, reply)
     assert status == reply.status
-    assert CLIENTS_WORDS in told.message
+    assert CLIENTS_WORDS in error.message
     if protocol == "messages":
         known = {400: "invalid_request_error", 422: "invalid_request_error"}
-        assert known.get(status, "request_too_large") == told.type
+        assert known.get(status, "request_too_large") == error.type
     elif "error" in body and "code" in body["error"]:
         assert ("invalid_function_parameters", "tools") == (
-            told.code,
+            error.code,
             reply.json["error"]["param"],
         )
     assert 1 == len(upstream.received())
@@ -405,8 +404,8 @@ async def test_the_words_that_are_passed_on_hold_no_key(
 
     reply = await gateway.client().ask(protocol, "x")
 
-    told = endings.before(protocol, reply)
-    assert told.message.startswith("tools.0: [redacted] may not use [redacted]")
+    message = endings.before(protocol, reply).message
+    assert message.startswith("tools.0: [redacted] may not use [redacted]")
 
 
 OVERLOADS = {
@@ -433,27 +432,27 @@ async def test_messages_clients_know_an_overload(
     for protocol in answers.PROTOCOLS:
         reply = await gateway.client().ask(protocol, "x", stream=stream)
 
-        told = endings.before(protocol, reply)
+        error = endings.before(protocol, reply)
         expected = (503, "upstream_error")
         if protocol == "messages":
             expected = (529, "overloaded_error")
-        assert expected == (reply.status, told.type)
+        assert expected == (reply.status, error.type)
         line = await gateway.finished(reply)
         assert (expected[0], "upstream") == (line["status"], line["origin"])
 
 
 @each_account
-async def test_messages_clients_know_an_overload_amid_a_stream(
+async def test_messages_clients_know_an_overload_within_a_stream(
     serve: Serve, upstream: ScriptedUpstream, speaks: str
 ) -> None:
     gateway = await serve(accounts=[account(upstream, speaks, models=["*"])])
     code = "overloaded_error" if speaks == "messages" else "server_is_overloaded"
     upstream.next(plays.failed(code, deltas=2), plays.cut(2))
 
-    told = endings.in_stream("messages", await gateway.client().ask("messages", "x"))
-    assert "overloaded_error" == told.type
-    told = endings.in_stream("messages", await gateway.client().ask("messages", "x"))
-    assert "api_error" == told.type
+    error = endings.in_stream("messages", await gateway.client().ask("messages", "x"))
+    assert "overloaded_error" == error.type
+    error = endings.in_stream("messages", await gateway.client().ask("messages", "x"))
+    assert "api_error" == error.type
 
 
 @each_account
@@ -463,7 +462,9 @@ async def test_messages_clients_know_an_overload_amid_a_stream(
     [
         pytest.param(OVERLOADS["529"], anthropic.InternalServerError, id="overload"),
         pytest.param(plays.status(500), anthropic.InternalServerError, id="failure"),
-        pytest.param(plays.failed("x", deltas=2), anthropic.APIStatusError, id="amid"),
+        pytest.param(
+            plays.failed("x", deltas=2), anthropic.APIStatusError, id="within"
+        ),
     ],
 )
 async def test_the_sdk_sees_the_class_that_it_has_for_it(

@@ -118,7 +118,7 @@ async def account_slot(scene: Scene) -> asyncio.Task[Reply]:
         counts = house(scene.gateway).registry.counts("account")
         return any(one.waiting for one in counts)
 
-    await scene.gateway.log.wait_for(waits, "nobody waits for the account")
+    await scene.gateway.log.wait_for(waits, "no request waits for the account")
     return asking
 
 
@@ -317,7 +317,7 @@ async def check_all_is_given_back(gateway: Gateway) -> None:
         counts = house(gateway).registry.counts()
         return not any(one.in_use or one.waiting for one in counts)
 
-    await gateway.log.wait_for(nothing_held, "a slot is held for nobody")
+    await gateway.log.wait_for(nothing_held, "a slot is held for no request")
     assert [] == house(gateway).registry.holders()
 
 
@@ -330,7 +330,9 @@ async def test_a_reload_at_any_moment(
     async with scene_of(serve, upstream, **one) as scene:
         asking = await {**WAITING, **RUNNING}[moment](scene)
         CHANGES[change](scene)
-        for _ in range(3):  # whoever is to be refused is refused without a release
+        for _ in range(
+            3
+        ):  # a waiter that is to be refused is refused without a release
             await asyncio.sleep(0)
         await scene.release()
         reply = await asking
@@ -355,7 +357,7 @@ async def test_who_waited_is_served_by_what_took_the_accounts_place(
         asking = await account_slot(scene)
         CHANGES[change](scene)
         if change == "account-renamed":
-            # The new name has a slot of its own: nobody needs to give one back.
+            # The new name has a slot of its own: none needs to be given back.
             endings.whole("chat", await asking)
         await scene.release()
         reply = await asking

@@ -76,9 +76,9 @@ async def anthropic(exchange: Exchange) -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "signed"},
         {"type": "tool_use", "id": f"toolu_{len(turns)}", "name": "f", "input": {}},
     ]
-    told = {"id": "m", "type": "message", "role": "assistant", "content": content}
+    message = {"id": "m", "type": "message", "role": "assistant", "content": content}
     usage = {"input_tokens": 1, "output_tokens": 1}
-    body = json.dumps({**told, "stop_reason": "tool_use", "usage": usage})
+    body = json.dumps({**message, "stop_reason": "tool_use", "usage": usage})
     await exchange.reply(200, body.encode())
 
 
@@ -173,7 +173,7 @@ async def test_three_turns_of_a_chat_client_whose_account_signs_its_thinking(
     assert [200, 200, 200] == [(await talk.turn()).status for _ in range(3)]
 
 
-async def test_the_address_of_the_account_is_told_to_nobody(
+async def test_no_client_sees_the_address_of_the_account(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     upstream.always(gemini)

@@ -52,9 +52,9 @@ async def test_an_account_that_is_not_there(
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
 
-    told = endings.before(protocol, reply)
-    assert (502, endings.FAILED[protocol]) == (reply.status, told.type)
-    assert "secret-path" not in told.message and "127.0.0.1" not in told.message
+    error = endings.before(protocol, reply)
+    assert (502, endings.FAILED[protocol]) == (reply.status, error.type)
+    assert "secret-path" not in error.message and "127.0.0.1" not in error.message
     assert "upstream_connect" == (await gateway.explained(reply))["error_code"]
 
 

@@ -1,5 +1,5 @@
 """
-A daemon that has no file descriptor left: nobody is blamed, and it recovers.
+A daemon that has no file descriptor left: no account is blamed, and it recovers.
 
 The limit is set from outside, to just what the daemon has open, so that which call
 meets it is no matter of luck.
@@ -61,7 +61,7 @@ async def ask(
         return await read_reply(response, 0.0)
 
 
-async def test_no_account_is_blamed_and_each_protocol_is_told(
+async def test_no_account_is_blamed_and_each_protocol_gets_an_answer(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     """503, whichever protocol and form; once in the log; well again afterwards."""

@@ -145,7 +145,7 @@ async def test_a_mistake_of_the_clients_is_asked_once_and_passed_on(
     assert ["messages"] == asked(upstream, COUNT)
 
 
-async def test_when_all_fail_the_client_is_told_as_at_the_main_door(
+async def test_when_all_fail_the_error_is_that_of_the_model_endpoints(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     gateway = await serve(accounts=pair(upstream))
@@ -218,7 +218,7 @@ async def test_it_is_estimated_where_no_account_speaks_messages(
     limited = plays.status(429, headers={"retry-after": "30"})
     upstream.next(limited)
     await gateway.client().ask("chat", "chat-x")
-    reply = await count(gateway, "chat-x")  # it needs nobody, cooling or not
+    reply = await count(gateway, "chat-x")  # it needs no account, cooling or not
 
     assert 200 == reply.status
     assert (await gateway.finished(reply))["estimated"]
@@ -401,7 +401,7 @@ async def test_an_account_that_does_not_tell_its_models_is_asked_once(
     monkeypatch: pytest.MonkeyPatch,
     play: Play,
 ) -> None:
-    """It holds up those who ask at the same time, once; and it blames nobody."""
+    """It holds up those who ask at the same time, once; and no account is blamed."""
     monkeypatch.setattr(model_lists, "MODELS_TIMEOUT_S", 0.1)
     upstream.next(play)
     found = await asyncio.gather(*(models(one) for _ in range(5)))

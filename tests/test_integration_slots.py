@@ -63,7 +63,7 @@ AWAITS: dict[str, tuple[type, str]] = {
 }
 OF_STREAMS: dict[str, tuple[type, str]] = {
     "first-output": (ClientAnswer, "send"),
-    "amid-the-stream": (HttpResponse, "pump"),
+    "within-the-stream": (HttpResponse, "pump"),
     "the-terminal": (ClientAnswer, "finish"),
 }
 AT_THE_END: dict[str, tuple[type, str]] = {
@@ -191,7 +191,7 @@ async def silent_body(exchange: Any) -> None:
 
 
 class Leaver:
-    """Asks, and hangs up amid the answer."""
+    """Asks, and hangs up within the answer."""
 
     def __init__(self, gateway: Gateway, patch: pytest.MonkeyPatch) -> None:
         self._client = gateway.client()

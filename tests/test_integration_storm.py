@@ -37,7 +37,7 @@ async def pool(serve: Serve, upstream: ScriptedUpstream, protocol: str) -> Gatew
 
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("protocol", answers.PROTOCOLS)
-async def test_a_dead_pool_is_asked_little_and_everybody_is_told(
+async def test_a_dead_pool_is_asked_little_and_every_request_is_answered(
     serve: Serve, upstream: ScriptedUpstream, protocol: str, death: str
 ) -> None:
     if protocol != "responses" and death == "overloaded-in-stream":
@@ -56,8 +56,8 @@ async def test_a_dead_pool_is_asked_little_and_everybody_is_told(
     assert len(upstream.received()) <= CLIENTS + further
     for reply in replies:
         assert reply.status in (429, 502, 503, 529)
-        told = endings.before(protocol, reply)
-        assert told.retry_after_s and told.type and told.message
+        error = endings.before(protocol, reply)
+        assert error.retry_after_s and error.type and error.message
     for reply in replies[::40]:
         line = await gateway.explained(reply)
         assert (reply.status, True) == (line["status"], line["outcome"] != "ok")

@@ -63,9 +63,9 @@ def test_an_answer_that_lacks_its_last_event_does_not(protocol: str, cut: int) -
 
 
 def test_a_proper_ending_is_read() -> None:
-    told = endings.in_stream("responses", reply_of(failed()))
+    error = endings.in_stream("responses", reply_of(failed()))
 
-    assert ("server_error", "server_error", "no", None) == told
+    assert ("server_error", "server_error", "no", None) == error
 
 
 WRONG = [

@@ -56,8 +56,8 @@ async def test_node_sdks_read_answers_and_raise_errors(
     upstream.always(plays.status(400), model="bad")
     path = "" if client.startswith("messages") else "/v1"
 
-    told = await clients.node(client, upstream.base_url() + path, "k", "m", "bad")
+    outcomes = await clients.node(client, upstream.base_url() + path, "k", "m", "bad")
 
-    assert "All is well." == told["m"]["text"]
-    assert told["m"]["terminal"] and not told["m"]["error"]
-    assert 400 == told["bad"]["error"]["status"]
+    assert "All is well." == outcomes["m"]["text"]
+    assert outcomes["m"]["terminal"] and not outcomes["m"]["error"]
+    assert 400 == outcomes["bad"]["error"]["status"]

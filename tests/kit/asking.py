@@ -1,5 +1,5 @@
 """
-A plain client: asks one of the three protocols and keeps everything it was told.
+A plain client: asks one of the three protocols and keeps everything it receives.
 
 It understands nothing of what it reads beyond the frames of the event stream, so that
 a test sees what was really sent.

@@ -66,7 +66,7 @@ class Run:
 
 @dataclass
 class CodexRun(Run):
-    """``codex exec --json``: one event for everything that the user is told."""
+    """``codex exec --json``: one event for each thing that the user sees."""
 
     @property
     def answers(self) -> list[str]:
@@ -80,14 +80,14 @@ class CodexRun(Run):
 
     @property
     def errors(self) -> list[str]:
-        """What the user was told of failures; the last is the turn's own."""
-        told = []
+        """The failures that the user saw; the last is the turn's own."""
+        messages = []
         for event in self.events:
             if event["type"] == "error":
-                told.append(str(event["message"]))
+                messages.append(str(event["message"]))
             elif event["type"] == "turn.failed":
-                told.append(str(event["error"]["message"]))
-        return told
+                messages.append(str(event["error"]["message"]))
+        return messages
 
     @property
     def thread(self) -> str:
@@ -98,7 +98,7 @@ class CodexRun(Run):
 
     @property
     def reconnects(self) -> int:
-        return sum(told.startswith("Reconnecting") for told in self.errors)
+        return sum(error.startswith("Reconnecting") for error in self.errors)
 
     def _items(self, kind: str) -> list[dict[str, Any]]:
         items = [e["item"] for e in self.events if e["type"] == "item.completed"]

@@ -24,8 +24,8 @@ FAILED = {
 }
 
 
-class Told(NamedTuple):
-    """What the client was told; *code* is empty where the protocol has none."""
+class SeenError(NamedTuple):
+    """An error as its client sees it; *code* is "" where the protocol has none."""
 
     type: str
     code: str
@@ -43,7 +43,7 @@ def whole(protocol: str, reply: Reply, text: str = "All is well.") -> None:
     assert text == reply.text
 
 
-def in_stream(protocol: str, reply: Reply) -> Told:
+def in_stream(protocol: str, reply: Reply) -> SeenError:
     """The one ending that the gateway wrote into a stream that had begun."""
     assert 200 == reply.status, reply.body
     assert reply.headers["content-type"].startswith("text/event-stream")
@@ -55,7 +55,7 @@ def in_stream(protocol: str, reply: Reply) -> Told:
     return _READERS[protocol](frame)
 
 
-def _responses(frame: bytes) -> Told:
+def _responses(frame: bytes) -> SeenError:
     first, second, *rest = frame.split(b"\n")
     assert b"event: response.failed" == first
     assert second.startswith(b"data: {") and rest == [b"", b""]
@@ -78,7 +78,7 @@ def _responses(frame: bytes) -> Told:
         error["param"],
     )
     wait = _wait(reason.get("headers"), error["message"])
-    return Told(error["type"], reason["code"], reason["message"], wait)
+    return SeenError(error["type"], reason["code"], reason["message"], wait)
 
 
 def _wait(headers: dict[str, str] | None, message: str) -> int | None:
@@ -90,49 +90,49 @@ def _wait(headers: dict[str, str] | None, message: str) -> int | None:
     return int(seconds)
 
 
-def _chat(frame: bytes) -> Told:
+def _chat(frame: bytes) -> SeenError:
     first, second, *rest = frame.split(b"\n")
     assert b"event: error" == first
     assert second.startswith(b'data: {"error":{') and rest == [b"", b""]
     data = read_event(frame).json
     error = data["error"]
     assert ({"error"}, {"type", "message", "param", "code"}) == (set(data), set(error))
-    return Told(error["type"], error["code"], error["message"])
+    return SeenError(error["type"], error["code"], error["message"])
 
 
-def _messages(frame: bytes) -> Told:
+def _messages(frame: bytes) -> SeenError:
     assert frame.startswith(b'data: {"type":"error",')
     assert frame.endswith(b"\nevent: error\n\n")
     return _messages_error(read_event(frame).json)
 
 
-def _messages_error(data: dict[str, Any]) -> Told:
+def _messages_error(data: dict[str, Any]) -> SeenError:
     assert {"type", "error", "request_id"} == set(data)
     assert "error" == data["type"]
     error = data["error"]
     assert {"type", "message"} <= set(error)
     assert f"(request id: {data['request_id']})" in error["message"]
-    return Told(error["type"], "", error["message"])
+    return SeenError(error["type"], "", error["message"])
 
 
 _READERS = {"responses": _responses, "chat": _chat, "messages": _messages}
 
 
-def before(protocol: str, reply: Reply) -> Told:
+def before(protocol: str, reply: Reply) -> SeenError:
     """The gateway's own HTTP error, in the protocol's form."""
     assert reply.status >= 400, reply.body
     assert reply.headers["content-type"].startswith("application/json")
     if protocol == "messages":
-        told = _messages_error(reply.json)
+        seen = _messages_error(reply.json)
         assert reply.headers["request-id"] == reply.json["request_id"]
     else:
         error = reply.json["error"]
         assert {"type", "message", "param", "code"} <= set(error)
-        told = Told(error["type"], str(error["code"]), error["message"])
-    assert told.message.endswith(f" (request id: {reply.request_id})")
+        seen = SeenError(error["type"], str(error["code"]), error["message"])
+    assert seen.message.endswith(f" (request id: {reply.request_id})")
     if "retry-after" not in reply.headers:
-        return told
+        return seen
     seconds = int(reply.headers["retry-after"])
     assert 1 <= seconds <= 60
-    assert f"try again in {seconds}s" in told.message
-    return told._replace(retry_after_s=seconds)
+    assert f"try again in {seconds}s" in seen.message
+    return seen._replace(retry_after_s=seconds)

@@ -87,7 +87,7 @@ class Log(io.TextIOBase):
             raise AssertionError(f"{failure}\n{tail}") from None
 
     async def each_finished_once(self, request_ids: Iterable[str]) -> None:
-        """Each of these requests, and whoever else asked, has one canonical line."""
+        """Each of these requests has one canonical line, and no request has two."""
         wanted = set(request_ids)
         await self.wait_for(lambda: wanted <= set(self._finished()), "not all finished")
         counts = Counter(self._finished())

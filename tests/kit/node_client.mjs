@@ -13,7 +13,7 @@ const said = [{ role: "user", content: "say something" }];
 const options = { baseURL: job.baseURL, apiKey: job.apiKey, maxRetries: 0 };
 
 const clients = {
-  async responses(model, told) {
+  async responses(model, outcome) {
     const sdk = new (await load("openai"))(options);
     const stream = await sdk.responses.create({
       model,
@@ -21,18 +21,18 @@ const clients = {
       stream: true,
     });
     for await (const event of stream) {
-      if (event.type === "response.output_text.delta") told.text += event.delta;
-      if (event.type === "response.completed") told.terminal = event.type;
+      if (event.type === "response.output_text.delta") outcome.text += event.delta;
+      if (event.type === "response.completed") outcome.terminal = event.type;
     }
   },
-  async responsesHelper(model, told) {
+  async responsesHelper(model, outcome) {
     const sdk = new (await load("openai"))(options);
     const stream = sdk.responses.stream({ model, input: "say something" });
     const response = await stream.finalResponse();
-    told.text = response.output_text;
-    told.terminal = response.status;
+    outcome.text = response.output_text;
+    outcome.terminal = response.status;
   },
-  async chat(model, told) {
+  async chat(model, outcome) {
     const sdk = new (await load("openai"))(options);
     const stream = await sdk.chat.completions.create({
       model,
@@ -41,11 +41,11 @@ const clients = {
     });
     for await (const chunk of stream)
       for (const choice of chunk.choices) {
-        told.text += choice.delta.content ?? "";
-        told.terminal = choice.finish_reason ?? told.terminal;
+        outcome.text += choice.delta.content ?? "";
+        outcome.terminal = choice.finish_reason ?? outcome.terminal;
       }
   },
-  async messages(model, told) {
+  async messages(model, outcome) {
     const sdk = new (await load("@anthropic-ai/sdk"))(options);
     const stream = await sdk.messages.create({
       model,
@@ -54,27 +54,27 @@ const clients = {
       stream: true,
     });
     for await (const event of stream) {
-      if (event.type === "content_block_delta") told.text += event.delta.text ?? "";
-      if (event.type === "message_stop") told.terminal = event.type;
+      if (event.type === "content_block_delta") outcome.text += event.delta.text ?? "";
+      if (event.type === "message_stop") outcome.terminal = event.type;
     }
   },
-  async messagesHelper(model, told) {
+  async messagesHelper(model, outcome) {
     const sdk = new (await load("@anthropic-ai/sdk"))(options);
     const stream = sdk.messages.stream({ model, max_tokens: 100, messages: said });
     const message = await stream.finalMessage();
-    told.text = message.content.map((block) => block.text ?? "").join("");
-    told.terminal = message.stop_reason;
+    outcome.text = message.content.map((block) => block.text ?? "").join("");
+    outcome.terminal = message.stop_reason;
   },
 };
 
 for (const model of job.models) {
-  const told = { model, text: "", terminal: null, error: null };
+  const outcome = { model, text: "", terminal: null, error: null };
   try {
-    await clients[job.client](model, told);
+    await clients[job.client](model, outcome);
   } catch (error) {
     const { status, code } = error;
     const name = error.constructor.name;
-    told.error = { name, message: error.message, status, code };
+    outcome.error = { name, message: error.message, status, code };
   }
-  console.log(JSON.stringify(told));
+  console.log(JSON.stringify(outcome));
 }

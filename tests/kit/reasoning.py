@@ -26,7 +26,7 @@ def seal(account: str) -> str:
 
 
 def maker(proof: str) -> str:
-    """The account that sealed *proof*; "" if nobody did."""
+    """The account that sealed *proof*; "" if it is not sealed."""
     head, mark, rest = proof.partition("sealed-by-")
     return rest.partition("-xxx")[0] if mark and not head else ""
 
@@ -73,7 +73,7 @@ def refusal(protocol: str, words: str = "") -> Play:
 
 
 def sealing(tool: Tool | None = None) -> Play:
-    """Answers with reasoning that it seals; refuses what others sealed, or nobody."""
+    """Answers with reasoning that it seals; refuses foreign and unsealed reasoning."""
 
     async def play(exchange: Exchange) -> None:
         request = exchange.request

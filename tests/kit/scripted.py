@@ -1,11 +1,11 @@
 """
-An upstream over real sockets that does exactly what a test tells it.
+An upstream over real sockets that does exactly what a test scripts.
 
 Rule 1: an account is the first part of the path: ``base_url("a")`` and
         ``base_url("b")`` are two accounts of one server.
 Rule 2: what is played is looked up in the order *next* (once each), then *always*;
         first for this account and model, then the account, the model, everybody.
-        Told nothing, it answers well. Other paths than the three are a 404, unless
+        Without a play it answers well. Other paths than the three are a 404, unless
         a play is queued.
 Rule 3: it writes HTTP by hand, so that every wrong thing can be said too.
 """
