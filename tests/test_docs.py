@@ -124,3 +124,42 @@ def test_the_configuration_page_gives_the_unit_that_the_name_of_a_key_says(
     wanted = [unit for suffix, unit in UNITS.items() if key.endswith(suffix)]
 
     assert wanted in ([], [documented_keys()[key].unit])
+
+
+# --- the other pages --------------------------------------------------------------
+
+
+def test_every_error_code_has_its_row_in_the_troubleshooting_page() -> None:
+    _, _, by_code = page("troubleshooting.md").partition("## By error code")
+    codes = [cells[0].strip("`") for cells in rows(by_code) if "`" in cells[0]]
+
+    assert sorted(codes) == sorted(CODES)
+
+
+def test_the_troubleshooting_page_gives_each_code_its_http_status() -> None:
+    _, _, by_code = page("troubleshooting.md").partition("## By error code")
+    given = {c[0].strip("`"): c[1] for c in rows(by_code) if c[0].startswith("`")}
+
+    assert given == {code: str(fault.status) for code, fault in CODES.items()}
+
+
+def test_the_example_for_contributors_is_a_test_that_runs() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+    assert example == (ROOT / "tests/test_example.py").read_text("utf-8")
+
+
+# Words that a reader would not search for; "stands" but for standing still.
+PRIVATE_WORDS = ("told", "whoever", "nobody", "amid", "whence", "thereof", "stands")
+PROSE = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config.toml")),
+    *sorted(DOCS.glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_prose_for_people_uses_plain_words(path: Path) -> None:
+    found = re.findall(rf"\b({'|'.join(PRIVATE_WORDS)})\b", path.read_text("utf-8"))
+
+    assert found == []
