@@ -32,7 +32,7 @@ from gateway.client.body import parse
 from gateway.config.schema import Account, Limits, UpstreamLimits, User
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, UpstreamError
-from gateway.ledger.kept_responses import Link
+from gateway.ledger.response_store import Link
 from gateway.protocols import PROTOCOLS
 from gateway.record import Record
 from gateway.relay.conversation import Conversations

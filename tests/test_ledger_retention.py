@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config import schema as config
 from gateway.ledger import retention
-from gateway.ledger.kept_responses import KeptResponse, KeptResponses
+from gateway.ledger.response_store import KeptResponse, KeptResponses
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,

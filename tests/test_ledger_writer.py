@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from gateway.ledger import statement
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database
-from gateway.ledger.requests import SqliteRequests
+from gateway.ledger.request_upsert import SqliteRequests
 from gateway.ledger.rows import rows_of
 from gateway.ledger.statement import MultiRowUpsert
 from gateway.ledger.tables import account_state

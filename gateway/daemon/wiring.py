@@ -38,9 +38,9 @@ from gateway.endpoints.side_call import SideCalls
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
 from gateway.errors import ClientError
-from gateway.ledger.kept_responses import KeptResponses
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.state import State
+from gateway.ledger.response_store import KeptResponses
+from gateway.ledger.saved_state import State
 from gateway.relay.conversation import Conversations
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay

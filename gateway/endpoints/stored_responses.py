@@ -17,7 +17,7 @@ from gateway.config.schema import Account
 from gateway.endpoints.model_requests import Handlers, RequestScope
 from gateway.endpoints.side_call import Call, SideCalls, json_answer, path_id
 from gateway.errors import ClientError, UpstreamError
-from gateway.ledger.kept_responses import Thread
+from gateway.ledger.response_store import Thread
 from gateway.relay.conversation import Conversations
 from gateway.relay.failures import UpstreamRefusal
 from gateway.relay.headers import upwards

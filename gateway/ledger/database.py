@@ -40,7 +40,7 @@ from sqlalchemy.exc import (
 )
 
 from gateway.ledger import schema
-from gateway.ledger.requests import requests
+from gateway.ledger.request_upsert import requests
 from gateway.ledger.statement import (
     Call,
     CoreStatement,

@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy import Column, Connection, Table, delete, select, tuple_
 
 from gateway.config import schema as config
-from gateway.ledger import kept_response_rows as turn_rows
+from gateway.ledger import response_rows as turn_rows
 from gateway.ledger.tables import attempt, request, timeline
 
 STEP = 200

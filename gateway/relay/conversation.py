@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from gateway.accounts.accounts import Accounts
 from gateway.context import RequestContext
 from gateway.errors import ClientError
-from gateway.ledger import kept_responses as turns
-from gateway.ledger.kept_responses import KeptResponses, Link, Thread
+from gateway.ledger import response_store as turns
+from gateway.ledger.response_store import KeptResponses, Link, Thread
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.exact_json import dumps
 from gateway.protocols.protocol import read_object, sub

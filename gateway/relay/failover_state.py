@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.accounts.verdict import Verdict
 from gateway.client.body import RequestBody
-from gateway.ledger.kept_responses import Link
+from gateway.ledger.response_store import Link
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from gateway.accounting.budget import DaySum
-from gateway.ledger.state import State
+from gateway.ledger.saved_state import State
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,

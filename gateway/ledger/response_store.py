@@ -24,8 +24,8 @@ import orjson
 from sqlalchemy import Connection, Select, and_, select
 
 from gateway.config import schema as config
-from gateway.ledger.kept_response_rows import MAX_TURNS, Forget, Keep, steps
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.response_rows import MAX_TURNS, Forget, Keep, steps
 from gateway.ledger.tables import response
 from gateway.ledger.writer import Write
 

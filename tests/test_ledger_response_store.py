@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.ledger import kept_response_rows as turn_rows
-from gateway.ledger import kept_responses as room
+from gateway.ledger import response_rows as turn_rows
+from gateway.ledger import response_store as room
 from gateway.ledger.database import Database
-from gateway.ledger.kept_responses import KeptResponse, KeptResponses, Link, Thread
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.response_store import KeptResponse, KeptResponses, Link, Thread
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,
