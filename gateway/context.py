@@ -15,7 +15,7 @@ from gateway.client.body import RequestBody
 from gateway.client.kinds import Client
 from gateway.config.schema import Account, Limits, User
 from gateway.protocols.protocol import WireProtocol
-from gateway.record import Attempt, Record
+from gateway.record import AttemptRecord, Record
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class RequestContext:
     left_out: tuple[str, ...] = ()  # what an account of the same protocol is not sent
 
     @property
-    def attempt(self) -> Attempt:
+    def attempt(self) -> AttemptRecord:
         """The attempt that is under way."""
         return self.record.attempts[-1]
 

@@ -2,8 +2,8 @@
 What is known of one request; written along its way, read by log, ledger, metrics
 and trace.
 
-A record starts as ``client_gone``: whoever is cancelled on the way leaves the truth
-behind, and only an ending that was really reached upgrades it.
+A record starts as ``client_gone``: a request that is cancelled on the way needs no
+code to say so. Only an ending that was reached replaces it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gateway.usage import Usage
 
 OUTCOMES = ("ok", "incomplete", "failed", "refused", "client_gone")
 
-Marked = tuple[float, str, dict[str, Any]]
-"""A ``TimelineMark`` as a record notes it: a plain tuple costs half."""
+MarkTuple = tuple[float, str, dict[str, Any]]
+"""A ``TimelineMark`` as a record keeps it: a plain tuple costs half."""
 
 
 class TimelineMark(NamedTuple):
@@ -29,7 +29,7 @@ class TimelineMark(NamedTuple):
 
 
 @dataclass(slots=True)
-class Attempt:
+class AttemptRecord:
     """One try at one account; times are Unix seconds."""
 
     n: int
@@ -71,33 +71,33 @@ class Record:
     client: str = "other"
     session: str = ""
     dropped: tuple[str, ...] = ()
-    unknown_stop: str = ""  # the upstream's word for why it ended, if not known
+    unknown_stop: str = ""  # the upstream's stop reason, if it is an unknown one
     detail: str = ""  # of a failure, for the log alone
-    durable: bool = False  # the ledger has its last word
+    durable: bool = False  # its last row is committed
     closed: bool = False  # every sink has it
-    in_line: bool = False  # it had to wait for a slot
-    tells_account: bool = False  # its answer names the account
-    head: Mapping[str, str] = field(default_factory=dict)  # more headers of its answer
+    queued: bool = False  # it had to wait for a slot
+    names_account: bool = False  # its answer names the account
+    extra_headers: Mapping[str, str] = field(default_factory=dict)  # of its answer
     drained: bool = False  # the client left; its answer is still read
-    attempts: list[Attempt] = field(default_factory=list)
-    marks: list[Marked] = field(default_factory=list)
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    marks: list[MarkTuple] = field(default_factory=list)
 
     def mark(self, now: float, event: str, **facts: Any) -> None:
-        """Note that *event* happened at monotonic *now*."""
+        """Add *event*, which happened at monotonic *now*, to the timeline."""
         self.marks.append((now - self.received, event, facts))
 
-    def left(self, *, told: bool) -> None:
+    def client_left(self, *, has_status: bool) -> None:
         """
-        The client left before the last byte of its answer had gone out: whatever was
-        entered before is overtaken, in the ledger, too. What it cost stays.
+        Replace the outcome: the client left before the last byte of its answer was
+        sent. The row is written again. What the request cost stays.
 
         Args:
-            told: it has got a status.
+            has_status: the client has received an HTTP status.
         """
-        self.ended("client_gone", "client", "client_gone")
+        self.set_outcome("client_gone", "client", "client_gone")
         self.detail = ""
         self.durable = False
-        if not told:
+        if not has_status:
             self.status = 0
         self.marks = [mark for mark in self.marks if mark[1] != "terminal"]
 
@@ -105,8 +105,8 @@ class Record:
         """How long it has waited since its body was complete."""
         return now - self.arrived if self.arrived else 0.0
 
-    def ended(self, outcome: str, origin: str = "", error_code: str = "") -> None:
-        """Say how it ended; the last word counts until the record is closed."""
+    def set_outcome(self, outcome: str, origin: str = "", error_code: str = "") -> None:
+        """Enter how the request ended; the last call before it is closed counts."""
         self.outcome = outcome
         self.origin = origin
         self.error_code = error_code

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one answer; None while the upstream has not told them."""
+    """Tokens of one answer; None for a count that the upstream has not reported."""
 
     input_tokens: int | None = None
     cached_tokens: int | None = None
@@ -22,8 +22,8 @@ class Usage:
     reasoning_tokens: int | None = None
 
     @property
-    def told(self) -> bool:
-        """Whether the upstream told what the answer cost."""
+    def reported(self) -> bool:
+        """Whether the upstream has reported what the answer cost."""
         return self.input_tokens is not None and self.output_tokens is not None
 
 

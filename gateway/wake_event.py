@@ -10,20 +10,20 @@ class WakeEvent:
     """
     Wakes one thread.
 
-    It is a bare lock, taken while nobody has rung. ``queue.SimpleQueue`` would do, but
-    its ``get`` may wait for ever where its timeout runs out just as it begins (CPython
+    It is a bare lock, held while the event is not set. ``queue.SimpleQueue`` would do,
+    but its ``get`` may wait for ever where its timeout ends just as it begins (CPython
     3.11), and a condition takes the interpreter several times as often.
     """
 
     def __init__(self) -> None:
-        self._silent = threading.Lock()
-        self._silent.acquire()
+        self._unset = threading.Lock()
+        self._unset.acquire()
 
-    def ring(self) -> None:
-        """Wake who sleeps, or who will sleep next; to ring twice is to ring once."""
-        with suppress(RuntimeError):  # it has been rung
-            self._silent.release()
+    def set(self) -> None:
+        """Wake the thread that waits, or its next wait; twice is the same as once."""
+        with suppress(RuntimeError):  # it is set already
+            self._unset.release()
 
-    def sleep(self, seconds: float) -> None:
-        """Return when it rings, or after so many *seconds*."""
-        self._silent.acquire(timeout=seconds)
+    def wait(self, seconds: float) -> None:
+        """Return when the event is set, or after *seconds*; it is unset again then."""
+        self._unset.acquire(timeout=seconds)

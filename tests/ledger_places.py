@@ -29,7 +29,7 @@ import pytest
 from gateway.config import schema as config
 from gateway.ledger.database import Database
 from gateway.ledger.ledger import Ledger
-from gateway.record import Attempt, Record
+from gateway.record import AttemptRecord, Record
 from gateway.usage import Usage
 
 START_WAIT_S = 30.0
@@ -239,8 +239,8 @@ def record_of(request_id: str = "", **fields: Any) -> Record:
         usage=Usage(100, 20, 10, 4, 50, 30),
         cost_usd=0.25,
     )
-    record.ended("ok")
-    record.attempts.append(Attempt(1, "openai-1", NOON + 0.5, NOON + 2, 200))
+    record.set_outcome("ok")
+    record.attempts.append(AttemptRecord(1, "openai-1", NOON + 0.5, NOON + 2, 200))
     record.mark(100.25, "authenticated", user="alice")
     for name, value in fields.items():
         setattr(record, name, value)

@@ -37,7 +37,7 @@ def test_without_a_budget_nothing_is_refused() -> None:
 
     assert free.admit("alice", 0.0, NOON) is None
     assert free.admit("bob", 0.0, NOON) is None
-    assert [] == list(free.standings("alice", NOON))
+    assert [] == list(free.statuses("alice", NOON))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_month_is_the_sum_of_its_days() -> None:
         spread.add("alice", first + day * DAY, 0.4, 0)
     spread.add("alice", first - 1, 100.0, 0)
 
-    [standing] = spread.standings("alice", NOON)
-    assert 9.6 == pytest.approx(standing.used)
-    assert not standing.exceeded
+    [status] = spread.statuses("alice", NOON)
+    assert 9.6 == pytest.approx(status.used)
+    assert not status.exceeded
 
 
 def test_what_the_ledger_holds_is_counted() -> None:
@@ -136,7 +136,7 @@ def test_what_the_ledger_holds_is_counted() -> None:
     restarted.load([DaySum("alice", TODAY, 1.5, 10), DaySum("bob", TODAY, 9.0, 900)])
     restarted.add("alice", NOON, 0.25, 5)
 
-    assert [1.75, 15] == [one.used for one in restarted.standings("alice", NOON)]
+    assert [1.75, 15] == [one.used for one in restarted.statuses("alice", NOON)]
 
 
 def test_a_request_counts_on_the_day_it_began() -> None:
@@ -156,7 +156,7 @@ def test_a_clock_that_jumps_neither_forgets_nor_forgives() -> None:
     assert jumping.check("alice", NOON - DAY) is None
     jumping.add("alice", NOON - DAY, 3.0, 0)
     assert jumping.check("alice", NOON - DAY) is not None
-    assert [2.0] == [one.used for one in jumping.standings("alice", NOON)]
+    assert [2.0] == [one.used for one in jumping.statuses("alice", NOON)]
 
 
 def test_old_days_are_forgotten() -> None:
@@ -185,7 +185,7 @@ def test_a_budget_that_is_taken_away_refuses_nothing() -> None:
     freed.replace({"alice": Budget()})
 
     assert [None, None] == [freed.admit("alice", 0.0, NOON) for _ in range(2)]
-    assert [] == list(freed.standings("alice", NOON))
+    assert [] == list(freed.statuses("alice", NOON))
 
 
 # --- requests per minute ------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_minute_takes_so_many_requests_and_no_more() -> None:
     refusal = refused(three.admit("alice", 130.0, NOON))
 
     assert 30.0 == refusal.retry_after_s
-    assert BudgetStatus("requests_per_minute", 3.0, 3, 1, NOON + 30) == refusal.standing
+    assert BudgetStatus("requests_per_minute", 3.0, 3, 1, NOON + 30) == refusal.status
     assert (
         "Budget exceeded for user: 3 of 3 requests per minute used,"
         " resets at 12:00:30 UTC"
@@ -232,7 +232,7 @@ def test_looking_again_after_the_wait_counts_nothing() -> None:
     assert one.check("alice", NOON) is None
 
 
-# --- standings ----------------------------------------------------------------------
+# --- statuses ----------------------------------------------------------------------
 
 
 def test_a_standing_says_how_much_of_which_window_is_used() -> None:
@@ -245,7 +245,7 @@ def test_a_standing_says_how_much_of_which_window_is_used() -> None:
         ("usd_per_month", pytest.approx(1.6667, abs=1e-4), 43200, MIDNIGHT + 7 * DAY),
     ] == [
         (one.budget, one.used_percent, one.window_minutes, one.resets_at)
-        for one in some.standings("alice", NOON)
+        for one in some.statuses("alice", NOON)
     ]
 
 
@@ -253,7 +253,7 @@ def test_a_share_never_exceeds_the_whole() -> None:
     over = budgets(usd_per_day=1.0)
     over.add("alice", NOON, 5.0, 0)
 
-    assert [100.0] == [one.used_percent for one in over.standings("alice", NOON)]
+    assert [100.0] == [one.used_percent for one in over.statuses("alice", NOON)]
 
 
 @pytest.mark.parametrize(
@@ -268,9 +268,9 @@ def test_a_share_never_exceeds_the_whole() -> None:
 def test_months_are_those_of_the_calendar(today: str, minutes: int, reset: str) -> None:
     now = datetime.fromisoformat(f"{today}T12:00+00:00").timestamp()
 
-    [standing] = budgets(usd_per_month=1.0).standings("alice", now)
+    [status] = budgets(usd_per_month=1.0).statuses("alice", now)
 
-    assert minutes == standing.window_minutes
+    assert minutes == status.window_minutes
     assert datetime.fromisoformat(f"{reset}T00:00+00:00").timestamp() == (
-        standing.resets_at
+        status.resets_at
     )

@@ -32,7 +32,7 @@ from gateway.client.body import parse
 from gateway.config.schema import Account, Limits, UpstreamLimits, User
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, UpstreamError
-from gateway.ledger.response_store import Link
+from gateway.ledger.response_store import PreviousTurn
 from gateway.protocols import PROTOCOLS
 from gateway.record import Record
 from gateway.relay.conversation import Conversations
@@ -79,16 +79,18 @@ class PlayedReply:
 class Quiet:
     """The ledger and the kept turns of requests that leave no trace."""
 
-    async def document(self, context: RequestContext) -> tuple[dict[str, Any], Link]:
-        return context.ask.document, Link()
+    async def document(
+        self, context: RequestContext
+    ) -> tuple[dict[str, Any], PreviousTurn]:
+        return context.ask.document, PreviousTurn()
 
     def begin(self, record: Record) -> None:
         pass
 
-    async def durable(self, record: Record) -> None:
+    async def persist(self, record: Record) -> None:
         pass
 
-    def settle(self, context: RequestContext, usage: object) -> None:
+    def record_usage(self, context: RequestContext, usage: object) -> None:
         pass
 
 

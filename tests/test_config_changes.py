@@ -94,8 +94,8 @@ SERVER: dict[str, Look] = {
 LEDGER: dict[str, Look] = {
     "retention_days": kept_days("request"),
     "trace_retention_days": kept_days("timeline"),
-    "response_retention_days": lambda house: house.kept_turns._kept_for.days,
-    "response_max_bytes": lambda house: house.kept_turns._keep._max_bytes,
+    "response_retention_days": lambda house: house.response_store._kept_for.days,
+    "response_max_bytes": lambda house: house.response_store._keep._max_bytes,
 }
 UPSTREAM: dict[str, Look] = {
     "connect_timeout_s": lambda house: house.upstream._limits.connect_timeout_s,

@@ -24,7 +24,7 @@ import asyncio, os, random, sys, time
 from pathlib import Path
 from gateway.config import schema as config
 from gateway.ledger.ledger import Ledger
-from gateway.record import Attempt, Record
+from gateway.record import AttemptRecord, Record
 
 async def stream(ledger, name):
     number = 0
@@ -32,10 +32,10 @@ async def stream(ledger, name):
         number += 1
         now = time.time()
         record = Record(f"{name}-{number}", now, time.monotonic(), user="alice")
-        record.attempts.append(Attempt(1, "openai-1", now))
+        record.attempts.append(AttemptRecord(1, "openai-1", now))
         ledger.begin(record)
         await asyncio.sleep(random.uniform(0, 0.05))
-        record.ended("ok")
+        record.set_outcome("ok")
         await ledger.close(record)
         os.write(1, f"closed {record.request_id}\\n".encode())
 

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.ledger.writer import SWITCH_S, Grouped, LedgerWriter
-from gateway.record import Attempt, Record
+from gateway.record import AttemptRecord, Record
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -117,8 +117,8 @@ async def test_attempts_are_rows_of_their_own(
 ) -> None:
     ledger = await open_ledger(place)
     tries = [
-        Attempt(1, "openai-1", NOON, NOON + 1, 503, "upstream_status"),
-        Attempt(2, "openai-2", NOON + 1),
+        AttemptRecord(1, "openai-1", NOON, NOON + 1, 503, "upstream_status"),
+        AttemptRecord(2, "openai-2", NOON + 1),
     ]
     record = record_of("request-1", attempts=tries)
     ledger.begin(record)
@@ -143,7 +143,7 @@ async def test_closing_again_is_no_second_request(
     ledger = await open_ledger(place)
     record = record_of("request-1")
     await ledger.close(record)
-    record.ended("client_gone", "client", "client_gone")
+    record.set_outcome("client_gone", "client", "client_gone")
 
     await ledger.close(record)
     ledger.add(record)
@@ -195,7 +195,7 @@ async def test_what_a_crash_left_open_is_closed_as_crashed(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     first = await place.open()
-    first.begin(record_of("lost", attempts=[Attempt(1, "openai-1", NOON)]))
+    first.begin(record_of("lost", attempts=[AttemptRecord(1, "openai-1", NOON)]))
     await first.close(record_of("kept"))
     await first.stop()
 
@@ -277,7 +277,7 @@ async def test_a_clock_that_is_set_back_is_no_trouble(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     ledger = await open_ledger(place, retention_days=0, trace_retention_days=0)
-    tries = [Attempt(1, "openai-1", NOON, NOON - 86400, 200)]
+    tries = [AttemptRecord(1, "openai-1", NOON, NOON - 86400, 200)]
 
     await ledger.close(record_of(started_at=NOON, attempts=tries))
     await ledger.close(record_of(started_at=NOON - 7200))
@@ -343,9 +343,11 @@ def mixed(chance: random.Random, number: int) -> Record:
         protocol=chance.choice(("responses", "chat", "messages")),
         stream=chance.random() < 0.7,
         usage=usage,
-        attempts=[Attempt(n + 1, f"account-{n}", NOON, NOON) for n in range(tries)],
+        attempts=[
+            AttemptRecord(n + 1, f"account-{n}", NOON, NOON) for n in range(tries)
+        ],
     )
-    record.ended(outcome)
+    record.set_outcome(outcome)
     return record
 
 

@@ -11,7 +11,7 @@ from gateway.ledger import open_rows as ahead_module
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.open_rows import OpenRowBuffer
 from gateway.ledger.writer import Grouped, LedgerWriter
-from gateway.record import Attempt, Record
+from gateway.record import AttemptRecord, Record
 from tests.ledger_places import (  # noqa: F401
     NOON,
     OpenLedger,
@@ -128,10 +128,10 @@ async def test_a_second_attempt_is_written_ahead_too(
     sqlite_place: Place, open_ledger: OpenLedger
 ) -> None:
     ledger = await open_ledger(sqlite_place)
-    record = record_of("a", attempts=[Attempt(1, "openai-1", NOON)])
+    record = record_of("a", attempts=[AttemptRecord(1, "openai-1", NOON)])
     ledger.begin(record)
     await written(ledger)
-    record.attempts.append(Attempt(2, "openai-2", NOON + 1))
+    record.attempts.append(AttemptRecord(2, "openai-2", NOON + 1))
 
     ledger.begin(record)
     await written(ledger)

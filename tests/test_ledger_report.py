@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 
 from gateway.ledger import report
 from gateway.ledger.ledger import Ledger
-from gateway.record import Attempt, TimelineMark
+from gateway.record import AttemptRecord, TimelineMark
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -49,7 +49,7 @@ async def fill(ledger: Ledger) -> None:
     ):
         ledger.add(record_of(**fields))
     refused = record_of(user="bob", usage=Usage(), cost_usd=None, attempts=[])
-    refused.ended("refused", "gateway", "queue_full")
+    refused.set_outcome("refused", "gateway", "queue_full")
     ledger.add(refused)
     ledger.begin(record_of(user="bob", usage=Usage()))
     await written(ledger)
@@ -231,8 +231,8 @@ async def test_a_story_has_attempts_and_moments_in_order(
 ) -> None:
     ledger = await open_ledger(place)
     tries = [
-        Attempt(2, "openai-2", NOON + 1, NOON + 2, 200),
-        Attempt(1, "openai-1", NOON, NOON + 1, 503, "upstream_status"),
+        AttemptRecord(2, "openai-2", NOON + 1, NOON + 2, 200),
+        AttemptRecord(1, "openai-1", NOON, NOON + 1, 503, "upstream_status"),
     ]
     marks = [
         TimelineMark(0.0, "received", {}),
@@ -242,12 +242,12 @@ async def test_a_story_has_attempts_and_moments_in_order(
     ]
     await ledger.close(record_of(ID, attempts=tries, marks=marks))
 
-    def tell(connection: Any) -> report.Story:
-        return report.story(connection, report.find(connection, ID)[0])
+    def tell(connection: Any) -> report.RequestHistory:
+        return report.history(connection, report.find(connection, ID)[0])
 
-    story = await ledger.read(tell)
-    assert ["openai-1", "openai-2"] == [one["account"] for one in story.attempts]
-    assert marks == story.marks
+    history = await ledger.read(tell)
+    assert ["openai-1", "openai-2"] == [one["account"] for one in history.attempts]
+    assert marks == history.marks
 
 
 async def test_reading_and_writing_at_once_harm_neither(

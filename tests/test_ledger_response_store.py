@@ -7,11 +7,16 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.ledger import response_rows as turn_rows
+from gateway.ledger import response_rows
 from gateway.ledger import response_store as room
 from gateway.ledger.database import Database
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.response_store import KeptResponse, KeptResponses, Link, Thread
+from gateway.ledger.response_store import (
+    PreviousTurn,
+    ResponseStore,
+    StoredConversation,
+    StoredTurn,
+)
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,
@@ -33,28 +38,30 @@ def body(name: str, padding: int = 0) -> bytes:
 
 
 async def keep(
-    turns: KeptResponses,
+    turns: ResponseStore,
     name: str,
     earlier: str = "",
     user: str = "alice",
     padding: int = 0,
 ) -> None:
     """Keep the turn *name*, which goes on from *earlier*."""
-    link = Link()
+    link = PreviousTurn()
     if earlier:
         thread = await found(turns, earlier, user)
         link = thread.end
-    row = KeptResponse(f"resp_{name}", user, "chat-1", body(name, padding), link)
+    row = StoredTurn(f"resp_{name}", user, "chat-1", body(name, padding), link)
     await turns.keep(row)
 
 
-async def found(turns: KeptResponses, name: str, user: str = "alice") -> Thread:
+async def found(
+    turns: ResponseStore, name: str, user: str = "alice"
+) -> StoredConversation:
     thread = await turns.find(f"resp_{name}", user)
     assert thread is not None
     return thread
 
 
-async def words(turns: KeptResponses, name: str, user: str = "alice") -> str | None:
+async def words(turns: ResponseStore, name: str, user: str = "alice") -> str | None:
     """The conversation up to *name*: its letters as they were asked and answered."""
     thread = await turns.find(f"resp_{name}", user)
     if thread is None:
@@ -69,7 +76,7 @@ def count(place: Place) -> int:
 async def test_a_conversation_is_found_whole_by_its_user_alone(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a")
     await keep(turns, "b", "a")
     await keep(turns, "c", "b")
@@ -89,10 +96,10 @@ async def test_a_conversation_is_found_whole_by_its_user_alone(
 async def test_another_users_turn_is_nothing_to_go_on_from(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a", user="bob")
     stolen = (await found(turns, "a", "bob")).end
-    await turns.keep(KeptResponse("resp_b", "alice", "chat-1", body("b"), stolen))
+    await turns.keep(StoredTurn("resp_b", "alice", "chat-1", body("b"), stolen))
 
     assert await words(turns, "b") is None
 
@@ -100,7 +107,7 @@ async def test_another_users_turn_is_nothing_to_go_on_from(
 async def test_twenty_turns_take_twenty_times_as_much_as_one(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     for n in range(20):
         await keep(turns, f"{n}", f"{n - 1}" if n else "", padding=10_000)
 
@@ -113,7 +120,7 @@ async def test_twenty_turns_take_twenty_times_as_much_as_one(
 async def test_what_was_deleted_early_leaves_what_is_later_whole(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a")
     await keep(turns, "b", "a")
     await keep(turns, "c", "b")
@@ -130,7 +137,7 @@ async def test_what_was_deleted_early_leaves_what_is_later_whole(
 async def test_the_last_turn_takes_along_what_was_kept_for_it(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     for name, earlier in (("a", ""), ("b", "a"), ("c", "b"), ("d", "b")):
         await keep(turns, name, earlier)
     await turns.forget("resp_b", "alice")
@@ -148,13 +155,13 @@ async def test_keeping_again_replaces_and_leaves_what_is_later_whole(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     """Clients choose request ids, and an id of ours is made of one."""
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a")
     await keep(turns, "b", "a")
     await keep(turns, "a", user="bob")
     link = (await found(turns, "b")).end
 
-    await turns.keep(KeptResponse("resp_a", "alice", "chat-1", body("n"), link))
+    await turns.keep(StoredTurn("resp_a", "alice", "chat-1", body("n"), link))
 
     assert "a a b b n n" == await words(turns, "a")
     assert "a a b b" == await words(turns, "b")
@@ -164,11 +171,11 @@ async def test_keeping_again_replaces_and_leaves_what_is_later_whole(
 async def test_a_turn_that_replaces_the_one_it_goes_on_from(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a")
     link = (await found(turns, "a")).end
 
-    await turns.keep(KeptResponse("resp_a", "alice", "chat-1", body("b"), link))
+    await turns.keep(StoredTurn("resp_a", "alice", "chat-1", body("b"), link))
 
     assert "a a b b" == await words(turns, "a")
 
@@ -176,12 +183,12 @@ async def test_a_turn_that_replaces_the_one_it_goes_on_from(
 async def test_what_its_earlier_turn_was_removed_of_is_not_kept(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a")
     link = (await found(turns, "a")).end
     await turns.forget("resp_a", "alice")
 
-    await turns.keep(KeptResponse("resp_b", "alice", "chat-1", body("b"), link))
+    await turns.keep(StoredTurn("resp_b", "alice", "chat-1", body("b"), link))
 
     assert await words(turns, "b") is None
     assert 0 == count(place)
@@ -191,14 +198,14 @@ async def test_an_expired_turn_is_not_found_but_what_goes_on_from_it_is(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     ledger = await open_ledger(place)
-    turns = KeptResponses(ledger)
+    turns = ResponseStore(ledger)
     await keep(turns, "a")
     await keep(turns, "b", "a")
     await ledger.stop()
     early = "UPDATE response SET expires_at = '%s' WHERE response_id = 'resp_a'"
     place.execute(early % PAST)
 
-    again = KeptResponses(await open_ledger(place))
+    again = ResponseStore(await open_ledger(place))
 
     assert [None, "a a b b"] == [await words(again, name) for name in "ab"]
 
@@ -219,7 +226,7 @@ async def test_an_expired_turn_is_not_found_but_what_goes_on_from_it_is(
 async def test_a_chain_that_cannot_be_had_whole_is_not_found(
     place: Place, open_ledger: OpenLedger, harm: str
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     for name, earlier in (("a", ""), ("b", "a"), ("c", "b")):
         await keep(turns, name, earlier)
 
@@ -231,7 +238,7 @@ async def test_a_chain_that_cannot_be_had_whole_is_not_found(
 async def test_a_conversation_is_bounded_in_turns(
     place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     for name, earlier in (("a", ""), ("b", "a"), ("c", "b")):
         await keep(turns, name, earlier)
     monkeypatch.setattr(room, "MAX_TURNS", 2)
@@ -248,7 +255,7 @@ async def test_a_conversation_is_bounded_in_bytes(
     place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_BYTES", 5_000)
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "a", padding=2_000)
     await keep(turns, "b", "a", padding=2_000)
     await keep(turns, "c", "b", padding=2_000)
@@ -263,7 +270,7 @@ async def test_a_conversation_is_bounded_in_bytes(
 async def test_what_a_user_keeps_is_bounded_and_the_oldest_ends_go_first(
     place: Place, open_ledger: OpenLedger
 ) -> None:
-    turns = KeptResponses(await open_ledger(place, response_max_bytes=10_000))
+    turns = ResponseStore(await open_ledger(place, response_max_bytes=10_000))
     await keep(turns, "a", padding=2_000)
     await keep(turns, "b", padding=2_000)
     await keep(turns, "c", "a", padding=2_000)
@@ -284,7 +291,7 @@ async def test_what_a_user_keeps_is_bounded_and_the_oldest_ends_go_first(
 
 
 async def test_a_bound_of_zero_is_none(place: Place, open_ledger: OpenLedger) -> None:
-    turns = KeptResponses(await open_ledger(place, response_max_bytes=0))
+    turns = ResponseStore(await open_ledger(place, response_max_bytes=0))
     await keep(turns, "a", padding=2_000)
     await keep(turns, "b", padding=2_000)
 
@@ -296,23 +303,25 @@ async def test_expired_conversations_are_purged_from_their_ends(
 ) -> None:
     """A few at a time, and never what a later turn needs."""
     ledger = await open_ledger(place)
-    turns = KeptResponses(ledger)
+    turns = ResponseStore(ledger)
     for name, earlier in zip("abcdefgh", ["", "a", "b", "c", "", "e", "", "g"]):
         await keep(turns, name, earlier)
     await ledger.stop()
     place.execute(
         f"UPDATE response SET expires_at = '{PAST}' WHERE response_id <> 'resp_f'"
     )
-    monkeypatch.setattr(turn_rows, "READ_STEP", 1)
+    monkeypatch.setattr(response_rows, "READ_STEP", 1)
     database = Database(place.url, place.base)
     removed = []
     while not removed or removed[-1]:
         with database.write() as connection:
-            removed.append(turn_rows.purge(connection, room.datetime.now(room.UTC), 2))
+            removed.append(
+                response_rows.purge(connection, room.datetime.now(room.UTC), 2)
+            )
     database.dispose()
 
     assert [2, 2, 2, 0] == removed
-    again = KeptResponses(await open_ledger(place))
+    again = ResponseStore(await open_ledger(place))
     assert "e e f f" == await words(again, "f")
     assert 2 == count(place)
 
@@ -328,7 +337,7 @@ async def test_what_an_older_version_kept_is_found_and_goes_on(
     old["items"] = ["asked a", "answered a", "asked b", "answered b"]
     insert_old(place, orjson.dumps(old))
 
-    turns = KeptResponses(await open_ledger(place))
+    turns = ResponseStore(await open_ledger(place))
     await keep(turns, "c", "b")
 
     assert ["asked a", "answered a", "asked b"] == (await found(turns, "b")).given
@@ -360,7 +369,7 @@ async def test_a_batch_that_is_written_twice_keeps_once(
 ) -> None:
     """As after a connection that was lost at its commit."""
     ledger: Ledger = await open_ledger(place)
-    turns = KeptResponses(ledger)
+    turns = ResponseStore(ledger)
     rows: list[Any] = []
     written = ledger.write
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config import schema as config
 from gateway.ledger import retention
-from gateway.ledger.response_store import KeptResponse, KeptResponses
+from gateway.ledger.response_store import ResponseStore, StoredTurn
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
     Place,
@@ -33,7 +33,7 @@ async def fill(place: Place, ages: list[float]) -> None:
     ledger = await place.open(retention_days=0, trace_retention_days=0)
     for number, days in enumerate(ages):
         ledger.add(record_of(f"request-{number}", started_at=time.time() - days * DAY))
-    await KeptResponses(ledger).keep(KeptResponse("resp_1", "alice", "openai-1", b"{}"))
+    await ResponseStore(ledger).keep(StoredTurn("resp_1", "alice", "openai-1", b"{}"))
     await ledger.stop()
 
 
@@ -76,7 +76,7 @@ async def test_old_rows_go(
     await counts_become(place, left)
 
 
-async def test_kept_responses_go_when_their_time_is_over(
+async def test_stored_responses_go_when_their_time_is_over(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     await fill(place, [0])
@@ -100,7 +100,7 @@ async def test_a_rule_that_always_finds_more_does_not_keep_the_others_from_their
         lambda self, statement, *rest: seen.append(statement.table.name) or Removed(),
     )
     monkeypatch.setattr(
-        retention.turn_rows, "purge", lambda *given: seen.append("response") or 0
+        retention.response_rows, "purge", lambda *given: seen.append("response") or 0
     )
     connection = object.__new__(retention.Connection)
 

@@ -12,7 +12,7 @@ from gateway.ledger import rows
 from gateway.ledger.rows import Row, marks_json, plain, read_marks, rows_of
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import attempt, request, timeline
-from gateway.record import Attempt, Record, TimelineMark
+from gateway.record import AttemptRecord, Record, TimelineMark
 from tests.ledger_places import NOON, record_of
 
 
@@ -63,9 +63,9 @@ def test_an_undone_closing_keeps_what_was_used() -> None:
 
 
 def test_rows_do_not_change_when_the_record_does() -> None:
-    record = record_of(attempts=[Attempt(1, "a", NOON)])
+    record = record_of(attempts=[AttemptRecord(1, "a", NOON)])
     taken = rows_of(record, is_open=True)
-    record.ended("failed", "upstream", "upstream_cut")
+    record.set_outcome("failed", "upstream", "upstream_cut")
     record.attempts[0].status = 500
     record.mark(200.0, "later")
 

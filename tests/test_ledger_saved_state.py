@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from gateway.accounting.budget import DaySum
-from gateway.ledger.saved_state import State
+from gateway.ledger.saved_state import SavedState
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     OpenLedger,
@@ -32,10 +32,10 @@ async def test_accounts_states_outlive_the_process(
         {"account": "b", "model": "", "until": 3.5, "reason": "quota"},
     ]
     first = await place.open()
-    State(first).keep_accounts(rows)
+    SavedState(first).save_accounts(rows)
     await first.stop()
 
-    second = State(await open_ledger(place))
+    second = SavedState(await open_ledger(place))
 
     assert rows == sorted(await second.accounts(), key=lambda row: row["until"])
 
@@ -44,16 +44,16 @@ async def test_an_account_that_recovered_leaves_no_state(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     first = await place.open()
-    State(first).keep_accounts([{"account": "a"}, {"account": "b"}])
+    SavedState(first).save_accounts([{"account": "a"}, {"account": "b"}])
     await first.stop()
     ledger = await open_ledger(place)
-    state = State(ledger)
+    state = SavedState(ledger)
     await state.accounts()
 
-    state.keep_accounts([{"account": "b"}])
+    state.save_accounts([{"account": "b"}])
     await written(ledger)
 
-    assert [{"account": "b"}] == await State(ledger).accounts()
+    assert [{"account": "b"}] == await SavedState(ledger).accounts()
 
 
 async def test_sums_by_day_are_those_of_utc(
@@ -75,7 +75,7 @@ async def test_sums_by_day_are_those_of_utc(
         )
     await written(ledger)
 
-    sums = await State(ledger).day_sums()
+    sums = await SavedState(ledger).day_sums()
 
     yesterday = datetime.fromtimestamp(midnight - 1, UTC).date()
     assert [

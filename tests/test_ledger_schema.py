@@ -126,10 +126,10 @@ async def test_a_ledger_of_the_first_version_keeps_its_rows(
     ledger = await open_ledger(place)
 
     found = await ledger.read(lambda connection: report.find(connection, "resp_up-1"))
-    story = await ledger.read(lambda connection: report.story(connection, found[0]))
-    assert FIRST_ROWS["request"][0].items() <= story.request.items()
-    assert [FIRST_ROWS["attempt"][0]] == story.attempts
-    assert [(0.5, "received", {})] == story.marks
+    history = await ledger.read(lambda connection: report.history(connection, found[0]))
+    assert FIRST_ROWS["request"][0].items() <= history.request.items()
+    assert [FIRST_ROWS["attempt"][0]] == history.attempts
+    assert [(0.5, "received", {})] == history.marks
     assert [("a", "ok"), ("b", "failed")] == place.rows(
         "SELECT request_id, outcome FROM request ORDER BY request_id"
     )

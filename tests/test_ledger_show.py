@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.__main__ import main
-from gateway.record import Attempt, Record, TimelineMark
+from gateway.record import AttemptRecord, Record, TimelineMark
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -77,8 +77,10 @@ def cut_turn() -> Record:
         estimated=True,
         dropped=("store",),
         attempts=[
-            Attempt(1, "openai-1", NOON + 1.2, NOON + 1.41, 503, "upstream_overloaded"),
-            Attempt(2, "openai-2", NOON + 1.41, NOON + 9.2, 200, "upstream_cut"),
+            AttemptRecord(
+                1, "openai-1", NOON + 1.2, NOON + 1.41, 503, "upstream_overloaded"
+            ),
+            AttemptRecord(2, "openai-2", NOON + 1.41, NOON + 9.2, 200, "upstream_cut"),
         ],
         marks=[
             TimelineMark(0.0, "received", {}),
@@ -98,7 +100,7 @@ def cut_turn() -> Record:
             TimelineMark(9.2, "cut", {"bytes": 51200, "longest_gap_s": 2.25}),
         ],
     )
-    record.ended("failed", "upstream", "upstream_cut")
+    record.set_outcome("failed", "upstream", "upstream_cut")
     return record
 
 
@@ -170,7 +172,7 @@ async def test_a_running_request_is_told_as_running(
     place: Place, open_ledger: OpenLedger, gateway: Command
 ) -> None:
     ledger = await open_ledger(place)
-    record = record_of("turn-one", attempts=[Attempt(1, "openai-1", NOON)])
+    record = record_of("turn-one", attempts=[AttemptRecord(1, "openai-1", NOON)])
     ledger.begin(record)
     await ledger.close(record_of())
 

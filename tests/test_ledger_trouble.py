@@ -20,10 +20,10 @@ from gateway.ledger import ledger as ledger_module
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.statement import Call, moment
+from gateway.ledger.statement import DriverCall, moment
 from gateway.ledger.tables import account_state, attempt, response
-from gateway.ledger.writer import Write
-from gateway.record import Attempt
+from gateway.ledger.writer import RowWrite
+from gateway.record import AttemptRecord
 from tests.ledger_places import (  # noqa: F401
     NOON,
     OpenLedger,
@@ -61,7 +61,7 @@ def sabotage(pragma: str) -> Iterator[None]:
 
     whole = Database.flush
 
-    def spoilt(database: Database, calls: Sequence[Call]) -> None:
+    def spoilt(database: Database, calls: Sequence[DriverCall]) -> None:
         whole(database, [(pragma, ()), *calls])
 
     event.listen(Engine, "begin", spoil)
@@ -172,26 +172,26 @@ async def test_a_folder_that_vanished_and_returned_heals(
     assert [("a", "failed", "ledger_unavailable")] == place.rows(BY_ID)
 
 
-def poison_plain(database: Database) -> Write:
+def poison_plain(database: Database) -> RowWrite:
     row = {column.name: "r" for column in response.columns}
     row |= {"turns": 1, "total_bytes": 0, "bytes": 0, "body": None}
     when = {"created_at": NOON, "expires_at": NOON}
-    return Write(database.plain_upsert(response), "poison", row | when)
+    return RowWrite(database.plain_upsert(response), "poison", row | when)
 
 
-def poison_null(database: Database) -> Write:
+def poison_null(database: Database) -> RowWrite:
     row = "a", None, moment(NOON)
-    return Write(database.upsert(account_state), "poison", row)
+    return RowWrite(database.upsert(account_state), "poison", row)
 
 
-def poison_huge(database: Database) -> Write:
+def poison_huge(database: Database) -> RowWrite:
     row = "r", moment(NOON), 10**40, "a", moment(NOON), None, 200, ""
-    return Write(database.upsert(attempt), "poison", row)
+    return RowWrite(database.upsert(attempt), "poison", row)
 
 
 @pytest.mark.parametrize("make", [poison_plain, poison_null, poison_huge])
 async def test_one_row_that_can_never_be_written_harms_no_other(
-    place: Place, open_ledger: OpenLedger, make: Callable[[Database], Write]
+    place: Place, open_ledger: OpenLedger, make: Callable[[Database], RowWrite]
 ) -> None:
     ledger = await open_ledger(place)
     closings = [ledger.close(record_of()) for _ in range(5)]
@@ -268,7 +268,7 @@ async def test_refusals_do_not_pile_up_but_what_cost_money_is_kept(
                 ledger.add(record_of(attempts=[]))
             assert 10 == ledger.waiting
             for _ in range(30):
-                ledger.add(record_of(attempts=[Attempt(1, "a", NOON, NOON)]))
+                ledger.add(record_of(attempts=[AttemptRecord(1, "a", NOON, NOON)]))
             await until(lambda: not ledger.healthy)
         await healed(ledger)
 

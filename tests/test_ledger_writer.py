@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from gateway.ledger import statement
 from gateway.ledger import writer as writer_module
 from gateway.ledger.database import Database
-from gateway.ledger.request_upsert import SqliteRequests
+from gateway.ledger.request_upsert import SqliteRequestUpsert
 from gateway.ledger.rows import rows_of
 from gateway.ledger.statement import MultiRowUpsert
 from gateway.ledger.tables import account_state
@@ -24,11 +24,11 @@ from gateway.ledger.writer import (
     LINGER_S,
     MANY,
     PURGE_SHARE,
-    Entry,
+    LedgerEntry,
     LedgerWriter,
     WakeOn,
 )
-from gateway.record import Attempt
+from gateway.record import AttemptRecord
 from gateway.wake_event import WakeEvent
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -39,8 +39,8 @@ from tests.ledger_places import (  # noqa: F401
     sqlite_place_fixture,
 )
 
-URGENT = Entry((), urgent=True, put_at=100.0)
-LATER = Entry((), put_at=50.0)
+URGENT = LedgerEntry((), urgent=True, put_at=100.0)
+LATER = LedgerEntry((), put_at=50.0)
 
 
 @pytest.fixture(name="writer")
@@ -52,16 +52,16 @@ def writer_fixture(sqlite_place: Place) -> LedgerWriter:
 
 @pytest.mark.parametrize("rings", [0, 1, 2])
 def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
-    """For ever would be until somebody rings, and who is busy is not rung for."""
-    bell = WakeEvent()
+    """For ever would be until somebody rings, and who is busy is not woken for."""
+    event = WakeEvent()
     for _ in range(rings):
-        bell.ring()
+        event.set()
 
     def sleep() -> None:
         if rings:
-            bell.sleep(3600.0)
+            event.wait(3600.0)
         for _ in range(1000):
-            bell.sleep(1e-9)
+            event.wait(1e-9)
 
     sleeper = threading.Thread(target=sleep, daemon=True)
     sleeper.start()
@@ -71,11 +71,11 @@ def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
 
 
 def test_a_bell_wakes_who_sleeps() -> None:
-    bell = WakeEvent()
-    sleeper = threading.Thread(target=bell.sleep, args=(3600.0,), daemon=True)
+    event = WakeEvent()
+    sleeper = threading.Thread(target=event.wait, args=(3600.0,), daemon=True)
     sleeper.start()
 
-    bell.ring()
+    event.set()
     sleeper.join(10.0)
 
     assert not sleeper.is_alive()
@@ -93,7 +93,7 @@ def test_a_bell_wakes_who_sleeps() -> None:
 )
 def test_how_long_the_writer_waits_and_for_what(
     writer: LedgerWriter,
-    entries: list[Entry],
+    entries: list[LedgerEntry],
     retry_at: float,
     until: float,
     listening: WakeOn,
@@ -137,17 +137,17 @@ def test_the_thread_is_woken_only_for_what_it_listens_to(
     writer: LedgerWriter,
     monkeypatch: pytest.MonkeyPatch,
     listening: WakeOn,
-    entries: list[Entry],
+    entries: list[LedgerEntry],
     rings: int,
 ) -> None:
-    rung: list[None] = []
-    monkeypatch.setattr(writer._bell, "ring", lambda: rung.append(None))
+    woken: list[None] = []
+    monkeypatch.setattr(writer._wake, "set", lambda: woken.append(None))
     writer._listening = listening
 
     writer.put(*entries)
     writer.put(*entries)
 
-    assert rings == len(rung)
+    assert rings == len(woken)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_many_rows_are_few_calls(rows: int, calls: list[int]) -> None:
 def test_no_statement_has_more_variables_than_an_old_sqlite_takes() -> None:
     rows = [rows_of(record_of()) for _ in range(100)]
 
-    made = list(SqliteRequests(sqlite.dialect()).calls(rows))
+    made = list(SqliteRequestUpsert(sqlite.dialect()).calls(rows))
 
     assert 1 < max(len(values) for _, values in made) <= statement.MAX_VARIABLES
 
@@ -178,7 +178,9 @@ async def test_a_request_is_one_statement_and_each_part_in_its_table(
 ) -> None:
     """Without an attempt, with one, with three: all in one call of the driver."""
     ledger = await open_ledger(sqlite_place)
-    tries = [Attempt(n, f"account-{n}", NOON, NOON + n, 200 + n) for n in (1, 2, 3)]
+    tries = [
+        AttemptRecord(n, f"account-{n}", NOON, NOON + n, 200 + n) for n in (1, 2, 3)
+    ]
     records = [record_of(f"r{n}", attempts=tries[:n]) for n in (0, 1, 3)]
     rows = [rows_of(record) for record in records]
 
@@ -236,7 +238,7 @@ def test_a_writer_that_never_rests_purges_all_the_same(
     def collect() -> None:
         nonlocal now
         now += 1.0
-        writer._batch.append(Entry(()))
+        writer._batch.append(LedgerEntry(()))
         writer._stopping = now > 1200.0
 
     database = SimpleNamespace(write=nullcontext, reset=lambda: None)

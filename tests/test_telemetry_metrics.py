@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config.schema import Account
-from gateway.record import Attempt, Record
+from gateway.record import AttemptRecord, Record
 from gateway.telemetry import metrics as metrics_module
 from gateway.telemetry.metrics import Metrics
 from gateway.usage import Usage
@@ -66,7 +66,7 @@ def ended(outcome: str = "ok", origin: str = "", **fields: object) -> Record:
     record = Record("r", 0.0, 0.0, protocol="responses", stream=True, status=200)
     record.account = record.upstream_model = "openai-1"
     record.upstream_model = "gpt-5"
-    record.ended(outcome, origin)
+    record.set_outcome(outcome, origin)
     for name, value in fields.items():
         setattr(record, name, value)
     return record
@@ -74,7 +74,9 @@ def ended(outcome: str = "ok", origin: str = "", **fields: object) -> Record:
 
 def test_the_names_and_labels_are_those_of_the_contract(metrics: Metrics) -> None:
     record = ended(queue_ms=1.0, first_event_ms=1.0, usage=Usage(1, 1, 1, 1, 1, 1))
-    record.attempts.append(Attempt(1, "openai-2", 0.0, 1.0, 500, "upstream_status"))
+    record.attempts.append(
+        AttemptRecord(1, "openai-2", 0.0, 1.0, 500, "upstream_status")
+    )
     metrics.add(record)
     metrics.lagged(0.001)
     text, content_type = metrics.render()
@@ -176,7 +178,7 @@ def test_labels_are_written_as_the_library_writes_them(metrics: Metrics) -> None
         registry=registry,
     )
     for account in ("b", 'q"uo\\te\n', "ä", "b"):
-        attempt = Attempt(1, account, 0.0, 1.0, 500, "upstream_status")
+        attempt = AttemptRecord(1, account, 0.0, 1.0, 500, "upstream_status")
         metrics.add(ended(attempts=[attempt]))
         own.labels(account, "upstream_status").inc()
 
@@ -190,9 +192,9 @@ def test_failed_attempts_are_counted_even_of_a_request_that_went_well(
     metrics: Metrics,
 ) -> None:
     tries = [
-        Attempt(1, "openai-1", 0.0, 1.0, 503, "upstream_overloaded"),
-        Attempt(2, "openai-2", 1.0, 2.0, 400, "passed_on"),
-        Attempt(3, "openai-2", 1.0, 2.0, 200),
+        AttemptRecord(1, "openai-1", 0.0, 1.0, 503, "upstream_overloaded"),
+        AttemptRecord(2, "openai-2", 1.0, 2.0, 400, "passed_on"),
+        AttemptRecord(3, "openai-2", 1.0, 2.0, 200),
     ]
     metrics.add(ended(attempts=tries))
 
@@ -326,7 +328,9 @@ def test_two_of_them_do_not_meet() -> None:
 def test_the_dashboard_asks_for_metrics_that_exist(metrics: Metrics) -> None:
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))
     record = ended(queue_ms=1.0, first_event_ms=1.0, usage=Usage(1, 1, 1, 1, 1, 1))
-    record.attempts.append(Attempt(1, "openai-2", 0.0, 1.0, 500, "upstream_status"))
+    record.attempts.append(
+        AttemptRecord(1, "openai-2", 0.0, 1.0, 500, "upstream_status")
+    )
     metrics.add(record)
 
     known = {key[0] for key in read(metrics)}

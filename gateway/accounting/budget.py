@@ -60,13 +60,13 @@ class BudgetStatus(NamedTuple):
 class BudgetRefusal(NamedTuple):
     """Why a request is refused; *retry_after_s* seconds from now."""
 
-    standing: BudgetStatus
+    status: BudgetStatus
     retry_after_s: float
 
     @property
     def message(self) -> str:
         """The sentence for the client: which budget, how much, until when."""
-        budget, used, limit, _, resets_at = self.standing
+        budget, used, limit, _, resets_at = self.status
         what, _, window = budget.partition("_per_")
         money = what == "usd"
         amount = (
@@ -148,20 +148,20 @@ class Budgets:
             return None
         wait_s = arrivals[0] + MINUTE_S - now
         used = float(len(arrivals))
-        standing = BudgetStatus("requests_per_minute", used, limit, 1, unix + wait_s)
-        return BudgetRefusal(standing, wait_s)
+        status = BudgetStatus("requests_per_minute", used, limit, 1, unix + wait_s)
+        return BudgetRefusal(status, wait_s)
 
     def check(self, user: str, unix: float) -> BudgetRefusal | None:
         """Whether money and tokens are left; asked again after a wait."""
         if user not in self.limited:
             return None
-        spent = [s for s in self.standings(user, unix) if s.exceeded]
+        spent = [s for s in self.statuses(user, unix) if s.exceeded]
         if not spent:
             return None
-        last = max(spent, key=lambda standing: standing.resets_at)
+        last = max(spent, key=lambda status: status.resets_at)
         return BudgetRefusal(last, last.resets_at - unix)
 
-    def standings(self, user: str, unix: float) -> Iterator[BudgetStatus]:
+    def statuses(self, user: str, unix: float) -> Iterator[BudgetStatus]:
         """Each budget of *user* in money or tokens, with how far it is used."""
         budget = self.limited.get(user)
         if budget is None:

@@ -20,7 +20,7 @@ from gateway.record import Record
 METERS = ("primary", "secondary")  # Codex shows two; the fuller one first
 
 
-class Exhausted(GatewayError):
+class BudgetExhausted(GatewayError):
     """A budget is used up until a day that no client waits for."""
 
     final = True
@@ -54,14 +54,14 @@ class BudgetGuard:
             return
         now, unix = time.monotonic(), time.time()
         if refusal := self._budgets.admit(user, now, unix):
-            raise _told(refusal, client)
+            raise _error_of(refusal, client)
 
     def check(self, context: RequestContext) -> None:
         """Look again after the wait; see ``admit``."""
         if context.user.name not in self._budgets.limited:
             return
         if refusal := self._budgets.check(context.user.name, time.time()):
-            raise _told(refusal, context.client.name)
+            raise _error_of(refusal, context.client.name)
 
     def add(self, record: Record) -> None:
         """Count what a request used."""
@@ -70,32 +70,32 @@ class BudgetGuard:
         if record.user and (tokens or record.cost_usd):
             self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
 
-    def meter(self, context: RequestContext) -> dict[str, str]:
+    def usage_headers(self, context: RequestContext) -> dict[str, str]:
         """The headers of Codex's usage meter; none for a user without a budget."""
         name = context.user.name
         if name not in self._budgets.limited or context.client.name != "codex":
             return {}
-        standings = self._budgets.standings(name, time.time())
-        fullest = sorted(standings, key=lambda standing: -standing.used_percent)
+        statuses = self._budgets.statuses(name, time.time())
+        fullest = sorted(statuses, key=lambda status: -status.used_percent)
         headers: dict[str, str] = {}
-        for meter, standing in zip(METERS, fullest):
+        for meter, status in zip(METERS, fullest):
             start = f"x-codex-{meter}-"
-            headers[start + "used-percent"] = f"{standing.used_percent:.1f}"
-            headers[start + "window-minutes"] = str(standing.window_minutes)
-            headers[start + "reset-at"] = str(int(standing.resets_at))
+            headers[start + "used-percent"] = f"{status.used_percent:.1f}"
+            headers[start + "window-minutes"] = str(status.window_minutes)
+            headers[start + "reset-at"] = str(int(status.resets_at))
         return headers
 
 
-def _told(refusal: BudgetRefusal, client: str) -> GatewayError:
-    standing = refusal.standing
-    if standing.window_minutes <= 1:
+def _error_of(refusal: BudgetRefusal, client: str) -> GatewayError:
+    status = refusal.status
+    if status.window_minutes <= 1:
         return GatewayError(
             "budget_exceeded", refusal.message, retry_after_s=refusal.retry_after_s
         )
-    error = Exhausted(
+    error = BudgetExhausted(
         "budget_exceeded",
         refusal.message,
-        facts={"resets_at": int(standing.resets_at)},
+        facts={"resets_at": int(status.resets_at)},
     )
     if client == "codex":
         error.type = "usage_limit_reached"

@@ -27,7 +27,7 @@ BYTES_PER_TOKEN = 4
 STREAM_BYTES_PER_TOKEN = 160
 
 
-class Ledger(Protocol):
+class RecordStore(Protocol):
     """What the books want of the ledger."""
 
     def begin(self, record: Record) -> None: ...
@@ -45,7 +45,7 @@ class Accounting:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: RecordStore,
         prices: Callable[[], Prices | None],
         sinks: Sequence[Callable[[Record], None]],
     ) -> None:
@@ -57,7 +57,7 @@ class Accounting:
         """The request is about to be sent upstream."""
         self._ledger.begin(record)
 
-    async def durable(self, record: Record) -> None:
+    async def persist(self, record: Record) -> None:
         """
         Return when *record* is kept for good.
 
@@ -81,11 +81,11 @@ class Accounting:
             sink(record)
         log.finished(record)
 
-    def settle(self, context: RequestContext, usage: Usage) -> None:
+    def record_usage(self, context: RequestContext, usage: Usage) -> None:
         """Enter what an answer cost: as told, else as estimated; never silently 0."""
         record = context.record
         record.usage = usage
-        if not usage.told:
+        if not usage.reported:
             if not context.received_bytes:
                 return
             _estimate(context, usage)

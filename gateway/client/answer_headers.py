@@ -11,18 +11,18 @@ def id_headers(record: Record) -> dict[str, str]:
     """What every answer tells of its request, as far as it is known."""
     wait_ms = record.queue_ms
     if wait_ms is None:
-        wait_ms = record.waited_s(time.monotonic()) * 1000 if record.in_line else 0.0
+        wait_ms = record.waited_s(time.monotonic()) * 1000 if record.queued else 0.0
     headers = {
         "Server": "gateway",
         "x-request-id": record.request_id,
         "x-gateway-queue-ms": str(int(wait_ms)),
         "x-gateway-attempts": str(len(record.attempts)),
-        **record.head,
+        **record.extra_headers,
     }
     if record.protocol == "messages":
         headers["request-id"] = record.request_id
     if record.upstream_request_id:
         headers["x-upstream-request-id"] = record.upstream_request_id
-    if record.tells_account and record.account:
+    if record.names_account and record.account:
         headers["x-gateway-account"] = record.account
     return headers

@@ -39,8 +39,8 @@ from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
 from gateway.errors import ClientError
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.response_store import KeptResponses
-from gateway.ledger.saved_state import State
+from gateway.ledger.response_store import ResponseStore
+from gateway.ledger.saved_state import SavedState
 from gateway.relay.conversation import Conversations
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
@@ -74,7 +74,7 @@ class Components:
         self._config = config
         self.direct: dict[str, Handler] = {}  # what POST to a path reaches
         self.ledger = ledger
-        self.state = State(ledger)
+        self.saved_state = SavedState(ledger)
         self.registry = Registry()
         self._set_limits(config)
         self.pool = Accounts(config.account, self._load)
@@ -93,8 +93,8 @@ class Components:
         sinks = [self.metrics.add, self.allowance.add]
         self.books = Accounting(ledger, self.maybe_prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
-        self.kept_turns = KeptResponses(ledger)
-        conversations = Conversations(self.kept_turns, self.pool)
+        self.response_store = ResponseStore(ledger)
+        conversations = Conversations(self.response_store, self.pool)
         self.relay = Relay(
             self.pool,
             self.registry,
@@ -176,7 +176,7 @@ class Components:
         self.upstream.replace(config.upstream)
         self.drains.limit_s = config.upstream.client_gone_drain_s
         self.ledger.replace(config.ledger)
-        self.kept_turns.replace(config.ledger)
+        self.response_store.replace(config.ledger)
         self.status.replace(config.server.metrics_token)
         for name in _names(old.user) - _names(config.user):
             self.registry.remove_user(name)
@@ -230,7 +230,7 @@ class Components:
             await asyncio.sleep(STATE_KEPT_EVERY_S)
             windows = self.pool.dump()
             if windows or kept:
-                self.state.keep_accounts(windows)
+                self.saved_state.save_accounts(windows)
             kept = windows
 
 
@@ -270,8 +270,8 @@ async def build_app(config: Config, base: Path) -> web.Application:
     know_secrets(config)
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
     house = Components(config, ledger)
-    house.pool.load(await house.state.accounts())
-    house.allowance.load(await house.state.day_sums())
+    house.pool.load(await house.saved_state.accounts())
+    house.allowance.load(await house.saved_state.day_sums())
     app = web.Application()
     app[HOUSE] = house
     _add_routes(app.router, house)
@@ -283,7 +283,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
         house.drain()
         await house.end_open()
         await house.model_lists.stop()
-        house.state.keep_accounts(house.pool.dump())
+        house.saved_state.save_accounts(house.pool.dump())
         await house.transport.stop()
         await ledger.stop()
 

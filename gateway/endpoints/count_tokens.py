@@ -56,7 +56,7 @@ class TokenCounts:
         self._allowance.admit(context.user.name, context.client.name)
         self._pool.check(context)
         answer = await self._counted(visit, context)
-        visit.record.ended("ok")
+        visit.record.set_outcome("ok")
         if answer:
             return json_answer(visit, answer.status, answer.body, answer.headers)
         visit.record.estimated = True

@@ -66,7 +66,7 @@ class ModelLists:
         if waited:
             await asyncio.wait(waited)  # cancels nothing
         told = catalogue([(one.account, one.entries) for one in lists])
-        visit.record.ended("ok")
+        visit.record.set_outcome("ok")
         return json_answer(visit, 200, orjson.dumps(told))
 
     async def model(self, visit: RequestScope) -> web.Response:
@@ -75,7 +75,7 @@ class ModelLists:
         ident = path_id(visit)
         for account in self._pool.accounts.values():
             if serves(account, ident):
-                visit.record.ended("ok")
+                visit.record.set_outcome("ok")
                 told = orjson.dumps(entry_of(ident, account.name))
                 return json_answer(visit, 200, told)
         raise ClientError("model_not_found", f"No account serves the model '{ident}'")

@@ -213,10 +213,10 @@ class Handlers:
         try:
             return await send_whole(visit.request, headers, answer.body)
         except ConnectionError as gone:
-            visit.record.left(told=True)
+            visit.record.client_left(has_status=True)
             raise ClientError("client_gone", detail=repr(gone)) from None
         except asyncio.CancelledError:
-            visit.record.left(told=True)
+            visit.record.client_left(has_status=True)
             raise
 
     def _close(self, visit: RequestScope) -> None:
@@ -295,9 +295,11 @@ class Handlers:
         )
         record.protocol, record.client = wire.name, client.name
         record.response_id = response_id_of(record.request_id)
-        record.tells_account = self.config.server.tell_account
+        record.names_account = self.config.server.tell_account
         if self._origins:
-            record.head = self._origins.answer(request.headers.get("Origin", ""))
+            record.extra_headers = self._origins.answer(
+                request.headers.get("Origin", "")
+            )
         record.mark(record.received, "received", path=request.path)
         log.bind(record.request_id)
         return record
@@ -389,7 +391,7 @@ class Handlers:
             context.client,
             context.limits.ping_interval_s,
         )
-        if meter := self._allowance.meter(context):
+        if meter := self._allowance.usage_headers(context):
             down.head(meter)
         down.waiting = lambda: self._wait(context)
         return down
@@ -413,7 +415,7 @@ class Handlers:
             # It left, or has its terminal: the record says already how it ended.
             return down.response if down else web.Response(status=error.status)
         refused = not record.attempts and error.origin != "upstream"
-        record.ended("refused" if refused else "failed", error.origin, error.code)
+        record.set_outcome("refused" if refused else "failed", error.origin, error.code)
         record.detail = _detail(error, visit)
         _note_end_of_wait(record)
         if down is None or not down.opened:
@@ -459,7 +461,7 @@ def _holder(record: Record) -> Holder:
 
 
 def _note_wait(record: Record, place: Place) -> None:
-    record.in_line = True
+    record.queued = True
     record.mark(
         time.monotonic(),
         "queued",

@@ -71,7 +71,7 @@ class PlainAnswers:
         record.protocol = wire.name
         record.response_id = response_id_of(record.request_id)
         record.mark(record.received, "received", path=path)
-        record.ended("refused", error.origin, error.code)
+        record.set_outcome("refused", error.origin, error.code)
         record.detail = log.detail(error.detail)
         answer = refusal(error, wire, record)
         log.bind(record.request_id)
@@ -88,5 +88,5 @@ class PlainAnswers:
         unix_s = time.time()
         record = Record(request_id_of(given, unix_s), unix_s, time.monotonic())
         record.durable = True  # it is not kept
-        record.head = self._origins.answer(given.get(hdrs.ORIGIN, ""))
+        record.extra_headers = self._origins.answer(given.get(hdrs.ORIGIN, ""))
         return record

@@ -21,7 +21,7 @@ from gateway.client.answer_headers import id_headers
 from gateway.config.schema import Account
 from gateway.endpoints.model_requests import RequestScope
 from gateway.errors import UpstreamError
-from gateway.record import Attempt
+from gateway.record import AttemptRecord
 from gateway.relay.failures import Failure, read_refusal, redacted_verdict
 from gateway.relay.headers import downwards, upstream_request_id
 from gateway.relay.upstream import Upstream
@@ -78,7 +78,7 @@ class SideCalls:
         record.account = account.name
         record.upstream_request_id = ""
         number = len(record.attempts) + 1
-        attempt = Attempt(number, account.name, time.time())
+        attempt = AttemptRecord(number, account.name, time.time())
         record.attempts.append(attempt)
         try:
             async with asyncio.timeout(call.timeout_s):

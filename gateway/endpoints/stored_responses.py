@@ -17,7 +17,7 @@ from gateway.config.schema import Account
 from gateway.endpoints.model_requests import Handlers, RequestScope
 from gateway.endpoints.side_call import Call, SideCalls, json_answer, path_id
 from gateway.errors import ClientError, UpstreamError
-from gateway.ledger.response_store import Thread
+from gateway.ledger.response_store import StoredConversation
 from gateway.relay.conversation import Conversations
 from gateway.relay.failures import UpstreamRefusal
 from gateway.relay.headers import upwards
@@ -86,11 +86,11 @@ class StoredResponses:
             answer = await self._calls.ask(visit, account, call)
         except (UpstreamRefusal, UpstreamError) as failure:
             raise self._calls.failed(visit, account, failure, body, began).error
-        visit.record.ended("ok")
+        visit.record.set_outcome("ok")
         return json_answer(visit, answer.status, answer.body, answer.headers)
 
     async def _kept(
-        self, visit: RequestScope, user: str, ident: str, kept: Thread
+        self, visit: RequestScope, user: str, ident: str, kept: StoredConversation
     ) -> web.Response:
         """What the gateway itself keeps, since no account does."""
         request = visit.request
@@ -104,7 +104,7 @@ class StoredResponses:
             told = {"id": ident, "object": "response", "deleted": True}
         elif request.path.endswith("/input_items"):
             told = _listed(kept.given)
-        visit.record.ended("ok")
+        visit.record.set_outcome("ok")
         return json_answer(visit, 200, orjson.dumps(told))
 
 

@@ -40,11 +40,11 @@ from sqlalchemy.exc import (
 )
 
 from gateway.ledger import schema
-from gateway.ledger.request_upsert import requests
+from gateway.ledger.request_upsert import request_upsert
 from gateway.ledger.statement import (
-    Call,
     CoreStatement,
-    Driver,
+    DriverCall,
+    DriverConnection,
     Upsert,
     plain_upsert,
     upsert,
@@ -111,8 +111,8 @@ class Database:
         self._writer = self._writing_engine()
         self._reader = self._reading_engine()
         self._held: Connection | None = None  # by the one thread that writes
-        self._driver: Driver | None = None  # of ``_held``
-        self.requests = requests(self._dialect)
+        self._driver: DriverConnection | None = None  # of ``_held``
+        self.requests = request_upsert(self._dialect)
 
     @property
     def sqlite(self) -> bool:
@@ -154,7 +154,7 @@ class Database:
         with held.begin():
             yield held
 
-    def flush(self, calls: Sequence[Call]) -> None:
+    def flush(self, calls: Sequence[DriverCall]) -> None:
         """A transaction of *calls* alone, on the driver's own connection."""
         _, driver = self._connected()
         try:
@@ -231,7 +231,7 @@ class Database:
         """The driver's module, for its classes of errors."""
         return self._dialect.loaded_dbapi
 
-    def _connected(self) -> tuple[Connection, Driver]:
+    def _connected(self) -> tuple[Connection, DriverConnection]:
         """The connection that writes, as SQLAlchemy has it and as the driver has."""
         if self._path is not None and self._identity() != self._inode:
             # Somebody removed or replaced the file: what SQLite still holds open
@@ -306,10 +306,10 @@ class Database:
         return connection
 
 
-def driver_of(connection: Connection) -> Driver:
+def driver_of(connection: Connection) -> DriverConnection:
     """The driver's connection below SQLAlchemy's *connection*."""
     driver: Any = connection.connection.driver_connection
-    held: Driver = driver
+    held: DriverConnection = driver
     return held
 
 

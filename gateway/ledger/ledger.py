@@ -27,10 +27,10 @@ from gateway.errors import GatewayError
 from gateway.ledger.database import Database, LedgerError, reason
 from gateway.ledger.open_rows import RIDE_AFTER_S, OpenRowBuffer
 from gateway.ledger.retention import Retention
-from gateway.ledger.rows import Rows, rows_of
+from gateway.ledger.rows import RequestRows, rows_of
 from gateway.ledger.tables import attempt, request
 from gateway.ledger.timeout_queue import TimeoutQueue, Waiter
-from gateway.ledger.writer import Entry, LedgerWriter, Report, Write
+from gateway.ledger.writer import LedgerEntry, LedgerWriter, RowWrite, WriteReport
 from gateway.record import Record
 
 log = structlog.get_logger()
@@ -148,18 +148,18 @@ class Ledger:
             return
         self._put(self._entry(rows))
 
-    async def write(self, *writes: Write) -> None:
+    async def write(self, *writes: RowWrite) -> None:
         """
         Write rows of other tables, durably.
 
         Raises:
             GatewayError: "ledger_unavailable".
         """
-        await self._written(Entry(writes))
+        await self._written(LedgerEntry(writes))
 
-    def write_soon(self, writes: Iterable[Write]) -> None:
+    def write_soon(self, writes: Iterable[RowWrite]) -> None:
         """Write rows of other tables, with nobody waiting for them."""
-        self._put(Entry(tuple(writes)))
+        self._put(LedgerEntry(tuple(writes)))
 
     async def read(self, question: Callable[[Connection], T]) -> T:
         """The answer to *question*, asked in a thread beside the writer."""
@@ -189,13 +189,13 @@ class Ledger:
         entries[-1].urgent = True
         self._put(*entries)
 
-    def _open(self, records: list[Record]) -> list[Entry]:
+    def _open(self, records: list[Record]) -> list[LedgerEntry]:
         return [self._entry(rows_of(one, is_open=True)) for one in records]
 
-    def _entry(self, rows: Rows) -> Entry:
-        return Entry((Write(self._database.requests, rows.request[:2], rows),))
+    def _entry(self, rows: RequestRows) -> LedgerEntry:
+        return LedgerEntry((RowWrite(self._database.requests, rows.request[:2], rows),))
 
-    def _put(self, *entries: Entry) -> None:
+    def _put(self, *entries: LedgerEntry) -> None:
         """Have *entries* written; if the last is urgent, what is due goes along."""
         now = self._put_at = time.monotonic()
         if self._ahead.begun and entries[-1].urgent:
@@ -207,7 +207,7 @@ class Ledger:
         self._waiting += len(entries)
         self._writer.put(*entries)
 
-    def _written(self, entry: Entry) -> Waiter:
+    def _written(self, entry: LedgerEntry) -> Waiter:
         """Put *entry*; what is awaited is done when it is durable."""
         entry.urgent = True
         entry.waiter = waiter = self._waits.make(CLOSE_WAIT_S)
@@ -218,11 +218,11 @@ class Ledger:
         detail = self.reason or "no commit in time"
         return GatewayError("ledger_unavailable", detail=detail)
 
-    def _from_thread(self, report: Report) -> None:
+    def _from_thread(self, report: WriteReport) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody is left to hear
             self._loop.call_soon_threadsafe(self._heard, report)
 
-    def _heard(self, report: Report) -> None:
+    def _heard(self, report: WriteReport) -> None:
         self._heard_at = time.monotonic()
         self._waiting -= len(report.done) + len(report.rejected)
         for entry in report.done:

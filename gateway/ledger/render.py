@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gateway.ledger.report import Row, Story
+from gateway.ledger.report import ReportRow, RequestHistory
 
 WIDTH = 200  # of tables: they are as wide as they need, a pager can cut
 EVENT_WIDTH = 16
@@ -34,7 +34,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, default=_json_value, ensure_ascii=False)
 
 
-def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
+def as_csv(rows: Sequence[ReportRow], columns: Sequence[str]) -> str:
     """Rows for a spreadsheet, with a head even when there are none."""
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -43,7 +43,7 @@ def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def usage_table(rows: Sequence[Row], by: Sequence[str]) -> str:
+def usage_table(rows: Sequence[ReportRow], by: Sequence[str]) -> str:
     """Sums for people; a last line adds them up."""
     if not rows:
         return "No requests."
@@ -62,7 +62,7 @@ def usage_table(rows: Sequence[Row], by: Sequence[str]) -> str:
     return _text(table)
 
 
-def request_list(rows: Sequence[Row]) -> str:
+def request_list(rows: Sequence[ReportRow]) -> str:
     """One line a request."""
     if not rows:
         return "No requests."
@@ -86,24 +86,26 @@ def request_list(rows: Sequence[Row]) -> str:
     return _text(table)
 
 
-def timeline(story: Story) -> str:
+def timeline(history: RequestHistory) -> str:
     """What happened to one request, in order, in milliseconds."""
-    return "\n".join([*_head(story.request), "", *_tries(story), *_moments(story)])
+    return "\n".join(
+        [*_head(history.request), "", *_tries(history), *_moments(history)]
+    )
 
 
-def story_json(story: Story) -> Row:
+def history_json(history: RequestHistory) -> ReportRow:
     """The same for machines."""
     return {
-        **story.request,
-        "attempts": story.attempts,
+        **history.request,
+        "attempts": history.attempts,
         "timeline": [
             {"at_ms": round(at_s * 1000, 3), "event": event, **facts}
-            for at_s, event, facts in story.marks
+            for at_s, event, facts in history.marks
         ],
     }
 
 
-def _head(row: Row) -> Iterator[str]:
+def _head(row: ReportRow) -> Iterator[str]:
     ids = " ".join(filter(None, (row["request_id"], row["response_id"])))
     yield f"request   {ids}"
     yield f"ended     {_outcome(row)}, HTTP {row['status'] or '-'}"
@@ -129,7 +131,7 @@ def _head(row: Row) -> Iterator[str]:
         yield f"left out  {row['dropped']}"
 
 
-def _tokens(row: Row) -> str:
+def _tokens(row: ReportRow) -> str:
     """Counts, whether they are the upstream's word, and what they cost."""
     counts = (
         f"{SHORT[name]} {row[name]}"
@@ -145,12 +147,12 @@ def _tokens(row: Row) -> str:
     )
 
 
-def _tries(story: Story) -> Iterator[str]:
+def _tries(history: RequestHistory) -> Iterator[str]:
     """One line an attempt."""
-    if not story.attempts:
+    if not history.attempts:
         return
-    width = max(len(one["account"]) for one in story.attempts)
-    for one in story.attempts:
+    width = max(len(one["account"]) for one in history.attempts)
+    for one in history.attempts:
         took = "still running"
         if one["ended_at"]:
             took_s = (one["ended_at"] - one["started_at"]).total_seconds()
@@ -165,13 +167,13 @@ def _tries(story: Story) -> Iterator[str]:
     yield ""
 
 
-def _moments(story: Story) -> Iterator[str]:
-    if not story.marks:
+def _moments(history: RequestHistory) -> Iterator[str]:
+    if not history.marks:
         yield "No timeline: the request is running, or its trace was too old to keep."
         return
     yield f"{'ms':>12} {'+ms':>10}  event"
     before = 0.0
-    for at_s, event, facts in story.marks:
+    for at_s, event, facts in history.marks:
         step = (at_s - before) * 1000
         before = at_s
         first, *more = _told(facts)
@@ -203,7 +205,7 @@ def _value(value: Any) -> str:
     )
 
 
-def _outcome(row: Row) -> str:
+def _outcome(row: ReportRow) -> str:
     if row["outcome"] == "open":
         return "running"
     why = " ".join(filter(None, (row["origin"], row["error_code"])))

@@ -49,18 +49,18 @@ MAX_LISTED = 1000
 _AGO = re.compile(r"(\d{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
-Row = dict[str, Any]
+ReportRow = dict[str, Any]
 
 
 class QuestionError(ValueError):
     """A question that makes no sense; the text says what would."""
 
 
-class Story(NamedTuple):
+class RequestHistory(NamedTuple):
     """All that is known of one request."""
 
-    request: Row
-    attempts: list[Row]
+    request: ReportRow
+    attempts: list[ReportRow]
     marks: list[TimelineMark]
 
 
@@ -102,7 +102,7 @@ def usage(
     by: Sequence[str],
     user: str = "",
     since: datetime | None = None,
-) -> list[Row]:
+) -> list[ReportRow]:
     """
     Sums over all requests that have ended, by the keys *by*.
 
@@ -141,7 +141,7 @@ def requests(
     since: datetime | None = None,
     failed: bool = False,
     limit: int = MAX_LISTED,
-) -> list[Row]:
+) -> list[ReportRow]:
     """The newest requests, oldest first."""
     filters = _filters(user, since)
     if failed:
@@ -149,7 +149,7 @@ def requests(
     return _listed(connection, filters, limit)
 
 
-def find(connection: Connection, wanted: str) -> list[Row]:
+def find(connection: Connection, wanted: str) -> list[ReportRow]:
     """
     The requests that *wanted* names, oldest first: a request id (dashes or not), a
     response id, an upstream's id, or the id of a client's session.
@@ -170,7 +170,7 @@ def find(connection: Connection, wanted: str) -> list[Row]:
     )
 
 
-def story(connection: Connection, row: Row) -> Story:
+def history(connection: Connection, row: ReportRow) -> RequestHistory:
     """All that is known of the request in *row*."""
     tries = connection.execute(
         select(attempt)
@@ -186,12 +186,12 @@ def story(connection: Connection, row: Row) -> Story:
             timeline.c.started_at == row["started_at"],
         )
     ).scalar_one_or_none()
-    return Story(row, [dict(one) for one in tries], read_marks(marks or "[]"))
+    return RequestHistory(row, [dict(one) for one in tries], read_marks(marks or "[]"))
 
 
 def _listed(
     connection: Connection, filters: Iterable[ColumnElement[bool]], limit: int
-) -> list[Row]:
+) -> list[ReportRow]:
     question = (
         select(request)
         .where(*filters)
@@ -242,7 +242,7 @@ def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0))
 
 
-def _plain_row(row: RowMapping) -> Row:
+def _plain_row(row: RowMapping) -> ReportRow:
     """Whole numbers as int (PostgreSQL sums to Decimal), money as float."""
     return {
         name: (

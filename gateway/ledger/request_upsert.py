@@ -15,8 +15,13 @@ from typing import Protocol
 
 from sqlalchemy import Dialect
 
-from gateway.ledger.rows import Row, Rows
-from gateway.ledger.statement import Call, Recordset, multi_row, upsert_parts
+from gateway.ledger.rows import RequestRows, Row
+from gateway.ledger.statement import (
+    DriverCall,
+    RecordsetUpsert,
+    multi_row,
+    upsert_parts,
+)
 from gateway.ledger.tables import attempt, request, timeline
 
 VIEW = "whole_request"
@@ -27,9 +32,9 @@ _KEY = _REQUEST[:2]
 _NO_ATTEMPT = (None,) * len(_ATTEMPT)
 
 
-class Requests(Protocol):
+class RequestUpsert(Protocol):
     """
-    Writes ``Rows``.
+    Writes ``RequestRows``.
 
     Attributes:
         setup: what a connection must run once before.
@@ -37,12 +42,12 @@ class Requests(Protocol):
 
     setup: Sequence[str]
 
-    def calls(self, rows: Collection[Rows]) -> Iterator[Call]:
+    def calls(self, rows: Collection[RequestRows]) -> Iterator[DriverCall]:
         """What is to be executed, in one transaction, to write *rows*."""
         ...
 
 
-class SqliteRequests:
+class SqliteRequestUpsert:
     """By the view."""
 
     setup: Sequence[str]
@@ -57,8 +62,8 @@ class SqliteRequests:
         head = f"INSERT INTO {VIEW} ({', '.join(_COLUMNS)}) VALUES "
         self._texts = multi_row(head, "", len(_COLUMNS))
 
-    def calls(self, rows: Collection[Rows]) -> Iterator[Call]:
-        """See ``Requests.calls``."""
+    def calls(self, rows: Collection[RequestRows]) -> Iterator[DriverCall]:
+        """See ``RequestUpsert.calls``."""
         listed = [row for whole in rows for row in _view_rows(whole)]
         return self._texts.calls(listed)
 
@@ -76,7 +81,7 @@ def _parts(dialect: Dialect) -> Iterator[str]:
         yield f"{head} SELECT {values} WHERE {having}{tail}"
 
 
-def _view_rows(whole: Rows) -> Iterator[Row]:
+def _view_rows(whole: RequestRows) -> Iterator[Row]:
     """A row for each attempt; the request's own part is the same in all of them."""
     marks = whole.timeline[2]
     if not whole.attempts:
@@ -85,18 +90,18 @@ def _view_rows(whole: Rows) -> Iterator[Row]:
         yield (*whole.request, *row[2:], marks)
 
 
-class PostgresqlRequests:
+class PostgresqlRequestUpsert:
     """Table by table."""
 
     setup: Sequence[str] = ()
 
     def __init__(self, dialect: Dialect) -> None:
-        self._request = Recordset(request, dialect)
-        self._attempt = Recordset(attempt, dialect)
-        self._timeline = Recordset(timeline, dialect)
+        self._request = RecordsetUpsert(request, dialect)
+        self._attempt = RecordsetUpsert(attempt, dialect)
+        self._timeline = RecordsetUpsert(timeline, dialect)
 
-    def calls(self, rows: Collection[Rows]) -> Iterator[Call]:
-        """See ``Requests.calls``."""
+    def calls(self, rows: Collection[RequestRows]) -> Iterator[DriverCall]:
+        """See ``RequestUpsert.calls``."""
         yield from self._request.calls([whole.request for whole in rows])
         attempts = [row for whole in rows for row in whole.attempts]
         if attempts:
@@ -104,7 +109,7 @@ class PostgresqlRequests:
         yield from self._timeline.calls([whole.timeline for whole in rows])
 
 
-def requests(dialect: Dialect) -> Requests:
+def request_upsert(dialect: Dialect) -> RequestUpsert:
     """How requests are written to a database of *dialect*."""
-    kind = SqliteRequests if dialect.name == "sqlite" else PostgresqlRequests
+    kind = SqliteRequestUpsert if dialect.name == "sqlite" else PostgresqlRequestUpsert
     return kind(dialect)

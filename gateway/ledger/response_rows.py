@@ -31,11 +31,11 @@ READ_STEP = 200  # turns that one statement names
 ENDED = datetime(1970, 1, 1, tzinfo=UTC)
 """When a turn expires that was deleted or replaced."""
 
-Rows = Collection[dict[str, Any]]
+TurnRows = Collection[dict[str, Any]]
 _turn = response.c
 
 
-class Keep(CoreStatement):
+class InsertTurns(CoreStatement):
     """
     Keeps turns.
 
@@ -50,7 +50,7 @@ class Keep(CoreStatement):
         self._insert = insert
         self._max_bytes = max_bytes
 
-    def run(self, connection: Connection, rows: Rows) -> None:
+    def run(self, connection: Connection, rows: TurnRows) -> None:
         """See ``CoreStatement.run``."""
         for row in rows:
             parent = select(_turn.turn_id).where(_turn.turn_id == row["parent_id"])
@@ -62,7 +62,7 @@ class Keep(CoreStatement):
             _trim(connection, user, self._max_bytes)
 
 
-class Forget(CoreStatement):
+class DeleteTurns(CoreStatement):
     """Drops turns."""
 
     __slots__ = ()
@@ -70,7 +70,7 @@ class Forget(CoreStatement):
     def __init__(self) -> None:
         pass
 
-    def run(self, connection: Connection, rows: Rows) -> None:
+    def run(self, connection: Connection, rows: TurnRows) -> None:
         """See ``CoreStatement.run``."""
         for row in rows:
             _end(connection, row["response_id"], row["user"], "")

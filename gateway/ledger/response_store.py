@@ -25,9 +25,9 @@ from sqlalchemy import Connection, Select, and_, select
 
 from gateway.config import schema as config
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.response_rows import MAX_TURNS, Forget, Keep, steps
+from gateway.ledger.response_rows import MAX_TURNS, DeleteTurns, InsertTurns, steps
 from gateway.ledger.tables import response
-from gateway.ledger.writer import Write
+from gateway.ledger.writer import RowWrite
 
 MAX_BYTES = 8 * 1024 * 1024  # of one turn with all before it
 FOR_EVER = timedelta(days=36500)
@@ -35,7 +35,7 @@ FOR_EVER = timedelta(days=36500)
 _turn = response.c
 
 
-class Link(NamedTuple):
+class PreviousTurn(NamedTuple):
     """
     The end of a kept conversation, for the turn that goes on from it.
 
@@ -48,7 +48,7 @@ class Link(NamedTuple):
     total_bytes: int = 0
 
 
-class KeptResponse(NamedTuple):
+class StoredTurn(NamedTuple):
     """
     A turn as it is kept.
 
@@ -61,10 +61,10 @@ class KeptResponse(NamedTuple):
     user: str
     account: str
     body: bytes
-    earlier: Link = Link()
+    earlier: PreviousTurn = PreviousTurn()
 
 
-class Thread(NamedTuple):
+class StoredConversation(NamedTuple):
     """
     A kept conversation up to one response.
 
@@ -76,7 +76,7 @@ class Thread(NamedTuple):
 
     given: list[Any]
     response: dict[str, Any]
-    end: Link
+    end: PreviousTurn
 
     @property
     def items(self) -> list[Any]:
@@ -84,7 +84,7 @@ class Thread(NamedTuple):
         return [*self.given, *(self.response.get("output") or ())]
 
 
-class KeptResponses:
+class ResponseStore:
     """
     Args:
         ledger: open; what is written here goes through its one writer.
@@ -93,16 +93,16 @@ class KeptResponses:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._insert = ledger.database.plain_upsert(response)
-        self._forget = Forget()
+        self._forget = DeleteTurns()
         self.replace(ledger.rules)
 
     def replace(self, rules: config.LedgerSettings) -> None:
         """Take up changed rules, for the turns that follow."""
         days = rules.response_retention_days
         self._kept_for = timedelta(days=days) if days else FOR_EVER
-        self._keep = Keep(self._insert, rules.response_max_bytes)
+        self._keep = InsertTurns(self._insert, rules.response_max_bytes)
 
-    async def keep(self, turn: KeptResponse) -> None:
+    async def keep(self, turn: StoredTurn) -> None:
         """
         Keep *turn*, durably; a second of the same id and user replaces the first.
         One that is too long, or whose earlier turn has been removed, is not kept.
@@ -128,16 +128,16 @@ class KeptResponses:
             "bytes": size,
             "body": turn.body,
         }
-        await self._ledger.write(Write(self._keep, row["turn_id"], row))
+        await self._ledger.write(RowWrite(self._keep, row["turn_id"], row))
 
-    async def find(self, response_id: str, user: str) -> Thread | None:
+    async def find(self, response_id: str, user: str) -> StoredConversation | None:
         """The conversation up to *response_id*; None if it cannot be had whole."""
 
-        def ask(connection: Connection) -> Thread | None:
+        def ask(connection: Connection) -> StoredConversation | None:
             named = connection.execute(_named(response_id, user)).first()
             if named is None:
                 return None
-            end = Link(named.turn_id, named.turns, named.total_bytes)
+            end = PreviousTurn(named.turn_id, named.turns, named.total_bytes)
             chain = _chain(connection, end.turn_id, user)
             return _thread(connection, chain, end) if chain else None
 
@@ -151,7 +151,7 @@ class KeptResponses:
             GatewayError: "ledger_unavailable".
         """
         row = {"response_id": response_id, "user": user}
-        await self._ledger.write(Write(self._forget, (response_id, user), row))
+        await self._ledger.write(RowWrite(self._forget, (response_id, user), row))
 
 
 # --- reading ------------------------------------------------------------------------
@@ -196,7 +196,9 @@ def _chain(connection: Connection, tip: str, user: str) -> list[str]:
     return chain[::-1] if len(chain) <= MAX_TURNS else []
 
 
-def _thread(connection: Connection, chain: list[str], end: Link) -> Thread | None:
+def _thread(
+    connection: Connection, chain: list[str], end: PreviousTurn
+) -> StoredConversation | None:
     """The conversation of the turns *chain*; None if one of them is gone meanwhile."""
     bodies: dict[str, bytes] = {}
     for some in steps(chain):
@@ -210,7 +212,7 @@ def _thread(connection: Connection, chain: list[str], end: Link) -> Thread | Non
         given += answer.get("output") or ()
         own, answer = _read(bodies[turn_id])
         given += own
-    return Thread(given, answer, end)
+    return StoredConversation(given, answer, end)
 
 
 def _read(body: bytes) -> tuple[list[Any], dict[str, Any]]:

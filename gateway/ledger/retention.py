@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy import Column, Connection, Table, delete, select, tuple_
 
 from gateway.config import schema as config
-from gateway.ledger import response_rows as turn_rows
+from gateway.ledger import response_rows
 from gateway.ledger.tables import attempt, request, timeline
 
 STEP = 200
@@ -78,4 +78,4 @@ def _aged(
 
 
 def _turns(connection: Connection, now: datetime) -> bool:
-    return turn_rows.purge(connection, now, STEP) >= STEP
+    return response_rows.purge(connection, now, STEP) >= STEP

@@ -19,7 +19,7 @@ import orjson
 
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import request
-from gateway.record import Attempt, Marked, Record, TimelineMark
+from gateway.record import AttemptRecord, MarkTuple, Record, TimelineMark
 from gateway.usage import count
 
 Row = tuple[Any, ...]
@@ -31,7 +31,7 @@ OUTCOME = [c.name for c in request.columns].index("outcome")
 UNDONE = "failed", "gateway", "ledger_unavailable"  # outcome, origin, error_code
 
 
-class Rows(NamedTuple):
+class RequestRows(NamedTuple):
     """One request as the ledger keeps it; ``request`` and ``timeline`` begin alike."""
 
     request: Row
@@ -43,13 +43,13 @@ class Rows(NamedTuple):
         """Whether the request was sent upstream, so it may have cost something."""
         return bool(self.attempts)
 
-    def as_undone(self) -> Rows:
+    def as_undone(self) -> RequestRows:
         """The same, for a client that was told of the ledger's own failure."""
         before, after = self.request[:OUTCOME], self.request[OUTCOME + len(UNDONE) :]
         return self._replace(request=(*before, *UNDONE, *after))
 
 
-def rows_of(record: Record, is_open: bool = False) -> Rows:
+def rows_of(record: Record, is_open: bool = False) -> RequestRows:
     """*record* as rows, as it ended; *is_open*: it is still running."""
     texts = _all_plain(
         record.request_id,
@@ -62,7 +62,7 @@ def rows_of(record: Record, is_open: bool = False) -> Rows:
     )
     request_id, started_at = texts[0], moment(record.started_at)
     ended = ("open", "", "") if is_open else (record.outcome, record.origin, texts[1])
-    return Rows(
+    return RequestRows(
         _request_row(record, started_at, ended, texts),
         [_attempt_row(request_id, started_at, attempt) for attempt in record.attempts],
         (request_id, started_at, marks_json(record.marks)),
@@ -108,7 +108,7 @@ def _request_row(
     )
 
 
-def _attempt_row(request_id: str, started_at: str, attempt: Attempt) -> Row:
+def _attempt_row(request_id: str, started_at: str, attempt: AttemptRecord) -> Row:
     ended_at = attempt.ended_at
     return (
         request_id,
@@ -122,9 +122,9 @@ def _attempt_row(request_id: str, started_at: str, attempt: Attempt) -> Row:
     )
 
 
-def marks_json(marks: Sequence[Marked]) -> str:
+def marks_json(marks: Sequence[MarkTuple]) -> str:
     """A timeline as JSON; a very long one keeps its beginning and its end."""
-    kept: Iterable[Marked] = marks
+    kept: Iterable[MarkTuple] = marks
     if len(marks) > MAX_MARKS:
         half = MAX_MARKS // 2
         at_s, _, _ = marks[half]

@@ -14,12 +14,12 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.report import day_sums
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import account_state
-from gateway.ledger.writer import Write
+from gateway.ledger.writer import RowWrite
 
 BUDGET_DAYS = 31  # the longest budget is a month
 
 
-class State:
+class SavedState:
     """
     Args:
         ledger: open; what is written here goes through its one writer.
@@ -32,20 +32,20 @@ class State:
 
     # --- accounts ------------------------------------------------------------------
 
-    def keep_accounts(self, rows: Iterable[dict[str, Any]]) -> None:
+    def save_accounts(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write down what was learnt of accounts; each row has its ``account``."""
         states: dict[str, list[dict[str, Any]]] = {name: [] for name in self._written}
         for row in rows:
             states.setdefault(str(row["account"]), []).append(row)
         now = moment(datetime.now(UTC).timestamp())
         self._ledger.write_soon(
-            Write(self._put_account, name, (name, orjson.dumps(state).decode(), now))
+            RowWrite(self._put_account, name, (name, orjson.dumps(state).decode(), now))
             for name, state in states.items()
         )
         self._written = {name for name, state in states.items() if state}
 
     async def accounts(self) -> list[dict[str, Any]]:
-        """What ``keep_accounts`` wrote last."""
+        """What ``save_accounts`` wrote last."""
         states = await self._ledger.read(_account_states)
         self._written = set(states)
         return [row for state in states.values() for row in state]

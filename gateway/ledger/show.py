@@ -75,10 +75,10 @@ def _trace(connection: Connection, args: argparse.Namespace) -> str | None:
     if not found:
         return None
     if len(found) == 1:
-        story = report.story(connection, found[0])
+        history = report.history(connection, found[0])
         if args.json:
-            return render.as_json(render.story_json(story))
-        return render.timeline(story)
+            return render.as_json(render.history_json(history))
+        return render.timeline(history)
     return render.as_json(found) if args.json else render.request_list(found)
 
 

@@ -47,7 +47,7 @@ Row = Sequence[Any]
 """The values of one row, in the order of the table's columns."""
 
 
-class Driver(Protocol):
+class DriverConnection(Protocol):
     """What is used of a connection of sqlite3 or psycopg."""
 
     def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Any: ...
@@ -55,7 +55,7 @@ class Driver(Protocol):
     def rollback(self) -> None: ...
 
 
-Call = tuple[str, Sequence[Any]]
+DriverCall = tuple[str, Sequence[Any]]
 """What a driver's ``execute`` takes: the text and its values."""
 
 
@@ -67,7 +67,7 @@ class Upsert(Protocol):
     makes. No two rows of one call have the same key.
     """
 
-    def calls(self, rows: Collection[Any]) -> Iterator[Call]:
+    def calls(self, rows: Collection[Any]) -> Iterator[DriverCall]:
         """What is to be executed, in one transaction, to write *rows*."""
         ...
 
@@ -85,29 +85,29 @@ class MultiRowUpsert:
         head, tail = upsert_parts(table, dialect)
         self._texts = multi_row(f"{head} VALUES ", tail, len(table.columns))
 
-    def calls(self, rows: Collection[Row]) -> Iterator[Call]:
+    def calls(self, rows: Collection[Row]) -> Iterator[DriverCall]:
         """See ``Upsert.calls``."""
         return self._texts.calls(rows)
 
 
-class MultiRow(NamedTuple):
+class MultiRowTexts(NamedTuple):
     """A statement for one row, for two, …; the longest takes what is left over."""
 
     texts: list[str]
 
-    def calls(self, rows: Iterable[Row]) -> Iterator[Call]:
+    def calls(self, rows: Iterable[Row]) -> Iterator[DriverCall]:
         """The fewest statements for *rows*."""
         left = iter(rows)
         while some := list(islice(left, len(self.texts))):
             yield self.texts[len(some) - 1], list(chain(*some))
 
 
-def multi_row(head: str, tail: str, width: int) -> MultiRow:
+def multi_row(head: str, tail: str, width: int) -> MultiRowTexts:
     """*head*, any number of rows of *width* values, *tail*."""
     row = "(" + ", ".join("?" * width) + ")"
     most = min(MAX_ROWS, MAX_VARIABLES // width)
     counts = range(1, most + 1)
-    return MultiRow([head + ", ".join([row] * count) + tail for count in counts])
+    return MultiRowTexts([head + ", ".join([row] * count) + tail for count in counts])
 
 
 def upsert_parts(table: Table, dialect: Dialect) -> tuple[str, str]:
@@ -117,7 +117,7 @@ def upsert_parts(table: Table, dialect: Dialect) -> tuple[str, str]:
     return head, " ON CONFLICT " + rest.partition(" ON CONFLICT ")[2]
 
 
-class Recordset:
+class RecordsetUpsert:
     """An upsert for PostgreSQL: all rows as one JSON text."""
 
     __slots__ = ("_names", "_text")
@@ -128,7 +128,7 @@ class Recordset:
         insert = _insert(table, dialect).from_select(self._names, rows)
         self._text = str(_replacing(table, insert).compile(dialect=dialect))
 
-    def calls(self, rows: Collection[Row]) -> Iterator[Call]:
+    def calls(self, rows: Collection[Row]) -> Iterator[DriverCall]:
         """See ``Upsert.calls``."""
         listed = orjson.dumps([dict(zip(self._names, row)) for row in rows])
         yield self._text, (listed.decode(),)
@@ -153,7 +153,7 @@ class CoreStatement:
 
 def upsert(table: Table, dialect: Dialect) -> Upsert:
     """How rows of *table* are written all the time."""
-    kind = MultiRowUpsert if dialect.name == "sqlite" else Recordset
+    kind = MultiRowUpsert if dialect.name == "sqlite" else RecordsetUpsert
     return kind(table, dialect)
 
 

@@ -57,7 +57,7 @@ Purge = Callable[[Connection], bool]
 """Remove a few rows that are too old; whether there may be more."""
 
 
-class Write(NamedTuple):
+class RowWrite(NamedTuple):
     """One row for one statement; *key* says which row, so a later one overtakes."""
 
     statement: Upsert | CoreStatement
@@ -69,21 +69,21 @@ Grouped = dict[Upsert | CoreStatement, dict[Hashable, Any]]
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class LedgerEntry:
     """What is written together, and who waits for it."""
 
-    writes: tuple[Write, ...]
+    writes: tuple[RowWrite, ...]
     urgent: bool = False  # somebody waits
     put_at: float = 0.0  # monotonic seconds
     waiter: asyncio.Future[None] | None = None
 
 
 @dataclass(slots=True)
-class Report:
+class WriteReport:
     """What the writer tells the event loop."""
 
-    done: list[Entry]
-    rejected: list[tuple[Entry, str]]
+    done: list[LedgerEntry]
+    rejected: list[tuple[LedgerEntry, str]]
     trouble: str = ""  # "" = the ledger works
 
 
@@ -105,15 +105,15 @@ class LedgerWriter:
     """
 
     def __init__(
-        self, database: Database, purge: Purge, report: Callable[[Report], None]
+        self, database: Database, purge: Purge, report: Callable[[WriteReport], None]
     ) -> None:
         self._database = database
         self._purge = purge
         self._report = report
-        self._incoming: deque[Entry] = deque()
-        self._bell = WakeEvent()
+        self._incoming: deque[LedgerEntry] = deque()
+        self._wake = WakeEvent()
         self._listening = WakeOn.NONE
-        self._batch: list[Entry] = []
+        self._batch: list[LedgerEntry] = []
         self._urgent = 0  # how many in the batch are
         self._stopping = False
         self._next_at = 0.0  # the earliest moment for the next transaction
@@ -130,7 +130,7 @@ class LedgerWriter:
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread.start()
 
-    def put(self, *entries: Entry) -> None:
+    def put(self, *entries: LedgerEntry) -> None:
         """
         Have *entries* written, the most urgent is the last; called from the event loop.
         """
@@ -140,12 +140,12 @@ class LedgerWriter:
         listening = self._listening
         if listening and (entries[-1].urgent or listening is WakeOn.ANY):
             self._listening = WakeOn.NONE
-            self._bell.ring()
+            self._wake.set()
 
     def finish(self, timeout_s: float) -> int:
         """Write what is left, end the thread; how many entries could not be written."""
         self._stopping = True
-        self._bell.ring()
+        self._wake.set()
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
             # Not before: a driver does not survive two threads on one connection.
@@ -195,7 +195,7 @@ class LedgerWriter:
     def _sleep(self, seconds: float, listening: WakeOn) -> None:
         self._listening = listening
         if not (listening and self._incoming):
-            self._bell.sleep(seconds)
+            self._wake.wait(seconds)
         self._listening = WakeOn.NONE
 
     def _flush(self) -> None:
@@ -216,9 +216,9 @@ class LedgerWriter:
         self._urgent = 0
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
-        self._report(Report(done, rejected))
+        self._report(WriteReport(done, rejected))
 
-    def _commit_batch(self) -> list[tuple[Entry, str]]:
+    def _commit_batch(self) -> list[tuple[LedgerEntry, str]]:
         """Write the batch; the entries that the database will never take."""
         try:
             self._commit(self._batch)
@@ -236,7 +236,7 @@ class LedgerWriter:
                 rejected.append((entry, reason(exc)))
         return rejected
 
-    def _commit(self, entries: list[Entry]) -> None:
+    def _commit(self, entries: list[LedgerEntry]) -> None:
         """Write *entries* in one transaction; a lost connection is made anew once."""
         grouped: Grouped = {}
         for entry in entries:
@@ -277,7 +277,7 @@ class LedgerWriter:
         self._database.reset()
         wait_s = self._retry_s
         self._retry_s = min(wait_s * 2, RETRY_MAX_S)
-        self._report(Report([], [], reason(exc)))
+        self._report(WriteReport([], [], reason(exc)))
         return wait_s
 
     def _keep_tidy(self) -> None:
@@ -299,4 +299,4 @@ class LedgerWriter:
         pause_s = (now - began_at) * (1 / PURGE_SHARE - 1)
         self._late_at = now + (pause_s if more else IDLE_S + LATE_S)
         self._retry_s = RETRY_FIRST_S
-        self._report(Report([], []))
+        self._report(WriteReport([], []))

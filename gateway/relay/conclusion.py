@@ -67,7 +67,7 @@ class Conclusion:
             response = response_in(batch.terminal)
             await self._conversations.keep(context, question, response)
         context.record.status = 200
-        await self._books.durable(context.record)
+        await self._books.persist(context.record)
         await down.finish(last + words_of(batch.terminal, ending))
         return ending.outcome != "failed"
 
@@ -78,7 +78,7 @@ class Conclusion:
         self.learn(context, facts)
         context.mark_ending(ending.outcome)
         context.record.status = 200
-        await self._books.durable(context.record)
+        await self._books.persist(context.record)
 
     def enter(self, context: RequestContext, ending: Ending, *, passes: bool) -> None:
         """
@@ -91,14 +91,14 @@ class Conclusion:
             StatedFailure: it is a failure, and not the client's own.
         """
         if ending.outcome != "failed":
-            context.record.ended(ending.outcome)
+            context.record.set_outcome(ending.outcome)
             self._pool.completed(context, context.record.account)
             return
         verdict = verdict_of(StatedFailure(ending), context, quotes=False)
         if verdict.scope != "client" or verdict.strip or not passes:
             raise StatedFailure(ending)
         self._pool.dropped(context, context.record.account)
-        context.record.ended("failed", "client", verdict.error.code)
+        context.record.set_outcome("failed", "client", verdict.error.code)
         context.record.detail = verdict.error.detail
 
     def learn(self, context: RequestContext, facts: StreamFacts) -> None:
@@ -110,4 +110,4 @@ class Conclusion:
         self._pool.made(context, facts.proofs)
         if facts.response_id:
             context.record.response_id = facts.response_id
-        self._books.settle(context, facts.usage)
+        self._books.record_usage(context, facts.usage)

@@ -14,7 +14,11 @@ from gateway.accounts.accounts import Accounts
 from gateway.context import RequestContext
 from gateway.errors import ClientError
 from gateway.ledger import response_store as turns
-from gateway.ledger.response_store import KeptResponses, Link, Thread
+from gateway.ledger.response_store import (
+    PreviousTurn,
+    ResponseStore,
+    StoredConversation,
+)
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.exact_json import dumps
 from gateway.protocols.protocol import read_object, sub
@@ -27,7 +31,7 @@ Document = dict[str, Any]
 class Question(NamedTuple):
     """What a turn asked: its own input as JSON, and what it goes on from."""
 
-    earlier: Link
+    earlier: PreviousTurn
     input: bytes
 
 
@@ -37,11 +41,11 @@ class Conversations:
         kept: where turns are kept.
     """
 
-    def __init__(self, kept: KeptResponses, pool: Accounts) -> None:
+    def __init__(self, kept: ResponseStore, pool: Accounts) -> None:
         self._kept = kept
         self._pool = pool
 
-    async def document(self, context: RequestContext) -> tuple[Document, Link]:
+    async def document(self, context: RequestContext) -> tuple[Document, PreviousTurn]:
         """
         The request's body with the turns that it goes on from, if they are kept here,
         and the end of these.
@@ -52,22 +56,24 @@ class Conversations:
         document = context.ask.document
         ident = document.get("previous_response_id")
         if context.wire.name != "responses" or not isinstance(ident, str):
-            return document, Link()
+            return document, PreviousTurn()
         user = context.user.name
         if self._pool.is_native(self._pool.maker(user, ident)):
-            return document, Link()
+            return document, PreviousTurn()
         if kept := await self._kept.find(ident, user):
             return with_earlier(document, kept.items), kept.end
         if self._pool.has_native(context):
             context.kept_elsewhere = True
-            return document, Link()  # one of them may know it
+            return document, PreviousTurn()  # one of them may know it
         raise ClientError(
             "previous_response_not_found",
             f"Previous response with id '{ident}' not found",
             param="previous_response_id",
         )
 
-    def question(self, context: RequestContext, earlier: Link) -> Question | None:
+    def question(
+        self, context: RequestContext, earlier: PreviousTurn
+    ) -> Question | None:
         """
         What is to be kept of the request; None if it is not to be stored.
 
@@ -98,10 +104,10 @@ class Conversations:
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
         user, account = context.user.name, context.record.account
         await self._kept.keep(
-            turns.KeptResponse(ident, user, account, body, question.earlier)
+            turns.StoredTurn(ident, user, account, body, question.earlier)
         )
 
-    async def kept(self, user: str, ident: str) -> Thread | None:
+    async def kept(self, user: str, ident: str) -> StoredConversation | None:
         """The kept conversation up to the response *ident* of *user*."""
         return await self._kept.find(ident, user)
 

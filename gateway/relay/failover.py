@@ -31,7 +31,7 @@ from gateway.protocols import PROTOCOLS
 from gateway.protocols.event_json import dump
 from gateway.protocols.protocol import StreamFacts
 from gateway.protocols.stream_state import StreamState
-from gateway.record import Attempt
+from gateway.record import AttemptRecord
 from gateway.relay import upstream_request as outgoing
 from gateway.relay.conclusion import Conclusion
 from gateway.relay.conversation import Conversations, Question
@@ -250,7 +250,7 @@ class Relay:
             return None
         except BaseException as error:
             if has_left(error):
-                context.record.left(told=down is not None and down.opened)
+                context.record.client_left(has_status=down is not None and down.opened)
                 if exchange and exchange.reply:
                     kept = self._drain(context, exchange, slot, course, facts)
             raise
@@ -287,7 +287,7 @@ class Relay:
         """The client has left: read on for the usage, where that is allowed."""
         self._pool.made(context, facts.proofs)  # it may keep what it got of the answer
         if not self._drains.open:
-            self._books.settle(context, facts.usage)
+            self._books.record_usage(context, facts.usage)
             return False
         context.record.drained = True
         context.mark("client_left", drain=True)
@@ -299,7 +299,7 @@ class Relay:
             if how == "whole":
                 self._pool.completed(context, exchange.account.name)
             context.mark_ending(how)
-            self._books.settle(context, facts.usage)
+            self._books.record_usage(context, facts.usage)
             self._books.close(context.record)
 
         slots = [slot]
@@ -317,7 +317,7 @@ class Relay:
         record.upstream_model = log.clean_id(account.upstream_model(context.ask.model))
         record.upstream_request_id = ""
         number = len(record.attempts) + 1
-        record.attempts.append(Attempt(number, account.name, time.time()))
+        record.attempts.append(AttemptRecord(number, account.name, time.time()))
         context.received_bytes = 0
         context.holder.state = "running"
         context.share.release()

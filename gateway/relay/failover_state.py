@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.accounts.verdict import Verdict
 from gateway.client.body import RequestBody
-from gateway.ledger.response_store import Link
+from gateway.ledger.response_store import PreviousTurn
 
 
 @dataclass(slots=True)
@@ -16,7 +16,7 @@ class FailoverState:
 
     ask: RequestBody
     changed: dict[str, Any] | None = None  # the body, where it is not the client's own
-    earlier: Link = Link()  # the kept turn that it goes on from
+    earlier: PreviousTurn = PreviousTurn()  # the kept turn that it goes on from
     tried: set[str] = field(default_factory=set)
     paused: bool = False  # the one pause on the same account is spent
     stripped: int = 0  # how often unreadable reasoning has been left out

@@ -65,7 +65,7 @@ class LogWriter:
         self._gap = 0  # lost behind the last line of the queue, not told yet
         self._untold = 0  # lost before its first line; the thread's own
         self._rest = b""  # of a line that was written in part; the thread's own
-        self._bell = WakeEvent()
+        self._wake = WakeEvent()
         self._listening = False
         self._stopping = fd is None
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -86,12 +86,12 @@ class LogWriter:
             self._queue.append(_Line(data))
             if self._listening:
                 self._listening = False
-                self._bell.ring()
+                self._wake.set()
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Write what waits, for *timeout_s* at most; what comes later is lost."""
         self._stopping = True
-        self._bell.ring()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -108,7 +108,7 @@ class LogWriter:
                 took = self._write(lines)
                 full = self._waiting_bytes >= WRITE_BYTES
                 if not (self._stopping or took and full):
-                    self._bell.sleep(PULSE_S if took else RETRY_S)
+                    self._wake.wait(PULSE_S if took else RETRY_S)
             elif self._stopping:
                 return
             else:
@@ -119,7 +119,7 @@ class LogWriter:
             self._listening = not (self._queue or self._stopping)
             listening = self._listening
         if listening:
-            self._bell.sleep(IDLE_S)
+            self._wake.wait(IDLE_S)
         self._listening = False
 
     def _take(self) -> list[_Line]:
