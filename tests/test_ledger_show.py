@@ -260,6 +260,24 @@ async def filled(place: Place, open_ledger: OpenLedger) -> None:
     await ledger.close(record_of(user="bob"))
 
 
+async def test_the_url_of_the_ledger_may_be_a_secret(
+    place: Place, gateway: Command, open_ledger: OpenLedger
+) -> None:
+    """The one secret that the command reads; the account's key is not there."""
+    ledger = await open_ledger(place)
+    await ledger.close(record_of(ID))
+    config = CONFIG.replace('"sqlite:///ledger.db"', '"file:url"')
+    (place.base / "config.toml").write_text(config)
+
+    status, _, err = gateway.tried("usage")
+    (place.base / "url").write_text("sqlite:///ledger.db\n")
+    out = gateway("usage", "--json")
+
+    expected = 2, "ledger.url: url cannot be read: No such file or directory\n"
+    assert (status, err) == expected
+    assert json.loads(out)[0]["requests"] == 1
+
+
 async def test_usage_is_a_table_with_a_sum(
     place: Place, open_ledger: OpenLedger, gateway: Command
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,16 +87,45 @@ def load(path: Path, warn: Warn = lambda text: None) -> Config:
     Raises:
         ConfigError: with every mistake.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {_reason(error)}"]) from None
+    text = _text(path)
     folder = path.resolve().parent
 
     def secret(reference: str) -> str:
         return _secret(reference, folder)
 
     return parse(text, secret, warn)
+
+
+def load_ledger_url(path: Path) -> str:
+    """
+    ``ledger.url`` of the config file *path*, for a command beside the daemon: no other
+    secret has to be there.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    text = _text(path)
+    written, folder = _written_ledger_url(text), path.resolve().parent
+
+    def secret(reference: str) -> str:
+        return _secret(reference, folder) if reference == written else "not needed"
+
+    return parse(text, secret).ledger.url
+
+
+def _written_ledger_url(text: str) -> object:
+    """``ledger.url`` before it is resolved; "" where ``parse`` says what is wrong."""
+    try:
+        return tomllib.loads(text)["ledger"]["url"]
+    except (tomllib.TOMLDecodeError, RecursionError, LookupError, TypeError):
+        return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {_reason(error)}"]) from None
 
 
 def _secret(reference: str, folder: Path) -> str:

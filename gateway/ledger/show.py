@@ -1,8 +1,8 @@
 """
 ``gateway trace`` and ``gateway usage``: one question to the ledger, one answer.
 
-They read beside a running daemon, and need of the config only where the ledger is:
-no secret has to be in the environment.
+They read beside a running daemon, and need of the config only where the ledger is: no
+other secret has to be in the environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from gateway.config.parse import ConfigError, parse
+from gateway.config.load import load_ledger_url
+from gateway.config.parse import ConfigError
 from gateway.ledger import render, report
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.report import QuestionError
@@ -43,7 +44,7 @@ def usage(args: argparse.Namespace, path: Path) -> int:
 def _answered(path: Path, question: Callable[[Connection], str | None]) -> int:
     """Ask, print the answer; the exit status."""
     try:
-        database = Database(_ledger_url(path), path.parent)
+        database = Database(load_ledger_url(path), path.parent)
         try:
             with database.inspect() as connection:
                 answer = question(connection)
@@ -60,14 +61,6 @@ def _answered(path: Path, question: Callable[[Connection], str | None]) -> int:
         return NO_SUCH
     print(answer)
     return 0
-
-
-def _ledger_url(path: Path) -> str:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError([f"{path}: cannot be read: {exc}"]) from None
-    return parse(text, lambda reference: "not needed here").ledger.url
 
 
 def _trace(connection: Connection, args: argparse.Namespace) -> str | None:
