@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from multidict import CIMultiDictProxy
 
+from gateway.accounts.attempts import AttemptKey
+from gateway.accounts.choice import AccountQuery
 from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
 from gateway.admission.registry import Holder, Slot
@@ -29,6 +31,8 @@ class RequestContext:
         slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
         account: the last one that was tried, as the config described it then.
+        account_query: what it asks of accounts.
+        attempt_key: the attempt that is under way, as it is reported to them.
     """
 
     ask: RequestBody
@@ -46,13 +50,19 @@ class RequestContext:
     share: BodyShare
     slot: Slot | None = None
     account: Account | None = None
-    attempt_at: float = 0.0  # monotonic; names the attempt towards health
+    account_query: AccountQuery = field(init=False)
+    attempt_key: AttemptKey = AttemptKey()
     received_bytes: int = 0
     longest_gap_s: float = 0.0
     last_came: float = 0.0
     thinking_off: bool = False  # Messages: the history does not allow thinking
     kept_elsewhere: bool = False  # only an account can know the response before
     left_out: tuple[str, ...] = ()  # what an account of the same protocol is not sent
+
+    def __post_init__(self) -> None:
+        self.account_query = AccountQuery(
+            self.ask.model, self.wire.name, self.session, self.user.name
+        )
 
     @property
     def attempt(self) -> AttemptRecord:

@@ -9,15 +9,14 @@ import pytest
 
 from gateway.accounts.affinity import WARM_S, Affinity
 from gateway.accounts.choice import (
-    MAX_MODELS,
     AccountQuery,
     Choice,
     Load,
-    ModelIndex,
+    Restrictions,
     candidates,
-    serves,
 )
 from gateway.accounts.health import Health
+from gateway.accounts.model_index import MAX_MODELS, ModelIndex, serves
 from gateway.accounts.session import Session, session_of
 from gateway.accounts.verdict import judge_status
 from gateway.config.schema import EMBEDDED, Account
@@ -48,10 +47,12 @@ class House:
         self.load: dict[str, Load] = {}
 
     def choose(self, now: float = NOW, **ask: Any) -> Choice:
-        ask = {"model": M, "protocol": "responses", "session": named(), **ask}
+        query = {"model": M, "protocol": "responses", "session": named()}
+        query.update((key, ask.pop(key)) for key in list(ask) if key in query)
         return candidates(
-            ModelIndex(self.accounts).serving(ask["model"]),
-            AccountQuery(**ask),
+            ModelIndex(self.accounts).serving(query["model"]),
+            AccountQuery(**query),
+            Restrictions(**ask),
             self.health,
             self.affinity,
             lambda: self.load,

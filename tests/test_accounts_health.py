@@ -400,7 +400,7 @@ def test_the_last_word_says_when_to_come_back(
 ) -> None:
     health = steady()
     health.failed(A, M, verdict, 0.0, 0.0)
-    error = health.last_word(verdict, [A], M, 0.0)
+    error = health.last_error(verdict, [A], M, 0.0)
     assert (verdict.error, expected) == (error, error.retry_after_s)
 
 

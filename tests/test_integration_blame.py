@@ -131,14 +131,14 @@ def test_what_lets_the_gateway_in_clears_the_account_when_it_changes(
         for name in "ab"
     ]
     pool = Accounts(accounts_of(api_key="old"), dict)
-    pool.load(rows)
-    assert not pool.states()["a"]["available"]
+    pool.status.load(rows)
+    assert not pool.status.states()["a"]["available"]
 
     pool.replace(accounts_of(api_key="old", priority=7))
-    assert not pool.states()["a"]["available"]
+    assert not pool.status.states()["a"]["available"]
     pool.replace(accounts_of(**{"api_key": "old", **change}))
-    assert pool.states()["a"]["available"]
-    assert not pool.states()["b"]["available"]
+    assert pool.status.states()["a"]["available"]
+    assert not pool.status.states()["b"]["available"]
 
 
 # --- what passes by itself --------------------------------------------------------

@@ -71,9 +71,6 @@ PACKAGES = (
     *("protocols", "record", "usage", "errors", "content_coding", "wake_event"),
 )
 
-# Imports that still run upwards.
-UPWARDS = {("gateway.accounts.accounts", "gateway.context")}
-
 # Background tasks: each is kept, named and awaited at its owner's stop.
 TASK_OWNERS = {
     f"gateway/{name}.py"
@@ -338,7 +335,6 @@ def test_packages_import_downwards_only(package: str) -> None:
         for name, path in MODULES.items()
         if package_of(name) == package
         if (wrong := [one for one in imports_of(path) if package_of(one) in above])
-        and not {(name, one) for one in wrong} <= UPWARDS
     }
 
 

@@ -12,8 +12,7 @@ Rule 4: who made a response or a compaction answers for it, and nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.accounts.affinity import Affinity, Fitting, even_weights
@@ -41,30 +40,37 @@ class Load(NamedTuple):
 
 LoadOf = Callable[[], Mapping[str, Load]]
 
-MAX_MODELS = 1000  # whose accounts are remembered: clients make names up
-
 
 class AccountQuery(NamedTuple):
     """
-    What a request needs.
+    What a request asks of accounts, the same for all of its attempts.
 
     Attributes:
         model: the client's name of it.
         protocol: the client's.
         session: the conversation.
-        tried: accounts that this request was sent to before.
-        owners: the only accounts that can serve it; empty for any.
-        fitting: every account that the config lets serve the model.
-        user: whose request it is.
+        user: whose request it is; "" for no user in particular.
     """
 
     model: str
     protocol: str
     session: Session
+    user: str = ""
+
+
+class Restrictions(NamedTuple):
+    """
+    The accounts that one attempt may go to.
+
+    Attributes:
+        tried: accounts that the request was sent to before.
+        owners: the only accounts that can serve it; empty for any.
+        fitting: every account that the config lets serve the model.
+    """
+
     tried: Collection[str] = ()
     owners: Collection[str] = ()
     fitting: Fitting = frozenset()
-    user: str = ""
 
 
 class Choice(NamedTuple):
@@ -92,56 +98,17 @@ class Choice(NamedTuple):
         return [name for tier in self.tiers for name in tier]
 
 
-def serves(account: Account, model: str) -> bool:
-    """Whether the config lets *account* serve the client's *model*."""
-    if model in account.rename:
-        return True
-    return any(fnmatchcase(model, glob) for glob in account.models)
-
-
-class ModelIndex:
-    """Which accounts serve a model, remembered by its name."""
-
-    def __init__(self, accounts: Iterable[Account]) -> None:
-        self._accounts = list(accounts)
-        self._serving: dict[str, list[Account]] = {}
-        self._verify: dict[tuple[str, str], bool] = {}  # by account and model
-
-    def serving(self, model: str) -> list[Account]:
-        """The accounts that the config lets serve the client's *model*."""
-        found = self._serving.get(model)
-        if found is None:
-            found = [account for account in self._accounts if serves(account, model)]
-            if len(self._serving) >= MAX_MODELS:
-                self._serving.clear()
-            self._serving[model] = found
-        return found
-
-    def verifies(self, account: Account, model: str) -> bool:
-        """Whether *account* refuses thinking without a signature, as Anthropic does."""
-        known = self._verify.get((account.name, model))
-        if known is None:
-            known = not account.options(account.upstream_model(model)).thinking_back
-            if len(self._verify) >= MAX_MODELS:
-                self._verify.clear()
-            self._verify[account.name, model] = known
-        return known
-
-    def fitting(self, model: str) -> Fitting:
-        """The names of ``serving``."""
-        return frozenset([account.name for account in self.serving(model)])
-
-
 def candidates(
     serving: Sequence[Account],
-    ask: AccountQuery,
+    query: AccountQuery,
+    restrictions: Restrictions,
     health: Health,
     affinity: Affinity,
     load: LoadOf,
     now: float,
 ) -> Choice:
     """
-    The accounts to ask for *ask*, best first.
+    The accounts to ask for *query*, best first.
 
     ``fitting`` empty: no account serves the model. ``tiers`` empty otherwise: all
     were tried, or all are out (``Health.refusal`` says what to tell the client).
@@ -150,19 +117,16 @@ def candidates(
         serving: the accounts that may serve the model (``ModelIndex``).
         load: looked at only where there is something to weigh.
     """
+    tried, owners, fitting = restrictions
+    model, user = query.model, query.user
     fit = serving
-    if ask.owners:
-        fit = [account for account in serving if account.name in ask.owners]
+    if owners:
+        fit = [account for account in serving if account.name in owners]
     names = [account.name for account in fit]
-    if (
-        len(fit) == 1
-        and not ask.tried
-        and health.available(names[0], ask.model, now, ask.user).ok
-    ):
+    if len(fit) == 1 and not tried and health.available(names[0], model, now, user).ok:
         return Choice([names], "", [], names)  # the usual case where there is one
-    left = [account for account in fit if account.name not in ask.tried]
-    rejected = [(name, "tried") for name in names if name in ask.tried]
-    model, user = ask.model, ask.user
+    left = [account for account in fit if account.name not in tried]
+    rejected = [(name, "tried") for name in names if name in tried]
     found = {a.name: health.available(a.name, model, now, user) for a in left}
     if not any(f.ok for f in found.values()):
         found = {n: f._replace(ok=f.shunned) for n, f in found.items()}
@@ -174,22 +138,22 @@ def candidates(
     if len(well) == 1:  # nothing to weigh
         return Choice([[well[0].name]], "", rejected, names, last_resort)
     able = [account.name for account in well]
-    bound = affinity.bound(ask.session.key, able, now, ask.fitting, ask.model)
-    held = bound if bound and ask.session.told else None
+    bound = affinity.bound(query.session.key, able, now, fitting, model)
+    held = bound if bound and query.session.told else None
     mine = held.account if held else ""
-    tiers = _tiers(well, ask, mine if held and held.warm else "")
-    order = _Order(affinity, load(), ask.session, mine, found, now)
+    tiers = _tiers(well, query.protocol, mine if held and held.warm else "")
+    order = _Order(affinity, load(), query.session, mine, found, now)
     ranked = [order.of(tier) for tier in tiers]
     prefer = mine if ranked and mine in ranked[0] else ""
     return Choice(ranked, prefer, rejected, names, last_resort)
 
 
-def _tiers(well: list[Account], ask: AccountQuery, warm: str) -> list[list[Account]]:
+def _tiers(well: list[Account], protocol: str, warm: str) -> list[list[Account]]:
     """*well* by rank: priority, then the client's own protocol; *warm* before all."""
     ranks: dict[tuple[float, bool], list[Account]] = {}
     best = min((account.priority for account in well), default=0)
     for account in well:
-        foreign = account.speaks(ask.protocol) != ask.protocol
+        foreign = account.speaks(protocol) != protocol
         rank = (account.priority, foreign)
         if account.name == warm:
             rank = (best, False)

@@ -230,7 +230,7 @@ class Health:
             return UpstreamError(code)
         return Overloaded("cooling_down", retry_after_s=wait_s)
 
-    def last_word(
+    def last_error(
         self,
         verdict: Verdict,
         accounts: Iterable[str],

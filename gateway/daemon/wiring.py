@@ -80,7 +80,7 @@ class Components:
         self.pool = Accounts(config.account, self._load)
         self.metrics = Metrics(
             self.registry.counts,
-            self.pool.states,
+            self.pool.status.states,
             lambda: ledger.waiting,
             self.pool.names,
             log.lines_lost,
@@ -228,7 +228,7 @@ class Components:
         kept: list[dict[str, object]] = []
         while True:
             await asyncio.sleep(STATE_KEPT_EVERY_S)
-            windows = self.pool.dump()
+            windows = self.pool.status.dump()
             if windows or kept:
                 self.saved_state.save_accounts(windows)
             kept = windows
@@ -270,7 +270,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     know_secrets(config)
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
     house = Components(config, ledger)
-    house.pool.load(await house.saved_state.accounts())
+    house.pool.status.load(await house.saved_state.accounts())
     house.allowance.load(await house.saved_state.day_sums())
     app = web.Application()
     app[HOUSE] = house
@@ -283,7 +283,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
         house.drain()
         await house.end_open()
         await house.model_lists.stop()
-        house.saved_state.save_accounts(house.pool.dump())
+        house.saved_state.save_accounts(house.pool.status.dump())
         await house.transport.stop()
         await ledger.stop()
 

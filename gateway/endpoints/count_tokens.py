@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gateway.accounting.budget_guard import BudgetGuard
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.choice import Choice
 from gateway.accounts.verdict import Verdict
 from gateway.config.schema import Account
@@ -24,6 +25,7 @@ from gateway.errors import UpstreamError
 from gateway.protocols.estimate import estimate_tokens
 from gateway.relay import upstream_request as outgoing
 from gateway.relay.failures import UpstreamRefusal
+from gateway.relay.readable_body import readable_body
 
 PATH = "/messages/count_tokens"
 COUNT_TIMEOUT_S = 30.0  # at most; an answer's own limit may be shorter
@@ -54,7 +56,7 @@ class TokenCounts:
         """The handler."""
         context = await self._handlers.context(visit, PATH, slot=False)
         self._allowance.admit(context.user.name, context.client.name)
-        self._pool.check(context)
+        self._pool.chooser.check_model(context.ask.model)
         answer = await self._counted(visit, context)
         visit.record.set_outcome("ok")
         if answer:
@@ -76,7 +78,8 @@ class TokenCounts:
         verdict: Verdict | None = None
         while True:
             now = time.monotonic()
-            choice = self._pool.choose(context, tried, now)
+            query, document = context.account_query, context.ask.document
+            choice = self._pool.chooser.choose(query, document, tried, now)
             account = self._next(choice)
             if account is None:
                 if self._is_estimated(choice, verdict):
@@ -85,7 +88,6 @@ class TokenCounts:
             if verdict and not self._may_switch(context, account, len(tried), now):
                 raise self._last_word(context, choice, verdict, now)
             tried.add(account.name)
-            context.attempt_at = now
             try:
                 return await self._ask(visit, context, account)
             except (UpstreamRefusal, UpstreamError) as failure:
@@ -103,7 +105,7 @@ class TokenCounts:
         if choice.last_resort:
             return None
         for name in choice.ordered:
-            account = self._pool.accounts[name]
+            account = self._pool.by_name[name]
             if account.speaks("messages") == "messages":
                 return account
         return None
@@ -112,7 +114,7 @@ class TokenCounts:
         """Whether accounts are left that would answer, but none that counts."""
         if choice.ordered and not choice.last_resort:
             return True
-        accounts = self._pool.accounts
+        accounts = self._pool.by_name
         if not any(
             accounts[n].speaks("messages") == "messages" for n in choice.fitting
         ):
@@ -125,7 +127,8 @@ class TokenCounts:
     ) -> bool:
         if tried > self._handlers.config.upstream.max_switches:
             return False
-        return self._pool.may_retry(context, account.name, now, same=False)
+        key = AttemptKey(account.name, context.ask.model, context.user.name, now)
+        return self._pool.attempts.may_retry(key, same=False)
 
     def _last_word(
         self,
@@ -134,14 +137,17 @@ class TokenCounts:
         verdict: Verdict | None,
         now: float,
     ) -> Exception:
+        query, chooser = context.account_query, self._pool.chooser
         if verdict:
-            return self._pool.last_word(context, verdict, choice.fitting)
-        return self._pool.refusal(context, choice, now)
+            return chooser.last_error(query, verdict, choice.fitting, now)
+        return chooser.refusal(query, choice, now)
 
     async def _ask(
         self, visit: RequestScope, context: RequestContext, account: Account
     ) -> Answered:
-        document = self._pool.document(context, account.name, context.ask.document)
+        document = readable_body(
+            context, self._pool, account.name, context.ask.document
+        )
         request = outgoing.write(context, account, document)
         limits = self._handlers.config.upstream
         call = Call(

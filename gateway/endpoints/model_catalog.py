@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.accounts.choice import serves
+from gateway.accounts.model_index import serves
 from gateway.config.schema import Account
 
 _GLOB = re.compile(r"[*?\[]")

@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from gateway.accounts.accounts import Accounts
-from gateway.accounts.choice import serves
+from gateway.accounts.model_index import serves
 from gateway.config.schema import Account
 from gateway.endpoints.model_catalog import catalogue, entry_of, read_list
 from gateway.endpoints.model_requests import Handlers, RequestScope
@@ -60,7 +60,7 @@ class ModelLists:
     async def models(self, visit: RequestScope) -> web.Response:
         """``GET /v1/models``: what all accounts together serve."""
         self._handlers.enter(visit)
-        accounts = list(self._pool.accounts.values())
+        accounts = list(self._pool.by_name.values())
         lists = self._known(accounts)
         waited = [one.asking for one in lists if one.asking and not one.entries]
         if waited:
@@ -73,7 +73,7 @@ class ModelLists:
         """``GET /v1/models/{id}``."""
         self._handlers.enter(visit)
         ident = path_id(visit)
-        for account in self._pool.accounts.values():
+        for account in self._pool.by_name.values():
             if serves(account, ident):
                 visit.record.set_outcome("ok")
                 told = orjson.dumps(entry_of(ident, account.name))
@@ -104,7 +104,7 @@ class ModelLists:
             return
         if one.asking or loop.time() < one.fresh_until:
             return
-        if not self._pool.is_available(account):
+        if not self._pool.status.is_available(account):
             return
         one.asking = loop.create_task(
             self._ask(one),

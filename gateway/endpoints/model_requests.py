@@ -184,7 +184,7 @@ class Handlers:
                 down.start_pinging()
             # What never can be is refused before anything is waited for.
             self._allowance.admit(context.user.name, context.client.name)
-            self._pool.check(context)
+            self._pool.chooser.check_model(context.ask.model)
             context.slot = await self._registry.user_slot(
                 context.user.name,
                 context.holder,

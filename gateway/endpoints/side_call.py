@@ -16,6 +16,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.accounts.accounts import Accounts
+from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.verdict import Verdict
 from gateway.client.answer_headers import id_headers
 from gateway.config.schema import Account
@@ -131,8 +132,8 @@ class SideCalls:
             detail=error.detail,
         )
         if verdict.reason in TELLING:
-            user = visit.record.user
-            self._pool.side_failed(account, user, model, verdict, began)
+            key = AttemptKey(account.name, model, visit.record.user, began)
+            self._pool.attempts.failed(key, verdict)
         return verdict
 
 

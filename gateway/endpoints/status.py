@@ -48,11 +48,11 @@ class StatusHandlers:
 
     async def ready(self, request: web.Request) -> web.Response:
         """``GET /readyz``: it takes work; else 503 and why not."""
-        accounts = self._pool.states()
+        accounts = self._pool.status.states()
         reasons = []
         if self._handlers.draining:
             reasons.append("draining")
-        if not self._pool.usable():
+        if not self._pool.status.usable():
             reasons.append("no usable account")
         if not self._ledger.healthy:
             reasons.append("ledger unavailable")

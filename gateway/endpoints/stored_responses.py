@@ -54,7 +54,7 @@ class StoredResponses:
         if kept := await self._conversations.kept(user, ident):
             return await self._kept(visit, user, ident, kept)
         account = self._maker(user, ident)
-        self._pool.check_account(account, user)
+        self._pool.status.check(account, user)
         body = await self._handlers.body(visit, identity)
         # A reload may have replaced the account while the body arrived.
         return await self._passed(visit, self._maker(user, ident), body)

@@ -92,12 +92,12 @@ class Conclusion:
         """
         if ending.outcome != "failed":
             context.record.set_outcome(ending.outcome)
-            self._pool.completed(context, context.record.account)
+            self._pool.attempts.completed(context.attempt_key)
             return
         verdict = verdict_of(StatedFailure(ending), context, quotes=False)
         if verdict.scope != "client" or verdict.strip or not passes:
             raise StatedFailure(ending)
-        self._pool.dropped(context, context.record.account)
+        self._pool.attempts.dropped(context.attempt_key)
         context.record.set_outcome("failed", "client", verdict.error.code)
         context.record.detail = verdict.error.detail
 
@@ -107,7 +107,7 @@ class Conclusion:
         context.record.unknown_stop = facts.unknown_stop
         user, session = context.user.name, context.session.key
         self._kept.keep(user, session, context.record.account, facts.kept)
-        self._pool.made(context, facts.proofs)
+        self._pool.reasoning.made(user, facts.proofs, context.record.account)
         if facts.response_id:
             context.record.response_id = facts.response_id
         self._books.record_usage(context, facts.usage)

@@ -58,11 +58,11 @@ class Conversations:
         if context.wire.name != "responses" or not isinstance(ident, str):
             return document, PreviousTurn()
         user = context.user.name
-        if self._pool.is_native(self._pool.maker(user, ident)):
+        if self._pool.keeps_response(user, ident):
             return document, PreviousTurn()
         if kept := await self._kept.find(ident, user):
             return with_earlier(document, kept.items), kept.end
-        if self._pool.has_native(context):
+        if self._pool.has_native(context.ask.model):
             context.kept_elsewhere = True
             return document, PreviousTurn()  # one of them may know it
         raise ClientError(

@@ -18,9 +18,11 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway.accounting.settlement import Accounting
-from gateway.accounts.accounts import STATE, Accounts
+from gateway.accounts.accounts import Accounts
+from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.choice import Choice
 from gateway.accounts.kept_reasoning import KeptReasoning
+from gateway.accounts.reasoning_access import Remedy
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import AccountsChanged, Registry, Slot
 from gateway.client.stream import ClientAnswer
@@ -44,12 +46,14 @@ from gateway.relay.failures import (
     verdict_of,
     words_of,
 )
+from gateway.relay.readable_body import readable_body
 from gateway.relay.stream_codec import StreamCodec, course_of, translation_of
 from gateway.relay.upstream import Upstream
 from gateway.relay.upstream_call import UpstreamCall
 from gateway.relay.upstream_request import COMPACT_PATH, UpstreamRequest
 from gateway.telemetry import log
 
+TURN_STATE = "x-codex-turn-state"
 MAX_STRIPS = 2  # times that one request is sent anew with less reasoning
 
 
@@ -107,7 +111,7 @@ class Relay:
         del document  # a long stream need not keep it
         while True:
             slot = await self._slot(context, way)
-            account = self._pool.accounts[slot.name]
+            account = self._pool.by_name[slot.name]
             way.tried.add(account.name)
             try:
                 return await self._attempt(context, way, account, slot, down)
@@ -115,9 +119,7 @@ class Relay:
                 verdict = verdict_of(failure, context, quotes=self._limits.quote_errors)
                 failure.__traceback__ = None  # its frames hold it, and the request
             except BaseException:
-                self._pool.dropped(
-                    context, account.name
-                )  # it says nothing of the account
+                self._pool.attempts.dropped(context.attempt_key)
                 raise
             way.verdict = verdict
             streaming = down is not None and down.state is not StreamState.WAITING
@@ -126,7 +128,7 @@ class Relay:
                 self._conclusion.learn(context, down.facts)
                 raise self._broken(context, way, verdict)
             # Only waiting counts against the queue's deadline.
-            context.deadline += time.monotonic() - context.attempt_at
+            context.deadline += time.monotonic() - context.attempt_key.started_at
             if self._strip(context, way, account, verdict):
                 way.tried.discard(account.name)
             elif not self._may_switch(context, way, account, verdict):
@@ -140,7 +142,7 @@ class Relay:
         """A slot of the account that is to be tried next."""
         while True:
             now = time.monotonic()
-            choice = self._pool.choose(context, way.tried, now)
+            choice = self._choose(context, way, now)
             way.fitting = choice.fitting
             context.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
             if not choice.tiers:
@@ -163,21 +165,35 @@ class Relay:
                 raise
             slot.release()
 
+    def _choose(
+        self, context: RequestContext, way: FailoverState, now: float
+    ) -> Choice:
+        return self._pool.chooser.choose(
+            context.account_query,
+            context.ask.document,
+            way.tried,
+            now,
+            native_only=context.kept_elsewhere,
+        )
+
     def _may_start(
         self, context: RequestContext, way: FailoverState, choice: Choice, account: str
     ) -> bool:
         """Whether the account may still be asked, now that its slot is there."""
-        if account not in self._pool.accounts:
+        if account not in self._pool.by_name:
             return False  # a reload has removed it meanwhile
-        now = time.monotonic()
+        now, attempts = time.monotonic(), self._pool.attempts
+        key = AttemptKey(account, context.ask.model, context.user.name, now)
         if way.verdict is not None or choice.last_resort:
             same = account == context.record.account
-            if not self._pool.may_retry(context, account, now, same=same):
+            if not attempts.may_retry(key, same=same):
                 raise self._last_word(context, way, choice)
         if context.record.queue_ms is None:
             context.record.queue_ms = context.record.waited_s(now) * 1000
         context.mark("granted", account=account)
-        return self._pool.start(context, choice, account, now)
+        context.attempt_key = key
+        first = not context.record.attempts
+        return attempts.start(key, first=first, last_resort=choice.last_resort)
 
     def _may_switch(
         self,
@@ -188,7 +204,8 @@ class Relay:
     ) -> bool:
         """Whether another account is worth asking."""
         if verdict.strip and len(way.tried) <= self._limits.max_switches:
-            return self._pool.other_may_read(context, way.tried)
+            query, document = context.account_query, context.ask.document
+            return self._pool.chooser.others_may_read(query, document, way.tried)
         if not verdict.switch or len(way.tried) > self._limits.max_switches:
             return False
         if verdict.reason != "no_model" or account.upstream_model(
@@ -196,7 +213,8 @@ class Relay:
         ) != (context.ask.model):
             return True
         # Else it is the client's own mistake, unless another is known to have it.
-        return self._pool.elsewhere(context, way.fitting, way.tried)
+        chooser = self._pool.chooser
+        return chooser.others_serve(context.ask.model, way.fitting, way.tried)
 
     async def _pause(
         self,
@@ -211,7 +229,7 @@ class Relay:
         """
         if way.paused or not verdict.retry_same:
             return
-        if self._pool.choose(context, way.tried, time.monotonic()).tiers:
+        if self._choose(context, way, time.monotonic()).tiers:
             return
         way.paused = True
         way.tried.discard(account.name)
@@ -266,13 +284,15 @@ class Relay:
         self, context: RequestContext, way: FailoverState, account: Account
     ) -> UpstreamRequest:
         """The request for *account*, and the attempt in the record."""
-        document = self._pool.document(context, account.name, way.document)
+        document = readable_body(context, self._pool, account.name, way.document)
         user, session = context.user.name, context.session.key
         recall = partial(self._kept.of, user, session, account.name)
         request = outgoing.write(context, account, document, recall)
         context.record.dropped = (*context.record.dropped, *context.left_out)
-        if not self._pool.knows_state(context, account.name):
-            request.headers.popall(STATE, None)
+        state, query = context.headers.get(TURN_STATE), context.account_query
+        if state is not None:
+            if not self._pool.reasoning.can_read(query, account.name, state):
+                request.headers.popall(TURN_STATE, None)
         self._begin(context, account, request.protocol)
         return request
 
@@ -285,7 +305,9 @@ class Relay:
         facts: StreamFacts,
     ) -> bool:
         """The client has left: read on for the usage, where that is allowed."""
-        self._pool.made(context, facts.proofs)  # it may keep what it got of the answer
+        # The client may keep what it got of the answer.
+        made = self._pool.reasoning.made
+        made(context.user.name, facts.proofs, context.record.account)
         if not self._drains.open:
             self._books.record_usage(context, facts.usage)
             return False
@@ -297,7 +319,7 @@ class Relay:
 
         def done(how: str) -> None:
             if how == "whole":
-                self._pool.completed(context, exchange.account.name)
+                self._pool.attempts.completed(context.attempt_key)
             context.mark_ending(how)
             self._books.record_usage(context, facts.usage)
             self._books.close(context.record)
@@ -337,9 +359,10 @@ class Relay:
         """
         way.forget_document()
         name = exchange.account.name
-        self._pool.served(context, name, facts.response_id)
-        if exchange.reply and (state := exchange.reply.headers.get(STATE)):
-            self._pool.keep_state(context, name, state)
+        served = self._pool.attempts.served
+        served(context.attempt_key, context.session, facts.response_id)
+        if exchange.reply and (state := exchange.reply.headers.get(TURN_STATE)):
+            self._pool.reasoning.made(context.user.name, [state], name)
 
     def _question(
         self, context: RequestContext, way: FailoverState, request: UpstreamRequest
@@ -407,11 +430,11 @@ class Relay:
             detail=error.detail,
         )
         if streaming and verdict.reason:
-            self._pool.broke(context, account.name)
+            self._pool.attempts.broke(context.attempt_key)
         elif streaming:
-            self._pool.dropped(context, account.name)
+            self._pool.attempts.dropped(context.attempt_key)
         else:
-            self._pool.failed(context, account.name, verdict)
+            self._pool.attempts.failed(context.attempt_key, verdict)
 
     def _strip(
         self,
@@ -427,7 +450,15 @@ class Relay:
         if not verdict.strip or way.stripped >= MAX_STRIPS:
             return False
         way.stripped += 1
-        return self._pool.refused_reasoning(context, account.name, way.document)
+        remedy = self._pool.reasoning.refused(
+            context.account_query,
+            account.name,
+            way.document,
+            thinking_off=context.thinking_off,
+        )
+        if remedy is Remedy.NO_THINKING:
+            context.thinking_off = True
+        return remedy is not Remedy.NONE
 
     def _broken(
         self, context: RequestContext, way: FailoverState, verdict: Verdict
@@ -436,8 +467,8 @@ class Relay:
         error = verdict.error
         if error.status == 429 and error.retry_after_s is None:
             # Without a time it would be final for Codex.
-            told = self._pool.last_word(context, verdict, way.fitting)
-            error.retry_after_s = told.retry_after_s or 1
+            last = self._last_error(context, verdict, way)
+            error.retry_after_s = last.retry_after_s or 1
         return error
 
     def _last_word(
@@ -445,6 +476,13 @@ class Relay:
     ) -> GatewayError:
         """What the client gets when nobody is left to ask."""
         if way.verdict is not None:
-            return self._pool.last_word(context, way.verdict, way.fitting)
+            return self._last_error(context, way.verdict, way)
         assert choice
-        return self._pool.refusal(context, choice, time.monotonic())
+        query, now = context.account_query, time.monotonic()
+        return self._pool.chooser.refusal(query, choice, now)
+
+    def _last_error(
+        self, context: RequestContext, verdict: Verdict, way: FailoverState
+    ) -> GatewayError:
+        query, now = context.account_query, time.monotonic()
+        return self._pool.chooser.last_error(query, verdict, way.fitting, now)

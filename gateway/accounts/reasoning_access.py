@@ -1,0 +1,114 @@
+"""
+Which reasoning of a request an account is sent.
+
+The memory of who made what is in ``owners``; how a body is changed, in
+``reasoning_owner``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any
+
+from gateway.accounts.choice import AccountQuery
+from gateway.accounts.model_index import ModelIndex
+from gateway.accounts.owners import Owners
+from gateway.accounts.reasoning_owner import (
+    Readable,
+    Reader,
+    broken_loop,
+    proofs,
+    readable,
+)
+
+
+class Remedy(Enum):
+    """How a request whose reasoning an account refused can be sent to it again."""
+
+    NONE = "none"
+    LESS_REASONING = "less_reasoning"
+    NO_THINKING = "no_thinking"
+
+
+class ReasoningAccess:
+    """
+    Args:
+        latest: the account of the session's last answer; "" if unknown.
+    """
+
+    def __init__(
+        self,
+        index: ModelIndex,
+        owners: Owners,
+        latest: Callable[[AccountQuery], str],
+    ) -> None:
+        self._index = index
+        self._owners = owners
+        self._latest = latest
+        self._verifying: set[str] = set()  # accounts that have refused thinking
+
+    def readable(
+        self,
+        query: AccountQuery,
+        account: str,
+        document: dict[str, Any],
+        *,
+        thinking_off: bool = False,
+    ) -> Readable:
+        """
+        *document* without what *account* cannot read.
+
+        Args:
+            thinking_off: the request was found to be refused with thinking.
+        """
+        protocol, target = query.protocol, self._index.by_name[account]
+        if protocol == "chat":
+            return Readable(document)  # Chat has no place for a proof
+        latest, user = self._latest(query), query.user
+        is_foreign, model = self._owners.is_foreign, query.model
+        native = target.speaks(protocol) == protocol
+        reader = Reader(
+            lambda proof: is_foreign(user, proof, account, latest),
+            native,
+            account in self._verifying or self._index.verifies(target, model),
+            thinking_off and native,
+        )
+        return readable(protocol, document, reader)
+
+    def refused(
+        self,
+        query: AccountQuery,
+        account: str,
+        document: dict[str, Any],
+        *,
+        thinking_off: bool,
+    ) -> Remedy:
+        """*account* could not read some reasoning in *document*, as it was sent it."""
+        protocol, target = query.protocol, self._index.by_name.get(account)
+        if target is None:
+            return Remedy.NONE  # a reload has removed it meanwhile
+
+        def read(body: dict[str, Any]) -> Readable:
+            return self.readable(query, account, body, thinking_off=thinking_off)
+
+        sent = read(document).body
+        if protocol == "messages" == target.speaks(protocol):
+            if broken_loop(sent) and not thinking_off:
+                return Remedy.NO_THINKING
+            self._verifying.add(account)
+        self._owners.refused(query.user, proofs(protocol, sent), account)
+        return Remedy.LESS_REASONING if read(sent).removed else Remedy.NONE
+
+    def made(self, user: str, found: Iterable[str], account: str) -> None:
+        """*account* made the proofs *found*, or gave them as a turn state."""
+        self._owners.made(user, found, account)
+
+    def can_read(self, query: AccountQuery, account: str, proof: str) -> bool:
+        """Whether *account* may be sent *proof*."""
+        latest = self._latest(query)
+        return not self._owners.is_foreign(query.user, proof, account, latest)
+
+    def forget(self, account: str) -> None:
+        """The name *account* is another server's now."""
+        self._verifying.discard(account)
