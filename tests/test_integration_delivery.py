@@ -9,7 +9,7 @@ import socket
 import pytest
 from sqlalchemy import Connection, select
 
-from gateway.client import stream as downstream
+from gateway.client import answer as downstream
 from gateway.daemon.wiring import house_of
 from gateway.ledger.tables import request as request_table
 from gateway.protocols.stream_state import StreamState

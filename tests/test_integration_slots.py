@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.admission.registry import Registry
-from gateway.client.stream import ClientAnswer
+from gateway.client.answer import ClientAnswer
 from gateway.daemon.wiring import house_of
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger

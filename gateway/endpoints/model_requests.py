@@ -25,11 +25,11 @@ from gateway.admission.body_room import BodyRooms, BodyShare
 from gateway.admission.registry import Holder, Place, Registry
 from gateway.client import body
 from gateway.client import kinds as clients
+from gateway.client.answer import ClientAnswer
 from gateway.client.answer_headers import id_headers
 from gateway.client.framing import send_whole
 from gateway.client.intake import Intake
 from gateway.client.kinds import Client
-from gateway.client.stream import ClientAnswer
 from gateway.config.cors import Origins
 from gateway.config.schema import Config
 from gateway.context import RequestContext

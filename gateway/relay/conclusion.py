@@ -13,7 +13,7 @@ import time
 from gateway.accounting.settlement import Accounting
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.kept_reasoning import KeptReasoning
-from gateway.client.stream import ClientAnswer
+from gateway.client.answer import ClientAnswer
 from gateway.context import RequestContext
 from gateway.protocols.protocol import Ending, StreamFacts
 from gateway.protocols.stream_state import Batch, StreamState

@@ -25,7 +25,7 @@ from gateway.accounts.kept_reasoning import KeptReasoning
 from gateway.accounts.reasoning_access import Remedy
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.admission.registry import AccountsChanged, Registry, Slot
-from gateway.client.stream import ClientAnswer
+from gateway.client.answer import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, UpstreamError

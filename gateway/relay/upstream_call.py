@@ -18,7 +18,7 @@ from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.client.stream import ClientAnswer
+from gateway.client.answer import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.context import RequestContext
 from gateway.errors import UpstreamError
