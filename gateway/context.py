@@ -14,7 +14,7 @@ from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
 from gateway.admission.registry import Holder, Slot
 from gateway.client.body import RequestBody
-from gateway.client.kinds import Client
+from gateway.client.kinds import ClientKind
 from gateway.config.schema import Account, Limits, User
 from gateway.protocols.protocol import WireProtocol
 from gateway.record import AttemptRecord, Record
@@ -43,7 +43,7 @@ class RequestContext:
     headers: CIMultiDictProxy[str]
     user: User
     limits: Limits
-    client: Client
+    client: ClientKind
     session: Session
     holder: Holder
     deadline: float

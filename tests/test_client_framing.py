@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp.http import HttpVersion11
 
 from gateway.client.framing import head_of
 
 
 def test_a_head_is_a_status_and_its_headers() -> None:
-    head = head_of({"Server": "gateway", "x-codex-plan": "caf\u00e9 \udce9"}, True)
+    head = head_of(
+        HttpVersion11, {"Server": "gateway", "x-codex-plan": "caf\u00e9 \udce9"}, True
+    )
 
     *lines, date, _, _ = head.split(b"\r\n")
     assert [
@@ -23,4 +26,4 @@ def test_a_head_is_a_status_and_its_headers() -> None:
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
 def test_no_header_breaks_out_of_its_line(end: str) -> None:
     with pytest.raises(ValueError, match="line break"):
-        head_of({"Server": f"gateway{end}x-request-id: other"}, True)
+        head_of(HttpVersion11, {"Server": f"gateway{end}x-request-id: other"}, True)

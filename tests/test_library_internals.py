@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from configparser import ConfigParser
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.http_writer import StreamWriter
 
 from gateway.admission.limiter import Counter
 from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
@@ -43,11 +41,11 @@ def streams(pieces: tuple[bytes, ...], *, ours: bool) -> Answer:
     """A handler that writes *pieces* by our own framing, or by aiohttp's."""
 
     async def framed(request: web.BaseRequest) -> web.StreamResponse:
-        response = FramedStream(headers=HEADERS)
-        response.begin(request)
+        response = FramedStream()
+        response.begin(request, HEADERS)
         for index, piece in enumerate(pieces):
-            if rest := response.put(piece, last=index == len(pieces) - 1):
-                await rest
+            if response.put(piece, last=index == len(pieces) - 1):
+                await response.drain()
         return response
 
     async def plain(request: web.BaseRequest) -> web.StreamResponse:
@@ -151,11 +149,11 @@ async def test_our_whole_answer_is_byte_for_byte_what_aiohttp_writes(
 
 
 async def test_aiohttp_writes_no_error_page_behind_what_we_wrote() -> None:
-    """It looks at ``output_size``, which we count."""
+    """It looks at ``output_size``, which we set."""
 
     async def breaks(request: web.BaseRequest) -> web.StreamResponse:
-        response = FramedStream(headers=HEADERS)
-        response.begin(request)
+        response = FramedStream()
+        response.begin(request, HEADERS)
         response.put(PIECES[0])
         raise RuntimeError
 
@@ -164,13 +162,37 @@ async def test_aiohttp_writes_no_error_page_behind_what_we_wrote() -> None:
     assert wire.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.parametrize("name", ["output_size", "chunked", "transport", "protocol"])
-def test_aiohttp_has_the_writer_that_we_write_through(name: str) -> None:
-    source = inspect.getsource(StreamWriter) + inspect.getsource(
-        StreamWriter.__mro__[1]
-    )
+async def test_aiohttp_does_not_complete_a_body_that_we_have_not_ended() -> None:
+    """It awaits ``write_eof`` of what a handler returns, which then cuts it off."""
 
-    assert re.search(rf"\b{name}\b", source)
+    async def stops(request: web.BaseRequest) -> web.StreamResponse:
+        response = FramedStream()
+        response.begin(request, HEADERS)
+        response.put(PIECES[0])
+        return response
+
+    wire = await bytes_of(stops, asked(close=False))
+
+    assert not wire.endswith(b"0\r\n\r\n")
+
+
+async def test_aiohttp_ends_the_connection_of_a_client_of_http_1_0() -> None:
+    """Only the end of the connection ends its stream, whatever it asks for."""
+    request = b"POST / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    wire = await asyncio.wait_for(bytes_of(streams(PIECES, ours=True), request), 5)
+
+    assert wire.endswith(b"\r\n\r\n" + b"".join(PIECES))
+
+
+async def test_a_whole_answer_keeps_the_connection_of_a_client_of_http_1_0() -> None:
+    request = b"POST / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    ours, theirs = [
+        comparable(await bytes_of(wholes(b"{}", ours=ours), request + asked("1.0")))
+        for ours in (True, False)
+    ]
+
+    assert len(ours) == 2
+    assert ours == theirs
 
 
 async def test_a_semaphore_counts_in_the_value_that_we_take_from() -> None:

@@ -1,95 +1,154 @@
 """
-The frames of a client's HTTP answer, head and body, written by ourselves.
+The bytes of a client's HTTP answer, head and body, written to its connection directly.
 
-What goes out is what aiohttp would write. Its own way to it, open for compression,
-cookies and signals, costs a piece of a stream four times as much, and a whole answer
-as much as its key and its slots. For HTTP/1.0 it is left to do it.
+The bytes are those that aiohttp would write. Its own path to them is open for
+compression, cookies and signals; it costs a piece of a stream four times as much, and a
+whole answer as much as its key and its slots.
 
-aiohttp takes an answer for sent when its ``_eof_sent`` is set, and for begun when its
-request's writer has an ``output_size``.
+aiohttp's server needs three things of an answer that it did not write: ``prepare`` and
+``write_eof``, which it awaits when the handler returns, and ``keep_alive``. They are
+overridden here. From the ``output_size`` of the request's writer it knows that a head
+is out, so that it writes no error page behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
 
-from aiohttp import hdrs, web
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import HttpVersion11
-from aiohttp.http_writer import StreamWriter
+from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 
-JOIN_BYTES = 16384  # up to here a piece is copied into its frame
+JOIN_BYTES = 16384  # a longer piece is not copied into its frame
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 class FramedStream(web.StreamResponse):
-    """A stream whose head leaves together with what is written first."""
+    """
+    An answer with status 200, whose head leaves together with the first piece.
 
-    _send_headers_immediately = False  # as ``web.Response`` does it
-    _head = b""  # until it is out; empty where aiohttp has it
+    Its body ends with the piece that is ``last``: by a last chunk, by the length that
+    the head declared, or, for HTTP/1.0 without one, by the end of the connection.
+    """
 
-    def begin(self, request: web.BaseRequest) -> None:
-        """Prepare the head; nothing of it is written yet."""
-        if request.version != HttpVersion11:
-            _at_once(self.prepare(request))
-            return
-        self._keep_alive = request.keep_alive
-        headers = self._headers
-        headers[hdrs.TRANSFER_ENCODING] = "chunked"
-        self._head = head_of(headers, self._keep_alive)
-        headers.clear()  # a long stream need not keep them
-        self._req = request
-        self._payload_writer = request._payload_writer
-        request._payload_writer.enable_chunking()
+    _connection: BaseProtocol | None = None  # from ``begin`` until all has left
+    _writer: AbstractStreamWriter
+    _head = b""  # until it is out
+    _is_chunked = False
+    _is_reusable = False
+    _has_ended = False
 
-    def put(
-        self, data: bytes, *, last: bool = False
-    ) -> Coroutine[Any, Any, None] | None:
+    def begin(
+        self,
+        request: web.BaseRequest,
+        headers: Mapping[str, str],
+        *,
+        length: int | None = None,
+    ) -> None:
         """
-        Write a piece, or end the body with it; what is to be awaited, if anything, is
-        back-pressure. At the body's end it lasts until every byte has left for the
-        socket.
+        Make the head; nothing is written yet.
+
+        Args:
+            length: the bytes of the whole body; None for a stream.
+        """
+        version = request.version
+        framing = {}
+        if length is not None:
+            framing["Content-Length"] = str(length)
+        elif version >= HttpVersion11:
+            self._is_chunked = True
+            framing["Transfer-Encoding"] = "chunked"
+        ends_by_itself = self._is_chunked or length is not None
+        self._is_reusable = request.keep_alive and ends_by_itself
+        self._head = head_of(version, {**headers, **framing}, self._is_reusable)
+        self._connection, self._writer = request.protocol, request.writer
+
+    def put(self, data: bytes, *, last: bool = False) -> bool:
+        """
+        Write a piece, or end the body with it.
+
+        Returns whether ``drain`` is to be awaited before more is written: the client
+        reads more slowly, or, after the last piece, has not been sent all of it.
 
         Raises:
             ConnectionError: the client has left.
         """
-        writer = cast(StreamWriter, self._payload_writer)
-        transport = writer.transport
-        if transport is None or transport.is_closing():
+        connection = self._connection
+        transport = connection.transport if connection else None
+        if connection is None or transport is None or transport.is_closing():
             raise ConnectionResetError("the client has left")
-        head, self._head = self._head, b""
+        frame = self._head
+        if frame:
+            self._head = b""
+            self._writer.output_size = len(frame)
         if last:
+            self._has_ended = True
             transport.set_write_buffer_limits(0)
-        if len(data) > JOIN_BYTES or not writer.chunked:
-            if head:
-                transport.write(head)
-                writer.output_size += len(head)
+        if len(data) > JOIN_BYTES or not self._is_chunked:
+            self._put_parts(transport, frame, data, last)
+        else:
+            if data:
+                frame += b"%x\r\n%b\r\n" % (len(data), data)
             if last:
-                return _emptied(self.write_eof(data), transport)
-            return self.write(data)
-        if data:
-            head += b"%x\r\n%b\r\n" % (len(data), data)
+                frame += LAST_CHUNK
+            transport.write(frame)
+        if connection.writing_paused:
+            return True
         if last:
-            head += b"0\r\n\r\n"
-            self._eof_sent = True
-            self._req = self._payload_writer = None
-        transport.write(head)
-        writer.output_size += len(head)  # by it aiohttp knows that a head is out
-        if writer.protocol.writing_paused:
-            return _emptied(writer.drain(), transport) if last else writer.drain()
-        if last:
+            self._let_go()
+        return False
+
+    def _put_parts(
+        self, transport: asyncio.WriteTransport, head: bytes, data: bytes, last: bool
+    ) -> None:
+        """Write a piece without a copy of it, or one that gets no frame."""
+        if not self._is_chunked:
+            parts = [head, data]
+        elif last:
+            parts = [b"%b%x\r\n" % (head, len(data)), data, b"\r\n" + LAST_CHUNK]
+        else:
+            parts = [b"%b%x\r\n" % (head, len(data)), data, b"\r\n"]
+        transport.writelines([part for part in parts if part])
+
+    async def drain(self) -> None:
+        """
+        Wait until the client has taken enough for more to be written; after the last
+        piece, until every byte has left for the socket.
+
+        Raises:
+            ConnectionError: the client has left.
+        """
+        try:
+            if self._connection is not None:
+                await self._writer.drain()
+        finally:
+            if self._has_ended:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave the connection to the next answer."""
+        connection, self._connection = self._connection, None
+        transport = connection.transport if connection else None
+        if transport is not None and not transport.is_closing():
             transport.set_write_buffer_limits()
-        return None
 
+    # --- what aiohttp asks of what a handler returns ----------------------------------
 
-async def _emptied(
-    writing: Coroutine[Any, Any, None], transport: asyncio.WriteTransport
-) -> None:
-    """End *writing*, which had no room in the buffer; then there is some again."""
-    await writing
-    if not transport.is_closing():
-        transport.set_write_buffer_limits()
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection serves another request after this answer."""
+        return self._is_reusable and self._has_ended
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """A body without its last piece must not look whole."""
+        if not self._has_ended and self._connection and self._connection.transport:
+            self._connection.transport.abort()
 
 
 async def send_whole(
@@ -101,56 +160,36 @@ async def send_whole(
     Raises:
         ConnectionError: the client has left.
     """
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("the client has left")
-    if request.version != HttpVersion11:
-        kind = "application/json"
-        return web.Response(headers=headers, body=body, content_type=kind)
-    response, writer = web.StreamResponse(), cast(StreamWriter, request._payload_writer)
-    response._keep_alive = request.keep_alive
-    framing = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    head = head_of({**headers, **framing}, response._keep_alive)
-    transport.set_write_buffer_limits(0)
-    if len(body) <= JOIN_BYTES:
-        transport.write(head + body)
-    else:
-        transport.writelines((head, body))
-    writer.output_size += len(head) + len(body)
-    response._eof_sent = True
-    if writer.protocol.writing_paused:
-        await writer.drain()
-    if not transport.is_closing():
-        transport.set_write_buffer_limits()
+    response = FramedStream()
+    kind = {"Content-Type": "application/json"}
+    response.begin(request, {**headers, **kind}, length=len(body))
+    if response.put(body, last=True):
+        await response.drain()
     return response
 
 
-def head_of(headers: Mapping[str, str], keep_alive: bool) -> bytes:
+def head_of(
+    version: HttpVersion, headers: Mapping[str, str], keep_alive: bool
+) -> bytes:
     """
-    The bytes of a 200's head; what an upstream wrote in another encoding than UTF-8
+    The bytes of a 200's head. What an upstream wrote in another encoding than UTF-8
     goes out as the bytes it was.
 
     Args:
+        version: the request's.
         keep_alive: whether the connection serves another request.
 
     Raises:
         ValueError: a header would break out of its line.
     """
-    lines = ["HTTP/1.1 200 OK", *map(": ".join, headers.items())]
+    lines = ["HTTP/%d.%d 200 OK" % version, *map(": ".join, headers.items())]
     lines.append("Date: " + rfc822_formatted_time())
-    if not keep_alive:
+    if not keep_alive and version == HttpVersion11:
         lines.append("Connection: close")
+    elif keep_alive and version == HttpVersion10:
+        lines.append("Connection: keep-alive")
     lines.append("\r\n")
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines):
         raise ValueError("a line break inside a header")
     return head.encode("utf-8", "surrogateescape")
-
-
-def _at_once(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run what never has to wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("preparing a head must not wait")

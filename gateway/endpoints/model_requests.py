@@ -29,7 +29,9 @@ from gateway.client.answer import ClientAnswer
 from gateway.client.answer_headers import id_headers
 from gateway.client.framing import send_whole
 from gateway.client.intake import Intake
-from gateway.client.kinds import Client
+from gateway.client.interface import QueuePlace
+from gateway.client.kinds import ClientKind
+from gateway.client.sse_stream import SseStream
 from gateway.config.cors import Origins
 from gateway.config.schema import Config
 from gateway.context import RequestContext
@@ -79,8 +81,9 @@ class RequestScope:
     request: web.BaseRequest
     record: Record
     wire: WireProtocol
-    client: Client
+    client: ClientKind
     task: asyncio.Task[web.StreamResponse] | None = None
+    stream: SseStream | None = None
     down: ClientAnswer | None = None
     context: RequestContext | None = None
     share: BodyShare | None = None
@@ -165,7 +168,7 @@ class Handlers:
                     self._all_served.set()
                     self._when_drained()
                 if visit.down:
-                    visit.down.stop_pinging()
+                    visit.down.stop_keepalives()
                 if visit.share:
                     visit.share.release()
                 if not record.drained:
@@ -180,8 +183,8 @@ class Handlers:
             context = visit.context = await self.context(visit, path)
             down = None
             if context.ask.stream and path == visit.wire.path:
-                down = visit.down = self._downstream(visit.request, context)
-                down.start_pinging()
+                down = visit.down = self._downstream(visit, context)
+                down.start_keepalives()
             # What never can be is refused before anything is waited for.
             self._allowance.admit(context.user.name, context.client.name)
             self._pool.chooser.check_model(context.ask.model)
@@ -197,8 +200,8 @@ class Handlers:
             finally:
                 if context.slot:  # else a drain has it
                     context.slot.release()
-            if down:
-                return down.response
+            if visit.stream and visit.stream.response:
+                return visit.stream.response
             assert answer is not None
             return await self._hand_out(answer, visit)
 
@@ -287,7 +290,7 @@ class Handlers:
     # --- the way in -------------------------------------------------------------------
 
     def _record(
-        self, request: web.BaseRequest, wire: WireProtocol, client: Client
+        self, request: web.BaseRequest, wire: WireProtocol, client: ClientKind
     ) -> Record:
         unix_s = time.time()
         record = Record(
@@ -337,7 +340,7 @@ class Handlers:
         session = session_of(request.headers, ask.document, record.user)
         record.session = log.clean_id(session.value)
         assert visit.share
-        return RequestContext(  # named arguments would cost as much as the rest of it
+        return RequestContext(
             ask,
             record,
             visit.wire,
@@ -381,27 +384,21 @@ class Handlers:
         record.mark(time.monotonic(), "authenticated", user=record.user)
         return identity
 
-    def _downstream(
-        self, request: web.BaseRequest, context: RequestContext
-    ) -> ClientAnswer:
-        down = ClientAnswer(
-            request,
-            context.record,
-            context.wire,
-            context.client,
-            context.limits.ping_interval_s,
-        )
+    def _downstream(self, visit: RequestScope, context: RequestContext) -> ClientAnswer:
+        record = context.record
+        visit.stream = SseStream(visit.request, record, context.wire, context.client)
+        down = ClientAnswer(visit.stream, record, context.limits.ping_interval_s)
         if meter := self._allowance.usage_headers(context):
-            down.head(meter)
-        down.waiting = lambda: self._wait(context)
+            down.add_headers(meter)
+        down.queue_place = lambda: self._queue_place(context)
         return down
 
-    def _wait(self, context: RequestContext) -> clients.Wait | None:
+    def _queue_place(self, context: RequestContext) -> QueuePlace | None:
         place = self._registry.place(context.holder)
         if place is None:
             return None
         waited_s = context.record.waited_s(time.monotonic())
-        return clients.Wait(place.position, place.expected_s, waited_s)
+        return QueuePlace(place.position, place.expected_s, waited_s)
 
     # --- the way back -----------------------------------------------------------------
 
@@ -413,12 +410,12 @@ class Handlers:
         record, down = visit.record, visit.down
         if error.code == "client_gone" or (down and down.state is StreamState.CLOSED):
             # It left, or has its terminal: the record says already how it ended.
-            return down.response if down else web.Response(status=error.status)
+            return _opened(visit) or web.Response(status=error.status)
         refused = not record.attempts and error.origin != "upstream"
         record.set_outcome("refused" if refused else "failed", error.origin, error.code)
         record.detail = _detail(error, visit)
         _note_end_of_wait(record)
-        if down is None or not down.opened:
+        if down is None or down.can_refuse:
             answer = refusal(error, visit.wire, record)
             if self.draining or not visit.request.content.is_eof():
                 answer.force_close()  # the rest of the body is not wanted
@@ -436,7 +433,12 @@ class Handlers:
             visit.context.mark_ending("failed", keepalives=down.keepalives)
         with suppress(ClientError):  # it left before it could be told
             await down.fail(error)
-        return down.response
+        return _opened(visit) or web.Response(status=error.status)
+
+
+def _opened(visit: RequestScope) -> web.StreamResponse | None:
+    """The stream that *visit* has begun, if any."""
+    return visit.stream.response if visit.stream else None
 
 
 def _detail(error: GatewayError, visit: RequestScope) -> str:

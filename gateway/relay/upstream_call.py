@@ -101,7 +101,7 @@ class UpstreamCall:
         # What fails in the same breath has reached nobody: another may yet answer.
         if ending is None or ending.outcome != "failed":
             on_output()
-            down.head(self._headers_down(reply))
+            down.add_headers(self._headers_down(reply))
             reply.headers = _NO_HEADERS  # a long stream need not keep them
         if ending is None:
             await down.send(batch.data)
