@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 MUTANTS ?=
 export PYTHON
 
-.PHONY: help run setup test lint bench mutants clean
+.PHONY: help run setup test lint bench mutants dist clean
 
 help:
 	@echo "make run     set up, then serve config.toml in the foreground"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   set up, then the benchmark"
 	@echo "make mutants change lines of the code that waits and relays, and list the changes"
 	@echo "             that no test notices; takes hours (MUTANTS='gateway.exchange*')"
+	@echo "make dist    a wheel and a source archive in dist/"
 	@echo "make setup   the virtual environment alone"
 	@echo "make clean   remove all that make made"
 
@@ -40,6 +41,11 @@ mutants:
 	@.ci/setup mutants
 	.venv/bin/mutmut run $(MUTANTS)
 	.venv/bin/mutmut results
+
+dist:
+	@.ci/setup dist
+	rm -rf build dist
+	.venv/bin/python -m build --no-isolation --outdir dist .
 
 clean:
 	rm -rf mutants .venv .cache build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache

@@ -7,7 +7,6 @@ A process of its own each time, with real signals.
 from __future__ import annotations
 
 import asyncio
-import shlex
 import signal
 import time
 from functools import partial
@@ -21,6 +20,7 @@ from tests.kit import answers, endings, plays, seen, settings
 from tests.kit.asking import PATHS, Reply, question, read_reply
 from tests.kit.daemon import Daemon, free_port
 from tests.kit.gateway import Gateway
+from tests.kit.greeting import printed_request
 from tests.kit.queueing import queued
 from tests.kit.scripted import ScriptedUpstream
 
@@ -277,17 +277,13 @@ async def test_without_users_it_prints_a_request_that_works(tmp_path: Path) -> N
     try:
         greetings = partial(daemon.log.events, "server.greeted")
         await daemon.log.wait_for(greetings, "no greeting")
-        program, _, url, *options = shlex.split(greetings()[0]["curl"])
-        pairs = list(zip(options[::2], options[1::2]))
-        headers = dict(value.split(": ", 1) for name, value in pairs if name == "-H")
-        [body] = [Path(value[1:]) for name, value in pairs if name == "-d"]
-        async with aiohttp.ClientSession(headers=headers) as session:
-            async with session.post(url, data=body.read_bytes()) as response:
+        printed = printed_request(greetings()[0]["curl"])
+        async with aiohttp.ClientSession(headers=printed.headers) as session:
+            async with session.post(printed.url, data=printed.body) as response:
                 answer = await response.read()
     finally:
         await daemon.stop()
 
-    assert program == "curl"
     assert b"event: response.completed" in answer
 
 

@@ -28,6 +28,20 @@ def default_path() -> Path:
     return next((path for path in PLACES if path.exists()), PLACES[-1])
 
 
+def installed_example() -> Path | None:
+    """The commented config of an installed package; None in a checkout."""
+    from importlib import metadata  # only on the way to an error
+
+    try:
+        files = metadata.files("llm-gateway") or []
+    except metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.match("share/gateway/config.toml"):
+            return Path(os.path.normpath(file.locate()))
+    return None
+
+
 class Served(NamedTuple):
     """
     A config that may be served.
@@ -125,7 +139,10 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {_reason(error)}"]) from None
+        absent = isinstance(error, FileNotFoundError)
+        example = installed_example() if absent else None
+        hint = f" (an example is {example})" if example else ""
+        raise ConfigError([f"{path}: cannot be read: {_reason(error)}{hint}"]) from None
 
 
 def _secret(reference: str, folder: Path) -> str:
