@@ -20,9 +20,9 @@ from gateway.accounts.choice import (
 from gateway.accounts.health import Health
 from gateway.accounts.model_index import ModelIndex
 from gateway.accounts.owners import Owners
-from gateway.accounts.reasoning_owner import compaction
 from gateway.accounts.verdict import Verdict
 from gateway.errors import ClientError, GatewayError
+from gateway.protocols.reasoning_proofs import compaction
 
 
 class Chooser:

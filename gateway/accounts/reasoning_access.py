@@ -2,7 +2,7 @@
 Which reasoning of a request an account is sent.
 
 The memory of who made what is in ``owners``; how a body is changed, in
-``reasoning_owner``.
+``gateway.protocols.reasoning_proofs``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from gateway.accounts.choice import AccountQuery
 from gateway.accounts.model_index import ModelIndex
 from gateway.accounts.owners import Owners
-from gateway.accounts.reasoning_owner import (
+from gateway.protocols.reasoning_proofs import (
     Readable,
     Reader,
     broken_loop,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.reasoning_owner import Reader, compaction, proofs, readable
 from gateway.protocols.compaction import compaction_item
+from gateway.protocols.reasoning_proofs import Reader, compaction, proofs, readable
 
 
 def strip_foreign(
