@@ -21,6 +21,7 @@ import pytest
 from gateway.config import schema as config
 from gateway.config.parse import parse
 from gateway.errors import CODES
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,8 @@ DOCS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 BEHAVIOUR = ROOT / "docs/behaviour.md"
+
+PROTOCOL_HOMES = ("gateway/protocols", "gateway/trial")
 
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
@@ -349,6 +352,32 @@ def test_pure_files_know_no_clock_network_or_log(pattern: str) -> None:
 
     assert paths
     assert {} == wrong
+
+
+def compared(node: ast.AST) -> list[ast.expr]:
+    """What *node* compares, looks up or matches a value with."""
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        listed = (ast.Tuple, ast.List, ast.Set)
+        inner = [one.elts for one in sides if isinstance(one, listed)]
+        return [*sides, *(item for items in inner for item in items)]
+    if isinstance(node, ast.Dict):
+        return [key for key in node.keys if key]
+    return [node.value] if isinstance(node, ast.MatchValue) else []
+
+
+def test_protocols_are_compared_by_name_in_their_own_packages_alone() -> None:
+    """Elsewhere a question about a protocol is asked of its ``WireProtocol``."""
+    found = [
+        f"{relative(path)}:{node.lineno}"
+        for path in SOURCES
+        if not any(path.is_relative_to(ROOT / home) for home in PROTOCOL_HOMES)
+        for tree in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in compared(tree)
+        if isinstance(node, ast.Constant) and node.value in PROTOCOLS
+    ]
+
+    assert found == []
 
 
 def is_impure(name: str) -> bool:

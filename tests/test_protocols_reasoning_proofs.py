@@ -10,17 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.compaction import compaction_item
-from gateway.protocols.reasoning_proofs import Reader, compaction, proofs, readable
+from gateway.protocols.messages import proofs as messages
+from gateway.protocols.reasoning_proofs import ProofFilter
+from gateway.protocols.responses import proofs as responses
 
 
 def strip_foreign(
     protocol: str,
     body: dict[str, Any],
     is_foreign: Callable[[str], bool] = lambda proof: True,
-    **reader: bool,
+    **account: bool,
 ) -> tuple[dict[str, Any], int]:
-    found = readable(protocol, body, Reader(is_foreign, **reader))
+    proofs = PROTOCOLS[protocol].proofs
+    assert proofs
+    found = proofs.filtered(body, ProofFilter(is_foreign, **account))
     return found.body, found.removed
 
 
@@ -241,15 +246,13 @@ def test_messages_who_does_not_verify_reads_what_others_signed() -> None:
 def test_messages_thinking_is_turned_off_where_the_request_says_so() -> None:
     budget = {"type": "enabled", "budget_tokens": 2048}
     body = {"thinking": budget, "messages": [ASKED, said(TOOL_USE), TOOL_RESULT]}
-    assert body is readable("messages", body, Reader(lambda proof: True)).body
-    off = readable("messages", body, Reader(lambda proof: True, thinking_off=True))
+    assert body is messages.filtered(body, ProofFilter(lambda proof: True)).body
+    off = messages.filtered(body, ProofFilter(lambda proof: True, thinking_off=True))
     assert ({"type": "disabled"}, True) == (off.body["thinking"], off.thinking_off)
 
 
 def test_chat_carries_nothing_that_is_bound() -> None:
-    body = {"messages": [{"role": "assistant", "reasoning_content": "plain"}]}
-    assert (body, 0) == strip_foreign("chat", body)
-    assert [] == proofs("chat", body)
+    assert PROTOCOLS["chat"].proofs is None
 
 
 def test_proofs_are_named_by_their_end() -> None:
@@ -261,9 +264,9 @@ def test_proofs_are_named_by_their_end() -> None:
         {"type": "compaction", "encrypted_content": "gw1.compact.abc"},
         USER,
     ]
-    assert wanted == proofs("responses", {"input": items})
+    assert wanted == responses.proofs_in({"input": items})
     blocks = said(thinking("a"), {"type": "redacted_thinking", "data": "short"})
-    assert [blob("a")[-48:], "short"] == proofs("messages", {"messages": [blocks]})
+    assert [blob("a")[-48:], "short"] == messages.proofs_in({"messages": [blocks]})
 
 
 @pytest.mark.parametrize(
@@ -278,10 +281,12 @@ def test_proofs_are_named_by_their_end() -> None:
     ],
 )
 def test_the_latest_compaction_counts(item: dict[str, Any], expected: str) -> None:
-    assert expected == compaction({"input": [USER, item, USER]})
-    assert "" == compaction({"input": "text"})
+    assert expected == responses.compaction_in({"input": [USER, item, USER]})
+    assert "" == responses.compaction_in({"input": "text"})
     earlier = {"type": "compaction", "encrypted_content": "earlier"}
-    assert (expected or "earlier") == compaction({"input": [earlier, item]})
+    assert (expected or "earlier") == responses.compaction_in(
+        {"input": [earlier, item]}
+    )
 
 
 def test_a_compaction_of_ours_is_a_text_to_the_clients_own_protocol() -> None:

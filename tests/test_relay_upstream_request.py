@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.protocols import json_members as member_bytes
 from gateway.protocols.json_members import members
-from gateway.relay.upstream_request import ask_for_usage, replace_model
+from gateway.relay.upstream_request import replace_model
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -158,37 +158,3 @@ def test_a_body_is_scanned_a_few_times_whatever_is_in_it(
 
     assert "new" == parse(replace_model(body, "new"))["model"]
     assert sum(parses) + sum(inside) < 3 * len(body)
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        pytest.param(
-            b' {"model":"m"}',
-            b' {"stream_options":{"include_usage":true},"model":"m"}',
-            id="none",
-        ),
-        pytest.param(
-            b'{"stream_options":{"x":1},"model":"m"}',
-            b'{"stream_options":{"include_usage":true,"x":1},"model":"m"}',
-            id="others-stay",
-        ),
-        pytest.param(
-            b'{"stream_options":null}',
-            b'{"stream_options":{"include_usage":true}}',
-            id="null",
-        ),
-        pytest.param(
-            b'{"n":1.0,"stream_options": {"include_usage" : false},"model":"m"}',
-            b'{"n":1.0,"stream_options": {"include_usage" : true},"model":"m"}',
-            id="false",
-        ),
-        pytest.param(
-            b'{"x":"stream_options"}',
-            b'{"stream_options":{"include_usage":true},"x":"stream_options"}',
-            id="none-but-a-text",
-        ),
-    ],
-)
-def test_usage_is_asked_for(body: bytes, expected: bytes) -> None:
-    assert expected == ask_for_usage(body, orjson.loads(body))

@@ -84,8 +84,8 @@ class Accounts:
     def keeps_response(self, user: str, response_id: str) -> bool:
         """Whether the account that made *response_id* keeps responses itself."""
         account = self.maker(user, response_id)
-        return account is not None and account.protocol == "responses"
+        return account is not None and account.keeps_responses
 
-    def has_native(self, model: str) -> bool:
-        """Whether an account that serves *model* keeps responses itself."""
-        return bool(self._index.native(model))
+    def has_native(self, model: str, protocol: str) -> bool:
+        """Whether an account that serves *model* speaks *protocol* itself."""
+        return bool(self._index.native(model, protocol))

@@ -22,7 +22,7 @@ from gateway.accounts.model_index import ModelIndex
 from gateway.accounts.owners import Owners
 from gateway.accounts.verdict import Verdict
 from gateway.errors import ClientError, GatewayError
-from gateway.protocols.reasoning_proofs import compaction
+from gateway.protocols import PROTOCOLS
 
 
 class Chooser:
@@ -65,7 +65,7 @@ class Chooser:
         serving = self._index.serving(query.model)
         # Where there is one account, no other could answer.
         owners: Collection[str] = ()
-        if len(serving) > 1 and query.protocol == "responses":
+        if len(serving) > 1 and PROTOCOLS[query.protocol].keeps_responses:
             owners = self._makers(query, document, now, native_only)
         restrictions = Restrictions(tried, owners, self._index.fitting(query.model))
         return candidates(
@@ -90,7 +90,7 @@ class Chooser:
         previous response, or those that may have made the compaction in place of the
         history. Empty: any account can, or none is known.
         """
-        native = self._index.native(query.model)
+        native = self._index.native(query.model, query.protocol)
         ident = document.get("previous_response_id")
         if isinstance(ident, str):
             maker = self._affinity.maker(query.user, ident, now)
@@ -98,7 +98,7 @@ class Chooser:
                 return [maker]
             if native_only:
                 return native
-        if proof := compaction(document):
+        if proof := _compaction_in(query, document):
             latest = self.latest(query)
             likely = [
                 name
@@ -128,9 +128,10 @@ class Chooser:
         Whether *document* goes on from a compaction that an account which has not been
         tried may have made.
         """
-        if query.protocol != "responses" or not compaction(document):
+        if not _compaction_in(query, document):
             return False
-        return bool(set(self._index.native(query.model)) - set(tried))
+        native = self._index.native(query.model, query.protocol)
+        return bool(set(native) - set(tried))
 
     # --- where there is none ---------------------------------------------------------
 
@@ -163,6 +164,12 @@ class Chooser:
     ) -> GatewayError:
         """The client's error after the last *verdict*, when no account is left."""
         return self._health.last_error(verdict, fitting, query.model, now, query.user)
+
+
+def _compaction_in(query: AccountQuery, document: dict[str, Any]) -> str:
+    """The proof of the compaction that a request goes on from; "" for none."""
+    proofs = PROTOCOLS[query.protocol].proofs
+    return proofs.compaction_in(document) if proofs else ""
 
 
 def _no_model(model: str) -> ClientError:

@@ -49,12 +49,12 @@ class ModelIndex:
         """The names of ``serving``."""
         return frozenset([account.name for account in self.serving(model)])
 
-    def native(self, model: str) -> list[str]:
-        """The names of those of ``serving`` that keep responses themselves."""
+    def native(self, model: str, protocol: str) -> list[str]:
+        """The names of those of ``serving`` that speak *protocol* themselves."""
         return [
             account.name
             for account in self.serving(model)
-            if account.speaks("responses") == "responses"
+            if account.is_native(protocol)
         ]
 
     def verifies(self, account: Account, model: str) -> bool:

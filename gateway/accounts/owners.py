@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.protocols.protocol import PROOF_CHARS
+from gateway.protocols.reasoning_proofs import PROOF_CHARS
 
 MAX_PROOFS = 100_000
 MAX_ACCOUNTS = 4  # that are remembered as makers of one proof, and as refusing it

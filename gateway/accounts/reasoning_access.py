@@ -14,13 +14,8 @@ from typing import Any
 from gateway.accounts.choice import AccountQuery
 from gateway.accounts.model_index import ModelIndex
 from gateway.accounts.owners import Owners
-from gateway.protocols.reasoning_proofs import (
-    Readable,
-    Reader,
-    broken_loop,
-    proofs,
-    readable,
-)
+from gateway.protocols import PROTOCOLS
+from gateway.protocols.reasoning_proofs import FilteredBody, ProofFilter
 
 
 class Remedy(Enum):
@@ -55,26 +50,27 @@ class ReasoningAccess:
         document: dict[str, Any],
         *,
         thinking_off: bool = False,
-    ) -> Readable:
+    ) -> FilteredBody:
         """
         *document* without what *account* cannot read.
 
         Args:
             thinking_off: the request was found to be refused with thinking.
         """
-        protocol, target = query.protocol, self._index.by_name[account]
-        if protocol == "chat":
-            return Readable(document)  # Chat has no place for a proof
+        proofs = PROTOCOLS[query.protocol].proofs
+        if proofs is None:
+            return FilteredBody(document)
+        target = self._index.by_name[account]
         latest, user = self._latest(query), query.user
         is_foreign, model = self._owners.is_foreign, query.model
-        native = target.speaks(protocol) == protocol
-        reader = Reader(
+        native = target.is_native(query.protocol)
+        readable = ProofFilter(
             lambda proof: is_foreign(user, proof, account, latest),
             native,
             account in self._verifying or self._index.verifies(target, model),
             thinking_off and native,
         )
-        return readable(protocol, document, reader)
+        return proofs.filtered(document, readable)
 
     def refused(
         self,
@@ -85,19 +81,20 @@ class ReasoningAccess:
         thinking_off: bool,
     ) -> Remedy:
         """*account* could not read some reasoning in *document*, as it was sent it."""
-        protocol, target = query.protocol, self._index.by_name.get(account)
-        if target is None:
-            return Remedy.NONE  # a reload has removed it meanwhile
+        proofs = PROTOCOLS[query.protocol].proofs
+        target = self._index.by_name.get(account)
+        if proofs is None or target is None:
+            return Remedy.NONE  # a reload has removed the account meanwhile
 
-        def read(body: dict[str, Any]) -> Readable:
+        def read(body: dict[str, Any]) -> FilteredBody:
             return self.readable(query, account, body, thinking_off=thinking_off)
 
         sent = read(document).body
-        if protocol == "messages" == target.speaks(protocol):
-            if broken_loop(sent) and not thinking_off:
+        if proofs.are_signatures and target.is_native(query.protocol):
+            if proofs.lacks_thinking(sent) and not thinking_off:
                 return Remedy.NO_THINKING
             self._verifying.add(account)
-        self._owners.refused(query.user, proofs(protocol, sent), account)
+        self._owners.refused(query.user, proofs.proofs_in(sent), account)
         return Remedy.LESS_REASONING if read(sent).removed else Remedy.NONE
 
     def made(self, user: str, found: Iterable[str], account: str) -> None:

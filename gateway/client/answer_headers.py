@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from gateway.protocols import PROTOCOLS
 from gateway.record import Record
 
 
@@ -19,8 +20,9 @@ def id_headers(record: Record) -> dict[str, str]:
         "x-gateway-attempts": str(len(record.attempts)),
         **record.extra_headers,
     }
-    if record.protocol == "messages":
-        headers["request-id"] = record.request_id
+    wire = PROTOCOLS.get(record.protocol)
+    if wire and wire.id_header:
+        headers[wire.id_header] = record.request_id
     if record.upstream_request_id:
         headers["x-upstream-request-id"] = record.upstream_request_id
     if record.names_account and record.account:

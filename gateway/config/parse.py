@@ -20,13 +20,14 @@ import tomllib
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.config.cors import origin_mistake
 from gateway.config.schema import EMBEDDED, Account, Config, Overrides, User
 from gateway.config.secrets import CONTROL, Secrets, literal_secrets, resolve
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.options import EFFORTS, Options
 
 _MISSING = object()
@@ -107,7 +108,11 @@ def _read(cls: type, table: Mapping[str, Any], path: str, mistakes: list[str]) -
     for name, spec in fields.items():
         value = _MISSING
         if name in table:
-            value = _value(hints[name], table[name], path + name, mistakes)
+            given, place = table[name], path + name
+            if choices := spec.metadata.get("choices"):
+                value = _choice(choices, given, place, mistakes)
+            else:
+                value = _value(hints[name], given, place, mistakes)
         elif _required(spec):
             mistakes.append(f"{path}{name}: missing")
         if value is not _MISSING:
@@ -130,11 +135,7 @@ def _value(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
     if origin is types.UnionType:  # T | None: a key that is there has a T
         return _value(args[0], value, path, mistakes)
     if origin is Literal:
-        choices = [choice for choice in args if choice]
-        if value in choices:
-            return value
-        mistakes.append(f"{path}: must be one of {', '.join(choices)}")
-        return _MISSING
+        return _choice([choice for choice in args if choice], value, path, mistakes)
     if origin is tuple:
         return _list(args[0], value, path, mistakes)
     if origin is Mapping:
@@ -147,6 +148,13 @@ def _value(hint: Any, value: Any, path: str, mistakes: list[str]) -> Any:
         mistakes.append(f"{path}: must be a table")
         return _MISSING
     return _scalar(hint, value, path, mistakes)
+
+
+def _choice(choices: Sequence[str], value: Any, path: str, mistakes: list[str]) -> Any:
+    if value in choices:
+        return value
+    mistakes.append(f"{path}: must be one of {', '.join(choices)}")
+    return _MISSING
 
 
 def _scalar(hint: type, value: Any, path: str, mistakes: list[str]) -> Any:
@@ -301,9 +309,7 @@ def _check_account(account: Account, path: str) -> list[str]:
     else:
         mistakes += _check_url(account.base_url, f"{path}.base_url")
         if not account.protocol:
-            mistakes.append(
-                f"{path}.protocol: must be one of responses, chat, messages"
-            )
+            mistakes.append(f"{path}.protocol: must be one of {', '.join(PROTOCOLS)}")
     if not account.models:
         mistakes.append(f"{path}.models: at least one model is needed")
     mistakes += [

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gateway.protocols import dialects
+from gateway.protocols import PROTOCOLS, dialects
 from gateway.protocols.options import Options
+from gateway.protocols.protocol import WireProtocol
 
 EMBEDDED = "embedded:"
 
@@ -106,7 +107,7 @@ class Overrides(dict[str, Any]):
 class Account:
     name: str
     base_url: str
-    protocol: Literal["", "responses", "chat", "messages"] = ""
+    protocol: str = field(default="", metadata={"choices": tuple(PROTOCOLS)})
     api_key: str = ""
     auth: Literal["", "bearer", "x-api-key", "api-key"] = ""
     max_concurrent: int = 0
@@ -126,6 +127,20 @@ class Account:
     def speaks(self, protocol: str) -> str:
         """The protocol used towards this account for a *protocol* client."""
         return protocol if self.embedded else self.protocol
+
+    def is_native(self, protocol: str) -> bool:
+        """Whether a *protocol* client's requests go to this account unconverted."""
+        return self.speaks(protocol) == protocol
+
+    @property
+    def wire(self) -> WireProtocol | None:
+        """The protocol that the config names; None if it names none."""
+        return PROTOCOLS.get(self.protocol)
+
+    @property
+    def keeps_responses(self) -> bool:
+        """Whether the account's server stores its answers."""
+        return self.wire is not None and self.wire.keeps_responses
 
     def upstream_model(self, model: str) -> str:
         """The client's *model* under the name that this account knows."""

@@ -41,6 +41,7 @@ from gateway.errors import ClientError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
 from gateway.ledger.saved_state import SavedState
+from gateway.protocols import PROTOCOLS
 from gateway.relay.conversation import Conversations
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
@@ -52,11 +53,8 @@ from gateway.transport.proxy_routing import RoutedTransport
 if TYPE_CHECKING:
     from gateway.accounting.prices import Prices
 
-MODEL_PATHS = (
-    ("responses", "/responses"),
-    ("responses", "/responses/compact"),
-    ("chat", "/chat/completions"),
-    ("messages", "/messages"),
+MODEL_PATHS = tuple(
+    (wire.name, path) for wire in PROTOCOLS.values() for path in wire.model_paths
 )
 STATE_KEPT_EVERY_S = 30.0
 END_WAIT_S = 2.0  # for the endings of what was still open at the stop
@@ -327,22 +325,21 @@ def _add_routes(router: web.UrlDispatcher, house: Components) -> None:
             handler = handlers.model_endpoint(protocol, path)
             house.direct[prefix + path] = handler
             router.add_post(prefix + path, handler, expect_handler=_ask_later)
-        router.add_get(
-            prefix + "/responses", handlers.recorded("responses", _upgrade, kept=False)
-        )
-        for method, path, inner, protocol in (
-            ("POST", "/messages/count_tokens", count, "messages"),
-            ("GET", "/models", lists.models, "responses"),
-            ("GET", "/models/{id}", lists.model, "responses"),
-            ("GET", "/responses/{id}", stored, "responses"),
-            ("DELETE", "/responses/{id}", stored, "responses"),
-            ("POST", "/responses/{id}/cancel", stored, "responses"),
-            ("GET", "/responses/{id}/input_items", stored, "responses"),
+        upgrade = handlers.recorded(protocol_of("/responses"), _upgrade, kept=False)
+        router.add_get(prefix + "/responses", upgrade)
+        for method, path, inner in (
+            ("POST", "/messages/count_tokens", count),
+            ("GET", "/models", lists.models),
+            ("GET", "/models/{id}", lists.model),
+            ("GET", "/responses/{id}", stored),
+            ("DELETE", "/responses/{id}", stored),
+            ("POST", "/responses/{id}/cancel", stored),
+            ("GET", "/responses/{id}/input_items", stored),
         ):
             router.add_route(
                 method,
                 prefix + path,
-                handlers.recorded(protocol, inner, kept=False),
+                handlers.recorded(protocol_of(path), inner, kept=False),
                 expect_handler=_ask_later,
             )
     unrecorded = house.plain.unrecorded

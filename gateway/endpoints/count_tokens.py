@@ -80,9 +80,9 @@ class TokenCounts:
             now = time.monotonic()
             query, document = context.account_query, context.ask.document
             choice = self._pool.chooser.choose(query, document, tried, now)
-            account = self._next(choice)
+            account = self._next(context, choice)
             if account is None:
-                if self._is_estimated(choice, verdict):
+                if self._is_estimated(context, choice, verdict):
                     return None
                 raise self._last_word(context, choice, verdict, now)
             if verdict and not self._may_switch(context, account, len(tried), now):
@@ -100,24 +100,24 @@ class TokenCounts:
             if not verdict.switch:
                 raise verdict.error
 
-    def _next(self, choice: Choice) -> Account | None:
+    def _next(self, context: RequestContext, choice: Choice) -> Account | None:
         """The account to ask; none that is left alone, not even as a last resort."""
         if choice.last_resort:
             return None
         for name in choice.ordered:
             account = self._pool.by_name[name]
-            if account.speaks("messages") == "messages":
+            if account.is_native(context.wire.name):
                 return account
         return None
 
-    def _is_estimated(self, choice: Choice, verdict: Verdict | None) -> bool:
+    def _is_estimated(
+        self, context: RequestContext, choice: Choice, verdict: Verdict | None
+    ) -> bool:
         """Whether accounts are left that would answer, but none that counts."""
         if choice.ordered and not choice.last_resort:
             return True
         accounts = self._pool.by_name
-        if not any(
-            accounts[n].speaks("messages") == "messages" for n in choice.fitting
-        ):
+        if not any(accounts[n].is_native(context.wire.name) for n in choice.fitting):
             return True
         reasons = {reason for _, reason in choice.rejected}
         return verdict is None and reasons == {"tried"}

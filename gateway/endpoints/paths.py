@@ -6,6 +6,8 @@ import re
 
 from yarl import URL
 
+from gateway.protocols import PROTOCOLS
+
 _SLASHES = re.compile("/{2,}")
 _PREFIXES = re.compile(r"(?:/v1)+(?=/v1(?:/|$))")
 
@@ -37,7 +39,6 @@ def canonical_url(url: URL) -> URL:
 
 
 def protocol_of(path: str) -> str:
-    """The protocol whose clients ask for *path*."""
-    if "/messages" in path:
-        return "messages"
-    return "chat" if "/chat/" in path else "responses"
+    """The protocol whose clients ask for *path*; of a path of none, the first."""
+    marked = (wire.name for wire in PROTOCOLS.values() if wire.path_mark in path)
+    return next(marked, next(iter(PROTOCOLS)))

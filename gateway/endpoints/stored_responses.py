@@ -61,7 +61,7 @@ class StoredResponses:
 
     def _maker(self, user: str, ident: str) -> Account:
         account = self._pool.maker(user, ident)
-        if account is None or account.embedded or account.protocol != "responses":
+        if account is None or account.embedded or not account.keeps_responses:
             raise ClientError("not_found", f"Response with id '{ident}' not found")
         return account
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.options import Options
 from gateway.protocols.refusals import limit
 
@@ -183,7 +184,6 @@ _MODELS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:mi[sx]tral|ministral|magistral|codestral|devstral|pixtral)", "mistral"),
     )
 )
-_VENDORS = {"responses": "openai", "messages": "anthropic", "chat": "other"}
 
 
 KEPT = 256
@@ -203,7 +203,7 @@ def detected(protocol: str, base_url: str, model: str) -> str:
     for pattern, dialect in _MODELS:
         if pattern.search(model):
             return dialect
-    return _VENDORS.get(protocol, "other")
+    return PROTOCOLS[protocol].vendor_dialect if protocol in PROTOCOLS else "other"
 
 
 def options(dialect: str, overrides: Mapping[str, Any]) -> Options:

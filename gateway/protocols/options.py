@@ -9,6 +9,7 @@ Rule 2: every field is a key of ``[account.convert]``, by the same name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,3 +118,7 @@ class Options:
         if self.schema != "auto":
             return self.schema
         return "anthropic" if protocol == "messages" else "openai"
+
+
+OptionsOf = Callable[[str], Options]
+"""What a server takes of requests for a model, which it knows by that name."""

@@ -1,15 +1,13 @@
 """
-What every protocol's ``wire`` module says about its bytes.
+What every protocol says about itself: its bytes, its requests, its servers.
 
-The relay knows protocols only through this interface. A protocol is a package with
-four modules: ``wire`` (this interface), ``request`` (request ⇄ neutral model),
-``reader`` and ``writer`` (events ⇄ neutral events). Adding one touches its package and
-three tables: ``PROTOCOLS`` in ``gateway.protocols``, ``FORMS`` in ``convert``, and
-``READERS`` with ``WRITERS`` in ``translate``.
+The rest of the gateway knows protocols through this interface alone, and never compares
+their names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 
@@ -18,7 +16,9 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.exact_json import loads
 from gateway.protocols.model import Reasoning
+from gateway.protocols.options import OptionsOf
 from gateway.protocols.overload import MAX_OPENING_CHARS
+from gateway.protocols.reasoning_proofs import PROOF_CHARS, ReasoningProofs
 from gateway.protocols.sse import Needle
 from gateway.usage import Usage
 
@@ -155,8 +155,6 @@ class Ending(NamedTuple):
     failure: dict[str, Any] | None = None
 
 
-PROOF_CHARS = 48
-"""The end of a proof that names it: enough to tell it from every other."""
 MAX_PROOFS = 256  # of one answer that are noted
 
 
@@ -236,11 +234,23 @@ class StreamFacts:
 
 class WireProtocol(Protocol):
     """
-    One protocol's bytes.
+    One protocol: a module ``protocol`` in the protocol's package.
 
     Attributes:
-        name: "responses", "chat" or "messages".
-        path: the endpoint's path behind ``base_url``.
+        name: as the config, the log and the ledger write it.
+        path: the endpoint that generates answers, behind ``base_url``.
+        model_paths: every endpoint that asks a model: ``path`` first.
+        path_mark: what the paths of all its endpoints contain.
+        vendor_dialect: the row of ``dialects`` for a server that neither its host nor
+            its models' names identify.
+        credential: how an account without ``auth`` sends its key: "bearer" or the name
+            of a header.
+        required_headers: what a request must have; the client's own win.
+        id_header: a header besides ``x-request-id`` in which its clients look for the
+            request's id; "" for none.
+        keeps_responses: its servers store answers, and a request goes on from one by
+            ``previous_response_id``.
+        proofs: where its requests hold what only the maker can read; None: nowhere.
         needles: an event of a started stream that holds none of them is output and
             need not be looked at.
         proof_needle: what an event with a proof holds; looked for in answers that
@@ -251,9 +261,47 @@ class WireProtocol(Protocol):
 
     name: str
     path: str
+    model_paths: tuple[str, ...]
+    path_mark: str
+    vendor_dialect: str
+    credential: str
+    required_headers: Mapping[str, str]
+    id_header: str
+    keeps_responses: bool
+    proofs: ReasoningProofs | None
     needles: tuple[Needle, ...]
     proof_needle: Needle | None
     last_word: bytes
+
+    def path_of(self, model: str, stream: bool) -> str:
+        """The path behind ``base_url`` of a request for *model*."""
+        ...
+
+    def is_misshapen(self, document: dict[str, Any]) -> bool:
+        """Whether a request has another protocol's shape, and must be converted."""
+        ...
+
+    def fitted(
+        self, document: dict[str, Any], model: str, options_of: OptionsOf
+    ) -> dict[str, Any]:
+        """
+        A request as the server takes it; the same object where nothing is to change.
+
+        Args:
+            model: the upstream's name of the model.
+            options_of: gives what the server takes of requests for that model.
+        """
+        ...
+
+    def asking_for_usage(self, body: bytes, document: dict[str, Any]) -> bytes:
+        """
+        A streaming request that asks for its usage; the same object where it asks
+        already, or where streams end with their usage anyway.
+
+        Args:
+            document: *body* as JSON.
+        """
+        ...
 
     def read(self, event: bytes, facts: StreamFacts) -> Step:
         """

@@ -19,7 +19,6 @@ from gateway.ledger.response_store import (
     ResponseStore,
     StoredConversation,
 )
-from gateway.protocols import PROTOCOLS
 from gateway.protocols.exact_json import dumps
 from gateway.protocols.protocol import read_object, sub
 from gateway.protocols.responses.request import with_earlier
@@ -55,14 +54,14 @@ class Conversations:
         """
         document = context.ask.document
         ident = document.get("previous_response_id")
-        if context.wire.name != "responses" or not isinstance(ident, str):
+        if not context.wire.keeps_responses or not isinstance(ident, str):
             return document, PreviousTurn()
         user = context.user.name
         if self._pool.keeps_response(user, ident):
             return document, PreviousTurn()
         if kept := await self._kept.find(ident, user):
             return with_earlier(document, kept.items), kept.end
-        if self._pool.has_native(context.ask.model):
+        if self._pool.has_native(context.ask.model, context.wire.name):
             context.kept_elsewhere = True
             return document, PreviousTurn()  # one of them may know it
         raise ClientError(
@@ -80,11 +79,10 @@ class Conversations:
         Args:
             earlier: what it goes on from.
         """
-        document = context.ask.document
-        if (
-            context.path != PROTOCOLS["responses"].path
-            or document.get("store") is False
-        ):
+        document, wire = context.ask.document, context.wire
+        if not wire.keeps_responses or context.path != wire.path:
+            return None
+        if document.get("store") is False:
             return None
         return Question(earlier, dumps(_items(document)))
 

@@ -110,8 +110,9 @@ def upwards(
     )
     headers["Content-Type"] = "application/json"
     headers["x-request-id"] = request_id
-    if account.protocol == "messages" and "anthropic-version" not in headers:
-        headers["anthropic-version"] = "2023-06-01"
+    if account.wire:
+        for name, value in account.wire.required_headers.items():
+            headers.setdefault(name, value)
     if account.api_key:
         name, value = _credential(account)
         headers[name] = value
@@ -144,7 +145,7 @@ def _is_text(value: str) -> bool:
 
 def _credential(account: Account) -> tuple[str, str]:
     """The header that bears the key of *account*."""
-    name = account.auth or ("x-api-key" if account.protocol == "messages" else "bearer")
+    name = account.auth or (account.wire.credential if account.wire else "bearer")
     if name == "bearer":
         return "Authorization", f"Bearer {account.api_key}"
     return name, account.api_key

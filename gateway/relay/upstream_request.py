@@ -17,18 +17,10 @@ from multidict import CIMultiDict
 from gateway.config.schema import Account
 from gateway.context import RequestContext
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.chat.flat import is_responses, nested
-from gateway.protocols.chat.signatures import signed
 from gateway.protocols.exact_json import dumps
-from gateway.protocols.json_members import (
-    named,
-    with_first_member,
-    with_known_member,
-    with_member,
-)
+from gateway.protocols.json_members import with_known_member
 from gateway.protocols.request_converter import Converted, convert_request
 from gateway.protocols.returned import Recall
-from gateway.protocols.traits import fills_signatures
 from gateway.relay.headers import upwards
 
 COMPACT_PATH = "/responses/compact"
@@ -75,11 +67,12 @@ def write(
         ClientError: it asks for what the account's protocol cannot say.
     """
     protocol = account.speaks(context.wire.name)
-    same = protocol == context.wire.name
+    same, stream = protocol == context.wire.name, context.ask.stream
     model = account.upstream_model(context.ask.model)
+    path = context.path if same else PROTOCOLS[protocol].path_of(model, stream)
     outgoing = UpstreamRequest(
         protocol=protocol,
-        path=context.path if same else PROTOCOLS[protocol].path,
+        path=path,
         headers=upwards(
             context.headers, account, context.record.request_id, same_protocol=same
         ),
@@ -91,16 +84,15 @@ def write(
     if not same:
         _convert(outgoing, context, account, document, recall)
         return outgoing
-    if protocol == "chat":
-        document = _as_chat(document, context, account, model)
+    document = _fitted(document, context, account, model)
     if document is not context.ask.document:
         outgoing.body = dumps(document)
     if outgoing.renamed:
         outgoing.body = replace_model(outgoing.body, model)
-    wants = protocol == "chat" and context.ask.stream and not _asks_for_usage(document)
-    if wants and account.options(model).stream_options:
-        outgoing.hide_usage = True
-        outgoing.body = ask_for_usage(outgoing.body, document)
+    if stream:
+        asking = context.wire.asking_for_usage(outgoing.body, document)
+        if asking is not outgoing.body and account.options(model).stream_options:
+            outgoing.hide_usage, outgoing.body = True, asking
     return outgoing
 
 
@@ -128,21 +120,22 @@ def _convert(
     context.record.dropped = converted.dropped
 
 
-def _as_chat(
+def _fitted(
     document: dict[str, Any], context: RequestContext, account: Account, model: str
 ) -> dict[str, Any]:
     """
-    *document* as it came; as Chat where it has another shape, and with what the account
-    refuses to be without.
+    *document* as it came; converted where it has another protocol's shape, and with
+    what the account refuses to be without.
     """
-    if not is_responses(document):
-        fitting = _fitting(document, account, model)
+    wire = context.wire
+    if not wire.is_misshapen(document):
+        fitting = wire.fitted(document, model, account.options)
         if fitting is document or not context.ask.keep_digits():
             return fitting
-        return _fitting(context.ask.document, account, model)
+        return wire.fitted(context.ask.document, model, account.options)
     converted = convert_request(
-        "chat",
-        "chat",
+        wire.name,
+        wire.name,
         document,
         model=context.ask.model,
         upstream_model=model,
@@ -152,33 +145,6 @@ def _as_chat(
     return converted.body
 
 
-def _fitting(document: dict[str, Any], account: Account, model: str) -> dict[str, Any]:
-    """A Chat *document* that *account* takes; the same object where it does already."""
-    document = nested(document)
-    messages = document.get("messages")
-    if isinstance(messages, list) and fills_signatures(model, account.options(model)):
-        fresh = signed(messages)
-        if fresh is not messages:
-            document = {**document, "messages": fresh}
-    return document
-
-
 def replace_model(body: bytes, model: str) -> bytes:
     """*body* with another ``model``; every other byte stays."""
     return with_known_member(body, "model", orjson.dumps(model))
-
-
-def _asks_for_usage(document: dict[str, Any]) -> bool:
-    options = document.get("stream_options")
-    return isinstance(options, dict) and options.get("include_usage") is True
-
-
-def ask_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
-    """*body* with Chat's ``stream_options.include_usage``; other bytes stay."""
-    name, options = "stream_options", b"{}"
-    if name not in document:
-        return with_first_member(body, name, b'{"include_usage":true}')
-    if isinstance(document[name], dict):
-        told = named(body, name)[-1]
-        options = body[told.start : told.end]
-    return with_member(body, name, with_member(options, "include_usage", b"true"))

@@ -8,11 +8,14 @@ servers were seen to send.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.chat import fitting
+from gateway.protocols.chat.flat import is_responses
 from gateway.protocols.failure_forms import failure_in
 from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.protocol import (
@@ -31,12 +34,21 @@ from gateway.protocols.protocol import (
     read_object,
     sub,
 )
+from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.tokens import read_usage, told_in
 
 name = "chat"
 path = "/chat/completions"
+model_paths: tuple[str, ...] = (path,)
+path_mark = "/chat/"
+vendor_dialect = "other"
+credential = "bearer"
+required_headers: Mapping[str, str] = {}
+id_header = ""
+keeps_responses = False
+proofs: ReasoningProofs | None = None
 # Servers differ in the space behind the colon.
 needles: tuple[Needle, ...] = (
     re.compile(rb"\[DONE\]"),
@@ -54,14 +66,22 @@ proof_needle: Needle | None = None
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body
 error_status = openai_error_status
+is_misshapen = is_responses
+fitted = fitting.fitted
+asking_for_usage = fitting.asking_for_usage
 
 MAX_CHOICES = 1024  # of one answer that are followed; OpenAI gives 128 at most
 
 _MORE = ("refusal", "reasoning_content", "reasoning", "function_call")
 
 
+def path_of(model: str, stream: bool) -> str:
+    """See ``WireProtocol.path_of``."""
+    return path
+
+
 def read(event: bytes, facts: StreamFacts) -> Step:
-    """See ``Wire.read``."""
+    """See ``WireProtocol.read``."""
     raw = payload(event)
     if raw.strip() == b"[DONE]":
         facts.terminal = {}
@@ -116,7 +136,7 @@ def _read_choice(choice: dict[str, Any], facts: StreamFacts) -> bool:
 
 
 def ending(facts: StreamFacts) -> Ending:
-    """See ``Wire.ending``."""
+    """See ``WireProtocol.ending``."""
     if chunk := facts.terminal:
         return _failed(chunk)
     if not (facts.finished or facts.has_output):
@@ -125,13 +145,13 @@ def ending(facts: StreamFacts) -> Ending:
 
 
 def is_own_failure(event: bytes) -> bool:
-    """See ``Wire.is_own_failure``; beside choices, an error is passed over."""
+    """See ``WireProtocol.is_own_failure``; beside choices, an error is passed over."""
     chunk = read_object(payload(event))
     return isinstance(chunk.get("error"), dict) and not chunk.get("choices")
 
 
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
-    """See ``Wire.is_answer``."""
+    """See ``WireProtocol.is_answer``."""
     if not isinstance(body, dict) or body.get("error"):
         return False
     choices = body.get("choices")
@@ -139,7 +159,7 @@ def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
 
 
 def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
-    """See ``Wire.read_body``."""
+    """See ``WireProtocol.read_body``."""
     _note(body, facts)
     reasons = _reasons(body)
     if body.get("error") or any(stop_of(reason) == "broken" for reason in reasons):
@@ -172,7 +192,7 @@ def _failed(chunk: dict[str, Any]) -> Ending:
 def failure_frame(
     error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
-    """See ``Wire.failure_frame``."""
+    """See ``WireProtocol.failure_frame``."""
     told = openai_error(error, request_id)
     ordered = {member: told[member] for member in ("type", "message", "param", "code")}
     return b"event: error\ndata: " + orjson.dumps({"error": ordered}) + b"\n\n"

@@ -8,12 +8,16 @@ Claude Code 2.1 were seen to read: an error without ``event: error`` is lost.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.messages import proofs as request_proofs
+from gateway.protocols.messages.proofs import THINKING
 from gateway.protocols.misplaced import STRAYS, stray
+from gateway.protocols.options import OptionsOf
 from gateway.protocols.protocol import (
     END,
     FAIL,
@@ -27,6 +31,7 @@ from gateway.protocols.protocol import (
     read_object,
     sub,
 )
+from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, field, payload
 from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
 from gateway.protocols.tokens import cached_in
@@ -34,6 +39,14 @@ from gateway.usage import Usage, count
 
 name = "messages"
 path = "/messages"
+model_paths: tuple[str, ...] = (path,)
+path_mark = path
+vendor_dialect = "anthropic"
+credential = "x-api-key"
+required_headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
+id_header = "request-id"
+keeps_responses = False
+proofs: ReasoningProofs | None = request_proofs
 needles: tuple[Needle, ...] = (
     re.compile(rb"message_(?:delta|stop)"),
     re.compile(rb'"error"'),
@@ -56,12 +69,32 @@ _TYPE_OF_STATUS = {
     413: "request_too_large",
 }
 _EMPTY_BLOCKS = ("text", "thinking")
-THINKING = ("thinking", "redacted_thinking")
-"""The types of content blocks that are reasoning."""
+
+
+def path_of(model: str, stream: bool) -> str:
+    """See ``WireProtocol.path_of``."""
+    return path
+
+
+def is_misshapen(document: dict[str, Any]) -> bool:
+    """See ``WireProtocol.is_misshapen``."""
+    return False
+
+
+def fitted(
+    document: dict[str, Any], model: str, options_of: OptionsOf
+) -> dict[str, Any]:
+    """See ``WireProtocol.fitted``."""
+    return document
+
+
+def asking_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
+    """See ``WireProtocol.asking_for_usage``; streams end with it anyway."""
+    return body
 
 
 def read(event: bytes, facts: StreamFacts) -> Step:
-    """See ``Wire.read``."""
+    """See ``WireProtocol.read``."""
     raw = payload(event)
     data = read_object(raw)
     kind = data.get("type")
@@ -100,7 +133,7 @@ def read(event: bytes, facts: StreamFacts) -> Step:
 
 
 def ending(facts: StreamFacts) -> Ending:
-    """See ``Wire.ending``."""
+    """See ``WireProtocol.ending``."""
     data = facts.terminal
     if data.get("type") == "message_stop":
         return Ending(facts.finished or "ok")
@@ -110,7 +143,7 @@ def ending(facts: StreamFacts) -> Ending:
 
 
 def is_own_failure(event: bytes) -> bool:
-    """See ``Wire.is_own_failure``; without its name a failure is passed over."""
+    """See ``WireProtocol.is_own_failure``; a nameless failure is passed over."""
     data = read_object(payload(event))
     told = sub(data, "error")
     named = field(event, b"event") == b"error" and data.get("type") == "error"
@@ -118,14 +151,14 @@ def is_own_failure(event: bytes) -> bool:
 
 
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
-    """See ``Wire.is_answer``."""
+    """See ``WireProtocol.is_answer``."""
     if not isinstance(body, dict) or body.get("type") == "error":
         return False
     return isinstance(body.get("content"), list) and not body.get("error")
 
 
 def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
-    """See ``Wire.read_body``."""
+    """See ``WireProtocol.read_body``."""
     _note(body, facts)
     for block in objects(body.get("content")):
         _note_proof(block, facts)
@@ -144,7 +177,7 @@ def failure_frame(
     error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """
-    See ``Wire.failure_frame``.
+    See ``WireProtocol.failure_frame``.
 
     The data line stands first; without the event's name every SDK drops the frame.
     """
@@ -152,7 +185,7 @@ def failure_frame(
 
 
 def error_body(error: GatewayError, request_id: str) -> bytes:
-    """See ``Wire.error_body``."""
+    """See ``WireProtocol.error_body``."""
     told = {"type": _error_type(error), "message": error.sentence(request_id)}
     return orjson.dumps(
         {"type": "error", "error": {**told, **error.facts}, "request_id": request_id}
@@ -160,7 +193,7 @@ def error_body(error: GatewayError, request_id: str) -> bytes:
 
 
 def error_status(error: GatewayError) -> int:
-    """See ``Wire.error_status``; 529 is what Messages clients know an overload by."""
+    """See ``WireProtocol.error_status``; 529 means overload to Messages clients."""
     return OVERLOADED if error.code == "upstream_overloaded" else error.status
 
 

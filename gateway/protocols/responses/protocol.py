@@ -8,6 +8,7 @@ Source: the OpenAI API reference (Responses streaming events), and what Codex CL
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import orjson
@@ -15,6 +16,7 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.failure_forms import may_be_failure
 from gateway.protocols.misplaced import STRAYS, stray
+from gateway.protocols.options import OptionsOf
 from gateway.protocols.protocol import (
     END,
     FAIL,
@@ -33,6 +35,8 @@ from gateway.protocols.protocol import (
     response_id_of,
     sub,
 )
+from gateway.protocols.reasoning_proofs import ReasoningProofs
+from gateway.protocols.responses import proofs as request_proofs
 from gateway.protocols.responses.items import COMPACTIONS
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stops import broken_off, stop_of, unknown
@@ -40,6 +44,14 @@ from gateway.protocols.tokens import read_usage
 
 name = "responses"
 path = "/responses"
+model_paths: tuple[str, ...] = (path, "/responses/compact")
+path_mark = path
+vendor_dialect = "openai"
+credential = "bearer"
+required_headers: Mapping[str, str] = {}
+id_header = ""
+keeps_responses = True
+proofs: ReasoningProofs | None = request_proofs
 needles: tuple[Needle, ...] = (
     re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),
     re.compile(rb'"error"'),
@@ -99,8 +111,30 @@ _HEADS = _heads(
 )
 
 
+def path_of(model: str, stream: bool) -> str:
+    """See ``WireProtocol.path_of``."""
+    return path
+
+
+def is_misshapen(document: dict[str, Any]) -> bool:
+    """See ``WireProtocol.is_misshapen``."""
+    return False
+
+
+def fitted(
+    document: dict[str, Any], model: str, options_of: OptionsOf
+) -> dict[str, Any]:
+    """See ``WireProtocol.fitted``."""
+    return document
+
+
+def asking_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
+    """See ``WireProtocol.asking_for_usage``; streams end with it anyway."""
+    return body
+
+
 def read(event: bytes, facts: StreamFacts) -> Step:
-    """See ``Wire.read``."""
+    """See ``WireProtocol.read``."""
     comma = event.find(b",")
     known, start = _HEADS.get(event[:comma], ("", 0))
     if known in _LIFECYCLE and _passes_over(event, comma, facts):
@@ -196,17 +230,17 @@ def _read_error(event: bytes, data: dict[str, Any], facts: StreamFacts) -> Step:
 
 
 def ending(facts: StreamFacts) -> Ending:
-    """See ``Wire.ending``."""
+    """See ``WireProtocol.ending``."""
     return _ending(facts.terminal, facts)
 
 
 def is_own_failure(event: bytes) -> bool:
-    """See ``Wire.is_own_failure``; of events, a lifecycle event alone ends a stream."""
+    """See ``WireProtocol.is_own_failure``; only lifecycle events end a stream."""
     return True
 
 
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
-    """See ``Wire.is_answer``; a response that failed is one, and says so itself."""
+    """See ``WireProtocol.is_answer``; a failed response is one, and says so."""
     if not isinstance(body, dict):
         return False
     if body.get("object") == "response" and body.get("status") in _UNFINISHED:
@@ -215,7 +249,7 @@ def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
 
 
 def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
-    """See ``Wire.read_body``."""
+    """See ``WireProtocol.read_body``."""
     _note_whole(body, facts)
     failed = body.get("status") in _FAILED
     return _ending(
@@ -267,7 +301,7 @@ def unknown_stop(response: dict[str, Any]) -> str:
 def failure_frame(
     error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
-    """See ``Wire.failure_frame``; ``response.failed`` without a sequence number."""
+    """See ``WireProtocol.failure_frame``; it has no sequence number."""
     _settle(facts)
     told = openai_error(error, request_id)
     response: dict[str, Any] = {
