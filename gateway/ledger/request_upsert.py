@@ -11,16 +11,19 @@ time had to wait for a busy event loop to give it back.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Protocol
+from itertools import chain
+from typing import Any, Protocol
 
-from sqlalchemy import Dialect
+from sqlalchemy import ColumnElement, Dialect, literal_column, select, text
 
 from gateway.ledger.rows import RequestRows, Row
 from gateway.ledger.statement import (
     DriverCall,
     RecordsetUpsert,
-    multi_row,
-    upsert_parts,
+    batches,
+    compiled,
+    insert_into,
+    replacing,
 )
 from gateway.ledger.tables import attempt, request, timeline
 
@@ -59,13 +62,15 @@ class SqliteRequestUpsert:
             f"CREATE TEMP TRIGGER {VIEW}_insert INSTEAD OF INSERT ON {VIEW}"
             f" BEGIN {'; '.join(_parts(dialect))}; END",
         )
-        head = f"INSERT INTO {VIEW} ({', '.join(_COLUMNS)}) VALUES "
-        self._texts = multi_row(head, "", len(_COLUMNS))
+        self._head = f"INSERT INTO {VIEW} ({', '.join(_COLUMNS)}) VALUES "
+        self._row = f"({', '.join('?' * len(_COLUMNS))})"
 
     def calls(self, rows: Collection[RequestRows]) -> Iterator[DriverCall]:
         """See ``RequestUpsert.calls``."""
-        listed = [row for whole in rows for row in _view_rows(whole)]
-        return self._texts.calls(listed)
+        listed = (row for whole in rows for row in _view_rows(whole))
+        for batch in batches(listed, len(_COLUMNS)):
+            rows_text = ", ".join([self._row] * len(batch))
+            yield self._head + rows_text, list(chain(*batch))
 
 
 def _parts(dialect: Dialect) -> Iterator[str]:
@@ -75,10 +80,14 @@ def _parts(dialect: Dialect) -> Iterator[str]:
         (attempt, [*_KEY, *_ATTEMPT], "NEW.attempt_n IS NOT NULL"),
         (timeline, [*_KEY, "marks"], "true"),
     ):
-        head, tail = upsert_parts(table, dialect)
-        values = ", ".join(f"NEW.{name}" for name in names)
+        values: list[ColumnElement[Any]] = [
+            literal_column(f"NEW.{name}") for name in names
+        ]
         # Without WHERE, SQLite takes the ON of ON CONFLICT for that of a join.
-        yield f"{head} SELECT {values} WHERE {having}{tail}"
+        row = select(*values).where(text(having))
+        columns = [c.name for c in table.columns]
+        insert = insert_into(table, dialect).from_select(columns, row)
+        yield compiled(replacing(table, insert), dialect)
 
 
 def _view_rows(whole: RequestRows) -> Iterator[Row]:

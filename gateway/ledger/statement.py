@@ -7,8 +7,8 @@ Rule 2: a batch is one call of the driver for each table. Row by row, a driver g
         the interpreter away several times a row, and beside a busy event loop each
         time is a wait to get it back: a longer batch then took longer than the next
         one needed to fill.
-Rule 3: what is written all the time goes to the driver itself: SQLAlchemy makes the
-        text once, and is not asked again.
+Rule 3: what is written all the time goes to the driver itself, as the text that
+        SQLAlchemy has compiled once.
 """
 
 from __future__ import annotations
@@ -79,42 +79,36 @@ class MultiRowUpsert:
     Unpacking a JSON text of a request cost four times as much (SQLite 3.40).
     """
 
-    __slots__ = ("_texts",)
+    __slots__ = ("_table", "_dialect", "_texts")
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
-        head, tail = upsert_parts(table, dialect)
-        self._texts = multi_row(f"{head} VALUES ", tail, len(table.columns))
+        self._table = table
+        self._dialect = dialect
+        self._texts: dict[int, str] = {}  # by number of rows, made when it is needed
 
     def calls(self, rows: Collection[Row]) -> Iterator[DriverCall]:
         """See ``Upsert.calls``."""
-        return self._texts.calls(rows)
+        for batch in batches(rows, len(self._table.columns)):
+            yield self._text(len(batch)), list(chain(*batch))
+
+    def _text(self, count: int) -> str:
+        if count not in self._texts:
+            # The names only have to differ: in the text each is a question mark.
+            values: list[dict[str, Any]] = [
+                {c.name: bindparam(f"{c.name}_{n}") for c in self._table.columns}
+                for n in range(count)
+            ]
+            insert = insert_into(self._table, self._dialect).values(values)
+            self._texts[count] = compiled(replacing(self._table, insert), self._dialect)
+        return self._texts[count]
 
 
-class MultiRowTexts(NamedTuple):
-    """A statement for one row, for two, …; the longest takes what is left over."""
-
-    texts: list[str]
-
-    def calls(self, rows: Iterable[Row]) -> Iterator[DriverCall]:
-        """The fewest statements for *rows*."""
-        left = iter(rows)
-        while some := list(islice(left, len(self.texts))):
-            yield self.texts[len(some) - 1], list(chain(*some))
-
-
-def multi_row(head: str, tail: str, width: int) -> MultiRowTexts:
-    """*head*, any number of rows of *width* values, *tail*."""
-    row = "(" + ", ".join("?" * width) + ")"
+def batches(rows: Iterable[Row], width: int) -> Iterator[list[Row]]:
+    """*rows* of *width* values, as many at a time as one statement takes."""
     most = min(MAX_ROWS, MAX_VARIABLES // width)
-    counts = range(1, most + 1)
-    return MultiRowTexts([head + ", ".join([row] * count) + tail for count in counts])
-
-
-def upsert_parts(table: Table, dialect: Dialect) -> tuple[str, str]:
-    """What stands before and behind the values of an upsert of SQLite."""
-    one = str(_replacing(table, _insert(table, dialect)).compile(dialect=dialect))
-    head, _, rest = one.partition(" VALUES ")
-    return head, " ON CONFLICT " + rest.partition(" ON CONFLICT ")[2]
+    left = iter(rows)
+    while batch := list(islice(left, most)):
+        yield batch
 
 
 class RecordsetUpsert:
@@ -125,8 +119,8 @@ class RecordsetUpsert:
     def __init__(self, table: Table, dialect: Dialect) -> None:
         self._names = [str(c.name) for c in table.columns]  # orjson wants no subclass
         rows = _recordset(table)
-        insert = _insert(table, dialect).from_select(self._names, rows)
-        self._text = str(_replacing(table, insert).compile(dialect=dialect))
+        insert = insert_into(table, dialect).from_select(self._names, rows)
+        self._text = compiled(replacing(table, insert), dialect)
 
     def calls(self, rows: Collection[Row]) -> Iterator[DriverCall]:
         """See ``Upsert.calls``."""
@@ -159,7 +153,12 @@ def upsert(table: Table, dialect: Dialect) -> Upsert:
 
 def plain_upsert(table: Table, dialect: Dialect) -> CoreStatement:
     """As ``upsert``, for a table with binary values."""
-    return CoreStatement(_replacing(table, _insert(table, dialect)))
+    return CoreStatement(replacing(table, insert_into(table, dialect)))
+
+
+def compiled(statement: UpdateBase, dialect: Dialect) -> str:
+    """The text of *statement*, for the driver itself."""
+    return str(statement.compile(dialect=dialect))
 
 
 def moment(unix_s: float) -> str:
@@ -175,13 +174,17 @@ def _second(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S.")
 
 
-def _insert(table: Table, dialect: Dialect) -> Any:
-    # Core has no ON CONFLICT of its own; both dialects have the same.
+def insert_into(table: Table, dialect: Dialect) -> Any:
+    """
+    An insert that has ``on_conflict_do_update``: Core's own has not, those of both
+    dialects have.
+    """
     kind = sqlite if dialect.name == "sqlite" else postgresql
     return kind.insert(table)
 
 
-def _replacing(table: Table, insert: Any) -> Insert:
+def replacing(table: Table, insert: Any) -> Insert:
+    """*insert*, which brings a row up to date that has the same key."""
     changed = {
         c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key
     }
