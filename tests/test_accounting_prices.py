@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,8 +61,8 @@ def account(base_url: str = "http://127.0.0.1:9/v1", **price: float) -> Account:
             6.0,
             id="a-long-context-costs-more",
         ),
-        pytest.param("gpt-5", Usage(MILLION), 1.25, id="output-not-told"),
-        pytest.param("gpt-5", Usage(), None, id="nothing-told"),
+        pytest.param("gpt-5", Usage(MILLION), 1.25, id="output-not-reported"),
+        pytest.param("gpt-5", Usage(), None, id="nothing-reported"),
         pytest.param("gpt-5", Usage(0, 0, 0, 0, 0, 0), 0.0, id="nothing-used"),
         pytest.param(
             "gpt-5",
@@ -77,8 +78,27 @@ def test_what_the_list_says(
     assert expected == pytest.approx(prices.cost_usd(account(), model, usage, WHEN))
 
 
+# Part of the output tokens, at their price.
+SAME_PRICE = {"reasoning_tokens"}
+
+
+@pytest.mark.parametrize(
+    "kind", [one.name for one in fields(Usage) if one.name not in SAME_PRICE]
+)
+def test_no_kind_of_token_is_left_out(prices: Prices, kind: str) -> None:
+    """A new field of ``Usage`` needs a rate of its own, or a line above."""
+    before = Usage(1000, 0, 500, 0, 1000, 0)
+    after = replace(before, **{kind: getattr(before, kind) + 100})
+
+    costs = {
+        prices.cost_usd(account(), "claude-sonnet-4-5", usage, WHEN)
+        for usage in (before, after)
+    }
+    assert len(costs) == 2
+
+
 def of_library(price: ModelPrice, usage: Usage) -> float:
-    """What the library itself makes of *usage*, which must be told in full."""
+    """What the library itself makes of *usage*, which must be reported in full."""
     counted = PricedUsage(
         input_tokens=usage.input_tokens,
         cache_read_tokens=usage.cached_tokens,
@@ -167,7 +187,7 @@ def test_a_changed_account_has_its_new_price_at_once(prices: Prices) -> None:
     assert [1.0, 2.0, 1.25] == costs
 
 
-def test_an_unknown_price_is_none_and_told_once(
+def test_an_unknown_price_is_none_and_reported_once(
     prices: Prices, unknown: list[tuple[str, str]]
 ) -> None:
     usage = Usage(5, 0, 0, 0, 5)
@@ -226,14 +246,14 @@ def test_names_that_clients_make_up_are_not_remembered_for_ever(
     for number in range(100):
         prices.cost_usd(account(), f"made-up-{number}", Usage(1, 0, 0, 0, 1), WHEN)
 
-    remembered = [prices._offers, prices._told, prices._list._provider_misses]
+    remembered = [prices._models, prices._reported, prices._list._provider_misses]
     assert max(map(len, remembered)) <= 22
 
 
 def test_no_price_is_ever_fetched(
     prices: Prices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not by a connection of ours, and not by taking up what somebody else fetched."""
+    """Not by a connection of ours, and not by taking up what another part of the process fetched."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a socket was opened")

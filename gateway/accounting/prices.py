@@ -3,10 +3,11 @@ What an answer cost, from the price list that was installed.
 
 Rule 1: no price is ever fetched: the list is the one inside the installed
         ``genai-prices``, in a snapshot of our own that no updater can replace.
-Rule 2: a price that is not known gives None, never 0, and is told once a model.
+Rule 2: a price that is not known gives None, never 0, and is reported once a model.
 Rule 3: an account's own ``price`` comes before the list, number by number.
-Rule 4: the library is asked once a price, for what one token of each kind costs; from
-        then on a cost is a sum of whole numbers, exact until its one division.
+Rule 4: the library says what one token of each kind costs, once for each price. A cost
+        is the sum of counts times these rates, to the digit what the library itself
+        computes in a hundred times the time (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from fractions import Fraction
-from math import lcm
 from typing import Any, NamedTuple
 
 from genai_prices import Usage as PricedUsage
@@ -31,26 +30,27 @@ MAX_REMEMBERED = 1000  # model names: clients make them up
 OVERRIDES = {
     "input": ("input_mtok",),
     "cached": ("cache_read_mtok",),
-    # One number for both kinds: whoever writes it down has a price of their own.
+    # One number for both kinds: an account's own price does not differ by time.
     "cache_write": (
         "cache_write_mtok",
         "cache_write_1h_mtok",
     ),
     "output": ("output_mtok",),
 }
-
-
 MILLION = 1_000_000
+
+# What a million tokens of each kind are to the library, in the order of ``_Rates``.
+# A kind that is part of another is counted in both.
 KINDS = (
-    PricedUsage(input_tokens=MILLION),
-    PricedUsage(input_tokens=MILLION, cache_read_tokens=MILLION),
-    PricedUsage(input_tokens=MILLION, cache_write_tokens=MILLION),
-    PricedUsage(
-        input_tokens=MILLION,
-        cache_write_tokens=MILLION,
-        cache_write_1h_tokens=MILLION,
-    ),
-    PricedUsage(output_tokens=MILLION),
+    {"input_tokens": MILLION},
+    {"input_tokens": MILLION, "cache_read_tokens": MILLION},
+    {"input_tokens": MILLION, "cache_write_tokens": MILLION},
+    {
+        "input_tokens": MILLION,
+        "cache_write_tokens": MILLION,
+        "cache_write_1h_tokens": MILLION,
+    },
+    {"output_tokens": MILLION},
 )
 
 
@@ -64,7 +64,7 @@ class Prices:
 
     def __init__(self, unknown: Callable[[str, str], None]) -> None:
         self._unknown = unknown
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._forget()
 
     def cost_usd(
@@ -73,28 +73,28 @@ class Prices:
         """
         US dollars that *usage* of *account*'s *model* costs at Unix second *unix*.
 
-        A count that the upstream did not tell costs nothing here. None when it told
-        no count at all, or when there is no price for the model.
+        A count that the upstream did not report costs nothing here. None when it
+        reported no count at all, or when there is no price for the model.
         """
         if account.embedded:
             return 0.0
         if usage.input_tokens is None and usage.output_tokens is None:
             return None
-        offer = self._offers.get((account.name, model))
-        if offer is None or offer.account is not account:  # a reload changed it
-            offer = self._remember(account, model)
-        price = offer.at(unix) if offer.varies else offer.price
+        priced = self._models.get((account.name, model))
+        if priced is None or priced.account is not account:  # a reload changed it
+            priced = self._remember(account, model)
+        price = priced.at(unix) if priced.varies else priced.price
         if price is None:
-            self._tell(account.name, model)
+            self._report(account.name, model)
             return None
         return price.cost_usd(usage)
 
-    def _remember(self, account: Account, model: str) -> _Offer:
-        if len(self._offers) >= MAX_REMEMBERED:
+    def _remember(self, account: Account, model: str) -> _PricedModel:
+        if len(self._models) >= MAX_REMEMBERED:
             self._forget()
-        offer = _Offer(account, self._find(account.base_url, model))
-        self._offers[account.name, model] = offer
-        return offer
+        priced = _PricedModel(account, self._find(account.base_url, model))
+        self._models[account.name, model] = priced
+        return priced
 
     def _find(self, base_url: str, model: str) -> Any:
         """The list's entry, by the account's address, else by the model's name."""
@@ -108,18 +108,18 @@ class Prices:
             return None
 
     def _forget(self) -> None:
-        self._offers: dict[tuple[str, str], _Offer] = {}
+        self._models: dict[tuple[str, str], _PricedModel] = {}
         # The list's own memory of misses has no bound either.
         self._list = DataSnapshot(providers=providers, from_auto_update=False)
-        self._told.clear()
+        self._reported.clear()
 
-    def _tell(self, account: str, model: str) -> None:
-        if (account, model) not in self._told:
-            self._told.add((account, model))
+    def _report(self, account: str, model: str) -> None:
+        if (account, model) not in self._reported:
+            self._reported.add((account, model))
             self._unknown(account, model)
 
 
-class _Offer:
+class _PricedModel:
     """
     One model of one account.
 
@@ -136,34 +136,33 @@ class _Offer:
     def __init__(self, account: Account, listed: Any) -> None:
         self.account = account
         self.varies = listed is not None and not isinstance(listed.prices, ModelPrice)
-        self.price: _Price | None = None
+        self.price: _LinearPrice | None = None
         self._listed = listed
-        self._prices: dict[int, _Price | None] = {}
+        self._prices: dict[int, _LinearPrice | None] = {}
         if not self.varies:
-            self.price = _price(listed and listed.prices, account.price)
+            self.price = _linear(listed and listed.prices, account.price)
 
-    def at(self, unix: float) -> _Price | None:
+    def at(self, unix: float) -> _LinearPrice | None:
         """The price at Unix second *unix*."""
         found = self._listed.get_prices(datetime.fromtimestamp(unix, UTC))
         key = id(found)  # the list keeps each for as long as it lives itself
         if key not in self._prices:
-            self._prices[key] = _price(found, self.account.price)
+            self._prices[key] = _linear(found, self.account.price)
         return self._prices[key]
 
 
 class _Rates(NamedTuple):
-    """What a request and each of its tokens costs, in parts of a dollar."""
+    """US dollars for a request, and for each token of a kind."""
 
-    request: int
-    plain: int
-    cached: int
-    written: int
-    written_1h: int
-    output: int
-    parts: int  # one dollar
+    request: Decimal
+    plain: Decimal
+    cached: Decimal
+    written: Decimal
+    written_1h: Decimal
+    output: Decimal
 
 
-class _Price(NamedTuple):
+class _LinearPrice(NamedTuple):
     """
     Attributes:
         starts: counts of input tokens above each of which other rates hold, for the
@@ -187,7 +186,7 @@ class _Price(NamedTuple):
         if written_1h > written:
             written_1h = written
         rates = self.rates[bisect_left(self.starts, whole)]
-        cost = (
+        return float(
             rates.request
             + rates.plain * (whole - cached - written)
             + rates.cached * cached
@@ -195,10 +194,9 @@ class _Price(NamedTuple):
             + rates.written_1h * written_1h
             + rates.output * (usage.output_tokens or 0)
         )
-        return cost / rates.parts
 
 
-def _price(listed: ModelPrice | None, own: Price) -> _Price | None:
+def _linear(listed: ModelPrice | None, own: Price) -> _LinearPrice | None:
     """*listed* with the account's *own* numbers; None when a needed one is missing."""
     price = _override(listed, own)
     if price is None:
@@ -206,7 +204,7 @@ def _price(listed: ModelPrice | None, own: Price) -> _Price | None:
     tiered = [one for one in vars(price).values() if isinstance(one, TieredPrices)]
     starts = sorted({tier.start for one in tiered for tier in one.tiers})
     counts = [0, *(start + 1 for start in starts)]
-    return _Price(tuple(starts), tuple(_rates(_flat(price, n)) for n in counts))
+    return _LinearPrice(tuple(starts), tuple(_rates(_flat(price, n)) for n in counts))
 
 
 def _flat(price: ModelPrice, input_tokens: int) -> ModelPrice:
@@ -220,15 +218,13 @@ def _flat(price: ModelPrice, input_tokens: int) -> ModelPrice:
 
 
 def _rates(price: ModelPrice) -> _Rates:
-    """What the library makes of one token of each of KINDS, and of none."""
+    """What the library computes for one token of each of KINDS, and for none."""
 
-    def asked(usage: PricedUsage) -> Fraction:
-        return Fraction(price.calc_price(usage)["total_price"])
+    def asked(**tokens: int) -> Decimal:
+        return price.calc_price(PricedUsage(**tokens))["total_price"]
 
-    request = asked(PricedUsage(input_tokens=0, output_tokens=0))
-    tokens = [(asked(usage) - request) / MILLION for usage in KINDS]
-    parts = lcm(*(one.denominator for one in (request, *tokens)))
-    return _Rates._make([*(int(one * parts) for one in (request, *tokens)), parts])
+    request = asked(input_tokens=0, output_tokens=0)
+    return _Rates(request, *((asked(**kind) - request) / MILLION for kind in KINDS))
 
 
 def _override(listed: ModelPrice | None, own: Price) -> ModelPrice | None:
