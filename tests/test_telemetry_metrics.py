@@ -91,8 +91,15 @@ def test_the_names_and_labels_are_those_of_the_contract(metrics: Metrics) -> Non
     assert content_type.startswith("text/plain")
 
 
-def test_nothing_of_this_process_or_its_library_is_told(metrics: Metrics) -> None:
+def test_nothing_of_this_process_or_its_library_is_shown(metrics: Metrics) -> None:
     assert [] == [key for key in read(metrics) if not key[0].startswith("gateway_")]
+
+
+def test_no_series_says_when_a_counter_was_made(metrics: Metrics) -> None:
+    """As the library's own do: they would be more series than the counters."""
+    metrics.add(ended(queue_ms=1.0, usage=Usage(1, 0, 0, 0, 1)))
+
+    assert [] == [key for key in read(metrics) if key[0].endswith("_created")]
 
 
 def test_requests_are_counted_by_how_they_ended(metrics: Metrics) -> None:
@@ -100,10 +107,10 @@ def test_requests_are_counted_by_how_they_ended(metrics: Metrics) -> None:
     metrics.add(ended())
     metrics.add(ended("failed", "upstream"))
 
-    told = read(metrics)
+    samples = read(metrics)
     # in the order origin, outcome, protocol
-    assert 2 == told["gateway_requests_total", "", "ok", "responses"]
-    assert 1 == told["gateway_requests_total", "upstream", "failed", "responses"]
+    assert 2 == samples["gateway_requests_total", "", "ok", "responses"]
+    assert 1 == samples["gateway_requests_total", "upstream", "failed", "responses"]
 
 
 @pytest.mark.parametrize(
@@ -123,9 +130,11 @@ def test_streams_are_counted_by_their_ending(
     metrics.add(ended(outcome, stream=False))
     metrics.add(ended(outcome, status=429))
 
-    told = read(metrics)
-    assert 1 == told["gateway_stream_endings_total", ending, "responses"]
-    assert 1 == len([key for key in told if key[0] == "gateway_stream_endings_total"])
+    samples = read(metrics)
+    assert 1 == samples["gateway_stream_endings_total", ending, "responses"]
+    assert 1 == len(
+        [key for key in samples if key[0] == "gateway_stream_endings_total"]
+    )
 
 
 def test_waits_are_seconds(metrics: Metrics) -> None:
@@ -134,21 +143,20 @@ def test_waits_are_seconds(metrics: Metrics) -> None:
     metrics.commit_waited(0.002)
     metrics.lagged(0.25)
 
-    told = read(metrics)
+    samples = read(metrics)
     for name, total in (
         ("queue_wait", 1.5),
         ("first_event", 2.5),
         ("ledger_commit", 0.002),
         ("event_loop_lag", 0.25),
     ):
-        assert total == told[f"gateway_{name}_seconds_sum",]
-        assert 1 == told[f"gateway_{name}_seconds_count",]
+        assert total == samples[f"gateway_{name}_seconds_sum",]
+        assert 1 == samples[f"gateway_{name}_seconds_count",]
 
 
 def lines_of(text: bytes, name: str) -> list[str]:
-    """What *text* says about one metric; not when its series were made."""
-    lines = [line for line in text.decode().splitlines() if name in line]
-    return [line for line in lines if f"{name}_created" not in line]
+    """What *text* says about one metric."""
+    return [line for line in text.decode().splitlines() if name in line]
 
 
 def test_a_wait_counts_for_the_first_bound_that_it_does_not_exceed(
@@ -198,8 +206,8 @@ def test_failed_attempts_are_counted_even_of_a_request_that_went_well(
     ]
     metrics.add(ended(attempts=tries))
 
-    told = read(metrics)
-    failures = {key: told[key] for key in told if "failures" in key[0]}
+    samples = read(metrics)
+    failures = {key: samples[key] for key in samples if "failures" in key[0]}
     assert {
         ("gateway_upstream_failures_total", "openai-1", "upstream_overloaded"): 1
     } == failures
@@ -210,8 +218,10 @@ def test_tokens_are_counted_by_kind(metrics: Metrics) -> None:
     metrics.add(ended(usage=Usage(1, None, 0, 0, 1, None)))
     metrics.add(ended("refused", "gateway", account="", upstream_model=""))
 
-    told = read(metrics)
-    tokens = {key[2]: told[key] for key in told if key[0] == "gateway_tokens_total"}
+    samples = read(metrics)
+    tokens = {
+        key[2]: samples[key] for key in samples if key[0] == "gateway_tokens_total"
+    }
     assert {
         "input": 101,
         "cached": 20,
@@ -221,7 +231,7 @@ def test_tokens_are_counted_by_kind(metrics: Metrics) -> None:
     } == tokens
 
 
-def test_model_names_that_clients_make_up_become_one(
+def test_made_up_model_names_are_counted_as_other(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_module, "MAX_MODELS", 3)
@@ -229,17 +239,19 @@ def test_model_names_that_clients_make_up_become_one(
         model = f"made-up-{number}"
         metrics.add(ended(upstream_model=model, usage=Usage(1, 0, 0, 0, 0)))
 
-    told = read(metrics)
-    models = {key[3]: told[key] for key in told if key[0] == "gateway_tokens_total"}
+    samples = read(metrics)
+    models = {
+        key[3]: samples[key] for key in samples if key[0] == "gateway_tokens_total"
+    }
     assert {"made-up-0": 1, "made-up-1": 1, "made-up-2": 1, "other": 47} == models
 
 
-def models_told(metrics: Metrics) -> dict[str, float]:
+def model_labels(metrics: Metrics) -> dict[str, float]:
     """Every model label of the token counts, with its input tokens."""
-    told = read(metrics)
+    samples = read(metrics)
     return {
-        key[3]: told[key]
-        for key in told
+        key[3]: samples[key]
+        for key in samples
         if key[0] == "gateway_tokens_total" and key[2] == "input"
     }
 
@@ -253,17 +265,17 @@ def models_told(metrics: Metrics) -> dict[str, float]:
         pytest.param({"usage": Usage(0, 0, 0, 0, 0, 0)}, id="nothing-but-zeros"),
     ],
 )
-def test_names_that_served_no_tokens_take_no_place(
+def test_a_model_that_served_no_tokens_takes_no_label(
     metrics: Metrics, fields: dict[str, Any]
 ) -> None:
     for number in range(metrics_module.MAX_MODELS + 1):
         metrics.add(ended(**fields, upstream_model=f"made-up-{number}"))
     metrics.add(ended(usage=Usage(7, 0, 0, 0, 0)))
 
-    assert {"gpt-5": 7} == models_told(metrics)
+    assert {"gpt-5": 7} == model_labels(metrics)
 
 
-def test_each_account_has_places_of_its_own(
+def test_each_account_has_its_own_label_limit(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_module, "MAX_MODELS", 1)
@@ -272,8 +284,8 @@ def test_each_account_has_places_of_its_own(
             fields = {"account": account, "upstream_model": model}
             metrics.add(ended(**fields, usage=Usage(1, 0, 0, 0, 0)))
 
-    told = read(metrics)
-    keys = [key[1:] for key in told if key[0] == "gateway_tokens_total"]
+    samples = read(metrics)
+    keys = [key[1:] for key in samples if key[0] == "gateway_tokens_total"]
     assert [
         (account, "input", model)
         for account in ("openai-1", "openai-2")
@@ -281,7 +293,7 @@ def test_each_account_has_places_of_its_own(
     ] == sorted(keys)
 
 
-def test_a_configured_name_has_its_place_however_many_others_were_served(
+def test_a_configured_model_keeps_its_label_above_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(metrics_module, "MAX_MODELS", 1)
@@ -294,19 +306,19 @@ def test_a_configured_name_has_its_place_however_many_others_were_served(
     for model in ("first", "second", "gpt-5", "gpt-6", "third", "a", "gpt-5"):
         metrics.add(ended(upstream_model=model, usage=Usage(1, 0, 0, 0, 0)))
 
-    assert {"first": 1, "other": 3, "gpt-5": 2, "gpt-6": 1} == models_told(metrics)
+    assert {"first": 1, "other": 3, "gpt-5": 2, "gpt-6": 1} == model_labels(metrics)
 
 
-def test_gauges_are_what_the_rooms_say_at_this_moment(metrics: Metrics) -> None:
-    told = read(metrics)
+def test_gauges_are_read_when_the_metrics_are_read(metrics: Metrics) -> None:
+    samples = read(metrics)
 
     # in the order name, scope
-    assert 3 == told["gateway_slots_in_use", "alice", "user"]
-    assert 2 == told["gateway_queue_waiting", "alice", "user"]
-    assert 1 == told["gateway_slots_in_use", "openai-1", "account"]
-    assert 1 == told["gateway_account_available", "openai-1"]
-    assert 0 == told["gateway_account_available", "openai-2"]
-    assert 7 == told["gateway_ledger_waiting",]
+    assert 3 == samples["gateway_slots_in_use", "alice", "user"]
+    assert 2 == samples["gateway_queue_waiting", "alice", "user"]
+    assert 1 == samples["gateway_slots_in_use", "openai-1", "account"]
+    assert 1 == samples["gateway_account_available", "openai-1"]
+    assert 0 == samples["gateway_account_available", "openai-2"]
+    assert 7 == samples["gateway_ledger_waiting",]
 
 
 def test_lines_that_were_lost_are_told_as_the_log_counts_them() -> None:
@@ -317,7 +329,7 @@ def test_lines_that_were_lost_are_told_as_the_log_counts_them() -> None:
     assert 5 == read(metrics)["gateway_log_lines_lost_total",]
 
 
-def test_two_of_them_do_not_meet() -> None:
+def test_two_instances_share_nothing() -> None:
     """Each has a registry of its own."""
     first, second = (Metrics(lambda: [], lambda: {}) for _ in range(2))
     first.add(ended())
