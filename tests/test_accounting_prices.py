@@ -253,7 +253,7 @@ def test_names_that_clients_make_up_are_not_remembered_for_ever(
 def test_no_price_is_ever_fetched(
     prices: Prices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not by a connection of ours, and not by taking up what another part of the process fetched."""
+    """Neither by a connection of ours nor by what another part of it fetched."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a socket was opened")
