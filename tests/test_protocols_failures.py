@@ -14,8 +14,8 @@ import pytest
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, told_in
 from gateway.protocols.failure_table import meaning
-from gateway.protocols.misplaced import MAX_MISPLACED_BYTES, MAX_TRIES, Misplaced
 from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stray_failures import MAX_MISPLACED_BYTES, MAX_TRIES, Misplaced
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_state import Batch, PassThrough
 from tests.kit import answers
@@ -265,7 +265,7 @@ def test_misplaced_json_is_not_parsed_at_each_piece(
     def read(data: bytes) -> None:
         parsed.append(data)
 
-    monkeypatch.setattr("gateway.protocols.misplaced.read_json", read)
+    monkeypatch.setattr("gateway.protocols.stray_failures.read_json", read)
     one = Misplaced()
     for _ in range(1000):
         assert one.take(b"{}") is None

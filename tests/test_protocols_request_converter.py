@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ClientError
-from gateway.protocols.estimate import estimate_tokens
 from gateway.protocols.model import (
     Format,
     Image,
@@ -31,6 +30,7 @@ from gateway.protocols.model import (
 from gateway.protocols.options import Options
 from gateway.protocols.request_converter import FORMS, Converted, convert_request
 from gateway.protocols.responses.request import with_earlier
+from gateway.protocols.token_estimate import estimate_tokens
 
 PAIRS = Path(__file__).parent / "wire" / "requests"
 CROSS = [(a, b) for a in FORMS for b in FORMS if a != b]

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ClientError
+from gateway.protocols.claude_versions import claude_version
 from gateway.protocols.history import NO_RESULT, settled
-from gateway.protocols.messages.messages import openai_proof, openai_signature
+from gateway.protocols.messages.conversation import openai_proof, openai_signature
 from gateway.protocols.model import (
     Item,
     Message,
@@ -33,7 +34,6 @@ from gateway.protocols.tool_carrier import (
     unwrap_custom,
     wrap,
 )
-from gateway.protocols.versions import claude_version
 
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocols.arguments import InputText, ObjectText
+from gateway.protocols.call_arguments import InputText, ObjectText
 
 RAW = "__raw_arguments"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from gateway.protocols import arguments
-from gateway.protocols.arguments import InputText, ObjectText
+from gateway.protocols import call_arguments
+from gateway.protocols.call_arguments import InputText, ObjectText
 from gateway.protocols.events import ItemClose
 from gateway.protocols.messages import reader as messages_reader
 from gateway.protocols.messages.reader import MessagesReader
-from gateway.protocols.responses.parts import Parts
+from gateway.protocols.responses.message_parts import Parts
 from gateway.usage import Usage
 
 
@@ -64,22 +64,24 @@ def test_blocks_that_never_stop_are_closed() -> None:
 def test_a_number_without_end_is_none() -> None:
     text = ObjectText()
     text.feed('{"a":')
-    for _ in range(2 * arguments.MAX_WORD_CHARS):
+    for _ in range(2 * call_arguments.MAX_WORD_CHARS):
         text.feed("1")
 
-        assert len(text._held) <= arguments.MAX_WORD_CHARS
+        assert len(text._held) <= call_arguments.MAX_WORD_CHARS
 
 
 def test_what_escapes_nothing_costs_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a long text with many slips the rest is not copied at each."""
     texts: list[str] = []
-    match = arguments._WHOLE_CHARACTERS.match
+    match = call_arguments._WHOLE_CHARACTERS.match
 
     def matched(text: str, *at: int) -> re.Match[str] | None:
         texts.append(text)
         return match(text, *at)
 
-    monkeypatch.setattr(arguments, "_WHOLE_CHARACTERS", SimpleNamespace(match=matched))
+    monkeypatch.setattr(
+        call_arguments, "_WHOLE_CHARACTERS", SimpleNamespace(match=matched)
+    )
     told = InputText().feed('{"input":"' + "\\x" * 1000 + '"}')
 
     assert "\\x" * 1000 == told

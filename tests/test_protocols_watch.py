@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat import protocol as chat_wire
-from gateway.protocols.misplaced import STRAYS
 from gateway.protocols.model import Asked, Tools
 from gateway.protocols.protocol import MAX_PROOFS, PROOF_CHARS, Step, StreamFacts
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.responses import protocol as wire
+from gateway.protocols.stray_failures import STRAYS
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_state import TRANSITIONS, Batch, PassThrough, StreamState
 from tests.kit import answers

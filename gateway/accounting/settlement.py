@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.context import RequestContext
-from gateway.protocols.estimate import estimate_tokens
+from gateway.protocols.token_estimate import estimate_tokens
 from gateway.record import Record
 from gateway.telemetry import log
 from gateway.usage import Usage

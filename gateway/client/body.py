@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import ClientError
-from gateway.protocols.exact_json import has_long_number, loads
+from gateway.protocols.lossless_json import has_long_number, loads
 
 
 class RequestBody:

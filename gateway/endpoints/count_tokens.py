@@ -22,7 +22,7 @@ from gateway.context import RequestContext
 from gateway.endpoints.model_requests import Handlers, RequestScope
 from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
 from gateway.errors import UpstreamError
-from gateway.protocols.estimate import estimate_tokens
+from gateway.protocols.token_estimate import estimate_tokens
 from gateway.relay import upstream_request as outgoing
 from gateway.relay.failures import UpstreamRefusal
 from gateway.relay.readable_body import readable_body

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
+from gateway.protocols.vendor_limits import limit
 
 Dialect = Literal[
     "auto",

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 
+from gateway.protocols.claude_versions import claude_version
 from gateway.protocols.options import EFFORTS, Options
-from gateway.protocols.versions import claude_version
 
 _THREE = ("low", "medium", "high")
 _CURRENT = ("none", "minimal", "low", "medium", "high", "xhigh", "max")

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import orjson
 
 from gateway.errors import ClientError
-from gateway.protocols.exact_json import dumps, loads
+from gateway.protocols.lossless_json import dumps, loads
 
 WHOLE_MAX = 2**53
 

@@ -7,11 +7,11 @@ import binascii
 import dataclasses
 import re
 
-from gateway.protocols import pictures
+from gateway.protocols import image_head
 from gateway.protocols.json_reader import Unsupported, refuse
 from gateway.protocols.model import File, Image
 from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
+from gateway.protocols.vendor_limits import limit
 
 PDF = "application/pdf"
 _TEXT_TYPES = frozenset(
@@ -86,9 +86,9 @@ def checked_image(image: Image, protocol: str, options: Options) -> Image:
         if not options.image_urls:
             raise Unsupported(image.path)
         return image
-    begin = pictures.head(image.data)
+    begin = image_head.head(image.data)
     named = "image/jpeg" if image.media_type == "image/jpg" else image.media_type
-    kind = pictures.kind(begin) or named
+    kind = image_head.kind(begin) or named
     if kind not in limit(protocol, "image_type"):
         raise Unsupported(image.path)
     most = limit(protocol, "image_bytes")
@@ -96,7 +96,7 @@ def checked_image(image: Image, protocol: str, options: Options) -> Image:
         refuse(image.path, f"is an image of more than {most} bytes of base64")
     if protocol == "messages":
         side = limit(protocol, "image_pixels")
-        if pictures.longest_side(begin) > side:
+        if image_head.longest_side(begin) > side:
             refuse(image.path, f"is an image of more than {side} pixels a side")
     return dataclasses.replace(image, media_type=kind)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from gateway.protocols.opaque import Opaque
-from gateway.protocols.refusals import limit
+from gateway.protocols.vendor_limits import limit
 
 CacheTtl = Literal["5m", "1h"]
 Kind = Literal[

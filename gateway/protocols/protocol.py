@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
-from gateway.protocols.exact_json import loads
+from gateway.protocols.lossless_json import loads
 from gateway.protocols.model import Reasoning
 from gateway.protocols.options import OptionsOf
-from gateway.protocols.overload import MAX_OPENING_CHARS
+from gateway.protocols.overload_text import MAX_OPENING_CHARS
 from gateway.protocols.reasoning_proofs import PROOF_CHARS, ReasoningProofs
 from gateway.protocols.sse import Needle
 from gateway.usage import Usage

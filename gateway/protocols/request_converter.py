@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 from gateway.errors import ClientError
 from gateway.protocols.chat import request as chat
 from gateway.protocols.compaction import summarising, triggered
-from gateway.protocols.estimate import estimate_tokens
 from gateway.protocols.json_reader import Unsupported, encoded
 from gateway.protocols.messages import request as messages
 from gateway.protocols.model import (
@@ -28,8 +27,9 @@ from gateway.protocols.model import (
     Written,
 )
 from gateway.protocols.options import Options
+from gateway.protocols.reasoning_recall import Recall, returned
 from gateway.protocols.responses import request as responses
-from gateway.protocols.returned import Recall, returned
+from gateway.protocols.token_estimate import estimate_tokens
 
 Compaction = Literal["", "trigger", "endpoint"]
 

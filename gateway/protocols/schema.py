@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.protocols.json_reader import Unsupported, dumped
-from gateway.protocols.references import (
+from gateway.protocols.schema_kinds import gemini, kimi
+from gateway.protocols.schema_references import (
     DEPTH_MAX,
     LISTS,
     MAPS,
@@ -28,8 +29,7 @@ from gateway.protocols.references import (
     recursive,
     resolved,
 )
-from gateway.protocols.refusals import UNIONS, limit
-from gateway.protocols.schema_kinds import gemini, kimi
+from gateway.protocols.vendor_limits import UNIONS, limit
 
 Drop = Callable[[str], None]
 """Takes the path, below the schema, of what is left out."""

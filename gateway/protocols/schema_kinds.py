@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.references import Schema
+from gateway.protocols.schema_references import Schema
 
 _GEMINI = frozenset(
     "type format title description nullable enum items minItems maxItems properties "

@@ -15,8 +15,17 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.errors import UpstreamError
+from gateway.protocols.answer_stages import (
+    Binding,
+    Compacting,
+    Halves,
+    Stage,
+    StopCut,
+    WholeCalls,
+)
 from gateway.protocols.chat.reader import ChatReader
 from gateway.protocols.chat.writer import ChatWriter
+from gateway.protocols.codec import Reader, Reply, Writer
 from gateway.protocols.event_json import Garbled
 from gateway.protocols.events import (
     PREAMBLE,
@@ -28,27 +37,18 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.keeping import Keeping
-from gateway.protocols.messages.message import signature_of
+from gateway.protocols.messages.answer import signature_of
 from gateway.protocols.messages.reader import MessagesReader
-from gateway.protocols.messages.refusal import RefusalText
+from gateway.protocols.messages.refusal_text import RefusalText
 from gateway.protocols.messages.writer import MessagesWriter
-from gateway.protocols.misplaced import NO_STREAM, Misplaced
-from gateway.protocols.overload import MAX_OPENING_CHARS, answer_so_far
+from gateway.protocols.overload_text import MAX_OPENING_CHARS, answer_so_far
 from gateway.protocols.protocol import Ending, StreamFacts
-from gateway.protocols.reply import Reader, Reply, Writer
+from gateway.protocols.reasoning_recorder import Keeping
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.responses.reader import ResponsesReader
 from gateway.protocols.responses.writer import ResponsesWriter, encrypted_of
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
-from gateway.protocols.stages import (
-    Binding,
-    Compacting,
-    Halves,
-    Stage,
-    StopCut,
-    WholeCalls,
-)
+from gateway.protocols.stray_failures import NO_STREAM, Misplaced
 from gateway.protocols.stream_state import Batch, StreamState
 from gateway.usage import Usage
 

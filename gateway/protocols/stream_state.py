@@ -19,8 +19,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from gateway.errors import UpstreamError
-from gateway.protocols.misplaced import NO_STREAM, Misplaced
-from gateway.protocols.overload import answer_so_far
+from gateway.protocols.overload_text import answer_so_far
 from gateway.protocols.protocol import (
     END,
     FAIL,
@@ -39,6 +38,7 @@ from gateway.protocols.sse import (
     event_finder,
     next_telling,
 )
+from gateway.protocols.stray_failures import NO_STREAM, Misplaced
 
 
 class StreamState(Enum):

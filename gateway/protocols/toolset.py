@@ -23,10 +23,10 @@ from gateway.protocols.model import (
     ToolName,
     Tools,
 )
+from gateway.protocols.model_traits import description_limit
 from gateway.protocols.options import Options
-from gateway.protocols.references import Schema
 from gateway.protocols.schema import for_tool
-from gateway.protocols.traits import description_limit
+from gateway.protocols.schema_references import Schema
 
 _CREDENTIALED = frozenset(("mcp", "mcp_toolset"))
 

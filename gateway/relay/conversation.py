@@ -19,7 +19,7 @@ from gateway.ledger.response_store import (
     ResponseStore,
     StoredConversation,
 )
-from gateway.protocols.exact_json import dumps
+from gateway.protocols.lossless_json import dumps
 from gateway.protocols.protocol import read_object, sub
 from gateway.protocols.responses.request import with_earlier
 from gateway.protocols.sse import events, payload

@@ -17,10 +17,10 @@ from multidict import CIMultiDict
 from gateway.config.schema import Account
 from gateway.context import RequestContext
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.exact_json import dumps
 from gateway.protocols.json_members import with_known_member
+from gateway.protocols.lossless_json import dumps
+from gateway.protocols.reasoning_recall import Recall
 from gateway.protocols.request_converter import Converted, convert_request
-from gateway.protocols.returned import Recall
 from gateway.relay.headers import upwards
 
 COMPACT_PATH = "/responses/compact"

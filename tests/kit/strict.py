@@ -1,7 +1,7 @@
 """
 What a vendor's own server refuses of a request, in the vendor's words.
 
-Rule 1: there is one check for each row of ``gateway.protocols.refusals``, by its name;
+Rule 1: one check for each row of ``gateway.protocols.vendor_limits``, by its name;
         the limits are the rows' own.
 Rule 2: what the servers of other vendors refuse besides stands in ``DIALECTS``.
 Rule 3: a check sees the upstream's body alone; it shares no code with the conversion.
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.protocols.refusals import REFUSALS
+from gateway.protocols.vendor_limits import REFUSALS
 
 Body = dict[str, Any]
 Check = Callable[[Body, Any], bool]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.fillers import EMPTY
+from gateway.protocols.filler_turns import EMPTY
 from gateway.protocols.json_reader import Node, Unsupported, refuse
 from gateway.protocols.media import (
     PDF,
@@ -24,13 +24,13 @@ from gateway.protocols.model import (
     Text,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
 from gateway.protocols.responses.content import (
     BREAKPOINT,
     read_breakpoint,
     read_file_data,
     read_image,
 )
+from gateway.protocols.vendor_limits import limit
 
 
 def read_content(node: Node) -> list[Part]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.chat.flat import nested
-from gateway.protocols.chat.signatures import signed
+from gateway.protocols.chat.gemini_signatures import signed
+from gateway.protocols.chat.responses_shape import nested
 from gateway.protocols.json_members import named, with_first_member, with_member
+from gateway.protocols.model_traits import fills_signatures
 from gateway.protocols.options import OptionsOf
-from gateway.protocols.traits import fills_signatures
 
 Body = dict[str, Any]
 

@@ -15,9 +15,8 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.chat import fitting
-from gateway.protocols.chat.flat import is_responses
+from gateway.protocols.chat.responses_shape import is_responses
 from gateway.protocols.failure_forms import failure_in
-from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.protocol import (
     END,
     FAIL,
@@ -36,8 +35,9 @@ from gateway.protocols.protocol import (
 )
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, payload
-from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
-from gateway.protocols.tokens import read_usage, told_in
+from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
+from gateway.protocols.stray_failures import STRAYS, stray
+from gateway.protocols.usage_fields import read_usage, told_in
 
 name = "chat"
 path = "/chat/completions"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container
 from typing import Any, Literal
 
 from gateway.errors import UpstreamError
-from gateway.protocols.chat.calls import Calls
+from gateway.protocols.chat.call_assembler import Calls
 from gateway.protocols.event_json import is_done, parse, string
 from gateway.protocols.events import (
     Annotation,
@@ -32,12 +32,12 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
-from gateway.protocols.misplaced import stray
 from gateway.protocols.opaque import MESSAGE_MEMBERS, Collected, members
 from gateway.protocols.protocol import objects, sub
 from gateway.protocols.sse import payload
-from gateway.protocols.stops import CUT, Stop, broken_off, stop_of, unknown
-from gateway.protocols.tokens import read_usage, told_in
+from gateway.protocols.stop_reasons import CUT, Stop, broken_off, stop_of, unknown
+from gateway.protocols.stray_failures import stray
+from gateway.protocols.usage_fields import read_usage, told_in
 from gateway.usage import Usage, count
 
 _REASONS: dict[Stop, Reason] = {

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.chat.flat import is_responses, nested
-from gateway.protocols.chat.messages import Turns, read_messages
+from gateway.protocols.chat.conversation import Turns, read_messages
+from gateway.protocols.chat.gemini_signatures import signed
+from gateway.protocols.chat.responses_shape import is_responses, nested
 from gateway.protocols.chat.roles import arranged
-from gateway.protocols.chat.signatures import signed
 from gateway.protocols.chat.tools import (
     read_choice,
     read_tools,
@@ -30,17 +30,17 @@ from gateway.protocols.model import (
     Written,
     safe_name,
 )
-from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
-from gateway.protocols.responses import request as responses
-from gateway.protocols.system import hoist
-from gateway.protocols.toolset import align, think_unless_forced
-from gateway.protocols.traits import (
+from gateway.protocols.model_traits import (
     fills_signatures,
     lowered,
     openai_takes_sampling,
     takes_stop,
 )
+from gateway.protocols.options import Options
+from gateway.protocols.responses import request as responses
+from gateway.protocols.system_messages import hoist
+from gateway.protocols.toolset import align, think_unless_forced
+from gateway.protocols.vendor_limits import limit
 
 STOP_MAX: int = limit("chat", "stop")
 

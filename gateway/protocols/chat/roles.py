@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.fillers import CONTINUE, DONE, OPENING
+from gateway.protocols.filler_turns import CONTINUE, DONE, OPENING
 from gateway.protocols.options import Options
 
 ChatMessage = dict[str, Any]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.protocols.codec import Reply
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     Annotation,
@@ -25,7 +26,6 @@ from gateway.protocols.events import (
     RefusalDelta,
     TextDelta,
 )
-from gateway.protocols.reply import Reply
 from gateway.usage import Usage
 
 _REASONS = {"length": "length", "context": "length", "filter": "content_filter"}

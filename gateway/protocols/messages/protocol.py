@@ -16,7 +16,6 @@ import orjson
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.messages import proofs as request_proofs
 from gateway.protocols.messages.proofs import THINKING
-from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.options import OptionsOf
 from gateway.protocols.protocol import (
     END,
@@ -33,8 +32,9 @@ from gateway.protocols.protocol import (
 )
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, field, payload
-from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
-from gateway.protocols.tokens import cached_in
+from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
+from gateway.protocols.stray_failures import STRAYS, stray
+from gateway.protocols.usage_fields import cached_in
 from gateway.usage import Usage, count
 
 name = "messages"

@@ -34,13 +34,13 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
-from gateway.protocols.exact_json import has_long_number, loads
 from gateway.protocols.failure_forms import may_be_failure
+from gateway.protocols.lossless_json import has_long_number, loads
 from gateway.protocols.messages.protocol import read_usage
-from gateway.protocols.misplaced import stray
 from gateway.protocols.protocol import sub
 from gateway.protocols.sse import payload
-from gateway.protocols.stops import CUT, broken_off, stop_of, unknown
+from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
+from gateway.protocols.stray_failures import stray
 from gateway.usage import Usage
 
 MAX_OPEN_BLOCKS = 256  # of one answer; one more, and the upstream ends none of them

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from gateway.protocols.claude_versions import claude_version
 from gateway.protocols.efforts import messages_effort
-from gateway.protocols.fillers import CONTINUE
+from gateway.protocols.filler_turns import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.json_reader import Node, Unsupported, parsed, refuse
 from gateway.protocols.messages.content import anywhere, read_mark, read_parts
-from gateway.protocols.messages.messages import Turns, read_messages
+from gateway.protocols.messages.conversation import Turns, read_messages
 from gateway.protocols.messages.tools import (
     read_choice,
     read_tools,
@@ -30,17 +31,16 @@ from gateway.protocols.model import (
     Tools,
     Written,
 )
-from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
-from gateway.protocols.schema import for_answer, is_strict
-from gateway.protocols.toolset import align, forced, think_unless_forced
-from gateway.protocols.traits import (
+from gateway.protocols.model_traits import (
     lowered,
     messages_takes_sampling,
     takes_prefill,
     thinking_mode,
 )
-from gateway.protocols.versions import claude_version
+from gateway.protocols.options import Options
+from gateway.protocols.schema import for_answer, is_strict
+from gateway.protocols.toolset import align, forced, think_unless_forced
+from gateway.protocols.vendor_limits import limit
 
 BUDGET_MIN = 1024
 BUDGETS = {

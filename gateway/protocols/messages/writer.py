@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.protocols.arguments import ObjectText
+from gateway.protocols.call_arguments import ObjectText
+from gateway.protocols.codec import Reply
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     ArgsDelta,
@@ -32,7 +33,7 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.messages.message import (
+from gateway.protocols.messages.answer import (
     Stop,
     call_block,
     delta_usage,
@@ -42,7 +43,6 @@ from gateway.protocols.messages.message import (
     signature_of,
     start_usage,
 )
-from gateway.protocols.reply import Reply
 
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _TEXT = b'{"type":"text","text":"","citations":null}'

@@ -26,7 +26,7 @@ from gateway.protocols.model import (
     Text,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
+from gateway.protocols.vendor_limits import limit
 
 BREAKPOINT = "prompt_cache_breakpoint"
 TEXT_TYPES = frozenset(("input_text", "output_text", "text"))

@@ -15,7 +15,6 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.failure_forms import may_be_failure
-from gateway.protocols.misplaced import STRAYS, stray
 from gateway.protocols.options import OptionsOf
 from gateway.protocols.protocol import (
     END,
@@ -39,8 +38,9 @@ from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.responses import proofs as request_proofs
 from gateway.protocols.responses.items import COMPACTIONS
 from gateway.protocols.sse import Needle, payload
-from gateway.protocols.stops import broken_off, stop_of, unknown
-from gateway.protocols.tokens import read_usage
+from gateway.protocols.stop_reasons import broken_off, stop_of, unknown
+from gateway.protocols.stray_failures import STRAYS, stray
+from gateway.protocols.usage_fields import read_usage
 
 name = "responses"
 path = "/responses"

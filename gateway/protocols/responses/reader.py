@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.protocols.arguments import written
+from gateway.protocols.call_arguments import written
 from gateway.protocols.event_json import parse, string
 from gateway.protocols.events import (
     ArgsDelta,
@@ -35,21 +35,21 @@ from gateway.protocols.events import (
     Status,
 )
 from gateway.protocols.failure_forms import may_be_failure
-from gateway.protocols.misplaced import stray
 from gateway.protocols.model import Kind
 from gateway.protocols.protocol import objects, sub
-from gateway.protocols.responses.parts import Kind as PartKind
-from gateway.protocols.responses.parts import Parts, Place
-from gateway.protocols.responses.places import Places
+from gateway.protocols.responses.item_index import Places
+from gateway.protocols.responses.message_parts import Kind as PartKind
+from gateway.protocols.responses.message_parts import Parts, Place
 from gateway.protocols.responses.protocol import (
     outcome,
     stop_reason,
     unknown_stop,
 )
-from gateway.protocols.responses.thought import Source, Thought
+from gateway.protocols.responses.reasoning_text import Source, Thought
 from gateway.protocols.sse import payload
-from gateway.protocols.stops import Stop, broken_off, stop_of
-from gateway.protocols.tokens import read_usage
+from gateway.protocols.stop_reasons import Stop, broken_off, stop_of
+from gateway.protocols.stray_failures import stray
+from gateway.protocols.usage_fields import read_usage
 from gateway.usage import Usage
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}

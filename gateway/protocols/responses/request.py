@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.errors import ClientError
 from gateway.protocols.efforts import openai_effort
-from gateway.protocols.fillers import CONTINUE
+from gateway.protocols.filler_turns import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.json_reader import Node, Unsupported, refuse, strings
 from gateway.protocols.model import (
@@ -24,8 +24,8 @@ from gateway.protocols.model import (
     Written,
     safe_name,
 )
+from gateway.protocols.model_traits import lowered, openai_takes_sampling
 from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
 from gateway.protocols.responses.items import read_input, unmark, write_input
 from gateway.protocols.responses.tools import (
     read_choice,
@@ -33,9 +33,9 @@ from gateway.protocols.responses.tools import (
     write_choice,
     write_tools,
 )
-from gateway.protocols.system import hoist
+from gateway.protocols.system_messages import hoist
 from gateway.protocols.toolset import align
-from gateway.protocols.traits import lowered, openai_takes_sampling
+from gateway.protocols.vendor_limits import limit
 
 ENCRYPTED = "reasoning.encrypted_content"
 USER_MAX = 128

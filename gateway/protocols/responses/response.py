@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.protocols.codec import Reply
 from gateway.protocols.events import Annotation, Finish, SearchFound
-from gateway.protocols.reply import Reply
 from gateway.usage import Usage
 
 _INCOMPLETE = {

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.protocols.codec import Reply
 from gateway.protocols.compaction import compact_answer, compaction_item
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
@@ -38,7 +39,6 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.model import TAG_REDACTED, TAG_THINKING
 from gateway.protocols.protocol import response_id_of
-from gateway.protocols.reply import Reply
 from gateway.protocols.responses.response import (
     base,
     citation,

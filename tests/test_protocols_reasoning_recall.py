@@ -16,7 +16,7 @@ from gateway.accounts.kept_reasoning import (
     MAX_USER_BYTES,
     KeptReasoning,
 )
-from gateway.protocols import keeping
+from gateway.protocols import reasoning_recorder
 from gateway.protocols.model import Reasoning
 from gateway.protocols.opaque import Collected, Opaque, packed, unpacked
 from gateway.protocols.options import Options
@@ -397,7 +397,7 @@ def test_what_is_kept_replaces_the_bare_text_that_a_client_has() -> None:
 
 
 def test_too_much_reasoning_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "MAX_CHARS", 5)
+    monkeypatch.setattr(reasoning_recorder, "MAX_CHARS", 5)
     talk = Talk("chat", "messages", options=Options())
     talk.hear(thinking("sig-1"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ClientError
-from gateway.protocols.chat.flat import nested
+from gateway.protocols.chat.responses_shape import nested
 from gateway.protocols.request_converter import convert_request
 from tests.conftest import Serve
 from tests.kit.scripted import ScriptedUpstream

@@ -16,8 +16,8 @@ import pytest
 
 from gateway.errors import ClientError
 from gateway.protocols import dialects
-from gateway.protocols.refusals import REFUSALS, limit
 from gateway.protocols.request_converter import Converted, convert_request
+from gateway.protocols.vendor_limits import REFUSALS, limit
 from tests.kit import strict
 
 Body = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.protocols import dialects
-from gateway.protocols.chat.signatures import FILLER, signed
+from gateway.protocols.chat.gemini_signatures import FILLER, signed
 from gateway.protocols.request_converter import convert_request
 from tests.conftest import Serve
 from tests.kit import settings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.protocols.failure_forms import Told, told_in
 from gateway.protocols.failure_table import STRONG, WEAK, Kind, meaning
-from gateway.protocols.overload import ANSWERS, answer_so_far
+from gateway.protocols.overload_text import ANSWERS, answer_so_far
 
 ERROR = {"code": "slow_down", "type": "t", "message": "m", "param": "p"}
 READ = ("slow_down", "t", "m", "p")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.arguments import object_text
+from gateway.protocols.call_arguments import object_text
+from gateway.protocols.codec import Reply
 from gateway.protocols.event_json import joined
 from gateway.protocols.events import (
     ArgsDelta,
@@ -22,8 +23,7 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.messages.messages import openai_signature
-from gateway.protocols.reply import Reply
+from gateway.protocols.messages.conversation import openai_signature
 from gateway.protocols.tool_carrier import as_object
 from gateway.usage import Usage
 

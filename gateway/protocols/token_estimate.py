@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gateway.protocols.exact_json import dumps
+from gateway.protocols.lossless_json import dumps
 
 REQUEST_TOKENS = 8
 ITEM_TOKENS = 4

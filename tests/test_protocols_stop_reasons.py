@@ -10,7 +10,7 @@ import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
 from gateway.protocols.protocol import Ending, StreamFacts
-from gateway.protocols.stops import WORDS, Stop, stop_of, unknown
+from gateway.protocols.stop_reasons import WORDS, Stop, stop_of, unknown
 from gateway.protocols.stream_state import PassThrough
 from tests.protocols_answers import (
     PROTOCOLS,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.client.body import parse
 from gateway.errors import ClientError
-from gateway.protocols.exact_json import dumps, has_long_number, loads
 from gateway.protocols.json_reader import encoded
+from gateway.protocols.lossless_json import dumps, has_long_number, loads
 from gateway.protocols.request_converter import convert_request
 from gateway.protocols.tool_carrier import as_arguments, as_object
 from tests.conftest import Serve

@@ -9,6 +9,13 @@ from typing import Any
 import pytest
 
 from gateway.errors import UpstreamError
+from gateway.protocols.answer_stages import (
+    DRAINED_EVENTS,
+    Binding,
+    Halves,
+    Stage,
+    StopCut,
+)
 from gateway.protocols.call_ids import narrow, wide
 from gateway.protocols.events import (
     ArgsDelta,
@@ -22,9 +29,8 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
-from gateway.protocols.messages.refusal import HELD_CHARACTERS, RefusalText
+from gateway.protocols.messages.refusal_text import HELD_CHARACTERS, RefusalText
 from gateway.protocols.model import ToolName, Tools
-from gateway.protocols.stages import DRAINED_EVENTS, Binding, Halves, Stage, StopCut
 from gateway.usage import Usage
 from tests.protocols_answers import chunk, converted, relayed, sse, translation
 

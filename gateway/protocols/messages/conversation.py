@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.protocols import opaque
 from gateway.protocols.call_ids import wide
-from gateway.protocols.fillers import EMPTY, OPENING
+from gateway.protocols.filler_turns import EMPTY, OPENING
 from gateway.protocols.json_reader import Node, Unsupported, dumped, parsed, refuse
 from gateway.protocols.messages.content import (
     read_mark,
@@ -30,10 +30,10 @@ from gateway.protocols.model import (
     ToolResult,
     Tools,
 )
+from gateway.protocols.model_traits import takes_system_turns
 from gateway.protocols.options import Options
 from gateway.protocols.tool_carrier import as_arguments, as_object, wrap
 from gateway.protocols.toolset import call_name
-from gateway.protocols.traits import takes_system_turns
 
 _SERVER_BLOCKS = ("server_tool_use", "mcp_tool_use", "mcp_tool_result")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.errors import UpstreamError
-from gateway.protocols.arguments import InputText, whole
+from gateway.protocols.call_arguments import InputText, whole
 from gateway.protocols.call_ids import narrow
 from gateway.protocols.event_json import joined, quote
 from gateway.protocols.events import (

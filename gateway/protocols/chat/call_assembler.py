@@ -20,7 +20,7 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.protocols.arguments import whole, written
+from gateway.protocols.call_arguments import whole, written
 from gateway.protocols.event_json import string
 from gateway.protocols.events import (
     ArgsDelta,

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 
+from gateway.protocols.claude_versions import claude_version
 from gateway.protocols.options import Options
-from gateway.protocols.refusals import limit
-from gateway.protocols.versions import claude_version
+from gateway.protocols.vendor_limits import limit
 
 _SHORT_DESCRIPTIONS = re.compile(r"(?:^|/)(?:gpt-[34]|chatgpt-4|o\d)")
 _OPENAI_REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d))")

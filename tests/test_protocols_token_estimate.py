@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocols.estimate import (
+from gateway.protocols.token_estimate import (
     IMAGE_LOW_TOKENS,
     IMAGE_TOKENS,
     ITEM_TOKENS,
