@@ -44,8 +44,10 @@ mutants:
 
 dist:
 	@.ci/setup dist
-	rm -rf build dist
-	.venv/bin/python -m build --no-isolation --outdir dist .
+	@rm -rf build dist
+	@.venv/bin/python -m build --no-isolation --outdir dist . >.cache/dist.log 2>&1 || \
+		{ cat .cache/dist.log; exit 1; }
+	@ls dist/*
 
 clean:
 	rm -rf mutants .venv .cache build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache

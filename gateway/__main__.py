@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
+from gateway.commands import output
 from gateway.config.keys import key_sha256, new_key
-from gateway.config.load import Served, default_path, load_served
-from gateway.config.parse import ConfigError
-from gateway.config.schema import Account
-from gateway.daemon import systemd
-from gateway.telemetry import log, log_routes
+from gateway.config.load import default_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    args = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = args.run
-    if run is _serve:  # its log is never a reason to end
-        return run(args)
     try:
-        return run(args)
-    except BrokenPipeError:
-        # Whoever read our output has had enough, as `| head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        with output.checked_output():
+            args = _parser().parse_args(arguments)
+            run: Callable[[argparse.Namespace], int] = args.run
+            if run is not _serve:
+                return run(args)
+    except output.OutputError as error:
+        return output.report(error)
+    return run(args)  # a daemon: its log is never a reason to end
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,90 +103,15 @@ def _path(args: argparse.Namespace) -> Path:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    path = _path(args)
-    _occupy_standard_files()
-    log.set_up()
-    log_routes.take_over()
-    try:
-        passed = systemd.passed_sockets()
-        served = load_served(path, passed=[sock.address for sock in passed])
-    except (ConfigError, ValueError) as error:
-        mistakes = getattr(error, "mistakes", None) or [str(error)]
-        log.get().error("config.rejected", path=str(path), mistakes=mistakes)
-        return 2
-    log.set_up(served.config.server.log_level, served.config.server.log_format)
-    return _run(path, served, passed)
+    from gateway.commands.serve import serve
 
-
-def _occupy_standard_files() -> None:
-    """
-    Open what was closed at the start. Else the next file or socket would be given its
-    number, and whoever writes to stderr would write into it.
-    """
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-
-
-def _run(path: Path, served: Served, passed: list[systemd.Passed]) -> int:
-    # Not above: `check` and `key new` shall not wait for what only a daemon needs.
-    from gateway.daemon.server import Daemon, StartError, raise_file_limit
-    from gateway.ledger.database import LedgerError
-
-    try:
-        server = Daemon(path, served, passed, raise_file_limit())
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(server.run())
-    except (LedgerError, StartError) as error:
-        log.get().error("server.failed", detail=str(error))
-        return 1
-    return 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    return serve(_path(args))
 
 
 def _check(args: argparse.Namespace) -> int:
-    path = _path(args)
-    warnings: list[str] = []
-    try:
-        served = load_served(path, warn=warnings.append)
-    except ConfigError as error:
-        print(*error.mistakes, sep="\n")
-        return 2
-    for warning in warnings:
-        print(f"warning: {warning}")
-    config = served.config
-    users = 0 if served.key else len(config.user)
-    print(f"{path}: fine, {users} users, {len(config.account)} accounts")
-    for account in config.account:
-        if not account.embedded:
-            print(f"  {account.name}: {_dialects(account)}")
-    return 0
+    from gateway.commands.check import check
 
-
-def _dialects(account: Account) -> str:
-    """What is taken for the server's dialect, by model where that decides."""
-    if account.dialect != "auto":
-        return f"dialect {account.dialect}"
-    models: dict[str, list[str]] = {}
-    for name in (*account.models, *account.rename):
-        known = models.setdefault(
-            account.spoken_dialect(account.upstream_model(name)), []
-        )
-        if name not in known:
-            known.append(name)
-    if len(models) == 1:
-        return f"dialect {next(iter(models))} (auto)"
-    each = (f"{dialect} for {', '.join(names)}" for dialect, names in models.items())
-    return f"dialect {'; '.join(each)} (auto)"
+    return check(_path(args))
 
 
 def _new_key(args: argparse.Namespace) -> int:

@@ -69,8 +69,17 @@ IMPURE_IMPORTS = {
 
 # The packages from top to bottom: each imports those below it alone.
 PACKAGES = (
-    *("__main__", "daemon", "endpoints", "relay", "ledger", "accounting", "context"),
-    *("client", "accounts", "admission", "config", "trial", "transport", "telemetry"),
+    *("__main__", "commands", "daemon", "endpoints", "relay", "ledger", "accounting"),
+    *(
+        "context",
+        "client",
+        "accounts",
+        "admission",
+        "config",
+        "trial",
+        "transport",
+        "telemetry",
+    ),
     *("protocols", "record", "usage", "errors", "content_coding", "wake_event"),
 )
 

@@ -63,7 +63,7 @@ class Daemon:
         self,
         path: Path,
         served: Served,
-        passed: list[systemd.Passed],
+        passed: list[systemd.PassedSocket],
         max_open_files: int = 0,
     ) -> None:
         self._path = path

@@ -96,14 +96,14 @@ class Notifier:
             self._socket = None
 
 
-class Passed(NamedTuple):
+class PassedSocket(NamedTuple):
     """A listening socket that systemd opened, and its address as text."""
 
     socket: socket.socket
     address: str  # "127.0.0.1:8080", "[::1]:8080", "unix:/run/x" or "unix:@x"
 
 
-def passed_sockets(environment: Environment | None = None) -> list[Passed]:
+def passed_sockets(environment: Environment | None = None) -> list[PassedSocket]:
     """
     The sockets that systemd passed to this process, in their order.
 
@@ -126,7 +126,7 @@ def passed_sockets(environment: Environment | None = None) -> list[Passed]:
     return [_passed(LISTEN_FDS_START + index) for index in range(count)]
 
 
-def _passed(descriptor: int) -> Passed:
+def _passed(descriptor: int) -> PassedSocket:
     os.set_inheritable(descriptor, False)
     try:
         taken = socket.socket(fileno=descriptor)
@@ -136,7 +136,7 @@ def _passed(descriptor: int) -> Passed:
     if taken.type != socket.SOCK_STREAM or not listens:
         taken.close()
         raise ValueError(f"passed descriptor {descriptor}: not a listening stream")
-    return Passed(taken, address_text(taken))
+    return PassedSocket(taken, address_text(taken))
 
 
 def address_text(listener: socket.socket) -> str:

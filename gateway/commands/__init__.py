@@ -1,0 +1,1 @@
+"""The commands of ``gateway`` that are more than a question to the ledger."""
