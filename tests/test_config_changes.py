@@ -26,7 +26,8 @@ from gateway.config.schema import (
     ServerSettings,
     User,
 )
-from gateway.daemon.wiring import Components, house_of
+from gateway.daemon.app import components_of
+from gateway.daemon.wiring import Components
 from gateway.protocols.options import Options
 from tests.conftest import Serve
 from tests.kit import settings
@@ -36,18 +37,18 @@ from tests.test_project import keys_of
 Look = Callable[[Components], Any]
 
 
-def identity(house: Components) -> Any:
+def identity(parts: Components) -> Any:
     key = settings.key_of("alice")
-    return house.handlers._keys.identify({"Authorization": f"Bearer {key}"})
+    return parts.handlers._keys.identify({"Authorization": f"Bearer {key}"})
 
 
 def of_identity(name: str) -> Look:
-    return lambda house: getattr(identity(house).limits, name)
+    return lambda parts: getattr(identity(parts).limits, name)
 
 
 def of_account(path: str) -> Look:
-    def look(house: Components) -> Any:
-        found: Any = house.pool.accounts["chat"]
+    def look(parts: Components) -> Any:
+        found: Any = parts.accounts.accounts["chat"]
         for name in path.split("."):
             found = (
                 found.options("chat-x") if name == "convert" else getattr(found, name)
@@ -58,16 +59,16 @@ def of_account(path: str) -> Look:
 
 
 def of_budget(name: str) -> Look:
-    return lambda house: getattr(house.allowance._budgets.limited["alice"], name)
+    return lambda parts: getattr(parts.budget_guard._budgets.limited["alice"], name)
 
 
 def of_relay(name: str) -> Look:
-    return lambda house: getattr(house.relay._limits, name)
+    return lambda parts: getattr(parts.relay._limits, name)
 
 
 def slots(scope: str, name: str) -> Look:
-    def look(house: Components) -> int:
-        [count] = [one for one in house.registry.counts(scope) if one.name == name]
+    def look(parts: Components) -> int:
+        [count] = [one for one in parts.registry.counts(scope) if one.name == name]
         return count.limit
 
     return look
@@ -76,8 +77,8 @@ def slots(scope: str, name: str) -> Look:
 def kept_days(table: str) -> Look:
     """The days that the ledger's retention keeps rows of *table*."""
 
-    def look(house: Components) -> int:
-        rules: list[Any] = [*house.ledger._retention._rules]
+    def look(parts: Components) -> int:
+        rules: list[Any] = [*parts.ledger._retention._rules]
         aged = [rule.args for rule in rules if hasattr(rule, "args")]
         return min(age.days for one, _, age in aged if one.name == table)
 
@@ -85,25 +86,25 @@ def kept_days(table: str) -> Look:
 
 
 SERVER: dict[str, Look] = {
-    "max_body_bytes": lambda house: house.handlers.config.server.max_body_bytes,
-    "drain_timeout_s": lambda house: house.handlers.config.server.drain_timeout_s,
-    "metrics_token": lambda house: house.status._token.decode(),
-    "tell_account": lambda house: house.handlers.config.server.tell_account,
-    "allow_origins": lambda house: tuple(house.handlers._origins._allowed),
+    "max_body_bytes": lambda parts: parts.handlers.config.server.max_body_bytes,
+    "drain_timeout_s": lambda parts: parts.handlers.config.server.drain_timeout_s,
+    "metrics_token": lambda parts: parts.status._token.decode(),
+    "tell_account": lambda parts: parts.handlers.config.server.tell_account,
+    "allow_origins": lambda parts: tuple(parts.handlers._origins._allowed),
 }
 LEDGER: dict[str, Look] = {
     "retention_days": kept_days("request"),
     "trace_retention_days": kept_days("timeline"),
-    "response_retention_days": lambda house: house.response_store._kept_for.days,
-    "response_max_bytes": lambda house: house.response_store._keep._max_bytes,
+    "response_retention_days": lambda parts: parts.response_store._kept_for.days,
+    "response_max_bytes": lambda parts: parts.response_store._keep._max_bytes,
 }
 UPSTREAM: dict[str, Look] = {
-    "connect_timeout_s": lambda house: house.upstream._limits.connect_timeout_s,
-    "client_gone_drain_s": lambda house: house.drains.limit_s,
+    "connect_timeout_s": lambda parts: parts.upstream._limits.connect_timeout_s,
+    "client_gone_drain_s": lambda parts: parts.drains.limit_s,
 }
 LIMITS: dict[str, Look] = {
     "max_concurrent": slots("user", "alice"),
-    "max_queued": lambda house: house.registry._max_queued["alice"],
+    "max_queued": lambda parts: parts.registry._max_queued["alice"],
     "max_waiting_bytes": of_identity("max_waiting_bytes"),
 }
 ACCOUNT: dict[str, Look] = {"max_concurrent": slots("account", "chat")}
@@ -121,7 +122,7 @@ def look_of(path: str) -> Look | None:
     if path.startswith("user.budget."):
         return of_budget(name.removeprefix("budget."))
     if path == "user.key_sha256":
-        return lambda house: identity(house).user.key_sha256
+        return lambda parts: identity(parts).user.key_sha256
     if section in ("limits", "user"):
         return LIMITS.get(name) or of_identity(name)
     return ACCOUNT.get(name) or of_account(name)
@@ -211,26 +212,26 @@ async def gateway(serve: Serve) -> Gateway:
 
 
 async def test_each_key_is_taken_up_live(gateway: Gateway) -> None:
-    house = house_of(gateway.inside.app)
+    parts = components_of(gateway.inside.app)
     # A budget that is set shows each of its keys.
     budget = Budget(1.0, 1.0, 1, 1)
-    first = house._config
+    first = parts._config
     users = (dataclasses.replace(first.user[0], budget=budget), *first.user[1:])
     first = dataclasses.replace(first, user=users)
     for path in LIVE:
-        house.reload(first)
+        parts.reload(first)
         look = look_of(path)
         assert look
         wanted, value = changed(first, path)
-        before = look(house)
+        before = look(parts)
         changes = compare(first, wanted)
-        house.reload(changes.config)
+        parts.reload(changes.config)
 
         named = path.replace("user.", "user.alice.", 1)
         named = named.replace("account.", "account.chat.", 1)
         assert ([named], []) == (changes.changed, changes.restart_needed), path
         assert value != before, path
-        assert value == look(house), path
+        assert value == look(parts), path
 
 
 @pytest.mark.parametrize("path", sorted(RESTART))

@@ -18,7 +18,8 @@ from typing import Any
 
 from gateway.admission.registry import Holder, Registry
 from gateway.config.schema import Config
-from gateway.daemon.wiring import Components, house_of
+from gateway.daemon.app import components_of
+from gateway.daemon.wiring import Components
 from tests.conftest import Serve
 from tests.kit import endings, plays
 from tests.kit.asking import Reply
@@ -30,12 +31,12 @@ from tests.kit.settings import account, user
 LONG = {"queue_timeout_s": 60.0, "max_queued": 10_000}
 
 
-def house(gateway: Gateway) -> Components:
-    return house_of(gateway.inside.app)
+def components(gateway: Gateway) -> Components:
+    return components_of(gateway.inside.app)
 
 
 def config_of(gateway: Gateway) -> Config:
-    return house(gateway)._config
+    return components(gateway)._config
 
 
 def with_limits(config: Config, **most: int) -> Config:
@@ -63,7 +64,7 @@ def with_patience(config: Config, queue_timeout_s: float) -> Config:
 
 async def quiet(gateway: Gateway) -> None:
     """Return once no slot is held or waited for."""
-    counts = house(gateway).registry.counts
+    counts = components(gateway).registry.counts
     await gateway.log.wait_for(
         lambda: not any(one.in_use or one.waiting for one in counts()), "a slot leaks"
     )
@@ -110,7 +111,7 @@ async def test_five_users_with_unequal_queues_get_equal_shares(
         tasks += [
             asyncio.create_task(ask("chat", f"chat-{name}")) for _ in range(number)
         ]
-    registry = house(gateway).registry
+    registry = components(gateway).registry
     await gateway.log.wait_for(
         lambda: registry.counts("account")[0].waiting == sum(queues.values()), "no line"
     )
@@ -156,7 +157,7 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
                 "alice": chance.randint(1, 4),
                 "bob": chance.randint(1, 5),
             }
-            house(gateway).reload(with_limits(config_of(gateway), **sizes))
+            components(gateway).reload(with_limits(config_of(gateway), **sizes))
 
     changing = asyncio.create_task(change())
     names = [chance.choice(("alice", "bob")) for _ in range(500)]
@@ -167,7 +168,9 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
 
     assert upstream.most_served("chat") <= most
     assert 500 == begun["whole"] + begun["left"] and begun["whole"] > 250
-    house(gateway).reload(with_limits(config_of(gateway), chat=most, alice=4, bob=5))
+    components(gateway).reload(
+        with_limits(config_of(gateway), chat=most, alice=4, bob=5)
+    )
     for client in gateway.clients.values():  # who left before it was heard
         client.asked[:] = [one for one in client.asked if gateway.log.grep(one)]
     gate = asyncio.Event()
@@ -178,7 +181,7 @@ async def test_limits_hold_while_they_change_under_five_hundred_requests(
         for name in ["alice"] * 4 + ["bob"] * 3
     ]
     await upstream.wait_for(before + most)
-    registry = house(gateway).registry
+    registry = components(gateway).registry
     await gateway.log.wait_for(
         lambda: registry.counts("account")[0].waiting == 1, "no request waits"
     )
@@ -227,7 +230,7 @@ async def test_a_removed_user_is_refused_while_it_waits(
         await gateway.inside.waiting("alice", 1)
         config = config_of(gateway)
         left = tuple(one for one in config.user if one.name != "alice")
-        house(gateway).reload(dataclasses.replace(config, user=left))
+        components(gateway).reload(dataclasses.replace(config, user=left))
         reply = await waiting
 
     assert 401 == reply.status
@@ -245,9 +248,9 @@ async def test_a_limit_of_nought_lets_everybody_in(
     upstream.always(plays.held(gate))
     tasks = [asyncio.create_task(ask("chat", "chat-x")) for _ in range(6)]
     await gateway.inside.waiting("alice", 5)
-    house(gateway).reload(with_limits(config_of(gateway), alice=0))
+    components(gateway).reload(with_limits(config_of(gateway), alice=0))
     await upstream.wait_for(6)
-    house(gateway).reload(with_limits(config_of(gateway), alice=1))
+    components(gateway).reload(with_limits(config_of(gateway), alice=1))
     tasks.append(asyncio.create_task(ask("chat", "chat-x")))
     await gateway.inside.waiting("alice", 1)
     assert 6 == upstream.live["chat"]
@@ -270,7 +273,7 @@ async def test_a_repeat_without_streaming_keeps_its_place(
     async with holding(client, upstream, "responses-hold") as gate:
         refused = await client.ask("messages", "messages-x", **mine)
         assert 429 == refused.status
-        house(gateway).reload(with_patience(config_of(gateway), 30.0))
+        components(gateway).reload(with_patience(config_of(gateway), 30.0))
         newcomer = asyncio.create_task(client.ask("chat", "chat-x"))
         await gateway.inside.waiting("alice", 1)
         repeat = asyncio.create_task(

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gateway.client import intake
-from gateway.daemon.wiring import house_of
+from gateway.daemon.app import components_of
 from tests.conftest import Serve
 from tests.kit import answers, endings
 from tests.kit.asking import question
@@ -55,7 +55,7 @@ class Uploading:
         await self.gateway.inside.log.wait_for(
             lambda: any(
                 visit.arriving and visit.record.request_id == self.name
-                for visit in house_of(self.gateway.inside.app).handlers._visits
+                for visit in components_of(self.gateway.inside.app).handlers._visits
             ),
             "it is not being read",
         )
@@ -83,7 +83,7 @@ class Uploading:
 
 def used(gateway: Gateway, name: str = "alice") -> int:
     """The bytes of this user that arrive or wait."""
-    return house_of(gateway.inside.app).handlers._rooms.used(name)
+    return components_of(gateway.inside.app).handlers._rooms.used(name)
 
 
 async def reach(gateway: Gateway, size: int) -> None:
@@ -298,7 +298,7 @@ async def test_a_drain_refuses_bodies_that_are_still_arriving(
     client = await Uploading(gateway, protocol, "half-a-body", 500).arriving()
     client.send(sent) if sent else None
 
-    house_of(gateway.inside.app).drain()
+    components_of(gateway.inside.app).drain()
     status, headers, body = await client.answer()
 
     assert (503, "half-a-body") == (status, headers["x-request-id"])
@@ -306,7 +306,7 @@ async def test_a_drain_refuses_bodies_that_are_still_arriving(
     assert "server_error" in body.decode() or protocol == "messages"
     line = await gateway.log.wait_finished("half-a-body")
     assert ("refused", "draining") == (line["outcome"], line["error_code"])
-    assert 0 == house_of(gateway.inside.app).serving
+    assert 0 == components_of(gateway.inside.app).serving
 
 
 async def test_a_drain_refuses_bodies_that_wait_for_room(
@@ -320,7 +320,7 @@ async def test_a_drain_refuses_bodies_that_wait_for_room(
         second = await Uploading(gateway, "chat", "the-second", 900).arriving()
         second.send()
 
-        house_of(gateway.inside.app).drain()
+        components_of(gateway.inside.app).drain()
         statuses = [(await one.answer())[0] for one in (first, second)]
 
     assert [503, 503] == statuses

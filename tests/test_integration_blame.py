@@ -13,7 +13,7 @@ import pytest
 
 from gateway.accounts.accounts import Accounts
 from gateway.config.schema import Account
-from gateway.daemon.wiring import house_of
+from gateway.daemon.app import components_of
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
@@ -91,8 +91,8 @@ async def test_a_key_that_is_dead_for_everybody_is_asked_four_times_at_most(
         )
         assert 502 == reply.status
         if reload and n == 3:
-            house = house_of(gateway.inside.app)
-            house.reload(house._config)
+            components = components_of(gateway.inside.app)
+            components.reload(components._config)
     for row in rows:
         assert 1 <= len(upstream.received(row["name"])) <= 4
         assert gateway.log.events("account.cooled", account=row["name"])

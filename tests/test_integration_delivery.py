@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from gateway.client import answer as downstream
-from gateway.daemon.wiring import house_of
+from gateway.daemon.app import components_of
 from gateway.ledger.tables import request as request_table
 from gateway.protocols.stream_state import StreamState
 from tests.conftest import Serve
@@ -29,7 +29,7 @@ LARGE = Answer(pieces=("x" * 12_000_000,))
 
 async def row_of(gateway: Gateway, request_id: str) -> dict[str, object]:
     """The ledger's row, once nothing waits to be written."""
-    ledger = house_of(gateway.inside.app).ledger
+    ledger = components_of(gateway.inside.app).ledger
     await gateway.log.wait_for(lambda: not ledger.waiting, "the ledger does not write")
     asked = select(request_table).where(request_table.c.request_id == request_id)
 
@@ -79,7 +79,7 @@ async def test_a_whole_answer_that_was_not_taken_is_not_ok(
     gateway: Gateway, upstream: ScriptedUpstream, protocol: str, upstreams: str
 ) -> None:
     upstream.next(plays.ok(LARGE))
-    ledger = house_of(gateway.inside.app).ledger
+    ledger = components_of(gateway.inside.app).ledger
     closed = asyncio.Event()
     close = ledger.close
 
@@ -109,10 +109,12 @@ async def large_terminal(exchange: Exchange) -> None:
 
 async def terminal_waits(gateway: Gateway) -> None:
     """Return once a terminal is durable, and in our buffer."""
-    house = house_of(gateway.inside.app)
+    components = components_of(gateway.inside.app)
 
     def waits() -> bool:
-        states = [visit.down.state for visit in house.handlers._visits if visit.down]
+        states = [
+            visit.down.state for visit in components.handlers._visits if visit.down
+        ]
         return states == [StreamState.CLOSED]
 
     await gateway.log.wait_for(waits, "no terminal is on its way")
@@ -127,7 +129,7 @@ async def test_a_stop_while_the_terminal_is_in_the_buffer_writes_no_second_one(
     client = await deaf_client(gateway, data)
     await upstream.idle()
     await terminal_waits(gateway)
-    house_of(gateway.inside.app).handlers.end_open()
+    components_of(gateway.inside.app).handlers.end_open()
     loop, pieces = asyncio.get_running_loop(), []
     while piece := await loop.sock_recv(client, 1_000_000):
         pieces.append(piece)

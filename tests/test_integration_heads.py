@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.client import connection as client_connection
 from gateway.client.connection import MAX_FIELDS, MAX_LINE_BYTES, ClientConnection
 from gateway.daemon import http_server
-from gateway.daemon.wiring import house_of
+from gateway.daemon.app import MODEL_ENDPOINTS, components_of
 from gateway.errors import CODES
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
@@ -178,7 +178,7 @@ async def test_an_idle_connection_lives_minutes_and_then_ends(
     gateway: Gateway, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 60 < http_server.IDLE_TIMEOUT_S <= 600
-    [server] = [house_of(gateway.inside.app)]
+    [server] = [components_of(gateway.inside.app)]
     reader, writer = connection
     writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     assert 200 == (await read_answer(reader))[0]
@@ -467,7 +467,7 @@ async def test_connections_are_our_own(gateway: Gateway) -> None:
         seen.append(request.protocol)
         return web.Response()
 
-    house_of(gateway.inside.app).direct["/look"] = look
+    gateway.inside.app[MODEL_ENDPOINTS]["/look"] = look
     async with aiohttp.ClientSession() as session:
         async with session.post(gateway.base_url + "/look") as response:
             assert 200 == response.status

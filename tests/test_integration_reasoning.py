@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.config.parse import parse
-from gateway.daemon.wiring import house_of
+from gateway.daemon.app import components_of
 from tests.conftest import Serve
 from tests.kit import plays, settings
 from tests.kit.answer import Answer, Tool
@@ -57,7 +57,7 @@ def reload(gateway: Gateway, rows: list[Table]) -> None:
     text = settings.config_text(listen=["127.0.0.1:1"], accounts=rows)
     secrets = settings.environment(rows)
     config = parse(text, lambda name: secrets[name.removeprefix("env:")])
-    house_of(gateway.inside.app).reload(config)
+    components_of(gateway.inside.app).reload(config)
 
 
 def refused(upstream: ScriptedUpstream) -> list[str]:

@@ -21,7 +21,8 @@ import pytest
 from gateway.config.changes import Changes, compare
 from gateway.config.parse import parse
 from gateway.config.schema import Config
-from gateway.daemon.wiring import Components, house_of
+from gateway.daemon.app import components_of
+from gateway.daemon.wiring import Components
 from gateway.errors import ClientError
 from tests.conftest import Serve
 from tests.kit import badly, endings, plays, seen, settings
@@ -36,8 +37,8 @@ SECRETS = {
 }
 
 
-def house(gateway: Gateway) -> Components:
-    return house_of(gateway.inside.app)
+def components(gateway: Gateway) -> Components:
+    return components_of(gateway.inside.app)
 
 
 def parsed(accounts: list[settings.Table], **config: Any) -> Config:
@@ -63,8 +64,8 @@ class Scene:
             users=changed.pop("users", self.users),
             **changed,
         )
-        changes = compare(house(self.gateway)._config, config)
-        house(self.gateway).reload(changes.config)
+        changes = compare(components(self.gateway)._config, config)
+        components(self.gateway).reload(changes.config)
         return changes
 
     def ask(self, **options: Any) -> asyncio.Task[Reply]:
@@ -115,7 +116,7 @@ async def account_slot(scene: Scene) -> asyncio.Task[Reply]:
     asking = scene.ask()
 
     def waits() -> bool:
-        counts = house(scene.gateway).registry.counts("account")
+        counts = components(scene.gateway).registry.counts("account")
         return any(one.waiting for one in counts)
 
     await scene.gateway.log.wait_for(waits, "no request waits for the account")
@@ -140,7 +141,7 @@ async def body_arriving(scene: Scene) -> asyncio.Task[Reply]:
 
     scene.releases.append(go_on)
     sending = asyncio.create_task(send())
-    handlers = house(scene.gateway).handlers
+    handlers = components(scene.gateway).handlers
 
     def arrives() -> bool:
         return any(visit.record.user for visit in handlers._visits)
@@ -190,7 +191,7 @@ def upstream_at(deltas: int | None) -> Moment:
 
 
 async def ledger_commit(scene: Scene) -> asyncio.Task[Reply]:
-    ledger = house(scene.gateway).ledger
+    ledger = components(scene.gateway).ledger
     commits = asyncio.Event()
     real = ledger.close
 
@@ -314,11 +315,11 @@ async def scene_of(
 
 async def check_all_is_given_back(gateway: Gateway) -> None:
     def nothing_held() -> bool:
-        counts = house(gateway).registry.counts()
+        counts = components(gateway).registry.counts()
         return not any(one.in_use or one.waiting for one in counts)
 
     await gateway.log.wait_for(nothing_held, "a slot is held for no request")
-    assert [] == house(gateway).registry.holders()
+    assert [] == components(gateway).registry.holders()
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -391,7 +392,7 @@ async def test_what_a_stream_began_with_decides_its_price(
         account_removed(scene)
         await scene.release()
         reply = await asking
-        spent = house(scene.gateway).allowance._budgets._used["alice"].usd
+        spent = components(scene.gateway).budget_guard._budgets._used["alice"].usd
 
     endings.whole("chat", reply)
     assert 0 < sum(spent.values())
@@ -409,7 +410,9 @@ async def test_an_answer_to_the_old_key_says_nothing_of_the_new_one(
         await scene.release()
         await asking
 
-        assert {"chat": {"available": True}} == house(scene.gateway).pool.states()
+        assert {"chat": {"available": True}} == components(
+            scene.gateway
+        ).accounts.states()
 
 
 MENDED = {
@@ -430,7 +433,7 @@ async def test_what_an_account_was_left_alone_for_is_forgotten_once_mended(
         upstream.always(plays.status(401))
         await scene.ask()
         await scene.ask()
-        pool = house(scene.gateway).pool
+        pool = components(scene.gateway).accounts
         value = MENDED[field_] or upstream.base_url("elsewhere")
         if pool.states()["chat"]["available"]:
             pool._health.failed(  # a second user's word, or a probe's
@@ -453,7 +456,7 @@ async def test_other_changes_leave_an_accounts_mark_alone(
     async with scene_of(serve, upstream) as scene:
         upstream.always(plays.status(429, headers={"retry-after": "30"}))
         await scene.ask()
-        pool = house(scene.gateway).pool
+        pool = components(scene.gateway).accounts
         before = pool.states()
         assert not before["chat"]["available"]
         other = {"max_concurrent": 7, "priority": 2, "models": ["chat-*", "more"]}
@@ -469,7 +472,7 @@ async def test_a_mark_is_not_restored_for_an_account_that_was_changed_meanwhile(
     async with scene_of(serve, upstream) as scene:
         upstream.always(plays.status(429, headers={"retry-after": "30"}))
         await scene.ask()
-        pool = house(scene.gateway).pool
+        pool = components(scene.gateway).accounts
         rows = pool.dump()
         assert rows
         pool._health.forget("chat")
@@ -489,7 +492,7 @@ async def test_a_body_that_is_bad_and_late_is_still_a_400(
         reader, writer = await badly.connect(scene.gateway)
         head = badly.raw_head("chat", scene.gateway, "content-length: 4", "late-bad")
         writer.write(head + b"{")
-        handlers = house(scene.gateway).handlers
+        handlers = components(scene.gateway).handlers
         await scene.gateway.log.wait_for(
             lambda: any(visit.record.user for visit in handlers._visits), "nothing"
         )

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.daemon.wiring import Components, house_of
+from gateway.daemon.app import components_of
+from gateway.daemon.wiring import Components
 from gateway.endpoints import count_tokens, model_lists, stored_responses
 from tests.conftest import Serve
 from tests.kit import endings, plays, settings
@@ -20,8 +21,8 @@ from tests.kit.scripted import Exchange, Play, ScriptedUpstream
 from tests.kit.settings import account, user
 
 
-def house(gateway: Gateway) -> Components:
-    return house_of(gateway.inside.app)
+def components(gateway: Gateway) -> Components:
+    return components_of(gateway.inside.app)
 
 
 def says(text: bytes, status: int = 200) -> Play:
@@ -131,7 +132,9 @@ async def test_a_server_that_cannot_count_is_passed_over(
     assert 200 == reply.status
     assert reply.json["input_tokens"]
     assert (await gateway.finished(reply))["estimated"]
-    assert all(one["available"] for one in house(gateway).pool.states().values())
+    assert all(
+        one["available"] for one in components(gateway).accounts.states().values()
+    )
 
 
 async def test_a_mistake_of_the_clients_is_asked_once_and_passed_on(
@@ -198,7 +201,7 @@ async def test_a_limit_on_counting_is_none_on_answers(
     upstream.next(plays.status(429, headers={"retry-after": "30"}))
     assert 429 == (await count(gateway)).status
 
-    assert house(gateway).pool.states()["messages"]["available"]
+    assert components(gateway).accounts.states()["messages"]["available"]
 
 
 async def test_an_account_that_cannot_be_reached_is_left_alone(
@@ -208,7 +211,7 @@ async def test_an_account_that_cannot_be_reached_is_left_alone(
     upstream.next(plays.reset(None))
     assert 502 == (await count(gateway)).status
 
-    assert not house(gateway).pool.states()["messages"]["available"]
+    assert not components(gateway).accounts.states()["messages"]["available"]
 
 
 async def test_it_is_estimated_where_no_account_speaks_messages(
@@ -313,10 +316,10 @@ async def test_a_stored_response_whose_account_was_replaced_is_not_found(
     rows = [account(upstream, "responses")]
     gateway = await serve(accounts=rows)
     made = await a_response(gateway)
-    config = house(gateway)._config
+    config = components(gateway)._config
     [old] = config.account
     new = dataclasses.replace(old, base_url=upstream.base_url("elsewhere"))
-    house(gateway).reload(dataclasses.replace(config, account=(new,)))
+    components(gateway).reload(dataclasses.replace(config, account=(new,)))
 
     assert 404 == (await stored(gateway, made)).status
     assert [] == asked(upstream, f"/responses/{made}")
@@ -324,7 +327,7 @@ async def test_a_stored_response_whose_account_was_replaced_is_not_found(
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/x", "/v1/responses/resp_1"])
 async def test_nothing_new_is_taken_while_draining(gateway: Gateway, path: str) -> None:
-    house(gateway).drain()
+    components(gateway).drain()
     reply = await gateway.client().send(path, method="GET")
 
     assert 503 == reply.status
@@ -409,7 +412,7 @@ async def test_an_account_that_does_not_tell_its_models_is_asked_once(
 
     assert [[]] * 8 == found
     assert ["chat"] == asked(upstream, "/models")
-    assert house(one).pool.states()["chat"]["available"]
+    assert components(one).accounts.states()["chat"]["available"]
 
 
 async def test_a_failure_is_forgotten_in_time(
@@ -457,10 +460,10 @@ async def test_the_list_of_an_account_that_was_replaced_is_forgotten(
 ) -> None:
     upstream.next(listed("chat-a"), listed("chat-b"))
     await models(one)
-    config = house(one)._config
+    config = components(one)._config
     [old] = config.account
     new = dataclasses.replace(old, base_url=upstream.base_url("elsewhere"))
-    house(one).reload(dataclasses.replace(config, account=(new,)))
+    components(one).reload(dataclasses.replace(config, account=(new,)))
 
     assert ["chat-b"] == await models(one)
     assert ["chat", "elsewhere"] == asked(upstream, "/models")

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.admission.registry import Registry
 from gateway.client.answer import ClientAnswer
-from gateway.daemon.wiring import house_of
+from gateway.daemon.app import components_of
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.relay import drains
@@ -40,7 +40,7 @@ streamed = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whol
 
 def in_use(gateway: Gateway) -> dict[tuple[str, str], int]:
     """The slots that are taken, by scope and name."""
-    counts = house_of(gateway.inside.app).registry.counts()
+    counts = components_of(gateway.inside.app).registry.counts()
     return {(one.scope, one.name): one.in_use for one in counts if one.in_use}
 
 
@@ -179,7 +179,7 @@ async def test_a_request_that_cannot_be_converted_leaves_no_slot_behind(
 
 
 def draining(gateway: Gateway) -> bool:
-    holders = house_of(gateway.inside.app).registry.holders()
+    holders = components_of(gateway.inside.app).registry.holders()
     return any(holder.state == "draining" for holder in holders)
 
 

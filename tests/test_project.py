@@ -87,7 +87,7 @@ PACKAGES = (
 TASK_OWNERS = {
     f"gateway/{name}.py"
     for name in (
-        *("daemon/server", "daemon/wiring", "endpoints/model_lists", "relay/drains"),
+        *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
     )
 }
 

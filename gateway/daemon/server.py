@@ -29,10 +29,11 @@ from gateway.config.changes import compare
 from gateway.config.load import Served, load_served
 from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
+from gateway.daemon.app import build_app, build_runner, components_of
 from gateway.daemon.greeting import greet
 from gateway.daemon.http_server import Runner
 from gateway.daemon.listeners import BACKLOG, Listener, listen
-from gateway.daemon.wiring import Components, build_app, build_runner, house_of
+from gateway.daemon.wiring import Components
 from gateway.telemetry import log
 
 LAG_PROBE_S = 0.5
@@ -90,7 +91,7 @@ class Daemon:
             # Before the ledger: who cannot listen must not touch another's rows.
             addresses = self._listen()
             app = await self._started(build_app(self._config, self._path.parent))
-            house = house_of(app)
+            components = components_of(app)
             runner = await build_runner(app, shutdown_timeout_s=2.0)
             try:
                 await self._started(self._accept(runner))
@@ -102,7 +103,7 @@ class Daemon:
                 )
                 if self._key:
                     greet(addresses[0], self._key, self._config.server.log_format)
-                await self._serve(house, runner)
+                await self._serve(components, runner)
             finally:
                 await runner.cleanup()
         finally:
@@ -110,7 +111,7 @@ class Daemon:
             self._notifier.close()
         self._log.info("server.stopped")
 
-    async def _serve(self, house: Components, runner: Runner) -> None:
+    async def _serve(self, components: Components, runner: Runner) -> None:
         """From ready to drained."""
         loop = asyncio.get_running_loop()
         self._take_signals()
@@ -118,14 +119,14 @@ class Daemon:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._notifier.ready()
-        await house.warm_up()
+        await components.warm_up()
         gc.freeze()
         tasks = [
-            loop.create_task(self._beat(house), name="heart-beat"),
-            loop.create_task(self._reload_when_asked(house), name="reloader"),
+            loop.create_task(self._beat(components), name="heart-beat"),
+            loop.create_task(self._reload_when_asked(components), name="reloader"),
         ]
         await self._stop.wait()
-        await self._drain(house, runner)
+        await self._drain(components, runner)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -177,7 +178,7 @@ class Daemon:
 
     # --- reloading ------------------------------------------------------------------
 
-    async def _reload_when_asked(self, house: Components) -> None:
+    async def _reload_when_asked(self, components: Components) -> None:
         """One reload after the other, also while draining."""
         while True:
             await self._reload.wait()
@@ -185,7 +186,7 @@ class Daemon:
             if not self._stop.is_set():
                 self._notifier.reloading()
             try:
-                await self._read_again(house)
+                await self._read_again(components)
             except ConfigError as error:
                 self._log.error("config.rejected", mistakes=error.mistakes)
             except Exception:  # the old config serves on
@@ -194,7 +195,7 @@ class Daemon:
                 self._notifier.ready()
             self._news.set()
 
-    async def _read_again(self, house: Components) -> None:
+    async def _read_again(self, components: Components) -> None:
         """
         Take up the config file as it is now, by the rules of a start.
 
@@ -209,7 +210,7 @@ class Daemon:
             key=self._key,
         )
         changes = compare(self._config, config)
-        house.reload(changes.config)
+        components.reload(changes.config)
         self._config = changes.config
         if key and not self._key:
             self._key = key
@@ -223,21 +224,21 @@ class Daemon:
 
     # --- stopping -------------------------------------------------------------------
 
-    async def _drain(self, house: Components, runner: Runner) -> None:
+    async def _drain(self, components: Components, runner: Runner) -> None:
         """Open streams may finish; what is left is ended properly."""
         self._notifier.stopping()
-        house.drain(self._news.set)
+        components.drain(self._news.set)
         runner.drain()
         for site in list(runner.sites):
             await site.stop()
         self._close_listeners()
         self._log.info(
             "server.draining",
-            requests=house.serving,
+            requests=components.serving,
             drain_timeout_s=self._config.server.drain_timeout_s,
         )
         began = time.monotonic()
-        while house.serving and not self._hurry:
+        while components.serving and not self._hurry:
             # a reload may change it
             left_s = began + self._config.server.drain_timeout_s - time.monotonic()
             if left_s <= 0:
@@ -246,17 +247,17 @@ class Daemon:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._news.wait()
-        await house.end_open()
+        await components.end_open()
 
     # --- heart-beat ------------------------------------------------------------------
 
-    async def _beat(self, house: Components) -> None:
+    async def _beat(self, components: Components) -> None:
         """Measure how late the loop is; tell systemd that it turns."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_PROBE_S
             await asyncio.sleep(LAG_PROBE_S)
-            house.tick(max(0.0, loop.time() - due))
+            components.tick(max(0.0, loop.time() - due))
             self._notifier.watchdog()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.config.parse import parse
-from gateway.daemon.wiring import build_app, build_runner, house_of
+from gateway.daemon.app import build_app, build_runner, components_of
 from gateway.telemetry import log as gateway_log
 from gateway.telemetry import log_routes
 from tests.kit import settings
@@ -37,7 +37,7 @@ class InProcess:
         """Return once *number* requests of *user* wait for a slot."""
 
         def reached() -> bool:
-            counts = house_of(self.app).registry.counts()
+            counts = components_of(self.app).registry.counts()
             return any(
                 (one.scope, one.name, one.waiting) == ("user", user, number)
                 for one in counts

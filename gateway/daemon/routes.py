@@ -1,0 +1,105 @@
+"""
+The paths of the gateway, and the handler of each.
+
+Every path is served with and without ``/v1``. The model endpoints are also given as a
+plain table, for a server that looks them up by their path alone.
+"""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from gateway.daemon.wiring import Components
+from gateway.endpoints.model_requests import Handler, RequestScope
+from gateway.endpoints.paths import protocol_of
+from gateway.errors import ClientError
+from gateway.protocols import PROTOCOLS
+
+PREFIXES = ("/v1", "")
+MODEL_PATHS = tuple(
+    (wire.name, path) for wire in PROTOCOLS.values() for path in wire.model_paths
+)
+
+
+def model_endpoints(components: Components) -> dict[str, Handler]:
+    """The handler of each path that takes model requests by POST."""
+    made = components.handlers.model_endpoint
+    return {
+        prefix + path: made(protocol, path)
+        for prefix in PREFIXES
+        for protocol, path in MODEL_PATHS
+    }
+
+
+def add_routes(
+    router: web.UrlDispatcher, components: Components, models: dict[str, Handler]
+) -> None:
+    """Add every path to *router*; *models* are those of ``model_endpoints``."""
+    for path, handler in models.items():
+        router.add_post(path, handler, expect_handler=_ask_later)
+    _add_recorded(router, components)
+    status, unrecorded = components.status, components.plain_answers.unrecorded
+    router.add_get("/healthz", unrecorded(status.health))
+    router.add_get("/readyz", unrecorded(status.ready))
+    router.add_get("/metrics", unrecorded(status.metrics))
+    router.add_head("/", unrecorded(status.hello))
+    router.add_head("/api/hello", unrecorded(status.hello))
+    # After all others. A middleware would cost every request what only these need.
+    router.add_route(
+        hdrs.METH_ANY, "/{path:.*}", _unrouted(components), expect_handler=_ask_later
+    )
+
+
+def _add_recorded(router: web.UrlDispatcher, components: Components) -> None:
+    """The endpoints beside the model requests that have a record, too."""
+    recorded, lists = components.handlers.recorded, components.model_lists
+    stored, count = components.stored_responses.serve, components.token_counts.count
+    for prefix in PREFIXES:
+        for method, path, inner, protocol in (
+            ("GET", "/responses", _upgrade, "responses"),
+            ("POST", "/messages/count_tokens", count, "messages"),
+            ("GET", "/models", lists.models, "responses"),
+            ("GET", "/models/{id}", lists.model, "responses"),
+            ("GET", "/responses/{id}", stored, "responses"),
+            ("DELETE", "/responses/{id}", stored, "responses"),
+            ("POST", "/responses/{id}/cancel", stored, "responses"),
+            ("GET", "/responses/{id}/input_items", stored, "responses"),
+        ):
+            router.add_route(
+                method,
+                prefix + path,
+                recorded(protocol, inner, kept=False),
+                expect_handler=_ask_later,
+            )
+
+
+async def _ask_later(request: web.Request) -> None:
+    """A client that waits to be asked for its body is asked when that is read."""
+
+
+async def _upgrade(scope: RequestScope) -> web.StreamResponse:
+    """``GET /v1/responses``: Codex asks for a WebSocket, and goes on with HTTP."""
+    raise ClientError("websocket_unsupported")
+
+
+def _unrouted(components: Components) -> Handler:
+    """An unknown path or method is answered in the protocol's form, too."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, web.Request)
+        allowed: set[str] = set()
+        for resource in request.app.router.resources():
+            allowed |= (await resource.resolve(request))[1] - {hdrs.METH_ANY}
+        code = "method_not_allowed" if allowed else "not_found"
+
+        async def refuse(scope: RequestScope) -> web.StreamResponse:
+            raise ClientError(code)
+
+        protocol = protocol_of(request.path)
+        refused = components.handlers.recorded(protocol, refuse, kept=False)
+        response = await refused(request)
+        if allowed:
+            response.headers[hdrs.ALLOW] = ", ".join(sorted(allowed))
+        return response
+
+    return answer
