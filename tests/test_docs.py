@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.accounts.backoff import PACES
 from gateway.config import schema
 from gateway.config.changes import RESTART
 from gateway.errors import CODES
 from gateway.protocols.options import Options
+from gateway.record import Record
+from gateway.telemetry import log as log_module
+from tests.kit.inprocess import logging_to
+from tests.kit.logs import Log
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -143,6 +150,32 @@ def test_the_troubleshooting_page_gives_each_code_its_http_status() -> None:
     assert given == {code: str(fault.status) for code, fault in CODES.items()}
 
 
+def test_the_behaviour_page_lists_the_fields_of_the_canonical_line() -> None:
+    [sentence] = re.findall(r"(?m)^The canonical line .*$", page("behaviour.md"))
+    listed = re.findall(r"`([a-z_]+)`", sentence)
+    record = Record("0f1e2d3c", 0.0, 0.0, detail="d", unknown_stop="u", dropped=("x",))
+    record.estimated = True
+
+    with logging_to(Log()) as log:
+        log_module.finished(record)
+
+    [line] = log.events("request.finished")
+    assert listed == [
+        name for name in line if name not in ("timestamp", "level", "event")
+    ]
+
+
+def test_the_operators_page_gives_the_first_cooldown_of_every_reason() -> None:
+    table = page("operate.md").partition("## Accounts")[2].partition("\n## ")[0]
+    given = {
+        cells[0].strip("`"): cells[1]
+        for cells in rows(table)
+        if len(cells) == 3 and cells[0].startswith("`")
+    }
+
+    assert given == {name: f"{policy.first_s:g} s" for name, policy in PACES.items()}
+
+
 def test_the_example_for_contributors_is_a_test_that_runs() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -163,3 +196,46 @@ def test_prose_for_people_uses_plain_words(path: Path) -> None:
     found = re.findall(rf"\b({'|'.join(PRIVATE_WORDS)})\b", path.read_text("utf-8"))
 
     assert found == []
+
+
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted(DOCS.glob("*.md")),
+]
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+
+
+@each_page
+def test_functions_that_a_page_links_are_in_their_files(path: Path) -> None:
+    links = re.findall(r"\[`([\w.]+)`\]\(([^)]+\.py)\)", path.read_text("utf-8"))
+
+    assert [
+        (name, target)
+        for name, target in links
+        if not name.endswith(".py")
+        and name not in definitions((path.parent / target).resolve())
+    ] == []
+
+
+@lru_cache
+def definitions(path: Path) -> frozenset[str]:
+    """The classes and functions of a file, methods as ``Class.method``."""
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, DEFINITIONS):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            inner = (one for one in node.body if isinstance(one, DEFINITIONS))
+            found |= {f"{node.name}.{one.name}" for one in inner}
+    return frozenset(found)
+
+
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@each_page
+def test_files_that_a_page_names_exist(path: Path) -> None:
+    folders = "benchmarks|docs|gateway|systemd|tests"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text("utf-8"))
+
+    assert [name for name in named if not (ROOT / name).exists()] == []

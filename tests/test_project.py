@@ -30,6 +30,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCS = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 BEHAVIOUR = ROOT / "docs/behaviour.md"
