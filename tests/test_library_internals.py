@@ -214,7 +214,7 @@ CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
     tls = client_tls()
-    transport = HttpTransport(tls, ConnectionPool(Dialer(tls)))
+    transport = HttpTransport(ConnectionPool(Dialer(tls)))
     yield transport
     await transport.stop()
 

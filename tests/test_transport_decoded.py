@@ -17,9 +17,9 @@ from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
     AnyTransport,
+    Client,
     Peer,
     chunk,
-    make_transport,
     post,
     replays,
     sized,
@@ -57,11 +57,10 @@ PACKED = [
 ]
 
 
-@pytest.fixture(params=["direct", "proxied"])
+@pytest.fixture(params=["direct http", "aiohttp http"])
 async def transport(request: pytest.FixtureRequest) -> AsyncIterator[AnyTransport]:
-    transport = make_transport(request.param)
-    yield transport
-    await transport.stop()
+    async with Client(request.param) as client:
+        yield client.transport
 
 
 def coded(coding: str, data: bytes) -> bytes:

@@ -17,10 +17,12 @@ from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.http_transport import HttpTransport
 from gateway.transport.interface import STOP, UpstreamResponse
-from gateway.transport.request import Origin
+from gateway.transport.request import Origin, Route
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
+    OWN_KINDS,
+    Client,
     Peer,
     chunk,
     client_tls,
@@ -39,7 +41,7 @@ UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 def pooled(**limits: float) -> HttpTransport:
     tls = client_tls()
     pool = ConnectionPool(Dialer(tls), **limits)  # type: ignore[arg-type]
-    return HttpTransport(tls, pool)
+    return HttpTransport(pool)
 
 
 @pytest.fixture
@@ -225,7 +227,7 @@ class TestKeeping:
         assert 6 == server.connections
 
     async def test_unused_connections_are_bounded(self) -> None:
-        transport = pooled(max_idle_per_origin=2)
+        transport = pooled(max_idle_per_route=2)
         async with upstream(replays(sized(b"1"))) as server:
             replies = [await post(transport, server.url) for _ in range(5)]
             for reply in replies:
@@ -289,10 +291,8 @@ class Late(Dialer):
         self.dialled = asyncio.Event()
         self.given = asyncio.Event()
 
-    async def dial(
-        self, origin: Origin, keeper: Keeper, timeout_s: float
-    ) -> Connection:
-        connection = await super().dial(origin, keeper, timeout_s)
+    async def dial(self, route: Route, keeper: Keeper, timeout_s: float) -> Connection:
+        connection = await super().dial(route, keeper, timeout_s)
         self.dialled.set()
         await self.given.wait()
         return connection
@@ -309,7 +309,7 @@ class TestFresh:
                 peer.close()
 
         dialer = Late()
-        transport = HttpTransport(client_tls(), ConnectionPool(dialer))
+        transport = HttpTransport(ConnectionPool(dialer))
         async with upstream(script) as server:
             task = asyncio.ensure_future(post(transport, server.url))
             await dialer.dialled.wait()
@@ -324,7 +324,7 @@ class TestFresh:
 
     async def test_opened_while_the_transport_stops(self) -> None:
         dialer = Late()
-        transport = HttpTransport(client_tls(), ConnectionPool(dialer))
+        transport = HttpTransport(ConnectionPool(dialer))
         async with upstream(replays()) as server:
             task = asyncio.ensure_future(post(transport, server.url))
             await dialer.dialled.wait()
@@ -339,21 +339,20 @@ class TestFresh:
 
 
 class TestCancel:
-    async def test_every_await_leaves_nothing_behind(
-        self, transport: HttpTransport
-    ) -> None:
+    @pytest.mark.parametrize("kind", OWN_KINDS)
+    async def test_every_await_leaves_nothing_behind(self, kind: str) -> None:
         """The request is cancelled after each number of the loop's rounds."""
 
         async def request() -> None:
-            reply = await post(transport, server.url)
+            reply = await post(client, server.url)
             try:
                 await reply.pump(lambda piece: asyncio.sleep(0))
             finally:
                 reply.close()
 
         answer = CHUNKED + chunk(b"one") + chunk(b"two") + LAST_CHUNK
-        tls = server_tls("127.0.0.1")
-        async with upstream(replays(answer), tls=tls) as server:
+        async with Client(kind) as client, client.upstream(replays(answer)) as server:
+            pool = client.own.pool
             finished = False
             for rounds in range(1000):
                 task = asyncio.ensure_future(request())
@@ -366,9 +365,9 @@ class TestCancel:
                 task.cancel()
                 await asyncio.wait([task])
                 assert task.cancelled()
-                assert len(transport.pool.live) == transport.pool.idle_count
+                assert len(pool.live) == pool.idle_count
             assert finished
-            await transport.stop()
+            await client.stop()
             await asyncio.gather(*server.scripts, return_exceptions=True)
 
     async def test_hold_that_was_never_awaited(self, transport: HttpTransport) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,19 +12,22 @@ import pytest
 import uvloop
 from yarl import URL
 
-from gateway.transport import connection as connection_file
-from gateway.transport.connection import _left_in
+from gateway.transport import socket_state
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.http_transport import HttpTransport
+from gateway.transport.socket_state import left_in_socket
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
+    OWN_KINDS,
+    Client,
     Peer,
     chunk,
     client_tls,
     post,
     replays,
+    server_tls,
     sized,
     until,
     upstream,
@@ -33,7 +35,7 @@ from tests.transport_peer import (
 
 
 def direct() -> HttpTransport:
-    return HttpTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
+    return HttpTransport(ConnectionPool(Dialer(client_tls())))
 
 
 BEHIND = {
@@ -97,8 +99,25 @@ class TestBehindTheEnd:
                 assert (expected, b"next") == (b"".join(got), got_second)
         await transport.stop()
 
-    async def test_a_connection_that_speaks_unasked_is_dropped(self) -> None:
-        transport = direct()
+    @pytest.mark.parametrize("kind", OWN_KINDS)
+    @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+    async def test_it_is_no_part_of_the_answer_by_any_way(
+        self, kind: str, behind: bytes
+    ) -> None:
+        """In the same read; the next request gets a connection of its own."""
+        for answer, expected in (ENDED["sized"], ENDED["chunked"]):
+            async with Client(kind) as client, client.upstream(
+                replays(answer + behind), replays(sized(b"next"))
+            ) as server:
+                for body in (expected, b"next"):
+                    reply = await post(client, server.url)
+                    assert await reply.body(1000) == body
+                    reply.close()
+
+                assert server.connections == 2
+
+    @pytest.mark.parametrize("kind", OWN_KINDS)
+    async def test_a_connection_that_speaks_unasked_is_dropped(self, kind: str) -> None:
 
         async def script(peer: Peer) -> None:
             await peer.answer(sized(b"abc"))
@@ -107,34 +126,46 @@ class TestBehindTheEnd:
             await peer.gone()
 
         let_go = asyncio.Event()
-        async with upstream(script, replays(sized(b"next"))) as server:
-            reply = await post(transport, server.url)
+        async with Client(kind) as client, client.upstream(
+            script, replays(sized(b"next"))
+        ) as server:
+            reply = await post(client, server.url)
             await reply.body(1000)
             reply.close()
             let_go.set()
-            await until(lambda: not transport.pool.live)
-            second = await post(transport, server.url)
+            await until(lambda: not client.own.pool.live)
+            second = await post(client, server.url)
 
-            assert b"next" == await second.body(1000)
+            assert await second.body(1000) == b"next"
             second.close()
-        await transport.stop()
 
 
 @contextmanager
-def refusing(read_bytes: int, tls: ssl.SSLContext | None = None) -> Iterator[URL]:
+def refusing(read_bytes: int, kind: str) -> Iterator[URL]:
     """
     A server that answers 413 after some of the request and closes over the rest of it,
     which resets the connection. In a thread: it does not wait for our loop.
     """
+    way, scheme = kind.split(" ")
+
+    def secured(plain: socket.socket) -> socket.socket:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if way == "tunnel":
+            read_head(plain)
+            plain.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        if scheme == "https":
+            return server_tls("127.0.0.1").wrap_socket(plain, server_side=True)
+        return plain
+
+    def read_head(sock: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(1000)
 
     def refuse(plain: socket.socket) -> None:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(OSError), (
-            tls.wrap_socket(plain, server_side=True) if tls else plain
-        ) as sock:
-            head, left = b"", read_bytes
-            while b"\r\n\r\n" not in head:
-                head += sock.recv(1000)
+        with suppress(OSError), secured(plain) as sock:
+            read_head(sock)
+            left = read_bytes
             while left > 0:
                 left -= len(sock.recv(65536))
             sock.sendall(sized(b"too large", status="413 Too Large"))
@@ -147,28 +178,38 @@ def refusing(read_bytes: int, tls: ssl.SSLContext | None = None) -> Iterator[URL
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        scheme = "https" if tls else "http"
         yield URL(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/")
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
 class TestEarlyRefusal:
-    @pytest.mark.parametrize("read_bytes", [0, 3_000_000])
-    def test_it_outranks_the_write_that_fails(self, read_bytes: int) -> None:
-        """On the loop of the daemon; the reset meets the writing at any moment."""
+    @pytest.mark.parametrize("loop", LOOPS)
+    @pytest.mark.parametrize(
+        "kind", ["direct http", "direct https", "forward http", "tunnel https"]
+    )
+    @pytest.mark.parametrize(
+        ("body_bytes", "read_bytes"),
+        [(1_000_000, 0), (8_000_000, 0), (8_000_000, 3_000_000)],
+    )
+    def test_it_outranks_the_write_that_fails(
+        self, kind: str, body_bytes: int, read_bytes: int, loop: str
+    ) -> None:
+        """The reset meets the writing at any moment, so it is tried many times."""
 
         async def run() -> None:
-            transport = direct()
-            with refusing(read_bytes) as url:
-                for _ in range(20):
-                    reply = await post(transport, url, bytes(8_000_000))
-                    assert (413, b"too large") == (reply.status, await reply.body(100))
+            async with Client(kind) as client:
+                for _ in range(25):
+                    reply = await post(client, url, bytes(body_bytes))
+                    assert (reply.status, await reply.body(100)) == (413, b"too large")
                     reply.close()
-            await transport.stop()
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run())
+        with refusing(read_bytes, kind) as url:
+            with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+                runner.run(run())
 
     async def test_what_a_failed_write_left_in_the_socket_is_read(self) -> None:
         left, right = socket.socketpair()
@@ -176,12 +217,12 @@ class TestEarlyRefusal:
             left.setblocking(False)
             right.sendall(b"HTTP/1.1 413")
 
-            assert [b"HTTP/1.1 413"] == list(_left_in(left.fileno()))
-            assert [] == list(_left_in(left.fileno()))
+            assert [b"HTTP/1.1 413"] == list(left_in_socket(left.fileno()))
+            assert [] == list(left_in_socket(left.fileno()))
             right.sendall(bytes(1000))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(connection_file, "LEFT_BYTES", 100)
-                assert [bytes(100)] == list(_left_in(left.fileno()))
+                patch.setattr(socket_state, "LEFT_BYTES", 100)
+                assert [bytes(100)] == list(left_in_socket(left.fileno()))
 
     async def test_the_rest_of_a_refused_request_is_not_sent(self) -> None:
         async def script(peer: Peer) -> None:

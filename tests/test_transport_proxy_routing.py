@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import socket
+from urllib.request import getproxies_environment
 
 import pytest
 from yarl import URL
 
 from gateway.errors import UpstreamError
-from gateway.transport import proxy_routing as routed
+from gateway.transport.connection_pool import ConnectionPool
+from gateway.transport.dialing import Dialer
+from gateway.transport.http_transport import HttpTransport
 from gateway.transport.no_proxy import matches
-from gateway.transport.proxy_routing import RoutedTransport, maybe_proxy
+from gateway.transport.proxy_routing import maybe_proxy, proxy_rule
+from gateway.transport.request import Proxy, origin_of
 from tests.transport_peer import (
     CHUNKED,
     LAST_CHUNK,
@@ -20,6 +23,7 @@ from tests.transport_peer import (
     chunk,
     client_tls,
     closes_after,
+    post,
     replays,
     server_tls,
     sized,
@@ -59,7 +63,10 @@ def test_environment_decides(
 ) -> None:
     found = maybe_proxy(url, proxies)
 
-    assert expected == (str(found).rstrip("/") if found else None)
+    if expected is None:
+        assert found is None
+    else:
+        assert found == Proxy(origin_of(URL(expected)))
 
 
 @pytest.mark.parametrize(
@@ -133,17 +140,21 @@ def test_proxy_of_another_kind_is_not_gone_round() -> None:
     assert "socks5" in caught.value.detail
 
 
+def transport_of_the_environment() -> HttpTransport:
+    """As the daemon makes it, from the environment as it is now."""
+    pool = ConnectionPool(Dialer(client_tls()))
+    return HttpTransport(pool, proxy_of=proxy_rule(getproxies_environment()))
+
+
 async def through(url: URL, body: bytes = b"{}") -> bytes:
-    """Ask *url* by a transport that reads the environment as it is now."""
-    transport = RoutedTransport()
+    """The body of the answer to a request by the environment's way."""
+    transport = transport_of_the_environment()
     try:
-        reply = await transport.open(
-            "POST", url, [], body, connect_timeout_s=5, idle_timeout_s=5
-        )
+        response = await post(transport, url, body)
         try:
-            return await reply.body(1000)
+            return await response.body(1000)
         finally:
-            reply.close()
+            response.close()
     finally:
         await transport.stop()
 
@@ -181,52 +192,27 @@ async def test_plain_request_is_handed_to_the_proxy(
 
 async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy sees a name and bytes; certificate and key are the upstream's."""
-    heads = []
+    heads, requests = [], []
 
-    async def tunnel(peer: Peer) -> None:
-        heads.append(await peer.head())
-        port = server.url.port
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        await peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        back = asyncio.ensure_future(copy(reader, peer.writer))
-        await copy(peer.reader, writer)
-        await back
+    async def script(peer: Peer) -> None:
+        heads.append(await peer.open_tunnel())
+        await peer.writer.start_tls(server_tls("up.test"))
+        requests.append(await peer.answer(sized(b"tunnelled")))
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
+    async with upstream(script) as proxy:
+        address = f"http://me:w%2Frd@127.0.0.1:{proxy.url.port}"
+        monkeypatch.setenv("https_proxy", address)
+        got = await through(URL("https://up.test/v1/x"))
 
-    monkeypatch.setattr(routed, "tls_context", client_tls)
-    tls = server_tls("up.test")
-    async with upstream(replays(sized(b"tunnelled")), tls=tls) as server:
-        async with upstream(tunnel) as proxy:
-            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.url.port}")
-            got = await through(URL("https://up.test/v1/x"))
-
-    assert b"tunnelled" == got
-    assert heads[0].startswith(b"CONNECT up.test:443 HTTP/1.1\r\n")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param(sized(b"", status="407 Authenticate"), id="refuses"),
-        pytest.param(b"", id="hangs-up"),
-    ],
-)
-async def test_tunnel_that_is_not_made(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
-    async def proxy(peer: Peer) -> None:
-        await peer.answer(answer)
-
-    async with upstream(proxy) as server:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.url.port}")
-        with pytest.raises(UpstreamError) as caught:
-            await through(URL("https://up.test/v1/x"))
-
-    assert caught.value.code in ("upstream_connect", "upstream_reset")
+    credentials = base64.b64encode(b"me:w/rd").decode()
+    assert got == b"tunnelled"
+    assert heads[0].decode().split("\r\n")[:-2] == [
+        "CONNECT up.test:443 HTTP/1.1",
+        "Host: up.test:443",
+        f"Proxy-Authorization: Basic {credentials}",
+    ]
+    assert requests[0].head.startswith(b"POST /v1/x HTTP/1.1\r\nHost: up.test\r\n")
+    assert b"roxy" not in requests[0].head
 
 
 async def test_the_name_of_a_proxy_is_looked_up_once_and_remembered(
@@ -241,7 +227,7 @@ async def test_the_name_of_a_proxy_is_looked_up_once_and_remembered(
     answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nproxied"
     async with upstream(closes_after(answer)) as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://proxy.test:{server.url.port}")
-        transport = RoutedTransport()
+        transport = transport_of_the_environment()
         try:
             for _ in range(2):
                 reply = await transport.open(

@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import UpstreamError
 from gateway.transport import resolver
 from gateway.transport.dialing import Dialer
-from gateway.transport.request import Origin
+from gateway.transport.request import Origin, Route
 from gateway.transport.resolver import LookupFailed, Resolver
 from gateway.transport.shortage import AddressInfo
 from tests.transport_peer import client_tls
@@ -276,7 +276,7 @@ async def test_a_numeric_address_asks_nobody(names: Names, host: str) -> None:
         port = unheard.getsockname()[1]
         with pytest.raises(UpstreamError):
             await Dialer(client_tls()).dial(
-                Origin("http", host, port),
+                Route(Origin("http", host, port)),
                 None,  # type: ignore[arg-type]
                 5.0,
             )

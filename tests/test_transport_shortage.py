@@ -14,12 +14,10 @@ from yarl import URL
 
 from gateway.errors import CODES, GatewayError, Overloaded, UpstreamError
 from gateway.transport import shortage
-from gateway.transport.aiohttp_transport import AiohttpTransport
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.http_transport import HttpTransport
 from gateway.transport.request import Origin
-from gateway.transport.resolver import Resolver
 from gateway.transport.shortage import OWN_ERRORS, Shortage
 from tests.kit.inprocess import logging_to
 from tests.kit.logs import Log
@@ -59,14 +57,9 @@ def log() -> Iterator[Log]:
         yield log
 
 
-@pytest.fixture(params=["direct", "proxied"])
-def transport(request: pytest.FixtureRequest) -> Any:
-    resolver, own = Resolver(), Shortage()
-    if request.param == "direct":
-        return HttpTransport(
-            client_tls(), ConnectionPool(Dialer(client_tls(), resolver, own))
-        )
-    return AiohttpTransport(client_tls(), resolver, own)
+@pytest.fixture
+def transport() -> HttpTransport:
+    return HttpTransport(ConnectionPool(Dialer(client_tls())))
 
 
 async def failure(transport: Any, url: URL) -> GatewayError:
@@ -167,7 +160,7 @@ async def test_no_local_port_is_a_shortage_and_no_route_is_none(
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
     sockets._real = NoPort
-    transport = HttpTransport(client_tls())
+    transport = HttpTransport(ConnectionPool(Dialer(client_tls())))
     error = await failure(transport, URL("http://127.0.0.1:9/"))
 
     assert ("gateway_overloaded" if route else "upstream_connect") == error.code

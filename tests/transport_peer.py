@@ -1,29 +1,39 @@
 """
 A raw TCP server for the tests of the transport: a script for each connection.
 
-Nothing of HTTP is checked or made here but the end of a request, so a script can
-write what no HTTP server would.
+Of HTTP it knows the end of a request and ``CONNECT``, so a script can write what no
+HTTP server would. It is the upstream and the proxy in one: a connection by a proxy
+reaches the same socket, and the script's bytes and resets arrive as they were written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from functools import cache
+from typing import Any, NamedTuple
 
 import trustme
 from yarl import URL
 
-from gateway.transport.aiohttp_transport import AiohttpTransport
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.http_transport import HttpTransport
 from gateway.transport.interface import UpstreamResponse
+from gateway.transport.request import Origin, Proxy
+from tests.aiohttp_transport import AiohttpTransport
 
 AUTHORITY = trustme.CA()
 AnyTransport = HttpTransport | AiohttpTransport
@@ -63,6 +73,13 @@ class Peer:
         request = await self.request()
         await self.send(data)
         return request
+
+    async def open_tunnel(self) -> bytes:
+        """Read a ``CONNECT``, say that the tunnel is open, and return what was read."""
+        head = await self.head()
+        assert head.startswith(b"CONNECT "), head
+        await self.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        return head
 
     def close(self) -> None:
         self.writer.close()
@@ -105,9 +122,17 @@ class Upstream:
 
 @asynccontextmanager
 async def upstream(
-    *scripts: Script, tls: ssl.SSLContext | None = None
+    *scripts: Script,
+    tls: ssl.SSLContext | None = None,
+    way: str = "direct",
 ) -> AsyncIterator[Upstream]:
-    """Play the first script on the first connection, … the last on all that follow."""
+    """
+    Play the first script on the first connection, … the last on all that follow.
+
+    Args:
+        tls: of the upstream.
+        way: how connections come; with a tunnel the script begins inside it.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
@@ -116,6 +141,10 @@ async def upstream(
         done = asyncio.get_running_loop().create_future()
         seen.scripts.append(done)
         try:
+            if "tunnel" in way:
+                await peer.open_tunnel()
+                if tls:
+                    await writer.start_tls(tls)
             await script(peer)
             done.set_result(None)
         except Exception as exc:
@@ -124,7 +153,10 @@ async def upstream(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    outer = tls if way == "direct" else None
+    if "tls-proxy" in way:
+        outer = server_tls("127.0.0.1")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=outer)
     port = server.sockets[0].getsockname()[1]
     seen = Upstream(URL(f"{'https' if tls else 'http'}://127.0.0.1:{port}/v1/x"))
     try:
@@ -136,6 +168,24 @@ async def upstream(
                 peer.writer.transport.abort()
         await asyncio.gather(*seen.scripts, return_exceptions=True)
         await asyncio.sleep(0)
+
+
+@contextmanager
+def no_crash_of_ours() -> Iterator[None]:
+    """Fail if a callback of the gateway's raises, which the loop only logs."""
+
+    def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        trace = traceback.extract_tb(error.__traceback__) if error else []
+        if any(f"{os.sep}gateway{os.sep}" in frame.filename for frame in trace):
+            crashes.append(error)
+
+    crashes: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(note)
+    yield
+    loop.set_exception_handler(None)
+    assert crashes == []
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -180,6 +230,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+@cache
 def server_tls(*names: str) -> ssl.SSLContext:
     """A server's side, with a certificate of ``AUTHORITY`` for *names*."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -187,22 +238,89 @@ def server_tls(*names: str) -> ssl.SSLContext:
     return context
 
 
+@cache
 def client_tls() -> ssl.SSLContext:
-    """A client's side that trusts ``AUTHORITY``."""
-    context = ssl.create_default_context()
+    """A client's side that trusts ``AUTHORITY`` alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     AUTHORITY.configure_trust(context)
     return context
 
 
-def make_transport(kind: str) -> AnyTransport:
-    """The implementation named *kind*."""
-    if kind == "direct":
-        return HttpTransport(client_tls(), ConnectionPool(Dialer(client_tls())))
-    return AiohttpTransport(client_tls())
+class Client:
+    """
+    A transport, and the way by which it reaches the scripted upstream.
+
+    Args:
+        kind: one of ``KINDS``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        way, _, scheme = kind.partition(" ")
+        self.way = way
+        self.has_tls = scheme == "https"
+        self.transport: AnyTransport = self.own_transport(client_tls())
+        if way == "aiohttp":
+            self.transport = AiohttpTransport(client_tls())
+        self.open = self.transport.open
+        self.stop = self.transport.stop
+
+    async def __aenter__(self) -> Client:
+        self._checks = no_crash_of_ours()
+        self._checks.__enter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await self.stop()
+        self._checks.__exit__(None, None, None)
+
+    def own_transport(self, tls: ssl.SSLContext) -> HttpTransport:
+        """The gateway's transport on this way, with other authorities."""
+        pool = ConnectionPool(Dialer(tls))
+        return HttpTransport(pool, proxy_of=None if self.is_direct else self._proxy_of)
+
+    @property
+    def own(self) -> HttpTransport:
+        """The gateway's transport."""
+        assert isinstance(self.transport, HttpTransport)
+        return self.transport
+
+    @property
+    def is_direct(self) -> bool:
+        return self.way in ("direct", "aiohttp")
+
+    def upstream(
+        self, *scripts: Script, **changes: Any
+    ) -> AbstractAsyncContextManager[Upstream]:
+        """As ``upstream``, by the way and with the TLS of this client."""
+        tls = server_tls("127.0.0.1") if self.has_tls else None
+        way = "direct" if self.is_direct else self.way
+        return upstream(*scripts, **{"tls": tls, "way": way} | changes)
+
+    def request_target(self, url: URL) -> str:
+        """What the first line of a request names."""
+        return str(url) if "forward" in self.way else url.raw_path_qs
+
+    def _proxy_of(self, url: URL) -> Proxy:
+        scheme = "https" if "tls-proxy" in self.way else "http"
+        return Proxy(Origin(scheme, url.raw_host or "", url.port or 0))
+
+
+OWN_KINDS = (
+    "direct http",
+    "direct https",
+    "forward http",
+    "forward-tls-proxy http",
+    "tunnel https",
+    "tunnel-tls-proxy https",
+)
+"""The ways of the gateway's own transport."""
+
+KINDS = (*OWN_KINDS, "aiohttp http", "aiohttp https")
+"""Beside them aiohttp's client: the promises are not habits of our own code."""
 
 
 async def post(
-    transport: AnyTransport,
+    transport: AnyTransport | Client,
     url: URL,
     body: bytes = b"{}",
     headers: tuple[tuple[str, str], ...] = (),

@@ -41,7 +41,11 @@ from gateway.relay.failover import Relay
 from gateway.relay.upstream import Upstream
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
-from gateway.transport.proxy_routing import RoutedTransport
+from gateway.transport.connection_pool import ConnectionPool
+from gateway.transport.dialing import Dialer, tls_context
+from gateway.transport.http_transport import HttpTransport
+from gateway.transport.proxy_routing import proxy_rule
+from gateway.transport.shortage import Shortage
 
 if TYPE_CHECKING:
     from gateway.accounting.prices import Prices
@@ -79,7 +83,12 @@ class Components:
         self.drains = Drains(config.upstream.client_gone_drain_s)
         self.response_store = ResponseStore(ledger)
         turns = Turns()
-        self.transport = RoutedTransport(turns)
+        self.shortage = Shortage()
+        self.transport = HttpTransport(
+            ConnectionPool(Dialer(tls_context(), shortage=self.shortage)),
+            turns,
+            proxy_rule(getproxies_environment()),
+        )
         self.upstream = Upstream(self.transport, config.upstream)
         conversations = Conversations(self.response_store, self.accounts)
         self._make_endpoints(Intake(turns), conversations)
@@ -135,14 +144,14 @@ class Components:
         try:
             await asyncio.to_thread(import_module, "gateway.accounting.prices")
         except OSError as error:  # no descriptor is left
-            self.transport.shortage.note(error)
+            self.shortage.note(error)
 
     def maybe_prices(self) -> Prices | None:
         """The price list, None while it cannot be read."""
         try:
             return self.prices
         except OSError as error:
-            self.transport.shortage.note(error)
+            self.shortage.note(error)
             return None
 
     def _load(self) -> Mapping[str, Load]:
@@ -214,7 +223,7 @@ class Components:
     def tick(self, lag_s: float) -> None:
         """Note how late the event loop was, and whether it can accept connections."""
         self.metrics.lagged(lag_s)
-        self.transport.shortage.probe()
+        self.shortage.probe()
 
     async def stop(self) -> None:
         """End everything, write the state down, and close what is open."""
@@ -223,6 +232,7 @@ class Components:
         await self.model_lists.stop()
         self.saved_state.save_accounts(self.accounts.status.dump())
         await self.transport.stop()
+        self.shortage.stop()
         await self.ledger.stop()
 
     # --- state that outlives the process ----------------------------------------------

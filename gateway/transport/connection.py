@@ -18,22 +18,22 @@ Rule 3: what was received outranks a write that fails. An upstream that refuses 
 from __future__ import annotations
 
 import asyncio
-import os
-import select
-from collections.abc import Iterator
 from contextvars import Context, copy_context
 from typing import Protocol, cast
 
-from gateway.transport.request import Origin
+from gateway.transport.request import Route
+from gateway.transport.socket_state import (
+    descriptor_of,
+    is_encrypted,
+    is_readable,
+    left_in_socket,
+)
 
 SLICE_BYTES = 65536
 """How much of a large body is handed to the socket at once."""
 
 JOIN_BYTES = 131072
 """Up to here head and body are joined and leave in one packet."""
-
-LEFT_BYTES = 262144
-"""The most that is read from a socket that a write has failed on."""
 
 _NOTHING = memoryview(b"")
 
@@ -71,15 +71,17 @@ class Connection(asyncio.Protocol):
     The loop's view of one socket.
 
     Attributes:
-        origin: whom it goes to.
+        route: where it leads to.
         loop: the event loop that it lives in; to ask for it costs a system call.
         reused: whether a request was answered on it before.
         reading: whether its socket is read.
+        opened: done when a request can be written, or with the reason why not.
     """
 
-    def __init__(self, origin: Origin, keeper: Keeper) -> None:
-        self.origin = origin
+    def __init__(self, route: Route, keeper: Keeper) -> None:
+        self.route = route
         self.loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = self.loop.create_future()
         self.reused = False
         self.reading = True
         self._keeper = keeper
@@ -89,7 +91,8 @@ class Connection(asyncio.Protocol):
         self._unsent = _NOTHING
         self._may_write = True
         self._stopped_early = False
-        self._socket = -1  # its number
+        self._descriptor = -1
+        self._has_tls = False
 
     # what the listener does with it
 
@@ -157,8 +160,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if sock := transport.get_extra_info("socket"):
-            self._socket = sock.fileno()
+        self._descriptor = descriptor_of(transport)
+        self._has_tls = is_encrypted(transport)
+        if not self.opened.done():
+            self.opened.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         if self._listener is None:
@@ -171,15 +176,16 @@ class Connection(asyncio.Protocol):
             self._context.run(self._listener.finish)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        transport, self._transport = self._transport, None
+        self._transport = None
         self._unsent = _NOTHING
         self._keeper.forget(self)
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionResetError("closed at once"))
         listener, self._listener = self._listener, None
         if listener is not None:
             run = self._context.run
-            # Behind TLS the rest could not be read.
-            if exc is not None and not _is_tls(transport):
-                for data in _left_in(self._socket):
+            if exc is not None and not self._has_tls:  # which has read it itself
+                for data in left_in_socket(self._descriptor):
                     run(listener.receive, data)
             run(listener.lose, exc)
 
@@ -193,7 +199,7 @@ class Connection(asyncio.Protocol):
     def _write_on(self) -> None:
         """Hand on slices until the socket is full or nothing is left."""
         while self._unsent and self._may_write and self.usable:
-            if self.reading and _is_readable(self._socket):
+            if self.reading and is_readable(self._descriptor):
                 self.loop.call_soon(self._write_on)  # behind what is read now
                 return
             piece, self._unsent = (
@@ -201,30 +207,3 @@ class Connection(asyncio.Protocol):
                 self._unsent[SLICE_BYTES:],
             )
             cast(asyncio.Transport, self._transport).write(piece)
-
-
-def _is_tls(transport: asyncio.Transport | None) -> bool:
-    return transport is None or transport.get_extra_info("ssl_object") is not None
-
-
-def _is_readable(socket: int) -> bool:
-    """Whether bytes, an end or an error wait to be read."""
-    if socket < 0:
-        return False
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _left_in(socket: int) -> Iterator[bytes]:
-    """What has come and was not read, up to a bound."""
-    left = LEFT_BYTES
-    while socket >= 0 and left > 0:
-        try:
-            data = os.read(socket, left)
-        except OSError:
-            return
-        if not data:
-            return
-        left -= len(data)
-        yield data

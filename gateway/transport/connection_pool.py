@@ -2,7 +2,7 @@
 The connections of the process: in use, and kept for the next request.
 
 Rule 1: connections in use are not counted: slots are the limit. Those that wait are,
-        per origin.
+        per route.
 Rule 2: the youngest serves first, so that the rest may grow old and go.
 """
 
@@ -13,18 +13,18 @@ import asyncio
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.dialing import Dialer
-from gateway.transport.request import Origin
+from gateway.transport.request import Route
 
 KEEP_ALIVE_S = 55.0
 """How long an unused connection is kept: less than the minute of many servers."""
 
-MAX_IDLE_PER_ORIGIN = 256
+MAX_IDLE_PER_ROUTE = 256
 """How many unused connections are kept; one more is closed."""
 
 
 class ConnectionPool:
     """
-    Connections by origin.
+    Connections by route.
 
     Attributes:
         live: every open connection, idle or not.
@@ -35,14 +35,14 @@ class ConnectionPool:
         dialer: Dialer,
         *,
         keep_alive_s: float = KEEP_ALIVE_S,
-        max_idle_per_origin: int = MAX_IDLE_PER_ORIGIN,
+        max_idle_per_route: int = MAX_IDLE_PER_ROUTE,
     ) -> None:
         self.live: set[Connection] = set()
         self._dialer = dialer
         self._keep_alive_s = keep_alive_s
-        self._max_idle_per_origin = max_idle_per_origin
-        # of one origin: connection → since when it waits, the oldest first
-        self._idle: dict[Origin, dict[Connection, float]] = {}
+        self._max_idle_per_route = max_idle_per_route
+        # of one route: connection → since when it waits, the oldest first
+        self._idle: dict[Route, dict[Connection, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self._all_gone: asyncio.Future[None] | None = None
@@ -51,30 +51,30 @@ class ConnectionPool:
     def idle_count(self) -> int:
         return sum(map(len, self._idle.values()))
 
-    def maybe_idle(self, origin: Origin) -> Connection | None:
-        """A kept connection to *origin*, or None."""
-        waiting = self._idle.get(origin)
+    def maybe_idle(self, route: Route) -> Connection | None:
+        """A kept connection by *route*, or None."""
+        waiting = self._idle.get(route)
         while waiting:
             connection, _ = waiting.popitem()
             if connection.usable:
                 return connection
         return None
 
-    async def fresh(self, origin: Origin, timeout_s: float) -> Connection:
+    async def fresh(self, route: Route, timeout_s: float) -> Connection:
         """
-        A new connection to *origin*.
+        A new connection by *route*.
 
         Raises:
             UpstreamError: "upstream_connect".
         """
         if not self._stopped:
-            connection = await self._dialer.dial(origin, self, timeout_s)
+            connection = await self._dialer.dial(route, self, timeout_s)
             if connection.usable and not self._stopped:
                 self.live.add(connection)
                 return connection
             connection.abort()
         detail = "stopped" if self._stopped else "closed as soon as it was open"
-        raise UpstreamError("upstream_connect", detail=f"{origin.host}: {detail}")
+        raise UpstreamError("upstream_connect", detail=f"{route.origin.host}: {detail}")
 
     async def stop(self) -> None:
         """Close every connection; returns when the loop has let go of them all."""
@@ -91,8 +91,8 @@ class ConnectionPool:
     # what a connection tells its keeper
 
     def keep(self, connection: Connection) -> None:
-        waiting = self._idle.setdefault(connection.origin, {})
-        if self._stopped or len(waiting) >= self._max_idle_per_origin:
+        waiting = self._idle.setdefault(connection.route, {})
+        if self._stopped or len(waiting) >= self._max_idle_per_route:
             connection.abort()
             return
         waiting[connection] = connection.loop.time()
@@ -101,7 +101,7 @@ class ConnectionPool:
 
     def forget(self, connection: Connection) -> None:
         self.live.discard(connection)
-        self._idle.get(connection.origin, {}).pop(connection, None)
+        self._idle.get(connection.route, {}).pop(connection, None)
         if self._all_gone is not None and not self.live and not self._all_gone.done():
             self._all_gone.set_result(None)
 

@@ -1,5 +1,5 @@
 """
-A new connection to an upstream: name, address, socket, TLS.
+A new connection to an upstream: name, address, socket, proxy, TLS.
 
 Rule 1: a host with several addresses is tried the happy-eyeballs way: the next one
         starts when the one before has not answered for a moment.
@@ -18,7 +18,8 @@ import aiohappyeyeballs
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection, Keeper
-from gateway.transport.request import Origin
+from gateway.transport.proxy_tunnel import ProxyTunnel, TunnelRefused, connect_request
+from gateway.transport.request import Origin, Route, authority_of
 from gateway.transport.resolver import Resolver
 from gateway.transport.shortage import (
     AddressInfo,
@@ -26,6 +27,7 @@ from gateway.transport.shortage import (
     create_socket,
     noting,
 )
+from gateway.transport.tls import TlsStream
 
 NEXT_ADDRESS_DELAY_S = 0.25
 """How long one address has before the next is tried beside it (RFC 8305, 5)."""
@@ -35,6 +37,7 @@ def tls_context() -> ssl.SSLContext:
     """How https upstreams are checked: the system's authorities, the host's name."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION  # ``TlsStream`` cannot
     return context
 
 
@@ -56,34 +59,41 @@ class Dialer:
         self._resolver = resolver or Resolver()
         self._shortage = shortage or Shortage()
 
-    async def dial(
-        self, origin: Origin, keeper: Keeper, timeout_s: float
-    ) -> Connection:
+    async def dial(self, route: Route, keeper: Keeper, timeout_s: float) -> Connection:
         """
-        A connection to *origin*, ready for a request.
+        A connection by *route*, ready for a request.
+
+        Args:
+            timeout_s: for all steps together, the proxy's answer included.
 
         Raises:
             UpstreamError: "upstream_connect".
             Overloaded: "gateway_overloaded".
         """
+        peer = route.proxy.origin if route.proxy else route.origin
         addresses: list[AddressInfo] = []
         with noting() as noted:
             try:
                 async with asyncio.timeout(timeout_s):
-                    addresses = await self._addresses(origin)
-                    return await self._connect(origin, addresses, keeper)
+                    addresses = await self._addresses(peer)
+                    return await self._connect(route, addresses, keeper)
             except TimeoutError as exc:  # ours, or the kernel's ETIMEDOUT
                 detail = str(exc) or f"no connection after {timeout_s} s"
+            except TunnelRefused as exc:
+                detail = str(exc)
             except (OSError, ssl.SSLError, UnicodeError) as exc:
                 if own := noted.shortage(exc):
                     raise self._shortage.refusal(own) from None
                 detail = repr(exc)
         if addresses:
-            self._resolver.doubt(origin.host)
-        raise UpstreamError("upstream_connect", detail=f"{origin.host}: {detail}")
+            self._resolver.doubt(peer.host)
+        via = f" by the proxy {authority_of(peer)}" if route.proxy else ""
+        raise UpstreamError(
+            "upstream_connect", detail=f"{route.origin.host}{via}: {detail}"
+        )
 
     async def _connect(
-        self, origin: Origin, addresses: list[AddressInfo], keeper: Keeper
+        self, route: Route, addresses: list[AddressInfo], keeper: Keeper
     ) -> Connection:
         loop = asyncio.get_running_loop()
         sock = await aiohappyeyeballs.start_connection(
@@ -96,19 +106,33 @@ class Dialer:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # a peer that vanished is noticed even while no time-out runs
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        secure = origin.scheme == "https"
-        _, connection = await loop.create_connection(
-            lambda: Connection(origin, keeper),
-            sock=sock,
-            ssl=self._tls if secure else None,
-            server_hostname=origin.host if secure else None,
-        )
+        connection = Connection(route, keeper)
+        lowest = self._layers(route, connection)
+        transport, _ = await loop.create_connection(lambda: lowest, sock=sock)
+        try:
+            await connection.opened
+        except BaseException:
+            transport.abort()
+            raise
         return connection
 
-    async def _addresses(self, origin: Origin) -> list[AddressInfo]:
-        if literal := literal_address(origin):
+    def _layers(self, route: Route, connection: Connection) -> asyncio.Protocol:
+        """Put below *connection* what *route* needs; the lowest reads the socket."""
+        lowest: asyncio.Protocol = connection
+        if route.origin.scheme == "https":
+            lowest = TlsStream(self._tls, route.origin.host, lowest)
+            if route.proxy is not None:
+                request = connect_request(route, route.proxy)
+                name = authority_of(route.proxy.origin)
+                lowest = ProxyTunnel(request, name, lowest)
+        if route.proxy is not None and route.proxy.origin.scheme == "https":
+            lowest = TlsStream(self._tls, route.proxy.origin.host, lowest)
+        return lowest
+
+    async def _addresses(self, peer: Origin) -> list[AddressInfo]:
+        if literal := literal_address(peer):
             return literal
-        return await self._resolver.addresses(origin.host, origin.port)
+        return await self._resolver.addresses(peer.host, peer.port)
 
 
 def literal_address(origin: Origin) -> list[AddressInfo]:

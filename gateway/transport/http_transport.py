@@ -1,9 +1,8 @@
-"""The seam over connections of our own: the way to an upstream without a proxy."""
+"""HTTP/1.1 towards upstreams, over connections that serve one request after another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ssl import SSLContext
+from collections.abc import Callable, Iterable
 
 from yarl import URL
 
@@ -12,10 +11,9 @@ from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.decoded import decoded
-from gateway.transport.dialing import Dialer
 from gateway.transport.http_response import HttpResponse
 from gateway.transport.interface import UpstreamResponse
-from gateway.transport.request import request_head, target_of
+from gateway.transport.request import Proxy, request_head, target_of
 
 
 class HttpTransport:
@@ -23,19 +21,20 @@ class HttpTransport:
     A Transport over one pool.
 
     Args:
-        tls: what https upstreams are checked with.
-        pool: another pool than the usual one.
         turns: shared with all others who decode.
+        proxy_of: the proxy for a URL, None if it is reached directly; may raise an
+            ``UpstreamError``.
     """
 
     def __init__(
         self,
-        tls: SSLContext,
-        pool: ConnectionPool | None = None,
+        pool: ConnectionPool,
         turns: Turns | None = None,
+        proxy_of: Callable[[URL], Proxy | None] | None = None,
     ) -> None:
-        self.pool = pool or ConnectionPool(Dialer(tls))
+        self.pool = pool
         self._turns = turns or Turns()
+        self._proxy_of = proxy_of
 
     async def open(
         self,
@@ -47,9 +46,10 @@ class HttpTransport:
         connect_timeout_s: float,
         idle_timeout_s: float,
     ) -> UpstreamResponse:
-        target = target_of(method, url)
+        proxy = self._proxy_of(url) if self._proxy_of is not None else None
+        target = target_of(method, url, proxy)
         head = request_head(target, headers, len(body))
-        connection = self.pool.maybe_idle(target.origin)
+        connection = self.pool.maybe_idle(target.route)
         if connection is not None:
             reply = HttpResponse(connection, method, idle_timeout_s)
             try:
@@ -59,7 +59,7 @@ class HttpTransport:
                 # so before it said anything, nobody has seen the request.
                 if reply.touched or exc.code != "upstream_reset":
                     raise
-        connection = await self.pool.fresh(target.origin, connect_timeout_s)
+        connection = await self.pool.fresh(target.route, connect_timeout_s)
         reply = HttpResponse(connection, method, idle_timeout_s)
         return await self._answered(connection, reply, head, body)
 

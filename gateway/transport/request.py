@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ OWN_HEADERS = frozenset(
         "content-length",
         "expect",
         "keep-alive",
+        "proxy-authorization",
         "proxy-connection",
         "te",
         "trailer",
@@ -37,11 +39,36 @@ Pairs = list[tuple[str, str]]
 
 
 class Origin(NamedTuple):
-    """Whom a connection goes to; requests of one origin may share it."""
+    """Scheme, host and port of a server; IPv6 addresses are without brackets."""
 
     scheme: str
     host: str
     port: int
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """
+    An HTTP proxy.
+
+    Attributes:
+        authorization: the value of ``Proxy-Authorization``, "" if it needs none.
+    """
+
+    origin: Origin
+    authorization: str = field(default="", repr=False)
+
+
+class Route(NamedTuple):
+    """Where a connection leads to; requests of one route may share it."""
+
+    origin: Origin
+    proxy: Proxy | None = None
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether the proxy reads the request, instead of tunnelling it."""
+        return self.proxy is not None and self.origin.scheme == "http"
 
 
 class Target(NamedTuple):
@@ -50,10 +77,10 @@ class Target(NamedTuple):
 
     Attributes:
         line: the first line, without its end.
-        host: as the ``Host`` header tells it.
+        host: the value of the ``Host`` header.
     """
 
-    origin: Origin
+    route: Route
     method: str
     line: str
     host: str
@@ -61,7 +88,7 @@ class Target(NamedTuple):
 
 def origin_of(url: URL) -> Origin:
     """
-    Where *url* lives.
+    The origin of *url*.
 
     Raises:
         ValueError: it is not an absolute http or https URL.
@@ -71,8 +98,14 @@ def origin_of(url: URL) -> Origin:
     return Origin(url.scheme, url.raw_host, url.port)
 
 
+def authority_of(origin: Origin) -> str:
+    """Host and port of *origin* in one word."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return f"{host}:{origin.port}"
+
+
 @lru_cache(maxsize=256)  # a client's query is part of it
-def target_of(method: str, url: URL) -> Target:
+def target_of(method: str, url: URL, proxy: Proxy | None = None) -> Target:
     """
     Where a request goes; the same few come again and again.
 
@@ -85,8 +118,11 @@ def target_of(method: str, url: URL) -> Target:
         raise ValueError("the method is not a token")
     if not path.isascii() or not path.isprintable() or " " in path:
         raise ValueError("the path of the URL is not encoded")
-    line = f"{method} {path} HTTP/1.1"
-    return Target(origin_of(url), method, line, url.host_port_subcomponent or "")
+    route = Route(origin_of(url), proxy)
+    host = url.host_port_subcomponent or ""
+    if route.is_forwarded:
+        path = f"http://{host}{path}"
+    return Target(route, method, f"{method} {path} HTTP/1.1", host)
 
 
 def request_headers(
@@ -101,6 +137,9 @@ def request_headers(
         ValueError: a name is not a token, or a value holds CR, LF or NUL.
     """
     pairs = [("Host", target.host), ("Accept-Encoding", "identity")]
+    proxy = target.route.proxy
+    if proxy is not None and proxy.authorization and target.route.is_forwarded:
+        pairs.append(("Proxy-Authorization", proxy.authorization))
     if body_bytes or target.method not in _BODILESS:
         pairs.append(("Content-Length", str(body_bytes)))
     for pair in headers:

@@ -1,16 +1,14 @@
 """
-The seam over aiohttp's client: the way through an HTTP proxy, and the measure that
-the direct way is tested against.
+A Transport over aiohttp's client.
 
-Rule 1: only what cannot do harm is left to aiohttp: no cookies, no redirects, no
-        decoding, no credentials from the environment, no total time-out.
+The tests of the transport's promises run against it, too. So the promises are what any
+good client can keep, and not habits of the gateway's own code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ssl import SSLContext
@@ -18,7 +16,6 @@ from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import http_exceptions
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from gateway.content_coding import Turns
@@ -26,8 +23,6 @@ from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
 from gateway.transport.interface import STOP, Feed, UpstreamResponse
 from gateway.transport.request import request_headers, target_of
-from gateway.transport.resolver import Resolver
-from gateway.transport.shortage import Shortage, create_socket, noting
 
 HEAD_LIMIT_BYTES = 65536
 """The longest line of an answer's head."""
@@ -60,7 +55,6 @@ def _code_of(error: aiohttp.ClientError) -> str:
         (
             aiohttp.ClientConnectorError,
             aiohttp.ConnectionTimeoutError,
-            aiohttp.ClientHttpProxyError,
             aiohttp.ServerFingerprintMismatch,
         ),
     ):
@@ -81,21 +75,11 @@ class AiohttpTransport:
 
     Args:
         tls: what https upstreams are checked with.
-        resolver: the one that every transport of the process shares.
-        turns: shared with all others who decode.
     """
 
-    def __init__(
-        self,
-        tls: SSLContext,
-        resolver: Resolver | None = None,
-        shortage: Shortage | None = None,
-        turns: Turns | None = None,
-    ) -> None:
+    def __init__(self, tls: SSLContext) -> None:
         self._tls = tls
-        self._resolver = resolver or Resolver()
-        self._shortage = shortage or Shortage()
-        self._turns = turns or Turns()
+        self._turns = Turns()
         self._session: aiohttp.ClientSession | None = None
         self._stopped = False
 
@@ -108,29 +92,24 @@ class AiohttpTransport:
         *,
         connect_timeout_s: float,
         idle_timeout_s: float,
-        proxy: URL | None = None,
     ) -> UpstreamResponse:
-        """As ``Transport.open``; *proxy* is the HTTP proxy to go through, if any."""
         pairs = request_headers(target_of(method, url), headers, len(body))
         timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout_s)
         trace = SimpleNamespace(reused=False)
         for last_try in (False, True):
             try:
-                with noting() as noted, upstream_errors():
+                with upstream_errors():
                     response = await self._running_session().request(
                         method,
                         url.with_user(None),
                         headers=pairs,
                         data=_payload(body),
                         timeout=timeout,
-                        proxy=proxy,
                         allow_redirects=False,
                         trace_request_ctx=trace,
                     )
                 return decoded(AiohttpResponse(response, idle_timeout_s), self._turns)
             except UpstreamError as exc:
-                if own := noted.shortage(exc.__cause__):
-                    raise self._shortage.refusal(own) from None
                 if last_try or not (trace.reused and _untouched(exc.__cause__)):
                     raise
             trace.reused = False
@@ -156,9 +135,6 @@ class AiohttpTransport:
                 limit=0,
                 keepalive_timeout=KEEP_ALIVE_S,
                 ssl=self._tls,
-                resolver=_Names(self._resolver),
-                use_dns_cache=False,  # the resolver has one
-                socket_factory=create_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -169,36 +145,6 @@ class AiohttpTransport:
             skip_auto_headers=("Accept", "Content-Type", "User-Agent"),
             trace_configs=[trace],
         )
-
-
-class _Names(AbstractResolver):
-    """The process's resolver in aiohttp's form."""
-
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_UNSPEC,
-    ) -> list[ResolveResult]:
-        found = await self._resolver.addresses(host, port)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address[0],
-                port=port,
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, protocol, _, address in found
-            if family in (socket.AF_UNSPEC, kind)
-        ]
-
-    async def close(self) -> None:
-        """Nothing to release."""
 
 
 async def _note_reuse(
