@@ -39,7 +39,7 @@ Look = Callable[[Components], Any]
 
 def identity(parts: Components) -> Any:
     key = settings.key_of("alice")
-    return parts.handlers._keys.identify({"Authorization": f"Bearer {key}"})
+    return parts.live.keys.identify({"Authorization": f"Bearer {key}"})
 
 
 def of_identity(name: str) -> Look:
@@ -48,7 +48,7 @@ def of_identity(name: str) -> Look:
 
 def of_account(path: str) -> Look:
     def look(parts: Components) -> Any:
-        found: Any = parts.accounts.accounts["chat"]
+        found: Any = parts.accounts.by_name["chat"]
         for name in path.split("."):
             found = (
                 found.options("chat-x") if name == "convert" else getattr(found, name)
@@ -86,11 +86,11 @@ def kept_days(table: str) -> Look:
 
 
 SERVER: dict[str, Look] = {
-    "max_body_bytes": lambda parts: parts.handlers.config.server.max_body_bytes,
-    "drain_timeout_s": lambda parts: parts.handlers.config.server.drain_timeout_s,
-    "metrics_token": lambda parts: parts.status._token.decode(),
-    "tell_account": lambda parts: parts.handlers.config.server.tell_account,
-    "allow_origins": lambda parts: tuple(parts.handlers._origins._allowed),
+    "max_body_bytes": lambda parts: parts.live.config.server.max_body_bytes,
+    "drain_timeout_s": lambda parts: parts.live.config.server.drain_timeout_s,
+    "metrics_token": lambda parts: parts.live.config.server.metrics_token,
+    "tell_account": lambda parts: parts.live.config.server.tell_account,
+    "allow_origins": lambda parts: tuple(parts.live.origins._allowed),
 }
 LEDGER: dict[str, Look] = {
     "retention_days": kept_days("request"),

@@ -54,8 +54,8 @@ class Uploading:
         await self.open()
         await self.gateway.inside.log.wait_for(
             lambda: any(
-                visit.arriving and visit.record.request_id == self.name
-                for visit in components_of(self.gateway.inside.app).handlers._visits
+                scope.reading_body and scope.record.request_id == self.name
+                for scope in components_of(self.gateway.inside.app).open_requests
             ),
             "it is not being read",
         )
@@ -83,7 +83,7 @@ class Uploading:
 
 def used(gateway: Gateway, name: str = "alice") -> int:
     """The bytes of this user that arrive or wait."""
-    return components_of(gateway.inside.app).handlers._rooms.used(name)
+    return components_of(gateway.inside.app).reader._rooms.used(name)
 
 
 async def reach(gateway: Gateway, size: int) -> None:

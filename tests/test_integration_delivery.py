@@ -112,9 +112,7 @@ async def terminal_waits(gateway: Gateway) -> None:
     components = components_of(gateway.inside.app)
 
     def waits() -> bool:
-        states = [
-            visit.down.state for visit in components.handlers._visits if visit.down
-        ]
+        states = [one.answer.state for one in components.open_requests if one.answer]
         return states == [StreamState.CLOSED]
 
     await gateway.log.wait_for(waits, "no terminal is on its way")
@@ -129,7 +127,7 @@ async def test_a_stop_while_the_terminal_is_in_the_buffer_writes_no_second_one(
     client = await deaf_client(gateway, data)
     await upstream.idle()
     await terminal_waits(gateway)
-    components_of(gateway.inside.app).handlers.end_open()
+    components_of(gateway.inside.app).open_requests.end_all()
     loop, pieces = asyncio.get_running_loop(), []
     while piece := await loop.sock_recv(client, 1_000_000):
         pieces.append(piece)

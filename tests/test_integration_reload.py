@@ -141,10 +141,10 @@ async def body_arriving(scene: Scene) -> asyncio.Task[Reply]:
 
     scene.releases.append(go_on)
     sending = asyncio.create_task(send())
-    handlers = components(scene.gateway).handlers
+    requests = components(scene.gateway).open_requests
 
     def arrives() -> bool:
-        return any(visit.record.user for visit in handlers._visits)
+        return any(scope.record.user for scope in requests)
 
     await scene.gateway.log.wait_for(arrives, "nothing arrives")
     return sending
@@ -412,7 +412,7 @@ async def test_an_answer_to_the_old_key_says_nothing_of_the_new_one(
 
         assert {"chat": {"available": True}} == components(
             scene.gateway
-        ).accounts.states()
+        ).accounts.status.states()
 
 
 MENDED = {
@@ -435,13 +435,13 @@ async def test_what_an_account_was_left_alone_for_is_forgotten_once_mended(
         await scene.ask()
         pool = components(scene.gateway).accounts
         value = MENDED[field_] or upstream.base_url("elsewhere")
-        if pool.states()["chat"]["available"]:
+        if pool.status.states()["chat"]["available"]:
             pool._health.failed(  # a second user's word, or a probe's
                 "chat", "chat-x", _refused(), 1e9, 1e9
             )
         scene.reload(accounts=[{**scene.accounts[0], field_: value}])
 
-        assert {"chat": {"available": True}} == pool.states()
+        assert {"chat": {"available": True}} == pool.status.states()
 
 
 def _refused() -> Any:
@@ -457,12 +457,12 @@ async def test_other_changes_leave_an_accounts_mark_alone(
         upstream.always(plays.status(429, headers={"retry-after": "30"}))
         await scene.ask()
         pool = components(scene.gateway).accounts
-        before = pool.states()
+        before = pool.status.states()
         assert not before["chat"]["available"]
         other = {"max_concurrent": 7, "priority": 2, "models": ["chat-*", "more"]}
         scene.reload(accounts=[{**scene.accounts[0], **other}])
 
-        assert not pool.states()["chat"]["available"]
+        assert not pool.status.states()["chat"]["available"]
 
 
 async def test_a_mark_is_not_restored_for_an_account_that_was_changed_meanwhile(
@@ -473,15 +473,15 @@ async def test_a_mark_is_not_restored_for_an_account_that_was_changed_meanwhile(
         upstream.always(plays.status(429, headers={"retry-after": "30"}))
         await scene.ask()
         pool = components(scene.gateway).accounts
-        rows = pool.dump()
+        rows = pool.status.dump()
         assert rows
         pool._health.forget("chat")
-        pool.load([dict(row) for row in rows])
-        assert not pool.states()["chat"]["available"]
+        pool.status.load([dict(row) for row in rows])
+        assert not pool.status.states()["chat"]["available"]
         scene.reload(accounts=[{**scene.accounts[0], "api_key": "env:TEST_KEY_NEW"}])
-        pool.load([dict(row) for row in rows])
+        pool.status.load([dict(row) for row in rows])
 
-        assert pool.states()["chat"]["available"]
+        assert pool.status.states()["chat"]["available"]
 
 
 async def test_a_body_that_is_bad_and_late_is_still_a_400(
@@ -492,9 +492,9 @@ async def test_a_body_that_is_bad_and_late_is_still_a_400(
         reader, writer = await badly.connect(scene.gateway)
         head = badly.raw_head("chat", scene.gateway, "content-length: 4", "late-bad")
         writer.write(head + b"{")
-        handlers = components(scene.gateway).handlers
+        requests = components(scene.gateway).open_requests
         await scene.gateway.log.wait_for(
-            lambda: any(visit.record.user for visit in handlers._visits), "nothing"
+            lambda: any(scope.record.user for scope in requests), "nothing"
         )
         account_added(scene)
         writer.write(b'"x"')

@@ -133,7 +133,8 @@ async def test_a_server_that_cannot_count_is_passed_over(
     assert reply.json["input_tokens"]
     assert (await gateway.finished(reply))["estimated"]
     assert all(
-        one["available"] for one in components(gateway).accounts.states().values()
+        one["available"]
+        for one in components(gateway).accounts.status.states().values()
     )
 
 
@@ -201,7 +202,7 @@ async def test_a_limit_on_counting_is_none_on_answers(
     upstream.next(plays.status(429, headers={"retry-after": "30"}))
     assert 429 == (await count(gateway)).status
 
-    assert components(gateway).accounts.states()["messages"]["available"]
+    assert components(gateway).accounts.status.states()["messages"]["available"]
 
 
 async def test_an_account_that_cannot_be_reached_is_left_alone(
@@ -211,7 +212,7 @@ async def test_an_account_that_cannot_be_reached_is_left_alone(
     upstream.next(plays.reset(None))
     assert 502 == (await count(gateway)).status
 
-    assert not components(gateway).accounts.states()["messages"]["available"]
+    assert not components(gateway).accounts.status.states()["messages"]["available"]
 
 
 async def test_it_is_estimated_where_no_account_speaks_messages(
@@ -412,7 +413,7 @@ async def test_an_account_that_does_not_tell_its_models_is_asked_once(
 
     assert [[]] * 8 == found
     assert ["chat"] == asked(upstream, "/models")
-    assert components(one).accounts.states()["chat"]["available"]
+    assert components(one).accounts.status.states()["chat"]["available"]
 
 
 async def test_a_failure_is_forgotten_in_time(

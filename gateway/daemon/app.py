@@ -17,7 +17,7 @@ from gateway.config.schema import Config
 from gateway.daemon import routes
 from gateway.daemon.http_server import Runner
 from gateway.daemon.wiring import Components, know_secrets
-from gateway.endpoints.model_requests import Handler
+from gateway.endpoints.recording import Handler
 from gateway.ledger.ledger import Ledger
 
 COMPONENTS = web.AppKey("components", Components)

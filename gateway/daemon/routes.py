@@ -10,8 +10,9 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from gateway.daemon.wiring import Components
-from gateway.endpoints.model_requests import Handler, RequestScope
 from gateway.endpoints.paths import protocol_of
+from gateway.endpoints.recording import Handler
+from gateway.endpoints.request_scope import RequestScope
 from gateway.errors import ClientError
 from gateway.protocols import PROTOCOLS
 
@@ -23,7 +24,7 @@ MODEL_PATHS = tuple(
 
 def model_endpoints(components: Components) -> dict[str, Handler]:
     """The handler of each path that takes model requests by POST."""
-    made = components.handlers.model_endpoint
+    made = components.model_requests.endpoint
     return {
         prefix + path: made(protocol, path)
         for prefix in PREFIXES
@@ -52,23 +53,23 @@ def add_routes(
 
 def _add_recorded(router: web.UrlDispatcher, components: Components) -> None:
     """The endpoints beside the model requests that have a record, too."""
-    recorded, lists = components.handlers.recorded, components.model_lists
+    recorded, lists = components.recorder.recorded, components.model_lists
     stored, count = components.stored_responses.serve, components.token_counts.count
     for prefix in PREFIXES:
-        for method, path, inner, protocol in (
-            ("GET", "/responses", _upgrade, "responses"),
-            ("POST", "/messages/count_tokens", count, "messages"),
-            ("GET", "/models", lists.models, "responses"),
-            ("GET", "/models/{id}", lists.model, "responses"),
-            ("GET", "/responses/{id}", stored, "responses"),
-            ("DELETE", "/responses/{id}", stored, "responses"),
-            ("POST", "/responses/{id}/cancel", stored, "responses"),
-            ("GET", "/responses/{id}/input_items", stored, "responses"),
+        for method, path, endpoint in (
+            ("GET", "/responses", _upgrade),
+            ("POST", "/messages/count_tokens", count),
+            ("GET", "/models", lists.models),
+            ("GET", "/models/{id}", lists.model),
+            ("GET", "/responses/{id}", stored),
+            ("DELETE", "/responses/{id}", stored),
+            ("POST", "/responses/{id}/cancel", stored),
+            ("GET", "/responses/{id}/input_items", stored),
         ):
             router.add_route(
                 method,
                 prefix + path,
-                recorded(protocol, inner, kept=False),
+                recorded(protocol_of(path), endpoint, kept=False),
                 expect_handler=_ask_later,
             )
 
@@ -96,7 +97,7 @@ def _unrouted(components: Components) -> Handler:
             raise ClientError(code)
 
         protocol = protocol_of(request.path)
-        refused = components.handlers.recorded(protocol, refuse, kept=False)
+        refused = components.recorder.recorded(protocol, refuse, kept=False)
         response = await refused(request)
         if allowed:
             response.headers[hdrs.ALLOW] = ", ".join(sorted(allowed))

@@ -24,11 +24,14 @@ from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config, User
 from gateway.config.secrets import secrets_of
 from gateway.content_coding import Turns
-from gateway.endpoints.auth import Keys
 from gateway.endpoints.count_tokens import TokenCounts
+from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.model_lists import ModelLists
-from gateway.endpoints.model_requests import Handlers
+from gateway.endpoints.model_requests import ModelRequests
+from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.plain_answers import PlainAnswers
+from gateway.endpoints.recording import Recorder
+from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.side_call import SideCalls
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
@@ -104,32 +107,31 @@ class Components:
             conversations,
             config.upstream,
         )
-        self.handlers = Handlers(
-            config,
-            Keys(config.user, config.limits),
+        live = self.live = LiveConfig(config)
+        self.open_requests = OpenRequests(live)
+        self.recorder = Recorder(live, self.open_requests, self.accounting)
+        reader = self.reader = RequestReader(
+            live, self.open_requests, self.registry, self.ledger, intake
+        )
+        self.model_requests = ModelRequests(
+            self.recorder,
+            reader,
             self.registry,
             self.relay,
-            self.accounting,
-            self.ledger,
             self.accounts,
             self.budget_guard,
-            intake,
         )
-        self.plain_answers = PlainAnswers(config, self.accounting)
         calls = SideCalls(self.accounts, self.upstream)
-        self.model_lists = ModelLists(self.handlers, self.accounts, self.upstream)
+        self.model_lists = ModelLists(reader, self.accounts, self.upstream)
         self.token_counts = TokenCounts(
-            self.handlers, self.accounts, calls, self.budget_guard
+            live, reader, self.accounts, calls, self.budget_guard
         )
         self.stored_responses = StoredResponses(
-            self.handlers, self.accounts, calls, self.budget_guard, conversations
+            live, reader, self.accounts, calls, self.budget_guard, conversations
         )
+        self.plain_answers = PlainAnswers(live, self.accounting)
         self.status = StatusHandlers(
-            self.handlers,
-            self.accounts,
-            self.ledger,
-            self.metrics,
-            config.server.metrics_token,
+            live, self.open_requests, self.accounts, self.ledger, self.metrics
         )
 
     @cached_property
@@ -172,14 +174,13 @@ class Components:
         self._set_limits(config)
         self.accounts.replace(config.account)
         self.budget_guard.replace(config.user)
-        self.handlers.replace(config, Keys(config.user, config.limits))
-        self.plain_answers.replace(config)
+        self.live.replace(config)
+        self.reader.resize_rooms()
         self.relay.replace(config.upstream)
         self.upstream.replace(config.upstream)
         self.drains.limit_s = config.upstream.client_gone_drain_s
         self.ledger.replace(config.ledger)
         self.response_store.replace(config.ledger)
-        self.status.replace(config.server.metrics_token)
         for name in _names(old.user) - _names(config.user):
             self.registry.remove_user(name)
         for name in _names(old.account) - _names(config.account):
@@ -199,7 +200,7 @@ class Components:
     @property
     def serving(self) -> int:
         """Requests that are being served."""
-        return self.handlers.serving
+        return len(self.open_requests)
 
     def drain(self, when_done: Callable[[], None] = lambda: None) -> None:
         """
@@ -208,16 +209,16 @@ class Components:
         Args:
             when_done: called when the last request has been served.
         """
-        self.handlers.drain(when_done)
+        self.open_requests.drain(when_done)
 
     async def end_open(self) -> None:
         """Give what is still open its protocol's ending."""
         self.drains.close()
-        self.handlers.end_open()
+        self.open_requests.end_all()
         with suppress(TimeoutError):
             async with asyncio.timeout(END_WAIT_S):
-                await self.handlers.finished()
-        self.handlers.abort_open()
+                await self.open_requests.served()
+        self.open_requests.abort_all()
         await self.drains.stop()
 
     def tick(self, lag_s: float) -> None:

@@ -19,7 +19,9 @@ from gateway.accounts.choice import Choice
 from gateway.accounts.verdict import Verdict
 from gateway.config.schema import Account
 from gateway.context import RequestContext
-from gateway.endpoints.model_requests import Handlers, RequestScope
+from gateway.endpoints.live_config import LiveConfig
+from gateway.endpoints.request_reader import RequestReader
+from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
 from gateway.errors import UpstreamError
 from gateway.protocols.token_estimate import estimate_tokens
@@ -35,38 +37,37 @@ CANNOT_COUNT = frozenset({404, 405, 501})
 
 
 class TokenCounts:
-    """
-    Args:
-        handlers: the frame that every recorded endpoint shares.
-    """
+    """The handler of requests to count tokens."""
 
     def __init__(
         self,
-        handlers: Handlers,
+        live: LiveConfig,
+        reader: RequestReader,
         pool: Accounts,
         calls: SideCalls,
         allowance: BudgetGuard,
     ) -> None:
-        self._handlers = handlers
+        self._live = live
+        self._reader = reader
         self._pool = pool
         self._calls = calls
         self._allowance = allowance
 
-    async def count(self, visit: RequestScope) -> web.Response:
+    async def count(self, scope: RequestScope) -> web.Response:
         """The handler."""
-        context = await self._handlers.context(visit, PATH, slot=False)
+        context = await self._reader.context(scope, PATH, slot=False)
         self._allowance.admit(context.user.name, context.client.name)
         self._pool.chooser.check_model(context.ask.model)
-        answer = await self._counted(visit, context)
-        visit.record.set_outcome("ok")
+        answer = await self._counted(scope, context)
+        scope.record.set_outcome("ok")
         if answer:
-            return json_answer(visit, answer.status, answer.body, answer.headers)
-        visit.record.estimated = True
+            return json_answer(scope, answer.status, answer.body, answer.headers)
+        scope.record.estimated = True
         tokens = max(1, estimate_tokens(context.ask.document))
-        return json_answer(visit, 200, orjson.dumps({"input_tokens": tokens}))
+        return json_answer(scope, 200, orjson.dumps({"input_tokens": tokens}))
 
     async def _counted(
-        self, visit: RequestScope, context: RequestContext
+        self, scope: RequestScope, context: RequestContext
     ) -> Answered | None:
         """
         The answer of an account; None if there is none that can count.
@@ -89,10 +90,10 @@ class TokenCounts:
                 raise self._last_word(context, choice, verdict, now)
             tried.add(account.name)
             try:
-                return await self._ask(visit, context, account)
+                return await self._ask(scope, context, account)
             except (UpstreamRefusal, UpstreamError) as failure:
                 found = self._calls.failed(
-                    visit, account, failure, context.ask.data, now, context.ask.model
+                    scope, account, failure, context.ask.data, now, context.ask.model
                 )
                 if _cannot_count(failure, found):
                     continue
@@ -125,7 +126,7 @@ class TokenCounts:
     def _may_switch(
         self, context: RequestContext, account: Account, tried: int, now: float
     ) -> bool:
-        if tried > self._handlers.config.upstream.max_switches:
+        if tried > self._live.config.upstream.max_switches:
             return False
         key = AttemptKey(account.name, context.ask.model, context.user.name, now)
         return self._pool.attempts.may_retry(key, same=False)
@@ -143,13 +144,13 @@ class TokenCounts:
         return chooser.refusal(query, choice, now)
 
     async def _ask(
-        self, visit: RequestScope, context: RequestContext, account: Account
+        self, scope: RequestScope, context: RequestContext, account: Account
     ) -> Answered:
         document = readable_body(
             context, self._pool, account.name, context.ask.document
         )
         request = outgoing.write(context, account, document)
-        limits = self._handlers.config.upstream
+        limits = self._live.config.upstream
         call = Call(
             "POST",
             request.path,
@@ -159,7 +160,7 @@ class TokenCounts:
             min(COUNT_TIMEOUT_S, limits.first_event_timeout_s),
             MAX_COUNT_BYTES,
         )
-        return await self._calls.ask(visit, account, call)
+        return await self._calls.ask(scope, account, call)
 
 
 def _cannot_count(failure: UpstreamRefusal | UpstreamError, verdict: Verdict) -> bool:

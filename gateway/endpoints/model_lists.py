@@ -21,7 +21,8 @@ from gateway.accounts.accounts import Accounts
 from gateway.accounts.model_index import serves
 from gateway.config.schema import Account
 from gateway.endpoints.model_catalog import catalogue, entry_of, read_list
-from gateway.endpoints.model_requests import Handlers, RequestScope
+from gateway.endpoints.request_reader import RequestReader
+from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.side_call import json_answer, path_id
 from gateway.errors import ClientError, GatewayError
 from gateway.relay.headers import upwards
@@ -45,39 +46,38 @@ class _List:
 
 
 class ModelLists:
-    """
-    Args:
-        handlers: the frame that every recorded endpoint shares.
-    """
+    """The handlers, and the lists that they remember."""
 
-    def __init__(self, handlers: Handlers, pool: Accounts, upstream: Upstream) -> None:
-        self._handlers = handlers
+    def __init__(
+        self, reader: RequestReader, pool: Accounts, upstream: Upstream
+    ) -> None:
+        self._reader = reader
         self._pool = pool
         self._upstream = upstream
         self._lists: dict[str, _List] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def models(self, visit: RequestScope) -> web.Response:
+    async def models(self, scope: RequestScope) -> web.Response:
         """``GET /v1/models``: what all accounts together serve."""
-        self._handlers.enter(visit)
+        self._reader.identity(scope)
         accounts = list(self._pool.by_name.values())
         lists = self._known(accounts)
         waited = [one.asking for one in lists if one.asking and not one.entries]
         if waited:
             await asyncio.wait(waited)  # cancels nothing
         told = catalogue([(one.account, one.entries) for one in lists])
-        visit.record.set_outcome("ok")
-        return json_answer(visit, 200, orjson.dumps(told))
+        scope.record.set_outcome("ok")
+        return json_answer(scope, 200, orjson.dumps(told))
 
-    async def model(self, visit: RequestScope) -> web.Response:
+    async def model(self, scope: RequestScope) -> web.Response:
         """``GET /v1/models/{id}``."""
-        self._handlers.enter(visit)
-        ident = path_id(visit)
+        self._reader.identity(scope)
+        ident = path_id(scope)
         for account in self._pool.by_name.values():
             if serves(account, ident):
-                visit.record.set_outcome("ok")
+                scope.record.set_outcome("ok")
                 told = orjson.dumps(entry_of(ident, account.name))
-                return json_answer(visit, 200, told)
+                return json_answer(scope, 200, told)
         raise ClientError("model_not_found", f"No account serves the model '{ident}'")
 
     async def stop(self) -> None:

@@ -15,9 +15,8 @@ from aiohttp import hdrs, web
 from gateway.accounting.settlement import Accounting
 from gateway.client.answer_headers import id_headers
 from gateway.client.connection import Head
-from gateway.config.cors import Origins
-from gateway.config.schema import Config
-from gateway.endpoints.model_requests import refusal
+from gateway.endpoints.error_answers import error_answer
+from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.paths import canonical_path, protocol_of
 from gateway.endpoints.request_ids import request_id_of
 from gateway.errors import GatewayError
@@ -32,17 +31,13 @@ Plain = Callable[[web.Request], Awaitable[web.Response]]
 class PlainAnswers:
     """
     Args:
-        books: told of heads that cannot be served.
+        accounting: closes the records of heads that cannot be served.
     """
 
-    def __init__(self, config: Config, books: Accounting) -> None:
-        self._books = books
+    def __init__(self, live: LiveConfig, accounting: Accounting) -> None:
+        self._live = live
+        self._accounting = accounting
         self._log = log.get()
-        self.replace(config)
-
-    def replace(self, config: Config) -> None:
-        """Take up a changed config."""
-        self._origins = Origins(config.server.allow_origins)
 
     def unrecorded(self, inner: Plain) -> Plain:
         """*inner* with the headers that every answer bears."""
@@ -56,10 +51,10 @@ class PlainAnswers:
 
     def maybe_preflight(self, request: web.BaseRequest) -> web.Response | None:
         """The answer to ``OPTIONS`` of a page that may read answers; no key needed."""
-        if not self._origins.allows(request.headers.get(hdrs.ORIGIN, "")):
+        if not self._live.origins.allows(request.headers.get(hdrs.ORIGIN, "")):
             return None
         headers = self._headers(request.headers)
-        headers.update(self._origins.preflight(request.headers))
+        headers.update(self._live.origins.preflight(request.headers))
         return web.Response(status=204, headers=headers)
 
     def refuse_head(self, head: Head, error: GatewayError) -> web.Response:
@@ -73,10 +68,10 @@ class PlainAnswers:
         record.mark(record.received, "received", path=path)
         record.set_outcome("refused", error.origin, error.code)
         record.detail = log.detail(error.detail)
-        answer = refusal(error, wire, record)
+        answer = error_answer(error, wire, record)
         log.bind(record.request_id)
         if head.path:
-            self._books.close(record)
+            self._accounting.close(record)
         else:
             self._log.info("connection.malformed", detail=error.detail or error.code)
         return answer
@@ -88,5 +83,5 @@ class PlainAnswers:
         unix_s = time.time()
         record = Record(request_id_of(given, unix_s), unix_s, time.monotonic())
         record.durable = True  # it is not kept
-        record.extra_headers = self._origins.answer(given.get(hdrs.ORIGIN, ""))
+        record.extra_headers = self._live.origins.answer(given.get(hdrs.ORIGIN, ""))
         return record

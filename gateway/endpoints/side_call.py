@@ -20,7 +20,7 @@ from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.verdict import Verdict
 from gateway.client.answer_headers import id_headers
 from gateway.config.schema import Account
-from gateway.endpoints.model_requests import RequestScope
+from gateway.endpoints.request_scope import RequestScope
 from gateway.errors import UpstreamError
 from gateway.record import AttemptRecord
 from gateway.relay.failures import Failure, read_refusal, redacted_verdict
@@ -67,7 +67,7 @@ class SideCalls:
         self._upstream = upstream
         self._log = log.get()
 
-    async def ask(self, visit: RequestScope, account: Account, call: Call) -> Answered:
+    async def ask(self, scope: RequestScope, account: Account, call: Call) -> Answered:
         """
         The answer of *account*, a status below 300.
 
@@ -75,7 +75,7 @@ class SideCalls:
             Refusal: another status.
             UpstreamError: it could not be had.
         """
-        record = visit.record
+        record = scope.record
         record.account = account.name
         record.upstream_request_id = ""
         number = len(record.attempts) + 1
@@ -83,9 +83,9 @@ class SideCalls:
         record.attempts.append(attempt)
         try:
             async with asyncio.timeout(call.timeout_s):
-                reply = await self._open(visit, account, call)
+                reply = await self._open(scope, account, call)
                 attempt.status = reply.status
-                return await _read(visit, reply, call.limit_bytes)
+                return await _read(scope, reply, call.limit_bytes)
         except TimeoutError:
             detail = f"no answer after {call.timeout_s:g} s"
             raise UpstreamError("upstream_timeout", detail=detail) from None
@@ -93,11 +93,11 @@ class SideCalls:
             attempt.ended_at = time.time()
 
     async def _open(
-        self, visit: RequestScope, account: Account, call: Call
+        self, scope: RequestScope, account: Account, call: Call
     ) -> UpstreamResponse:
         return await self._upstream.open(
             account,
-            visit.wire.name,
+            scope.wire.name,
             call.path,
             call.headers,
             call.body,
@@ -107,7 +107,7 @@ class SideCalls:
 
     def failed(
         self,
-        visit: RequestScope,
+        scope: RequestScope,
         account: Account,
         failure: Failure,
         body: bytes,
@@ -122,7 +122,7 @@ class SideCalls:
             began: monotonic seconds.
         """
         verdict = redacted_verdict(failure, account.upstream_model(model), body)
-        error, attempt = verdict.error, visit.record.attempts[-1]
+        error, attempt = verdict.error, scope.record.attempts[-1]
         attempt.error_code = "passed_on" if verdict.pass_on else error.code
         self._log.warning(
             "attempt.failed",
@@ -132,17 +132,17 @@ class SideCalls:
             detail=error.detail,
         )
         if verdict.reason in TELLING:
-            key = AttemptKey(account.name, model, visit.record.user, began)
+            key = AttemptKey(account.name, model, scope.record.user, began)
             self._pool.attempts.failed(key, verdict)
         return verdict
 
 
 async def _read(
-    visit: RequestScope, reply: UpstreamResponse, limit_bytes: int
+    scope: RequestScope, reply: UpstreamResponse, limit_bytes: int
 ) -> Answered:
     try:
         ident = upstream_request_id(reply.headers)
-        visit.record.upstream_request_id = log.clean_id(ident)
+        scope.record.upstream_request_id = log.clean_id(ident)
         if reply.status >= 300:
             raise await read_refusal(reply)
         body = await reply.body(limit_bytes)
@@ -156,19 +156,19 @@ def _passed(headers: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 def json_answer(
-    visit: RequestScope, status: int, data: bytes, headers: dict[str, str] | None = None
+    scope: RequestScope, status: int, data: bytes, headers: dict[str, str] | None = None
 ) -> web.Response:
     """A whole JSON answer with the headers that every answer bears."""
-    visit.record.status = status
+    scope.record.status = status
     return web.Response(
         status=status,
         body=data,
-        headers={**(headers or {}), **id_headers(visit.record)},
+        headers={**(headers or {}), **id_headers(scope.record)},
         content_type="application/json",
     )
 
 
-def path_id(visit: RequestScope) -> str:
+def path_id(scope: RequestScope) -> str:
     """What stands for ``{id}`` in the path."""
-    assert isinstance(visit.request, web.Request)  # it came through the router
-    return visit.request.match_info["id"]
+    assert isinstance(scope.request, web.Request)  # it came through the router
+    return scope.request.match_info["id"]

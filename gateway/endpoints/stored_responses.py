@@ -14,7 +14,9 @@ from aiohttp import web
 from gateway.accounting.budget_guard import BudgetGuard
 from gateway.accounts.accounts import Accounts
 from gateway.config.schema import Account
-from gateway.endpoints.model_requests import Handlers, RequestScope
+from gateway.endpoints.live_config import LiveConfig
+from gateway.endpoints.request_reader import RequestReader
+from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.side_call import Call, SideCalls, json_answer, path_id
 from gateway.errors import ClientError, UpstreamError
 from gateway.ledger.response_store import StoredConversation
@@ -27,37 +29,36 @@ MAX_STORED_BYTES = 64 * 1024 * 1024  # of an answer
 
 
 class StoredResponses:
-    """
-    Args:
-        handlers: the frame that every recorded endpoint shares.
-    """
+    """The handler of requests for responses that were made before."""
 
     def __init__(
         self,
-        handlers: Handlers,
+        live: LiveConfig,
+        reader: RequestReader,
         pool: Accounts,
         calls: SideCalls,
         allowance: BudgetGuard,
         conversations: Conversations,
     ) -> None:
-        self._handlers = handlers
+        self._live = live
+        self._reader = reader
         self._pool = pool
         self._calls = calls
         self._allowance = allowance
         self._conversations = conversations
 
-    async def serve(self, visit: RequestScope) -> web.Response:
+    async def serve(self, scope: RequestScope) -> web.Response:
         """The handler."""
-        identity = self._handlers.enter(visit)
-        user, ident = identity.user.name, path_id(visit)
-        self._allowance.admit(user, visit.client.name)
+        identity = self._reader.identity(scope)
+        user, ident = identity.user.name, path_id(scope)
+        self._allowance.admit(user, scope.client.name)
         if kept := await self._conversations.kept(user, ident):
-            return await self._kept(visit, user, ident, kept)
+            return await self._kept(scope, user, ident, kept)
         account = self._maker(user, ident)
         self._pool.status.check(account, user)
-        body = await self._handlers.body(visit, identity)
+        body = await self._reader.body(scope, identity)
         # A reload may have replaced the account while the body arrived.
-        return await self._passed(visit, self._maker(user, ident), body)
+        return await self._passed(scope, self._maker(user, ident), body)
 
     def _maker(self, user: str, ident: str) -> Account:
         account = self._pool.maker(user, ident)
@@ -66,16 +67,16 @@ class StoredResponses:
         return account
 
     async def _passed(
-        self, visit: RequestScope, account: Account, body: bytes
+        self, scope: RequestScope, account: Account, body: bytes
     ) -> web.Response:
         """The account's answer as it is."""
-        request, began = visit.request, time.monotonic()
-        limits = self._handlers.config.upstream
+        request, began = scope.request, time.monotonic()
+        limits = self._live.config.upstream
         call = Call(
             request.method,
             request.rel_url.raw_path.removeprefix("/v1"),
             upwards(
-                request.headers, account, visit.record.request_id, same_protocol=True
+                request.headers, account, scope.record.request_id, same_protocol=True
             ),
             body,
             request.rel_url.raw_query_string,
@@ -83,17 +84,17 @@ class StoredResponses:
             MAX_STORED_BYTES,
         )
         try:
-            answer = await self._calls.ask(visit, account, call)
+            answer = await self._calls.ask(scope, account, call)
         except (UpstreamRefusal, UpstreamError) as failure:
-            raise self._calls.failed(visit, account, failure, body, began).error
-        visit.record.set_outcome("ok")
-        return json_answer(visit, answer.status, answer.body, answer.headers)
+            raise self._calls.failed(scope, account, failure, body, began).error
+        scope.record.set_outcome("ok")
+        return json_answer(scope, answer.status, answer.body, answer.headers)
 
     async def _kept(
-        self, visit: RequestScope, user: str, ident: str, kept: StoredConversation
+        self, scope: RequestScope, user: str, ident: str, kept: StoredConversation
     ) -> web.Response:
         """What the gateway itself keeps, since no account does."""
-        request = visit.request
+        request = scope.request
         if request.method == "POST":
             raise ClientError(
                 "invalid_request", "Only a background response can be cancelled"
@@ -104,8 +105,8 @@ class StoredResponses:
             told = {"id": ident, "object": "response", "deleted": True}
         elif request.path.endswith("/input_items"):
             told = _listed(kept.given)
-        visit.record.set_outcome("ok")
-        return json_answer(visit, 200, orjson.dumps(told))
+        scope.record.set_outcome("ok")
+        return json_answer(scope, 200, orjson.dumps(told))
 
 
 def _listed(given: list[Any]) -> dict[str, Any]:

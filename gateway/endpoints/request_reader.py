@@ -1,0 +1,174 @@
+"""
+How a request comes in: its key, its URL, its body, and what it asks for.
+
+A request that is refused is refused as early as can be: by its key, by a key in its
+URL, because the daemon drains or cannot keep records, for want of a place in the queue,
+and only then by what its body says.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from aiohttp import web
+
+from gateway.accounts.session import session_of
+from gateway.admission.body_room import BodyRooms
+from gateway.admission.registry import Holder, Place, Registry
+from gateway.client import body
+from gateway.client.intake import Intake
+from gateway.context import RequestContext
+from gateway.endpoints.auth import Identity, refuse_keys_in
+from gateway.endpoints.live_config import LiveConfig
+from gateway.endpoints.open_requests import OpenRequests
+from gateway.endpoints.request_scope import RequestScope
+from gateway.errors import GatewayError
+from gateway.ledger.ledger import Ledger
+from gateway.record import Record
+from gateway.telemetry import log
+
+
+class RequestReader:
+    """
+    Args:
+        registry: has a place in the queue for a request whose body arrives.
+        ledger: without it no model request is served.
+    """
+
+    def __init__(
+        self,
+        live: LiveConfig,
+        open_requests: OpenRequests,
+        registry: Registry,
+        ledger: Ledger,
+        intake: Intake,
+    ) -> None:
+        self._live = live
+        self._open = open_requests
+        self._registry = registry
+        self._ledger = ledger
+        self._intake = intake
+        self._rooms = BodyRooms()
+
+    def resize_rooms(self) -> None:
+        """Give each user the room for bodies that a changed config says."""
+        config = self._live.config
+        for user in config.user:
+            room_bytes = user.limits(config.limits).max_waiting_bytes
+            self._rooms.resize(user.name, room_bytes)
+
+    async def context(
+        self, scope: RequestScope, path: str, *, slot: bool = True
+    ) -> RequestContext:
+        """
+        The model request of *scope*, read and understood.
+
+        Args:
+            path: the endpoint behind ``/v1``.
+            slot: it runs in a slot of its user, and may have to wait for it.
+
+        Raises:
+            GatewayError: it is refused.
+        """
+        request, record, keys = scope.request, scope.record, self._live.keys
+        identity = self._identify(scope)
+        query = _query_of(request)
+        self._open.check_draining()
+        if not self._ledger.healthy:
+            raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
+        holder = _holder(record)
+        data = await self._queued_body(scope, identity, holder if slot else None)
+        if self._live.keys is not keys:  # a reload came while the body arrived
+            identity = self._identify(scope)
+            if holder.user != record.user:  # the key is another's now
+                holder = _holder(record)
+        ask = body.parse(data)
+        record.model, record.stream = log.clean_id(ask.model), ask.stream
+        session = session_of(request.headers, ask.document, record.user)
+        record.session = log.clean_id(session.value)
+        assert scope.body_share
+        return RequestContext(
+            ask=ask,
+            record=record,
+            wire=scope.wire,
+            path=path,
+            query=query,
+            headers=request.headers,
+            user=identity.user,
+            limits=identity.limits,
+            client=scope.client,
+            session=session,
+            holder=holder,
+            deadline=record.arrived + identity.limits.queue_timeout_s,
+            share=scope.body_share,
+        )
+
+    async def _queued_body(
+        self, scope: RequestScope, identity: Identity, holder: Holder | None
+    ) -> bytes:
+        """The body of a request whose *holder* has a place in the queue meanwhile."""
+        if holder is None:
+            return await self.body(scope, identity)
+        self._registry.arrive(holder)
+        try:
+            return await self.body(scope, identity)
+        finally:
+            self._registry.arrived(holder)
+
+    async def body(self, scope: RequestScope, identity: Identity) -> bytes:
+        """The body of the request of *scope*, which takes up room of its user."""
+        limit_bytes = identity.limits.max_waiting_bytes
+        share = self._rooms.enter(identity.user.name, limit_bytes)
+        scope.body_share, scope.reading_body = share, True
+        try:
+            data = await self._intake.read(
+                scope.request, share, self._live.config.server.max_body_bytes
+            )
+        finally:
+            scope.reading_body = False
+        scope.record.arrived = time.monotonic()
+        return data
+
+    def identity(self, scope: RequestScope) -> Identity:
+        """
+        Whose key a request that asks for no answer of a model bears.
+
+        Raises:
+            GatewayError: it has none, or nothing new is taken.
+        """
+        identity = self._identify(scope)
+        self._open.check_draining()
+        return identity
+
+    def _identify(self, scope: RequestScope) -> Identity:
+        """Whose key the request bears; noted in the record."""
+        identity, record = self._live.keys.identify(scope.request.headers), scope.record
+        record.user, record.key = identity.user.name, identity.key
+        record.mark(time.monotonic(), "authenticated", user=record.user)
+        return identity
+
+
+def _query_of(request: web.BaseRequest) -> str:
+    """The query string of *request*, which may hold no key."""
+    if "?" not in request.raw_path:
+        return ""
+    refuse_keys_in(request.query)
+    return request.rel_url.raw_query_string
+
+
+def _holder(record: Record) -> Holder:
+    holder = Holder(record.request_id, record.user)
+    holder.on_wait = partial(_note_wait, record)
+    return holder
+
+
+def _note_wait(record: Record, place: Place) -> None:
+    record.queued = True
+    record.mark(
+        time.monotonic(),
+        "queued",
+        scope=place.scope,
+        position=place.position,
+        expected_s=round(place.expected_s, 1),
+    )
