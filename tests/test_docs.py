@@ -234,6 +234,26 @@ DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @each_page
+def test_names_that_a_page_finds_in_a_file_are_there(path: Path) -> None:
+    """As in "`ROWS` in `gateway/protocols/dialects.py`"."""
+    pairs = re.findall(
+        r"`(\w+)` (?:in|of) `(gateway/[\w/]+\.py)`", path.read_text("utf-8")
+    )
+
+    assert [
+        (name, file)
+        for name, file in pairs
+        if name not in definitions(ROOT / file) | constants(ROOT / file)
+    ] == []
+
+
+def constants(path: Path) -> set[str]:
+    """The module-level names that a file assigns."""
+    text = path.read_text("utf-8")
+    return set(re.findall(r"(?m)^(\w+)(?:: [^=]+)? = ", text))
+
+
+@each_page
 def test_files_that_a_page_names_exist(path: Path) -> None:
     folders = "benchmarks|docs|gateway|systemd|tests"
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text("utf-8"))
