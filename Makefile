@@ -12,7 +12,7 @@ help:
 	@echo "make lint    set up, then lint and types alone"
 	@echo "make bench   set up, then the benchmark"
 	@echo "make mutants change lines of the code that waits and relays, and list the changes"
-	@echo "             that no test notices; takes hours (MUTANTS='gateway.exchange*')"
+	@echo "             that no test notices; takes hours (MUTANTS='gateway.relay.drains*')"
 	@echo "make dist    a wheel and a source archive in dist/"
 	@echo "make setup   the virtual environment alone"
 	@echo "make clean   remove all that make made"
