@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from gateway.accounting.budget import DaySum
+from gateway.ledger.day_sum import DaySum
 from gateway.ledger.saved_state import SavedState
 from gateway.usage import Usage
 from tests.ledger_places import (  # noqa: F401

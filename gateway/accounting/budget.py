@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.config.schema import Budget
+from gateway.ledger.day_sum import DaySum
 
 KEPT_DAYS = 70  # two months and a little
 NO_BUDGET = Budget()
@@ -26,15 +27,6 @@ MINUTE_S = 60.0
 DAY_S = 24 * 60 * 60
 DAY_MINUTES = 24 * 60
 EPOCH = date(1970, 1, 1)
-
-
-class DaySum(NamedTuple):
-    """What one user has used on one day."""
-
-    user: str
-    day: date
-    usd: float
-    tokens: int
 
 
 class BudgetStatus(NamedTuple):

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from gateway.accounting.budget import BudgetRefusal, Budgets, DaySum
+from gateway.accounting.budget import BudgetRefusal, Budgets
 from gateway.config.schema import User
 from gateway.context import RequestContext
 from gateway.errors import GatewayError
+from gateway.ledger.day_sum import DaySum
 from gateway.record import Record
 
 METERS = ("primary", "secondary")  # Codex shows two; the fuller one first

@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
 )
 
-from gateway.accounting.budget import DaySum
+from gateway.ledger.day_sum import DaySum
 from gateway.ledger.rows import plain, read_marks
 from gateway.ledger.tables import (
     HAS_FOREIGN_RESPONSE_ID,

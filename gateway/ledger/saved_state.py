@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, select
 
-from gateway.accounting.budget import DaySum
+from gateway.ledger.day_sum import DaySum
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.report import day_sums
 from gateway.ledger.statement import moment
