@@ -232,10 +232,10 @@ def test_looking_again_after_the_wait_counts_nothing() -> None:
     assert one.check("alice", NOON) is None
 
 
-# --- statuses ----------------------------------------------------------------------
+# --- status ---------------------------------------------------------------------------
 
 
-def test_a_standing_says_how_much_of_which_window_is_used() -> None:
+def test_a_status_says_how_much_of_which_window_is_used() -> None:
     some = budgets(usd_per_day=20.0, usd_per_month=300.0, tokens_per_day=1000)
     some.add("alice", NOON, 5.0, 900)
 

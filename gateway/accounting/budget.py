@@ -1,10 +1,10 @@
 """
-Who has used up what.
+What users have used of their budgets.
 
 Rule 1: days and months are those of UTC; what a request cost counts on the day it
         began, as in the ledger, so a restart finds the same sums.
 Rule 2: sums are kept by day, not by "today": a clock that is set back or jumps ahead
-        for a moment neither forgets nor forgives anything.
+        for a moment neither loses nor waives anything.
 Rule 3: running requests are not counted yet, so a user may exceed a budget by what
         the running ones cost.
 """
@@ -45,7 +45,7 @@ class BudgetStatus(NamedTuple):
 
     @property
     def exceeded(self) -> bool:
-        """Whether nothing is left of it."""
+        """Whether nothing is left."""
         return self.used >= self.limit
 
 
@@ -64,7 +64,7 @@ class BudgetRefusal(NamedTuple):
         amount = (
             f"{used:.2f} of {limit:.2f} USD"
             if money
-            else f"{used:.0f} of " + (f"{limit:.0f} {what}")
+            else f"{used:.0f} of {limit:.0f} {what}"
         )
         when = datetime.fromtimestamp(resets_at, UTC)
         shown = f"{when:%H:%M:%S}" if window == "minute" else f"{when:%Y-%m-%d %H:%M}"
@@ -96,7 +96,7 @@ class Budgets:
         budgets: by user name; a user without one has no limit.
 
     Attributes:
-        limited: the budgets of those who have one; nobody else is ever refused.
+        limited: the budgets of users that have one; no other user is ever refused.
     """
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
@@ -108,12 +108,12 @@ class Budgets:
         self.limited = {u: one for u, one in budgets.items() if one != NO_BUDGET}
 
     def load(self, sums: Iterable[DaySum]) -> None:
-        """Begin with what the ledger holds."""
+        """Begin with the sums of the ledger."""
         for user, day, usd, tokens in sums:
             self._add(user, (day - EPOCH).days, usd, tokens)
 
     def add(self, user: str, started_at: float, usd: float | None, tokens: int) -> None:
-        """Count what a request used that began at Unix second *started_at*."""
+        """Count the use of a request that began at Unix second *started_at*."""
         self._add(user, int(started_at // DAY_S), usd or 0.0, tokens)
 
     def admit(self, user: str, now: float, unix: float) -> BudgetRefusal | None:
@@ -144,7 +144,7 @@ class Budgets:
         return BudgetRefusal(status, wait_s)
 
     def check(self, user: str, unix: float) -> BudgetRefusal | None:
-        """Whether money and tokens are left; asked again after a wait."""
+        """Whether money and tokens are left; called again after a wait."""
         if user not in self.limited:
             return None
         spent = [s for s in self.statuses(user, unix) if s.exceeded]

@@ -1,9 +1,10 @@
 """
-What a user's budget still allows, in the form that the client obeys.
+Refuses requests of users whose budget is used up, in the form that the client obeys.
 
-A budget by the minute is told as a wait. One by the day or month is final: Codex gets
-``usage_limit_reached`` with the time of the reset, everybody else is asked not to try
-again; amid a stream Codex takes only ``invalid_prompt`` for final.
+A budget by the minute becomes a wait (``retry-after``). One by the day or month is
+final: Codex gets ``usage_limit_reached`` with the time of the reset, every other client
+is asked not to try again. In a stream that has begun, ``invalid_prompt`` is the only
+code that Codex takes as final.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class BudgetGuard:
 
     def admit(self, user: str, client: str) -> None:
         """
-        Count a request that has come.
+        Count a request that has arrived.
 
         Args:
             client: its kind, which decides the form of a refusal.

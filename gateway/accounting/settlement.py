@@ -1,19 +1,20 @@
 """
-The last word on a request: what it cost, and to whom it is told.
+Settles a request: what its answer cost, and that every sink has its record.
 
-Rule 1: a record is told to every sink exactly once.
-Rule 2: an answer that the client is to take for whole is durable first.
-Rule 3: the ledger keeps what a user asked. A request without a valid key is counted
-        and logged, else anyone who reaches the port could fill the disk.
+Rule 1: a record goes to every sink exactly once.
+Rule 2: before an answer's terminal goes out, its row is durable.
+Rule 3: the ledger keeps the requests of users. One without a valid key is counted and
+        logged only, else anyone who reaches the port could fill the disk.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.context import RequestContext
+from gateway.ledger.ledger import Ledger
 from gateway.protocols.token_estimate import estimate_tokens
 from gateway.record import Record
 from gateway.telemetry import log
@@ -22,17 +23,9 @@ from gateway.usage import Usage
 if TYPE_CHECKING:
     from gateway.accounting.prices import Prices
 
-# Of an answer whose usage was not told; an event of a stream is mostly its frame.
+# Of an answer whose usage was not reported; an event of a stream is mostly its frame.
 BYTES_PER_TOKEN = 4
 STREAM_BYTES_PER_TOKEN = 160
-
-
-class RecordStore(Protocol):
-    """What the books want of the ledger."""
-
-    def begin(self, record: Record) -> None: ...
-    async def close(self, record: Record) -> None: ...
-    def add(self, record: Record) -> None: ...
 
 
 class Accounting:
@@ -40,12 +33,12 @@ class Accounting:
     Args:
         prices: gives the price list, which the first answer may have to wait for;
             None while it cannot be read.
-        sinks: called with each record when it is closed.
+        sinks: each is called with every record that is closed.
     """
 
     def __init__(
         self,
-        ledger: RecordStore,
+        ledger: Ledger,
         prices: Callable[[], Prices | None],
         sinks: Sequence[Callable[[Record], None]],
     ) -> None:
@@ -54,12 +47,12 @@ class Accounting:
         self._sinks = sinks
 
     def begin(self, record: Record) -> None:
-        """The request is about to be sent upstream."""
+        """Write ahead: the request is about to be sent upstream."""
         self._ledger.begin(record)
 
     async def persist(self, record: Record) -> None:
         """
-        Return when *record* is kept for good.
+        Return when the row of *record* is durable.
 
         Raises:
             GatewayError: "ledger_unavailable".
@@ -69,7 +62,7 @@ class Accounting:
         record.durable = True
 
     def close(self, record: Record) -> None:
-        """Tell every sink; calling it again does nothing."""
+        """Hand *record* to every sink; a second call does nothing."""
         if record.closed:
             return
         record.closed = True
@@ -82,14 +75,14 @@ class Accounting:
         log.finished(record)
 
     def record_usage(self, context: RequestContext, usage: Usage) -> None:
-        """Enter what an answer cost: as told, else as estimated; never silently 0."""
+        """Enter what an answer cost: as reported, else as estimated; never just 0."""
         record = context.record
         record.usage = usage
         if not usage.reported:
             if not context.received_bytes:
                 return
             _estimate(context, usage)
-        # a reload may have removed the account meanwhile
+        # A reload may have removed the account meanwhile.
         account, prices = context.account, self._prices()
         if account and prices:
             record.cost_usd = prices.cost_usd(
@@ -98,7 +91,7 @@ class Accounting:
 
 
 def _estimate(context: RequestContext, usage: Usage) -> None:
-    """Fill in what the upstream has not told."""
+    """Fill in what the upstream has not reported."""
     record = context.record
     record.estimated = True
     if usage.input_tokens is None:
