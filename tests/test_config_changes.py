@@ -95,8 +95,8 @@ SERVER: dict[str, Look] = {
 LEDGER: dict[str, Look] = {
     "retention_days": kept_days("request"),
     "trace_retention_days": kept_days("timeline"),
-    "response_retention_days": lambda parts: parts.response_store._kept_for.days,
-    "response_max_bytes": lambda parts: parts.response_store._keep._max_bytes,
+    "response_retention_days": lambda parts: parts.response_store._retention.days,
+    "response_max_bytes": lambda parts: parts.response_store._insert._max_bytes,
 }
 UPSTREAM: dict[str, Look] = {
     "connect_timeout_s": lambda parts: parts.upstream._limits.connect_timeout_s,

@@ -37,36 +37,36 @@ def body(name: str, padding: int = 0) -> bytes:
     return orjson.dumps({"input": said, "response": response})
 
 
-async def keep(
+async def store(
     turns: ResponseStore,
     name: str,
-    earlier: str = "",
+    previous: str = "",
     user: str = "alice",
     padding: int = 0,
 ) -> None:
-    """Keep the turn *name*, which goes on from *earlier*."""
-    link = PreviousTurn()
-    if earlier:
-        thread = await found(turns, earlier, user)
-        link = thread.end
-    row = StoredTurn(f"resp_{name}", user, "chat-1", body(name, padding), link)
-    await turns.keep(row)
+    """Store the turn *name*, which continues *previous*."""
+    last_turn = PreviousTurn()
+    if previous:
+        conversation = await found(turns, previous, user)
+        last_turn = conversation.last_turn
+    row = StoredTurn(f"resp_{name}", user, "chat-1", body(name, padding), last_turn)
+    await turns.store(row)
 
 
 async def found(
     turns: ResponseStore, name: str, user: str = "alice"
 ) -> StoredConversation:
-    thread = await turns.find(f"resp_{name}", user)
-    assert thread is not None
-    return thread
+    conversation = await turns.find(f"resp_{name}", user)
+    assert conversation is not None
+    return conversation
 
 
 async def words(turns: ResponseStore, name: str, user: str = "alice") -> str | None:
     """The conversation up to *name*: its letters as they were asked and answered."""
-    thread = await turns.find(f"resp_{name}", user)
-    if thread is None:
+    conversation = await turns.find(f"resp_{name}", user)
+    if conversation is None:
         return None
-    return " ".join(item.rstrip("x")[-1] for item in thread.items)
+    return " ".join(item.rstrip("x")[-1] for item in conversation.items)
 
 
 def count(place: Place) -> int:
@@ -77,29 +77,32 @@ async def test_a_conversation_is_found_whole_by_its_user_alone(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a")
-    await keep(turns, "b", "a")
-    await keep(turns, "c", "b")
-    await keep(turns, "d", "b")
+    await store(turns, "a")
+    await store(turns, "b", "a")
+    await store(turns, "c", "b")
+    await store(turns, "d", "b")
 
     assert "a a b b c c" == await words(turns, "c")
     assert "a a b b d d" == await words(turns, "d")
     assert "a a" == await words(turns, "a")
     assert await words(turns, "c", "bob") is None
     assert await words(turns, "z") is None
-    thread = await found(turns, "b")
-    assert ["asked a", "answered a", "asked b"] == thread.given
-    assert "resp_b" == thread.response["id"]
-    assert (2, len(body("a")) * 2) == (thread.end.turns, thread.end.total_bytes)
+    conversation = await found(turns, "b")
+    assert ["asked a", "answered a", "asked b"] == conversation.input_items
+    assert "resp_b" == conversation.response["id"]
+    assert (2, len(body("a")) * 2) == (
+        conversation.last_turn.turns,
+        conversation.last_turn.total_bytes,
+    )
 
 
 async def test_another_users_turn_is_nothing_to_go_on_from(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a", user="bob")
-    stolen = (await found(turns, "a", "bob")).end
-    await turns.keep(StoredTurn("resp_b", "alice", "chat-1", body("b"), stolen))
+    await store(turns, "a", user="bob")
+    stolen = (await found(turns, "a", "bob")).last_turn
+    await turns.store(StoredTurn("resp_b", "alice", "chat-1", body("b"), stolen))
 
     assert await words(turns, "b") is None
 
@@ -109,7 +112,7 @@ async def test_twenty_turns_take_twenty_times_as_much_as_one(
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
     for n in range(20):
-        await keep(turns, f"{n}", f"{n - 1}" if n else "", padding=10_000)
+        await store(turns, f"{n}", f"{n - 1}" if n else "", padding=10_000)
 
     [(size, told)] = place.rows("SELECT sum(length(body)), sum(bytes) FROM response")
     assert size == told
@@ -121,14 +124,14 @@ async def test_what_was_deleted_early_leaves_what_is_later_whole(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a")
-    await keep(turns, "b", "a")
-    await keep(turns, "c", "b")
+    await store(turns, "a")
+    await store(turns, "b", "a")
+    await store(turns, "c", "b")
 
-    await turns.forget("resp_a", "alice")
-    await turns.forget("resp_b", "alice")
-    await turns.forget("resp_z", "alice")
-    await turns.forget("resp_c", "bob")
+    await turns.delete("resp_a", "alice")
+    await turns.delete("resp_b", "alice")
+    await turns.delete("resp_z", "alice")
+    await turns.delete("resp_c", "bob")
 
     assert [None, None, "a a b b c c"] == [await words(turns, n) for n in "abc"]
     assert 3 == count(place)
@@ -138,14 +141,14 @@ async def test_the_last_turn_takes_along_what_was_kept_for_it(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    for name, earlier in (("a", ""), ("b", "a"), ("c", "b"), ("d", "b")):
-        await keep(turns, name, earlier)
-    await turns.forget("resp_b", "alice")
-    await turns.forget("resp_c", "alice")
+    for name, previous in (("a", ""), ("b", "a"), ("c", "b"), ("d", "b")):
+        await store(turns, name, previous)
+    await turns.delete("resp_b", "alice")
+    await turns.delete("resp_c", "alice")
     assert "a a b b d d" == await words(turns, "d")
     assert 3 == count(place)
 
-    await turns.forget("resp_d", "alice")
+    await turns.delete("resp_d", "alice")
 
     assert "a a" == await words(turns, "a")
     assert 1 == count(place)
@@ -156,12 +159,12 @@ async def test_keeping_again_replaces_and_leaves_what_is_later_whole(
 ) -> None:
     """Clients choose request ids, and an id of ours is made of one."""
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a")
-    await keep(turns, "b", "a")
-    await keep(turns, "a", user="bob")
-    link = (await found(turns, "b")).end
+    await store(turns, "a")
+    await store(turns, "b", "a")
+    await store(turns, "a", user="bob")
+    last_turn = (await found(turns, "b")).last_turn
 
-    await turns.keep(StoredTurn("resp_a", "alice", "chat-1", body("n"), link))
+    await turns.store(StoredTurn("resp_a", "alice", "chat-1", body("n"), last_turn))
 
     assert "a a b b n n" == await words(turns, "a")
     assert "a a b b" == await words(turns, "b")
@@ -172,10 +175,10 @@ async def test_a_turn_that_replaces_the_one_it_goes_on_from(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a")
-    link = (await found(turns, "a")).end
+    await store(turns, "a")
+    last_turn = (await found(turns, "a")).last_turn
 
-    await turns.keep(StoredTurn("resp_a", "alice", "chat-1", body("b"), link))
+    await turns.store(StoredTurn("resp_a", "alice", "chat-1", body("b"), last_turn))
 
     assert "a a b b" == await words(turns, "a")
 
@@ -184,11 +187,11 @@ async def test_what_its_earlier_turn_was_removed_of_is_not_kept(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a")
-    link = (await found(turns, "a")).end
-    await turns.forget("resp_a", "alice")
+    await store(turns, "a")
+    last_turn = (await found(turns, "a")).last_turn
+    await turns.delete("resp_a", "alice")
 
-    await turns.keep(StoredTurn("resp_b", "alice", "chat-1", body("b"), link))
+    await turns.store(StoredTurn("resp_b", "alice", "chat-1", body("b"), last_turn))
 
     assert await words(turns, "b") is None
     assert 0 == count(place)
@@ -199,8 +202,8 @@ async def test_an_expired_turn_is_not_found_but_what_goes_on_from_it_is(
 ) -> None:
     ledger = await open_ledger(place)
     turns = ResponseStore(ledger)
-    await keep(turns, "a")
-    await keep(turns, "b", "a")
+    await store(turns, "a")
+    await store(turns, "b", "a")
     await ledger.stop()
     early = "UPDATE response SET expires_at = '%s' WHERE response_id = 'resp_a'"
     place.execute(early % PAST)
@@ -227,8 +230,8 @@ async def test_a_chain_that_cannot_be_had_whole_is_not_found(
     place: Place, open_ledger: OpenLedger, harm: str
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    for name, earlier in (("a", ""), ("b", "a"), ("c", "b")):
-        await keep(turns, name, earlier)
+    for name, previous in (("a", ""), ("b", "a"), ("c", "b")):
+        await store(turns, name, previous)
 
     place.execute(harm)
 
@@ -239,13 +242,13 @@ async def test_a_conversation_is_bounded_in_turns(
     place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = ResponseStore(await open_ledger(place))
-    for name, earlier in (("a", ""), ("b", "a"), ("c", "b")):
-        await keep(turns, name, earlier)
+    for name, previous in (("a", ""), ("b", "a"), ("c", "b")):
+        await store(turns, name, previous)
     monkeypatch.setattr(room, "MAX_TURNS", 2)
 
     assert [True, True, False] == [bool(await words(turns, name)) for name in "abc"]
-    await keep(turns, "d", "b")
-    await keep(turns, "e", "a")
+    await store(turns, "d", "b")
+    await store(turns, "e", "a")
     assert await words(turns, "d") is None
     assert "a a e e" == await words(turns, "e")
     assert 4 == count(place), "d is not even kept"
@@ -256,10 +259,10 @@ async def test_a_conversation_is_bounded_in_bytes(
 ) -> None:
     monkeypatch.setattr(room, "MAX_BYTES", 5_000)
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "a", padding=2_000)
-    await keep(turns, "b", "a", padding=2_000)
-    await keep(turns, "c", "b", padding=2_000)
-    await keep(turns, "d", padding=6_000)
+    await store(turns, "a", padding=2_000)
+    await store(turns, "b", "a", padding=2_000)
+    await store(turns, "c", "b", padding=2_000)
+    await store(turns, "d", padding=6_000)
 
     assert ["a a", "a a b b", None, None] == [await words(turns, n) for n in "abcd"]
     assert 2 == count(place), "the others are not even kept"
@@ -271,18 +274,18 @@ async def test_what_a_user_keeps_is_bounded_and_the_oldest_ends_go_first(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     turns = ResponseStore(await open_ledger(place, response_max_bytes=10_000))
-    await keep(turns, "a", padding=2_000)
-    await keep(turns, "b", padding=2_000)
-    await keep(turns, "c", "a", padding=2_000)
-    await keep(turns, "o", user="bob", padding=9_000)
-    await keep(turns, "d", padding=2_000)
+    await store(turns, "a", padding=2_000)
+    await store(turns, "b", padding=2_000)
+    await store(turns, "c", "a", padding=2_000)
+    await store(turns, "o", user="bob", padding=9_000)
+    await store(turns, "d", padding=2_000)
 
-    await keep(turns, "e", padding=2_000)
+    await store(turns, "e", padding=2_000)
 
     left = [name for name in "abcde" if await words(turns, name)]
     assert ["a", "c", "d", "e"] == left, "b was the oldest that nothing goes on from"
     for n in range(20):
-        await keep(turns, f"{n}", padding=1_000)
+        await store(turns, f"{n}", padding=1_000)
         [(size,)] = place.rows(
             "SELECT sum(bytes) FROM response WHERE \"user\" = 'alice'"
         )
@@ -292,8 +295,8 @@ async def test_what_a_user_keeps_is_bounded_and_the_oldest_ends_go_first(
 
 async def test_a_bound_of_zero_is_none(place: Place, open_ledger: OpenLedger) -> None:
     turns = ResponseStore(await open_ledger(place, response_max_bytes=0))
-    await keep(turns, "a", padding=2_000)
-    await keep(turns, "b", padding=2_000)
+    await store(turns, "a", padding=2_000)
+    await store(turns, "b", padding=2_000)
 
     assert 2 == count(place)
 
@@ -304,8 +307,8 @@ async def test_expired_conversations_are_purged_from_their_ends(
     """A few at a time, and never what a later turn needs."""
     ledger = await open_ledger(place)
     turns = ResponseStore(ledger)
-    for name, earlier in zip("abcdefgh", ["", "a", "b", "c", "", "e", "", "g"]):
-        await keep(turns, name, earlier)
+    for name, previous in zip("abcdefgh", ["", "a", "b", "c", "", "e", "", "g"]):
+        await store(turns, name, previous)
     await ledger.stop()
     place.execute(
         f"UPDATE response SET expires_at = '{PAST}' WHERE response_id <> 'resp_f'"
@@ -338,13 +341,13 @@ async def test_what_an_older_version_kept_is_found_and_goes_on(
     insert_old(place, orjson.dumps(old))
 
     turns = ResponseStore(await open_ledger(place))
-    await keep(turns, "c", "b")
+    await store(turns, "c", "b")
 
-    assert ["asked a", "answered a", "asked b"] == (await found(turns, "b")).given
+    assert ["asked a", "answered a", "asked b"] == (await found(turns, "b")).input_items
     assert "a a b b" == await words(turns, "b")
     assert "a a b b c c" == await words(turns, "c")
     assert await words(turns, "b", "bob") is None
-    assert (await found(turns, "b")).end.total_bytes == len(orjson.dumps(old))
+    assert (await found(turns, "b")).last_turn.total_bytes == len(orjson.dumps(old))
 
 
 def insert_old(place: Place, kept: bytes) -> None:
@@ -379,8 +382,8 @@ async def test_a_batch_that_is_written_twice_keeps_once(
         await written(*writes)
 
     ledger.write = twice  # type: ignore[method-assign]
-    await keep(turns, "a")
-    await keep(turns, "b", "a")
+    await store(turns, "a")
+    await store(turns, "b", "a")
 
     assert (2, 2) == (len(rows), count(place))
     assert "a a b b" == await words(turns, "b")

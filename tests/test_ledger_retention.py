@@ -33,7 +33,7 @@ async def fill(place: Place, ages: list[float]) -> None:
     ledger = await place.open(retention_days=0, trace_retention_days=0)
     for number, days in enumerate(ages):
         ledger.add(record_of(f"request-{number}", started_at=time.time() - days * DAY))
-    await ResponseStore(ledger).keep(StoredTurn("resp_1", "alice", "openai-1", b"{}"))
+    await ResponseStore(ledger).store(StoredTurn("resp_1", "alice", "openai-1", b"{}"))
     await ledger.stop()
 
 

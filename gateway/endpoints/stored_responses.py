@@ -104,7 +104,7 @@ class StoredResponses:
             await self._conversations.forget(user, ident)
             told = {"id": ident, "object": "response", "deleted": True}
         elif request.path.endswith("/input_items"):
-            told = _listed(kept.given)
+            told = _listed(kept.input_items)
         scope.record.set_outcome("ok")
         return json_answer(scope, 200, orjson.dumps(told))
 

@@ -1,12 +1,15 @@
 """
-Kept turns: what a later request goes on from by ``previous_response_id``.
+Stored responses: what a later request continues by ``previous_response_id``.
 
-Rule 1: a turn holds its own input and its answer, and a link to the turn before, so a
-        conversation grows by what is new in it.
-Rule 2: a turn that was deleted, replaced or has expired is found by nobody, but stays
-        while a later turn goes on from it.
-Rule 3: a turn is its user's own. What one user keeps is bounded: the oldest turns that
-        nothing goes on from are removed first.
+A response is stored as a *turn*: its own input, its output, and a link to the turn
+before.
+
+Rule 1: a turn does not repeat the turns before, so a conversation grows by what is
+        new in it.
+Rule 2: a turn that was deleted or replaced, or has expired, is not found any more. Its
+        row stays while a later turn continues it.
+Rule 3: a turn belongs to one user. What a user stores is bounded: the oldest turns
+        that no other turn continues are removed first.
 Rule 4: a conversation is bounded in turns and bytes. One that is broken, circular or
         too long is not found.
 
@@ -37,10 +40,10 @@ _turn = response.c
 
 class PreviousTurn(NamedTuple):
     """
-    The end of a kept conversation, for the turn that goes on from it.
+    The last turn of a stored conversation, for the turn that continues it.
 
     Attributes:
-        turns, total_bytes: of the whole conversation up to here.
+        turns, total_bytes: of the whole conversation up to this turn.
     """
 
     turn_id: str = ""
@@ -50,10 +53,10 @@ class PreviousTurn(NamedTuple):
 
 class StoredTurn(NamedTuple):
     """
-    A turn as it is kept.
+    A response as it is stored.
 
     Attributes:
-        earlier: the turn that it goes on from.
+        previous: the turn that it continues.
         body: JSON: ``{"input": […], "response": {…}}``.
     """
 
@@ -61,27 +64,27 @@ class StoredTurn(NamedTuple):
     user: str
     account: str
     body: bytes
-    earlier: PreviousTurn = PreviousTurn()
+    previous: PreviousTurn = PreviousTurn()
 
 
 class StoredConversation(NamedTuple):
     """
-    A kept conversation up to one response.
+    A stored conversation up to one response.
 
     Attributes:
-        given: what the response was asked: all items before its own output.
+        input_items: all items before the response's own output.
         response: the ``response`` object.
-        end: where the next turn goes on.
+        last_turn: what the next turn continues.
     """
 
-    given: list[Any]
+    input_items: list[Any]
     response: dict[str, Any]
-    end: PreviousTurn
+    last_turn: PreviousTurn
 
     @property
     def items(self) -> list[Any]:
-        """All items, the response's own output among them."""
-        return [*self.given, *(self.response.get("output") or ())]
+        """All items, with the response's own output."""
+        return [*self.input_items, *(self.response.get("output") or ())]
 
 
 class ResponseStore:
@@ -92,73 +95,73 @@ class ResponseStore:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._insert = ledger.database.plain_upsert(response)
-        self._forget = DeleteTurns()
+        self._upsert = ledger.database.plain_upsert(response)
+        self._delete = DeleteTurns()
         self.replace(ledger.rules)
 
     def replace(self, rules: config.LedgerSettings) -> None:
-        """Take up changed rules, for the turns that follow."""
+        """Apply changed rules to the turns that follow."""
         days = rules.response_retention_days
-        self._kept_for = timedelta(days=days) if days else FOR_EVER
-        self._keep = InsertTurns(self._insert, rules.response_max_bytes)
+        self._retention = timedelta(days=days) if days else FOR_EVER
+        self._insert = InsertTurns(self._upsert, rules.response_max_bytes)
 
-    async def keep(self, turn: StoredTurn) -> None:
+    async def store(self, turn: StoredTurn) -> None:
         """
-        Keep *turn*, durably; a second of the same id and user replaces the first.
-        One that is too long, or whose earlier turn has been removed, is not kept.
+        Store *turn* durably; a second of the same id and user replaces the first. A
+        turn that is too long, or whose previous turn has been removed, is not stored.
 
         Raises:
             GatewayError: "ledger_unavailable".
         """
         size = len(turn.body)
-        turns, total = turn.earlier.turns + 1, turn.earlier.total_bytes + size
+        turns, total = turn.previous.turns + 1, turn.previous.total_bytes + size
         if turns > MAX_TURNS or total > MAX_BYTES:
             return
         now = datetime.now(UTC)
         row = {
             "turn_id": uuid.uuid4().hex,
-            "parent_id": turn.earlier.turn_id,
+            "parent_id": turn.previous.turn_id,
             "response_id": turn.response_id,
             "user": turn.user,
             "account": turn.account,
             "created_at": now,
-            "expires_at": now + self._kept_for,
+            "expires_at": now + self._retention,
             "turns": turns,
             "total_bytes": total,
             "bytes": size,
             "body": turn.body,
         }
-        await self._ledger.write(RowWrite(self._keep, row["turn_id"], row))
+        await self._ledger.write(RowWrite(self._insert, row["turn_id"], row))
 
     async def find(self, response_id: str, user: str) -> StoredConversation | None:
-        """The conversation up to *response_id*; None if it cannot be had whole."""
+        """The conversation up to *response_id*; None if it is not there as a whole."""
 
         def ask(connection: Connection) -> StoredConversation | None:
             named = connection.execute(_named(response_id, user)).first()
             if named is None:
                 return None
-            end = PreviousTurn(named.turn_id, named.turns, named.total_bytes)
-            chain = _chain(connection, end.turn_id, user)
-            return _thread(connection, chain, end) if chain else None
+            last = PreviousTurn(named.turn_id, named.turns, named.total_bytes)
+            chain = _chain(connection, last.turn_id, user)
+            return _conversation(connection, chain, last) if chain else None
 
         return await self._ledger.read(ask)
 
-    async def forget(self, response_id: str, user: str) -> None:
+    async def delete(self, response_id: str, user: str) -> None:
         """
-        Drop a kept turn; one that is not there is no mistake.
+        Delete a stored turn; one that is not there is no error.
 
         Raises:
             GatewayError: "ledger_unavailable".
         """
         row = {"response_id": response_id, "user": user}
-        await self._ledger.write(RowWrite(self._forget, (response_id, user), row))
+        await self._ledger.write(RowWrite(self._delete, (response_id, user), row))
 
 
 # --- reading ------------------------------------------------------------------------
 
 
 def _named(response_id: str, user: str) -> Select[tuple[str, int, int]]:
-    """The turn that *response_id* stands for: its id, turns, bytes."""
+    """The turn that *response_id* names: its id, turns, bytes."""
     return (
         select(_turn.turn_id, _turn.turns, _turn.total_bytes)
         .where(
@@ -171,13 +174,13 @@ def _named(response_id: str, user: str) -> Select[tuple[str, int, int]]:
     )
 
 
-def _chain(connection: Connection, tip: str, user: str) -> list[str]:
+def _chain(connection: Connection, last: str, user: str) -> list[str]:
     """
-    The turn ids from the first to *tip*; [] for a chain that is broken, circular or
+    The turn ids from the first to *last*; [] for a chain that is broken, circular or
     too long.
     """
     columns = _turn.turn_id, _turn.parent_id, _turn.bytes
-    links = select(*columns).where(_turn.turn_id == tip, _turn.user == user)
+    links = select(*columns).where(_turn.turn_id == last, _turn.user == user)
     walk = links.cte("walk", recursive=True)
     before = and_(_turn.turn_id == walk.c.parent_id, _turn.user == user)
     # UNION, not UNION ALL: in a circle nothing new is found, and the walk ends.
@@ -185,7 +188,7 @@ def _chain(connection: Connection, tip: str, user: str) -> list[str]:
     rows = connection.execute(select(walk).limit(MAX_TURNS + 1)).all()
     found = {turn_id: (parent_id, size) for turn_id, parent_id, size in rows}
     chain: list[str] = []
-    at, left = tip, MAX_BYTES
+    at, left = last, MAX_BYTES
     while at:
         parent_id, size = found.pop(at, ("", MAX_BYTES + 1))
         left -= size
@@ -196,7 +199,7 @@ def _chain(connection: Connection, tip: str, user: str) -> list[str]:
     return chain[::-1] if len(chain) <= MAX_TURNS else []
 
 
-def _thread(
+def _conversation(
     connection: Connection, chain: list[str], end: PreviousTurn
 ) -> StoredConversation | None:
     """The conversation of the turns *chain*; None if one of them is gone meanwhile."""

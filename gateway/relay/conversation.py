@@ -60,7 +60,7 @@ class Conversations:
         if self._pool.keeps_response(user, ident):
             return document, PreviousTurn()
         if kept := await self._kept.find(ident, user):
-            return with_earlier(document, kept.items), kept.end
+            return with_earlier(document, kept.items), kept.last_turn
         if self._pool.has_native(context.ask.model, context.wire.name):
             context.kept_elsewhere = True
             return document, PreviousTurn()  # one of them may know it
@@ -101,7 +101,7 @@ class Conversations:
         answer = dumps(response)
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
         user, account = context.user.name, context.record.account
-        await self._kept.keep(
+        await self._kept.store(
             turns.StoredTurn(ident, user, account, body, question.earlier)
         )
 
@@ -111,7 +111,7 @@ class Conversations:
 
     async def forget(self, user: str, ident: str) -> None:
         """Drop a kept turn; later turns that go on from it stay whole."""
-        await self._kept.forget(ident, user)
+        await self._kept.delete(ident, user)
 
 
 def _items(document: Document) -> list[Any]:
