@@ -40,7 +40,7 @@ async def stream(ledger, name):
         os.write(1, f"closed {record.request_id}\\n".encode())
 
 async def main(url, base, run, streams):
-    ledger = await Ledger.open(url, Path(base), config.Ledger())
+    ledger = await Ledger.open(url, Path(base), config.LedgerSettings())
     await asyncio.gather(*(stream(ledger, f"{run}-{n}") for n in range(int(streams))))
 
 asyncio.run(main(*sys.argv[1:]))

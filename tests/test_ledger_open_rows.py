@@ -29,7 +29,7 @@ OUTCOMES = "SELECT request_id, outcome FROM request ORDER BY request_id"
 def never_due_fixture(monkeypatch: pytest.MonkeyPatch) -> None:
     """No ledger is quiet, and nothing that has begun is due by itself."""
     monkeypatch.setattr(ahead_module, "OPEN_WITHIN_S", 1000.0)
-    monkeypatch.setattr("gateway.ledger.ledger.RIDE_AFTER_S", 1e9)
+    monkeypatch.setattr("gateway.ledger.ledger.JOIN_AFTER_S", 1e9)
 
 
 @pytest.fixture(name="batches")
@@ -111,7 +111,7 @@ def in_a_while(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_stays_open_is_written_without_any_ending(
     sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.ledger.ledger.RIDE_AFTER_S", 1e9)
+    monkeypatch.setattr("gateway.ledger.ledger.JOIN_AFTER_S", 1e9)
     ledger = await open_ledger(sqlite_place)
 
     for number in range(20):
@@ -156,28 +156,28 @@ async def test_stopping_writes_what_has_begun(
 
 async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
     due: list[list[Record]] = []
-    ahead = OpenRowBuffer(due.append)
+    open_rows = OpenRowBuffer(due.append)
     record = record_of("a")
 
-    ahead.begin(record)
-    ahead.begin(record)
-    assert 1 == len(ahead.begun)
-    ahead.drop(record)
-    ahead.drop(record)
-    while ahead._timer is not None:
+    open_rows.begin(record)
+    open_rows.begin(record)
+    assert 1 == len(open_rows.records)
+    open_rows.drop(record)
+    open_rows.drop(record)
+    while open_rows._timer is not None:
         await asyncio.sleep(0.005)
 
-    assert 0 == len(ahead.begun)
+    assert 0 == len(open_rows.records)
     assert [] == due
 
 
 async def test_only_what_is_old_enough_is_taken() -> None:
-    ahead = OpenRowBuffer(lambda records: None)
+    open_rows = OpenRowBuffer(lambda records: None)
     old, young = record_of("old"), record_of("young")
-    ahead.begin(old)
-    begun_at, _ = ahead.begun[id(old)]
-    ahead.begun[id(young)] = begun_at + 1.0, young
+    open_rows.begin(old)
+    began_at, _ = open_rows.records[id(old)]
+    open_rows.records[id(young)] = began_at + 1.0, young
 
-    assert [] == ahead.take(begun_at, 0.5)
-    assert [old] == ahead.take(begun_at + 0.75, 0.5)
-    assert [young] == ahead.finish()
+    assert [] == open_rows.take(began_at, 0.5)
+    assert [old] == open_rows.take(began_at + 0.75, 0.5)
+    assert [young] == open_rows.finish()

@@ -47,18 +47,18 @@ def test_a_row_has_the_order_of_its_table() -> None:
     } == named(timeline, rows.timeline)
 
 
-def test_an_undone_closing_keeps_what_was_used() -> None:
-    undone = named(request, rows_of(record_of()).as_undone().request)
+def test_a_request_that_was_not_recorded_keeps_its_usage() -> None:
+    unrecorded = named(request, rows_of(record_of()).as_unrecorded().request)
 
     assert ("failed", "gateway", "ledger_unavailable") == (
-        undone["outcome"],
-        undone["origin"],
-        undone["error_code"],
+        unrecorded["outcome"],
+        unrecorded["origin"],
+        unrecorded["error_code"],
     )
     assert (100, 50, 0.25) == (
-        undone["input_tokens"],
-        undone["output_tokens"],
-        undone["cost_usd"],
+        unrecorded["input_tokens"],
+        unrecorded["output_tokens"],
+        unrecorded["cost_usd"],
     )
 
 

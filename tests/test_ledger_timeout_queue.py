@@ -14,8 +14,8 @@ class Overdue(Exception):
 
 
 async def test_who_is_not_done_in_time_is_told() -> None:
-    waits = TimeoutQueue(Overdue)
-    first, second, third = (waits.make(0.01) for _ in range(3))
+    timeouts = TimeoutQueue(Overdue)
+    first, second, third = (timeouts.future(0.01) for _ in range(3))
     second.set_result(None)
     third.cancel()
 
@@ -27,26 +27,26 @@ async def test_who_is_not_done_in_time_is_told() -> None:
 
 
 async def test_each_has_its_whole_time() -> None:
-    waits = TimeoutQueue(Overdue)
-    first = waits.make(0.01)
+    timeouts = TimeoutQueue(Overdue)
+    first = timeouts.future(0.01)
     with pytest.raises(Overdue):
         await first
-    timer = waits._timer
+    timer = timeouts._timer
 
-    second = waits.make(0.01)
+    second = timeouts.future(0.01)
 
-    assert timer is None and waits._timer is not None
+    assert timer is None and timeouts._timer is not None
     with pytest.raises(Overdue):
         await second
 
 
 async def test_what_is_done_is_let_go_and_the_timer_ends() -> None:
-    waits = TimeoutQueue(Overdue)
-    for waiter in [waits.make(0.01) for _ in range(3)]:
+    timeouts = TimeoutQueue(Overdue)
+    for waiter in [timeouts.future(0.01) for _ in range(3)]:
         waiter.set_result(None)
 
-    waits.forget_done()
-    assert not waits._waiters
+    timeouts.discard_done()
+    assert not timeouts._waiters
 
-    while waits._timer is not None:
+    while timeouts._timer is not None:
         await asyncio.sleep(0.005)

@@ -46,7 +46,7 @@ BY_ID = "SELECT request_id, outcome, error_code FROM request ORDER BY request_id
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that waits for trouble to pass waits less."""
-    monkeypatch.setattr(ledger_module, "CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(writer_module, "RETRY_FIRST_S", 0.02)
     monkeypatch.setattr(writer_module, "RETRY_MAX_S", 0.05)
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
@@ -125,7 +125,7 @@ async def test_what_cannot_be_made_durable_is_never_a_success(
 async def test_a_lock_that_is_let_go_in_time_costs_nobody_his_success(
     sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "CLOSE_WAIT_S", 10.0)
+    monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 10.0)
     ledger = await open_ledger(sqlite_place)
     other = sqlite3.connect(sqlite_place.base / "ledger.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -300,7 +300,7 @@ async def test_a_restart_of_postgresql_amid_the_load_loses_and_doubles_nothing(
     open_ledger: OpenLedger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ledger_module, "CLOSE_WAIT_S", 20.0)
+    monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 20.0)
     ledger = await open_ledger(postgres_place)
     told: list[str] = []
     running = True

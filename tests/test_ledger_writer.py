@@ -19,11 +19,11 @@ from gateway.ledger.tables import account_state
 from gateway.ledger.writer import (
     BUSY_EVERY_S,
     COMMIT_EVERY_S,
-    IDLE_S,
-    LATE_S,
     LINGER_S,
     MANY,
+    PURGE_EVERY_S,
     PURGE_SHARE,
+    PURGE_WAIT_S,
     LedgerEntry,
     LedgerWriter,
     WakeOn,
@@ -82,7 +82,7 @@ def test_a_bell_wakes_who_sleeps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entries", "retry_at", "until", "listening"),
+    ("entries", "retry_at", "until", "wake_on"),
     [
         pytest.param([], 0.0, 7.0, WakeOn.ANY, id="idle-until-the-purge"),
         pytest.param([LATER], 0.0, 50 + LINGER_S, WakeOn.URGENT, id="lingering"),
@@ -96,14 +96,14 @@ def test_how_long_the_writer_waits_and_for_what(
     entries: list[LedgerEntry],
     retry_at: float,
     until: float,
-    listening: WakeOn,
+    wake_on: WakeOn,
 ) -> None:
     writer._next_at, writer._purge_at, writer._retry_at = 94.0, 7.0, retry_at
     for entry in entries:
         writer.put(entry)
     writer._take()
 
-    assert (until, listening) == writer._patience()
+    assert (until, wake_on) == writer._next_action()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_the_pulse_is_slower_where_many_share_it(
 
 
 @pytest.mark.parametrize(
-    ("listening", "entries", "rings"),
+    ("wake_on", "entries", "rings"),
     [
         pytest.param(WakeOn.NONE, [URGENT], 0, id="asleep"),
         pytest.param(WakeOn.URGENT, [LATER], 0, id="can-wait"),
@@ -136,13 +136,13 @@ def test_the_pulse_is_slower_where_many_share_it(
 def test_the_thread_is_woken_only_for_what_it_listens_to(
     writer: LedgerWriter,
     monkeypatch: pytest.MonkeyPatch,
-    listening: WakeOn,
+    wake_on: WakeOn,
     entries: list[LedgerEntry],
     rings: int,
 ) -> None:
     woken: list[None] = []
     monkeypatch.setattr(writer._wake, "set", lambda: woken.append(None))
-    writer._listening = listening
+    writer._wake_on = wake_on
 
     writer.put(*entries)
     writer.put(*entries)
@@ -213,8 +213,8 @@ async def test_the_view_is_the_writers_alone(
     ("finds", "pause_s"),
     [
         pytest.param(True, 1.0 / PURGE_SHARE, id="more"),
-        pytest.param(False, 1.0 + IDLE_S + LATE_S, id="no-more"),
-        pytest.param(OSError("disk"), 1.0 + LATE_S, id="trouble"),
+        pytest.param(False, 1.0 + PURGE_EVERY_S + PURGE_WAIT_S, id="no-more"),
+        pytest.param(OSError("disk"), 1.0 + PURGE_WAIT_S, id="trouble"),
     ],
 )
 def test_a_writer_that_never_rests_purges_all_the_same(
@@ -243,7 +243,7 @@ def test_a_writer_that_never_rests_purges_all_the_same(
 
     database = SimpleNamespace(write=nullcontext, reset=lambda: None)
     monkeypatch.setattr(writer_module, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(writer, "_late_at", now + LATE_S)
+    monkeypatch.setattr(writer, "_purge_late_at", now + PURGE_WAIT_S)
     monkeypatch.setattr(writer, "_purge", purge)
     monkeypatch.setattr(writer, "_collect", collect)
     monkeypatch.setattr(writer, "_commit", lambda entries: None)
@@ -252,5 +252,5 @@ def test_a_writer_that_never_rests_purges_all_the_same(
     writer._run()
 
     pauses = [later - one for one, later in zip(purged, purged[1:])]
-    assert purged[0] == 1000.0 + LATE_S
+    assert purged[0] == 1000.0 + PURGE_WAIT_S
     assert pauses and all(pause_s <= pause <= pause_s + 3.0 for pause in pauses)

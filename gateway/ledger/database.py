@@ -2,7 +2,7 @@
 One ledger's database: its address, its connections, its schema.
 
 Rule 1: SQLite and PostgreSQL run the same statements through the same synchronous
-        engine; whoever lives in an event loop calls this from a thread.
+        engine; code on an event loop calls it in a thread.
 Rule 2: "written" means it survives the loss of power: WAL with ``synchronous=FULL``,
         and PostgreSQL's own default.
 Rule 3: one thread writes; ``write``, ``flush`` and ``reset`` belong to it alone.
@@ -54,14 +54,13 @@ BUSY_TIMEOUT_S = 5.0  # how long another process may keep SQLite's write lock
 # Takes the write lock at once: a lock taken half-way fails without waiting.
 BEGIN = "BEGIN IMMEDIATE"
 STATEMENTS = 256  # that SQLite's driver keeps prepared; see ``statement.MAX_ROWS``
-# The driver asks each None and bool at length what it may be adapted to, unless it
-# is told.
+# Without adapters the driver searches for one for each None and bool, at length.
 sqlite3.register_adapter(type(None), {None: None}.get)
 sqlite3.register_adapter(bool, int)
 POISON = (DataError, IntegrityError, ArithmeticError, TypeError, ValueError)
 POSTGRESQL = {
     "connect_timeout": 5,  # seconds
-    # A server that vanished without a word is noticed in seconds, not in hours.
+    # A server that vanishes without a reset is noticed in seconds, not in hours.
     "tcp_user_timeout": 10_000,  # milliseconds
     "keepalives_idle": 10,  # seconds
 }
@@ -178,7 +177,7 @@ class Database:
         )
 
     def is_poison(self, exc: Exception) -> bool:
-        """Whether it is the row's own fault, which no second try would mend."""
+        """Whether *exc* is the row's own fault, so that a retry cannot help."""
         if isinstance(exc, StatementError) and not isinstance(exc, DBAPIError):
             return True  # raised while the values were made ready
         own = self._errors.DataError, self._errors.IntegrityError
@@ -186,7 +185,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that only reads; works while a daemon writes."""
+        """A connection that only reads; it works while a daemon writes."""
         with self._reader.connect() as connection:
             yield connection
 
@@ -234,8 +233,8 @@ class Database:
     def _connected(self) -> tuple[Connection, DriverConnection]:
         """The connection that writes, as SQLAlchemy has it and as the driver has."""
         if self._path is not None and self._identity() != self._inode:
-            # Somebody removed or replaced the file: what SQLite still holds open
-            # has no name any more and would vanish with this process.
+            # The file was removed or replaced: what SQLite still holds open has no
+            # name any more and would be lost with this process.
             self.reset()
             self.prepare()
         if self._held is None or self._driver is None:
@@ -246,7 +245,7 @@ class Database:
         return self._held, self._driver
 
     def _make_file(self) -> None:
-        # Kept responses hold what people wrote: nobody else on the machine reads it.
+        # Stored responses hold what people wrote: other users must not read it.
         if self._path is not None:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -314,7 +313,7 @@ def driver_of(connection: Connection) -> DriverConnection:
 
 
 def reason(exc: BaseException) -> str:
-    """What the database said, in one line."""
+    """The database's message, in one line."""
     said = getattr(exc, "orig", None) or exc
     lines = str(said).strip().splitlines()
     return lines[0] if lines else type(said).__name__
@@ -325,8 +324,8 @@ def _writing_pragmas(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    # What a statement of many rows would need to take itself back goes to memory: by
-    # default SQLite writes it to a temporary file, half as much again as the log.
+    # The statement journal of many rows goes to memory: by default SQLite writes it
+    # to a temporary file, half as much again as the log.
     connection.execute("PRAGMA temp_store = MEMORY")
 
 

@@ -1,12 +1,12 @@
 """
-The ledger as the daemon sees it: rows ahead, closed rows, and whether it works.
+The ledger as the daemon uses it: open rows, closed rows, and its health.
 
 Rule 1: ``close`` returns when the row is durable, so a successful ending may follow
-        it; nothing else here is waited for. What ends soon after it began is written
-        once, as it ended.
-Rule 2: what was sent upstream may have cost money, so its row is never dropped; a
+        it; no other write here is waited for. A request that ends soon after it began
+        is written once, as it ended.
+Rule 2: what was sent upstream may have cost money, so its row is never dropped. A
         refusal's row is, while the ledger does not work and too many wait.
-Rule 3: one state says whether requests may be taken: ``healthy``, with a ``reason``.
+Rule 3: one state says whether requests may be accepted: ``healthy``, with a ``reason``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.config import schema as config
 from gateway.errors import GatewayError
 from gateway.ledger.database import Database, LedgerError, reason
-from gateway.ledger.open_rows import RIDE_AFTER_S, OpenRowBuffer
+from gateway.ledger.open_rows import JOIN_AFTER_S, OpenRowBuffer
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import RequestRows, rows_of
 from gateway.ledger.tables import attempt, request
@@ -35,12 +35,12 @@ from gateway.record import Record
 
 log = structlog.get_logger()
 
-CLOSE_WAIT_S = 5.0  # longest wait of a terminal: a database may restart meanwhile
-STALL_S = 5.0  # a writer that shows no sign for so long is trouble
+CLOSE_TIMEOUT_S = 5.0  # of a terminal: a database may restart meanwhile
+STALL_S = 5.0  # a writer that reports nothing for so long has failed
 LAG_WARN_S = 1.0
 LAG_LOG_EVERY_S = 10.0
 MAX_WAITING = 10_000  # rows of refusals kept while the ledger does not work
-STOP_WAIT_S = 10.0
+STOP_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 
@@ -50,24 +50,27 @@ class Ledger:
     One record a request, durable.
 
     Attributes:
-        rules: how long what is kept.
-        observe: called with the seconds that every closing waited; for the metrics.
+        database: where its rows are; it compiles statements for them.
+        rules: how long which rows are kept.
+        observe: called with the seconds that every ``close`` waited; for the metrics.
     """
 
     def __init__(self, database: Database, rules: config.LedgerSettings) -> None:
         self.observe: Callable[[float], None] = lambda seconds: None
         self.rules = rules
-        self._database = database
+        self.database = database
         self._loop = asyncio.get_running_loop()
-        self._ahead = OpenRowBuffer(self._put_open)
-        self._waits = TimeoutQueue(self._overdue)
+        self._open_rows = OpenRowBuffer(self._put_open)
+        self._timeouts = TimeoutQueue(self._timeout_error)
         self._retention = Retention(rules)
-        self._writer = LedgerWriter(database, self._retention.purge, self._from_thread)
+        self._writer = LedgerWriter(
+            database, self._retention.purge, self._on_report_in_thread
+        )
         self._waiting = 0
         self._dropped = 0
-        self._trouble = ""
+        self._failure = ""
         self._put_at = 0.0  # the last entry
-        self._heard_at = time.monotonic()
+        self._reported_at = time.monotonic()
         self._lag_logged_at = 0.0
 
     @classmethod
@@ -88,7 +91,7 @@ class Ledger:
         return ledger
 
     def replace(self, rules: config.LedgerSettings) -> None:
-        """Take up changed times of retention."""
+        """Apply changed retention."""
         self.rules = rules
         self._retention.replace(rules)
 
@@ -100,27 +103,27 @@ class Ledger:
     @property
     def reason(self) -> str:
         """Why it is not healthy; for the log and the operator."""
-        if self._trouble:
-            return self._trouble
-        if self._waiting and time.monotonic() - self._heard_at > STALL_S:
+        if self._failure:
+            return self._failure
+        if self._waiting and time.monotonic() - self._reported_at > STALL_S:
             return "the writer does not come forward"
         return ""
 
     @property
     def waiting(self) -> int:
         """Entries that are not written yet."""
-        return self._waiting + len(self._ahead.begun)
+        return self._waiting + len(self._open_rows.records)
 
     def begin(self, record: Record) -> None:
         """
-        Have *record* written ahead as ``open``: it is being sent upstream. At once in a
-        quiet ledger, else within some 0.08 seconds, and not at all if it ends before.
+        Write *record* ahead as ``open``: it is being sent upstream. At once if the
+        ledger is idle, else within some 0.08 seconds, and not at all if it ends before.
         """
-        quiet = time.monotonic() - self._put_at > RIDE_AFTER_S
-        if quiet and not self._ahead.begun:
+        idle = time.monotonic() - self._put_at > JOIN_AFTER_S
+        if idle and not self._open_rows.records:
             self._put_open([record])
         else:
-            self._ahead.begin(record)
+            self._open_rows.begin(record)
 
     async def close(self, record: Record) -> None:
         """
@@ -131,17 +134,17 @@ class Ledger:
             GatewayError: "ledger_unavailable" when that could not be had in time;
                 the row is then kept as that failure, and written when it can be.
         """
-        self._ahead.drop(record)
+        self._open_rows.drop(record)
         rows = rows_of(record)
         try:
             await self._written(self._entry(rows))
         except GatewayError:
-            self._put(self._entry(rows.as_undone()))
+            self._put(self._entry(rows.as_unrecorded()))
             raise
 
     def add(self, record: Record) -> None:
-        """Write *record* as it ended, with nobody waiting for it."""
-        self._ahead.drop(record)
+        """Write *record* as it ended; no caller waits for it."""
+        self._open_rows.drop(record)
         rows = rows_of(record)
         if not rows.sent and self._waiting >= MAX_WAITING:
             self._dropped += 1
@@ -158,30 +161,25 @@ class Ledger:
         await self._written(LedgerEntry(writes))
 
     def write_soon(self, writes: Iterable[RowWrite]) -> None:
-        """Write rows of other tables, with nobody waiting for them."""
+        """Write rows of other tables; no caller waits for them."""
         self._put(LedgerEntry(tuple(writes)))
 
     async def read(self, question: Callable[[Connection], T]) -> T:
         """The answer to *question*, asked in a thread beside the writer."""
 
         def ask() -> T:
-            with self._database.read() as connection:
+            with self.database.read() as connection:
                 return question(connection)
 
         return await asyncio.to_thread(ask)
 
-    @property
-    def database(self) -> Database:
-        """Where it is; it compiles statements."""
-        return self._database
-
     async def stop(self) -> None:
         """Write what is left, and close the database."""
-        if left := self._ahead.finish():
+        if left := self._open_rows.finish():
             self._put_open(left)
-        lost = await asyncio.to_thread(self._writer.finish, STOP_WAIT_S)
+        lost = await asyncio.to_thread(self._writer.finish, STOP_TIMEOUT_S)
         if lost:
-            log.error("ledger.lost", entries=lost, detail=self._trouble)
+            log.error("ledger.lost", entries=lost, detail=self._failure)
 
     def _put_open(self, records: list[Record]) -> None:
         """Write *records* ahead, now."""
@@ -193,65 +191,65 @@ class Ledger:
         return [self._entry(rows_of(one, is_open=True)) for one in records]
 
     def _entry(self, rows: RequestRows) -> LedgerEntry:
-        return LedgerEntry((RowWrite(self._database.requests, rows.request[:2], rows),))
+        return LedgerEntry((RowWrite(self.database.requests, rows.request[:2], rows),))
 
     def _put(self, *entries: LedgerEntry) -> None:
-        """Have *entries* written; if the last is urgent, what is due goes along."""
+        """Queue *entries*; if the last is urgent, open rows that are due join it."""
         now = self._put_at = time.monotonic()
-        if self._ahead.begun and entries[-1].urgent:
-            entries = *self._open(self._ahead.take(now)), *entries
+        if self._open_rows.records and entries[-1].urgent:
+            entries = *self._open(self._open_rows.take(now)), *entries
         for entry in entries:
             entry.put_at = now
         if not self._waiting:
-            self._heard_at = now
+            self._reported_at = now
         self._waiting += len(entries)
         self._writer.put(*entries)
 
     def _written(self, entry: LedgerEntry) -> Waiter:
-        """Put *entry*; what is awaited is done when it is durable."""
+        """Put *entry*; the future is done when it is durable."""
         entry.urgent = True
-        entry.waiter = waiter = self._waits.make(CLOSE_WAIT_S)
+        entry.waiter = waiter = self._timeouts.future(CLOSE_TIMEOUT_S)
         self._put(entry)
         return waiter
 
-    def _overdue(self) -> GatewayError:
+    def _timeout_error(self) -> GatewayError:
         detail = self.reason or "no commit in time"
         return GatewayError("ledger_unavailable", detail=detail)
 
-    def _from_thread(self, report: WriteReport) -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody is left to hear
-            self._loop.call_soon_threadsafe(self._heard, report)
+    def _on_report_in_thread(self, report: WriteReport) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._on_report, report)
 
-    def _heard(self, report: WriteReport) -> None:
-        self._heard_at = time.monotonic()
+    def _on_report(self, report: WriteReport) -> None:
+        self._reported_at = time.monotonic()
         self._waiting -= len(report.done) + len(report.rejected)
         for entry in report.done:
             waiter = entry.waiter
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
-                self.observe(self._heard_at - entry.put_at)
+                self.observe(self._reported_at - entry.put_at)
         for entry, detail in report.rejected:
             log.error("ledger.rejected", detail=detail)
             if entry.waiter is not None and not entry.waiter.done():
                 failure = GatewayError("ledger_unavailable", detail=detail)
                 entry.waiter.set_exception(failure)
-        self._waits.forget_done()
-        self._note_health(report.trouble)
+        self._timeouts.discard_done()
+        self._note_health(report.failure)
         if report.done:
-            self._note_lag(self._heard_at - report.done[0].put_at, len(report.done))
+            self._note_lag(self._reported_at - report.done[0].put_at, len(report.done))
 
-    def _note_health(self, trouble: str) -> None:
-        if trouble and not self._trouble:
-            log.error("ledger.failed", detail=trouble, waiting=self._waiting)
-        if self._trouble and not trouble:
+    def _note_health(self, failure: str) -> None:
+        if failure and not self._failure:
+            log.error("ledger.failed", detail=failure, waiting=self._waiting)
+        if self._failure and not failure:
             log.info("ledger.healed", dropped=self._dropped)
             self._dropped = 0
-        self._trouble = trouble
+        self._failure = failure
 
     def _note_lag(self, waited_s: float, entries: int) -> None:
-        recently = self._heard_at - self._lag_logged_at < LAG_LOG_EVERY_S
+        recently = self._reported_at - self._lag_logged_at < LAG_LOG_EVERY_S
         if waited_s > LAG_WARN_S and not recently:
-            self._lag_logged_at = self._heard_at
+            self._lag_logged_at = self._reported_at
             log.warning(
                 "ledger.lagging",
                 waited_s=round(waited_s, 3),
@@ -261,7 +259,7 @@ class Ledger:
 
 
 def _make_ready(database: Database) -> int:
-    """Bring the schema up to date; how many requests a crash had left open."""
+    """Bring the schema up to date, close what a crash left open; returns how many."""
     try:
         database.prepare()
         return _close_crashed(database)
@@ -274,7 +272,7 @@ def _make_ready(database: Database) -> int:
 
 
 def _close_crashed(database: Database) -> int:
-    """Close what the last process left open; how many requests that were."""
+    """Close the requests that the last process left open; returns how many."""
     is_open = request.c.outcome == "open"
     with database.write() as connection:
         connection.execute(

@@ -132,7 +132,7 @@ def _head(row: ReportRow) -> Iterator[str]:
 
 
 def _tokens(row: ReportRow) -> str:
-    """Counts, whether they are the upstream's word, and what they cost."""
+    """Counts, whether they are estimated, and what they cost."""
     counts = (
         f"{SHORT[name]} {row[name]}"
         for name in SHORT
@@ -176,16 +176,16 @@ def _moments(history: RequestHistory) -> Iterator[str]:
     for at_s, event, facts in history.marks:
         step = (at_s - before) * 1000
         before = at_s
-        first, *more = _told(facts)
+        first, *more = _fact_lines(facts)
         line = f"{event:<{EVENT_WIDTH}} {first}".rstrip()
         yield f"{at_s * 1000:12.1f} {step:10.1f}  {line}"
         for line in more:
             yield f"{'':<{25 + EVENT_WIDTH}} {line}".rstrip()
 
 
-def _told(told: dict[str, Any]) -> list[str]:
-    """The facts of a mark: a first line, and one for each account that was out."""
-    facts = dict(told)
+def _fact_lines(given: dict[str, Any]) -> list[str]:
+    """The facts of a mark: a first line, and one for each account that was not used."""
+    facts = dict(given)
     rejected = facts.pop("rejected", None) or []
     lines = [" ".join(f"{key}={_value(value)}" for key, value in facts.items())]
     pairs = rejected.items() if isinstance(rejected, dict) else rejected
@@ -213,8 +213,8 @@ def _outcome(row: ReportRow) -> str:
 
 
 def _facts(name: str, value: str, **others: str) -> str:
-    told = ", ".join(f"{key} {other}" for key, other in others.items() if other)
-    return f"{name:<9} {value or '-'}" + (f", {told}" if told else "")
+    more = ", ".join(f"{key} {other}" for key, other in others.items() if other)
+    return f"{name:<9} {value or '-'}" + (f", {more}" if more else "")
 
 
 def _milliseconds(value: float | None) -> str:
@@ -231,7 +231,7 @@ def _number(value: float | None) -> str:
 
 def _text(table: Table) -> str:
     out = io.StringIO()
-    # What stands in brackets or between colons is a client's word, not a style.
+    # Text in brackets or between colons is a client's word, not a style.
     plain = Console(file=out, width=WIDTH, color_system=None, markup=False, emoji=False)
     plain.print(table)
     return "\n".join(_right_stripped(out.getvalue().splitlines())).strip("\n")

@@ -57,7 +57,7 @@ class QuestionError(ValueError):
 
 
 class RequestHistory(NamedTuple):
-    """All that is known of one request."""
+    """Everything that the ledger has about one request."""
 
     request: ReportRow
     attempts: list[ReportRow]
@@ -108,7 +108,7 @@ def usage(
 
     A row has the keys, ``requests``, one number for each outcome, the sums of
     ``TOKENS``, ``cost_usd``, and two that say how far to trust them: ``estimated``
-    requests whose usage the upstream did not tell, and ``unpriced`` ones.
+    requests whose usage the upstream did not report, and ``unpriced`` ones.
     """
     keys = [_key(connection, name).label(name) for name in by]
     question = (
@@ -121,7 +121,7 @@ def usage(
 
 
 def day_sums(connection: Connection, since: datetime) -> list[DaySum]:
-    """What every user has used on each day from that of *since* on."""
+    """What every user has used on each day, from the day of *since* on."""
     day = _key(connection, "day").label("day")
     tokens = func.sum(_or_zero("input_tokens") + _or_zero("output_tokens"))
     question = (
@@ -171,7 +171,7 @@ def find(connection: Connection, wanted: str) -> list[ReportRow]:
 
 
 def history(connection: Connection, row: ReportRow) -> RequestHistory:
-    """All that is known of the request in *row*."""
+    """Everything about the request in *row*."""
     tries = connection.execute(
         select(attempt)
         .where(
@@ -223,14 +223,14 @@ def _key(connection: Connection, name: str) -> ColumnElement[str]:
 
 def _sums() -> list[ColumnElement[Any]]:
     outcome, cost = request.c.outcome, request.c.cost_usd
-    told = _or_zero("input_tokens") + _or_zero("output_tokens")
+    tokens = _or_zero("input_tokens") + _or_zero("output_tokens")
     return [
         func.count().label("requests"),
         *(_count(outcome == name).label(name) for name in OUTCOMES),
         *(func.sum(_or_zero(name)).label(name) for name in TOKENS),
         func.sum(_or_zero("cost_usd")).label("cost_usd"),
         _count(request.c.estimated).label("estimated"),
-        _count(cost.is_(None) & (told > 0)).label("unpriced"),
+        _count(cost.is_(None) & (tokens > 0)).label("unpriced"),
     ]
 
 

@@ -1,5 +1,5 @@
 """
-The rows of kept turns: how one is written, ended and removed.
+The rows of stored turns: how one is written, ended and removed.
 
 Runs in the writer's thread, inside its transactions.
 """
@@ -24,12 +24,12 @@ from gateway.ledger.statement import CoreStatement
 from gateway.ledger.tables import response
 
 MAX_TURNS = 1000  # in a row
-TRIM_TO = 0.9  # of what a user may keep, so that not every turn has to trim
-TRIM_STEP = 50  # turns that are looked at together
+TRIM_TO = 0.9  # of what a user may store, so that not every turn has to trim
+TRIM_STEP = 50  # turns that are read together
 READ_STEP = 200  # turns that one statement names
 
 ENDED = datetime(1970, 1, 1, tzinfo=UTC)
-"""When a turn expires that was deleted or replaced."""
+"""The expiry of a turn that was deleted or replaced."""
 
 TurnRows = Collection[dict[str, Any]]
 _turn = response.c
@@ -37,11 +37,11 @@ _turn = response.c
 
 class InsertTurns(CoreStatement):
     """
-    Keeps turns.
+    Inserts turns.
 
     Args:
         insert: writes one row.
-        max_bytes: that one user may keep; 0 = no limit.
+        max_bytes: that one user may store; 0 = no limit.
     """
 
     __slots__ = ("_insert", "_max_bytes")
@@ -55,7 +55,7 @@ class InsertTurns(CoreStatement):
         for row in rows:
             parent = select(_turn.turn_id).where(_turn.turn_id == row["parent_id"])
             if row["parent_id"] and connection.execute(parent).first() is None:
-                continue  # it was removed meanwhile: what is left is no conversation
+                continue  # it was removed meanwhile: the conversation is not whole
             self._insert.run(connection, [row])
             _end(connection, row["response_id"], row["user"], row["turn_id"])
         for user in {row["user"] for row in rows} if self._max_bytes else ():
@@ -63,7 +63,7 @@ class InsertTurns(CoreStatement):
 
 
 class DeleteTurns(CoreStatement):
-    """Drops turns."""
+    """Deletes turns."""
 
     __slots__ = ()
 
@@ -76,25 +76,28 @@ class DeleteTurns(CoreStatement):
             _end(connection, row["response_id"], row["user"], "")
 
 
-def _end(connection: Connection, response_id: str, user: str, but: str) -> None:
+def _end(connection: Connection, response_id: str, user: str, keep: str) -> None:
     """
-    Have *response_id* stand for no turn but that of the turn id *but*. Each is removed
-    unless a later turn needs it, and so are those before it that were kept for it.
+    End the turns that *response_id* names, all but the one with the turn id *keep*.
+    Each is removed unless a later turn needs it, and with it those before it that only
+    it needed.
     """
     same = (
         _turn.response_id == response_id,
         _turn.user == user,
         _turn.expires_at > ENDED,
     )
-    named = connection.scalars(select(_turn.turn_id).where(*same, _turn.turn_id != but))
-    for turn_id in named.all():
-        ended = update(response).where(_turn.turn_id == turn_id)
-        connection.execute(ended.values(expires_at=ENDED))
-        _climb(connection, turn_id)
+    ended = connection.scalars(
+        select(_turn.turn_id).where(*same, _turn.turn_id != keep)
+    )
+    for turn_id in ended.all():
+        one = update(response).where(_turn.turn_id == turn_id)
+        connection.execute(one.values(expires_at=ENDED))
+        _remove_unneeded(connection, turn_id)
 
 
-def _climb(connection: Connection, turn_id: str) -> None:
-    """Remove *turn_id* and what is before it, up to the first that is needed."""
+def _remove_unneeded(connection: Connection, turn_id: str) -> None:
+    """Remove *turn_id* and the turns before it, up to the first that is needed."""
     now = datetime.now(UTC)
     for _ in range(MAX_TURNS):
         unneeded = _turn.turn_id == turn_id, _is_over(now), _is_last()
@@ -129,24 +132,24 @@ def _remove(connection: Connection, turn_ids: Sequence[str]) -> None:
 
 
 def steps(turn_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """*turn_ids*, as many at a time as one statement is to name."""
+    """*turn_ids*, as many at a time as one statement names."""
     for start in range(0, len(turn_ids), READ_STEP):
         yield turn_ids[start : start + READ_STEP]
 
 
 def _is_over(now: datetime) -> ColumnElement[bool]:
-    """A turn that can be found no more."""
+    """A turn that cannot be found any more."""
     return _turn.expires_at <= now
 
 
 def _is_last() -> ColumnElement[bool]:
-    """A turn that no other goes on from."""
+    """A turn that no other continues."""
     later = response.alias()
     return ~exists().where(later.c.parent_id == _turn.turn_id)
 
 
 def purge(connection: Connection, now: datetime, most: int) -> int:
-    """Remove at most *most* turns that nobody can need any more; how many went."""
+    """Remove at most *most* turns that are not needed any more; returns how many."""
     removed = 0
     while removed < most:
         unneeded = select(_turn.turn_id).where(_is_over(now), _is_last())

@@ -200,29 +200,29 @@ def _chain(connection: Connection, last: str, user: str) -> list[str]:
 
 
 def _conversation(
-    connection: Connection, chain: list[str], end: PreviousTurn
+    connection: Connection, chain: list[str], last: PreviousTurn
 ) -> StoredConversation | None:
     """The conversation of the turns *chain*; None if one of them is gone meanwhile."""
     bodies: dict[str, bytes] = {}
     for some in steps(chain):
         rows = select(_turn.turn_id, _turn.body).where(_turn.turn_id.in_(some))
         bodies |= {turn_id: body for turn_id, body in connection.execute(rows)}
-    given: list[Any] = []
+    items: list[Any] = []
     answer: dict[str, Any] = {}
     for turn_id in chain:
         if turn_id not in bodies:
             return None
-        given += answer.get("output") or ()
+        items += answer.get("output") or ()
         own, answer = _read(bodies[turn_id])
-        given += own
-    return StoredConversation(given, answer, end)
+        items += own
+    return StoredConversation(items, answer, last)
 
 
 def _read(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     """The input and the response that a turn's *body* holds."""
-    kept = orjson.loads(body)
-    answer = kept.get("response") or {}
-    if "items" in kept:  # of an older version: the whole conversation, output and all
-        items = kept["items"]
+    stored = orjson.loads(body)
+    answer = stored.get("response") or {}
+    if "items" in stored:  # of an older version: the whole conversation with output
+        items = stored["items"]
         return items[: len(items) - len(answer.get("output") or ())], answer
-    return kept.get("input") or [], answer
+    return stored.get("input") or [], answer

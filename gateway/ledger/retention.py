@@ -1,4 +1,4 @@
-"""How long the ledger keeps what; removed a few rows at a time between the writes."""
+"""How long the ledger keeps which rows; old ones are removed a few at a time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Rule = Callable[[Connection, datetime], bool]
 
 class Retention:
     """
-    The rules, which take turns: one that always finds more does not keep the others
-    from theirs. 0 days: kept for ever.
+    The rules, applied in rotation: one that always finds more does not starve the
+    others. 0 days: kept for ever.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Retention:
         self.replace(rules)
 
     def replace(self, rules: config.LedgerSettings) -> None:
-        """Take up changed rules; ``purge`` may run in another thread meanwhile."""
+        """Apply changed rules; ``purge`` may run in another thread meanwhile."""
         days = rules.retention_days
         aged: list[tuple[Table, Column[datetime], int]] = [
             (timeline, timeline.c.started_at, rules.trace_retention_days or days),

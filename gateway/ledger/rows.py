@@ -28,7 +28,7 @@ MAX_TEXT = 512  # characters of an id, a model name, a session
 MAX_MARKS = 400  # of a timeline: beyond it the middle is left out
 MAX_STATUS = 2**31 - 1
 OUTCOME = [c.name for c in request.columns].index("outcome")
-UNDONE = "failed", "gateway", "ledger_unavailable"  # outcome, origin, error_code
+UNRECORDED = "failed", "gateway", "ledger_unavailable"  # outcome, origin, error_code
 
 
 class RequestRows(NamedTuple):
@@ -43,10 +43,13 @@ class RequestRows(NamedTuple):
         """Whether the request was sent upstream, so it may have cost something."""
         return bool(self.attempts)
 
-    def as_undone(self) -> RequestRows:
-        """The same, for a client that was told of the ledger's own failure."""
-        before, after = self.request[:OUTCOME], self.request[OUTCOME + len(UNDONE) :]
-        return self._replace(request=(*before, *UNDONE, *after))
+    def as_unrecorded(self) -> RequestRows:
+        """The same, for a client whose answer was the ledger's own failure."""
+        before, after = (
+            self.request[:OUTCOME],
+            self.request[OUTCOME + len(UNRECORDED) :],
+        )
+        return self._replace(request=(*before, *UNRECORDED, *after))
 
 
 def rows_of(record: Record, is_open: bool = False) -> RequestRows:

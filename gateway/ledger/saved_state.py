@@ -1,4 +1,4 @@
-"""What the next process is to know: account states, sums of use."""
+"""What the next process starts with: the states of accounts, the use of budgets."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ class SavedState:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._put_account = ledger.database.upsert(account_state)
+        self._upsert_account = ledger.database.upsert(account_state)
         self._written: set[str] = set()
 
     # --- accounts ------------------------------------------------------------------
 
     def save_accounts(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write down what was learnt of accounts; each row has its ``account``."""
+        """Write the states of accounts; each row names its ``account``."""
         states: dict[str, list[dict[str, Any]]] = {name: [] for name in self._written}
         for row in rows:
             states.setdefault(str(row["account"]), []).append(row)
         now = moment(datetime.now(UTC).timestamp())
         self._ledger.write_soon(
-            RowWrite(self._put_account, name, (name, orjson.dumps(state).decode(), now))
+            RowWrite(
+                self._upsert_account, name, (name, orjson.dumps(state).decode(), now)
+            )
             for name, state in states.items()
         )
         self._written = {name for name, state in states.items() if state}
 
     async def accounts(self) -> list[dict[str, Any]]:
-        """What ``save_accounts`` wrote last."""
+        """The rows that ``save_accounts`` wrote last."""
         states = await self._ledger.read(_account_states)
         self._written = set(states)
         return [row for state in states.values() for row in state]
@@ -53,7 +55,7 @@ class SavedState:
     # --- budgets ---------------------------------------------------------------------
 
     async def day_sums(self) -> list[DaySum]:
-        """What every user has used on each of the days that a budget looks at."""
+        """What every user has used on each day that a budget counts."""
         since = datetime.now(UTC) - timedelta(days=BUDGET_DAYS + 1)
         return await self._ledger.read(lambda connection: day_sums(connection, since))
 

@@ -6,8 +6,8 @@ Rule 1: ``request`` and ``attempt`` have the words of the canonical log line; a 
 Rule 2: a request is its id *and* its start: clients choose ids, and one that sends
         the same id twice has made two requests, both of which cost money.
 Rule 3: keys lead with the time, so that what is written now lies together: a commit
-        writes whole pages. An index has only the rows that somebody can ask for.
-Rule 4: what is changed here needs a migration; a test compares the two.
+        writes whole pages. An index has only the rows that a query can ask for.
+Rule 4: a change here needs a migration; a test compares the two.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ response = Table(
     "response",
     metadata,
     Column("turn_id", Text, nullable=False),
-    _text("parent_id"),  # the turn that it goes on from; "" = none
+    _text("parent_id"),  # the turn that it continues; "" = none
     Column("response_id", Text, nullable=False),
     Column("user", Text, nullable=False),
     _text("account"),

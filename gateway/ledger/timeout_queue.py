@@ -1,4 +1,4 @@
-"""Time-outs of many futures that all wait equally long: one timer for all of them."""
+"""Timeouts of many futures that all wait equally long, with one timer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Waiter = asyncio.Future[None]
 class TimeoutQueue:
     """
     Args:
-        overdue: makes the exception for a future that was not done in time.
+        timeout_error: makes the exception for a future that was not done in time.
     """
 
-    def __init__(self, overdue: Callable[[], Exception]) -> None:
-        self._overdue = overdue
+    def __init__(self, timeout_error: Callable[[], Exception]) -> None:
+        self._timeout_error = timeout_error
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[tuple[float, Waiter]] = deque()  # the next due first
         self._timer: asyncio.TimerHandle | None = None
 
-    def make(self, wait_s: float) -> Waiter:
+    def future(self, wait_s: float) -> Waiter:
         """A future that fails after *wait_s* seconds, the same for every call."""
         waiter: Waiter = self._loop.create_future()
         self._waiters.append((time.monotonic() + wait_s, waiter))
@@ -30,8 +30,8 @@ class TimeoutQueue:
             self._timer = self._loop.call_later(wait_s, self._look)
         return waiter
 
-    def forget_done(self) -> None:
-        """Let go of what does not wait any more; the eldest are done first."""
+    def discard_done(self) -> None:
+        """Drop the futures that are done; the oldest are done first."""
         waiters = self._waiters
         while waiters and waiters[0][1].done():
             waiters.popleft()
@@ -39,11 +39,11 @@ class TimeoutQueue:
     def _look(self) -> None:
         self._timer = None
         now = time.monotonic()
-        self.forget_done()
+        self.discard_done()
         while self._waiters and self._waiters[0][0] <= now:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(self._overdue())
+                waiter.set_exception(self._timeout_error())
         if self._waiters:
             until = self._waiters[0][0]
             self._timer = self._loop.call_later(until - now, self._look)

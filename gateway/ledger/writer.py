@@ -3,21 +3,21 @@ The one writer of a ledger, in its own thread.
 
 Rule 1: everything that has arrived goes into one transaction (group commit), so a
         hundred endings at once cost one flush to the disk.
-Rule 2: an urgent entry is written at once, but the writer has a pulse: at most one
+Rule 2: an urgent entry is written at once, but the writer has an interval: at most one
         transaction each few milliseconds, fewer when many wait for each, so that they
-        share it. The others may linger, and what is overtaken meanwhile is not
-        written at all.
-Rule 3: what cannot be written is kept and tried again; the retry is the probe that
-        finds out that the trouble is over. An entry that the database would never
-        take is rejected alone.
+        share it. The others may linger. A row that a later one replaces meanwhile is
+        not written at all.
+Rule 3: what cannot be written is kept and retried with backoff; the retry is the probe
+        that finds out that the database works again. An entry that the database will
+        never take is rejected alone.
 Rule 4: the thread takes the interpreter from the event loop as rarely as it can: it
-        is woken only where it listens, and it sleeps through its pulse.
-Rule 5: rows that are too old are removed a few at a time, in its rests; if it has none
-        for a while, between two transactions.
+        is woken only for what it waits for, and it sleeps through its interval.
+Rule 5: rows that are too old are removed a few at a time while the writer is idle; if
+        it is not for a while, between two transactions.
 
     entries ──▶ collect ──▶ commit ──▶ done ──▶ report to the event loop
                    ▲           │
-                   └─ trouble ◀┘   wait, reconnect, try again
+                   └─ failure ◀┘   backoff, reconnect, retry
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ COMMIT_EVERY_S = 0.004
 BUSY_EVERY_S = 0.01  # behind a transaction for which MANY waited
 MANY = 4
 LINGER_S = 0.02
-IDLE_S = 60.0  # between two looks for rows that are too old
-LATE_S = 5.0  # how long such a look waits for a rest
+PURGE_EVERY_S = 60.0  # between two searches for rows that are too old
+PURGE_WAIT_S = 5.0  # how long such a search waits until the writer is idle
 PURGE_SHARE = 0.1  # of a busy writer's time, at most
-# An event loop that computes gives the interpreter away for an instant at each turn,
-# and whoever waits for it begins to wait anew: with Python's own 5 ms the writer of a
-# saturated gateway stood still for seconds; with this, 99 of 100 endings wait less
-# than 11 ms, and the loop loses 1 % (100 endings a second, measured 2026-11).
+# A busy event loop releases the interpreter for an instant in each iteration, and a
+# thread that waits for it starts to wait anew: with Python's own 5 ms the writer of a
+# saturated gateway waited for seconds; with this, 99 of 100 endings wait less than
+# 11 ms, and the loop loses 1 % (100 endings a second, measured 2026-11).
 SWITCH_S = 0.0001
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
@@ -58,7 +58,7 @@ Purge = Callable[[Connection], bool]
 
 
 class RowWrite(NamedTuple):
-    """One row for one statement; *key* says which row, so a later one overtakes."""
+    """One row for one statement; a later one with the same *key* replaces it."""
 
     statement: Upsert | CoreStatement
     key: Hashable
@@ -70,21 +70,21 @@ Grouped = dict[Upsert | CoreStatement, dict[Hashable, Any]]
 
 @dataclass(slots=True, eq=False)
 class LedgerEntry:
-    """What is written together, and who waits for it."""
+    """Rows that are written together, and the future that waits for them."""
 
     writes: tuple[RowWrite, ...]
-    urgent: bool = False  # somebody waits
+    urgent: bool = False  # a request waits
     put_at: float = 0.0  # monotonic seconds
     waiter: asyncio.Future[None] | None = None
 
 
 @dataclass(slots=True)
 class WriteReport:
-    """What the writer tells the event loop."""
+    """The result of one try, for the event loop."""
 
     done: list[LedgerEntry]
     rejected: list[tuple[LedgerEntry, str]]
-    trouble: str = ""  # "" = the ledger works
+    failure: str = ""  # "" = the ledger works
 
 
 class WakeOn(IntEnum):
@@ -97,11 +97,11 @@ class WakeOn(IntEnum):
 
 class LedgerWriter:
     """
-    The thread and what it has been given.
+    The thread and its queue.
 
     Args:
         report: called in the writer's thread after every try; must not block.
-        purge: called when nothing else is to do, and now and then between writes.
+        purge: called while there is nothing to write, and now and then between writes.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class LedgerWriter:
         self._report = report
         self._incoming: deque[LedgerEntry] = deque()
         self._wake = WakeEvent()
-        self._listening = WakeOn.NONE
+        self._wake_on = WakeOn.NONE
         self._batch: list[LedgerEntry] = []
         self._urgent = 0  # how many in the batch are
         self._stopping = False
@@ -120,35 +120,35 @@ class LedgerWriter:
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
         self._purge_at = 0.0
-        self._late_at = time.monotonic() + LATE_S
+        self._purge_late_at = time.monotonic() + PURGE_WAIT_S
         self._thread = threading.Thread(
             target=self._run, name="ledger-writer", daemon=True
         )
 
     def start(self) -> None:
-        """Begin to write; from here on this process's threads take turns quickly."""
+        """Begin to write; from here on this process switches threads quickly."""
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread.start()
 
     def put(self, *entries: LedgerEntry) -> None:
         """
-        Have *entries* written, the most urgent is the last; called from the event loop.
+        Queue *entries*, of which only the last may be urgent; called on the event loop.
         """
-        # First the entries, then the look: the thread does it the other way round, so
+        # First the entries, then the check: the thread does it the other way round, so
         # one of the two always sees the other.
         self._incoming.extend(entries)
-        listening = self._listening
-        if listening and (entries[-1].urgent or listening is WakeOn.ANY):
-            self._listening = WakeOn.NONE
+        wake_on = self._wake_on
+        if wake_on and (entries[-1].urgent or wake_on is WakeOn.ANY):
+            self._wake_on = WakeOn.NONE
             self._wake.set()
 
     def finish(self, timeout_s: float) -> int:
-        """Write what is left, end the thread; how many entries could not be written."""
+        """Write what is left, end the thread; returns how many entries are lost."""
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
-            # Not before: a driver does not survive two threads on one connection.
+            # Not before: a driver does not allow two threads on one connection.
             self._database.dispose()
         return len(self._batch) + len(self._incoming)
 
@@ -157,10 +157,10 @@ class LedgerWriter:
             self._collect()
             if self._batch:
                 self._flush()
-                if not self._batch and time.monotonic() >= self._late_at:
-                    self._keep_tidy()
+                if not self._batch and time.monotonic() >= self._purge_late_at:
+                    self._purge_some()
             elif time.monotonic() >= self._purge_at:
-                self._keep_tidy()
+                self._purge_some()
         self._take()
         if self._batch:
             self._flush()
@@ -169,11 +169,11 @@ class LedgerWriter:
         """Wait until something has to be done; take all that has arrived."""
         while not self._stopping:
             self._take()
-            until, listening = self._patience()
+            until, wake_on = self._next_action()
             wait_s = until - time.monotonic()
             if wait_s <= 0:
                 return
-            self._sleep(wait_s, listening)
+            self._sleep(wait_s, wake_on)
 
     def _take(self) -> None:
         incoming, batch = self._incoming, self._batch
@@ -182,8 +182,8 @@ class LedgerWriter:
             batch.append(entry)
             self._urgent += entry.urgent
 
-    def _patience(self) -> tuple[float, WakeOn]:
-        """Until when nothing has to be done, unless something arrives; and what."""
+    def _next_action(self) -> tuple[float, WakeOn]:
+        """When the next action is due, and which entries make it due at once."""
         if self._retry_at:
             return self._retry_at, WakeOn.NONE
         if self._urgent:
@@ -192,19 +192,19 @@ class LedgerWriter:
             return self._batch[0].put_at + LINGER_S, WakeOn.URGENT
         return self._purge_at, WakeOn.ANY
 
-    def _sleep(self, seconds: float, listening: WakeOn) -> None:
-        self._listening = listening
-        if not (listening and self._incoming):
+    def _sleep(self, seconds: float, wake_on: WakeOn) -> None:
+        self._wake_on = wake_on
+        if not (wake_on and self._incoming):
             self._wake.wait(seconds)
-        self._listening = WakeOn.NONE
+        self._wake_on = WakeOn.NONE
 
     def _flush(self) -> None:
         began_at = time.monotonic()
         try:
             rejected = self._commit_batch()
-        # Whatever a driver raises, the one writer must outlive it.
+        # The one writer must survive every exception of a driver.
         except Exception as exc:
-            self._retry_at = time.monotonic() + self._trouble(exc)
+            self._retry_at = time.monotonic() + self._fail(exc)
             return
         done = self._batch
         if rejected:
@@ -219,7 +219,7 @@ class LedgerWriter:
         self._report(WriteReport(done, rejected))
 
     def _commit_batch(self) -> list[tuple[LedgerEntry, str]]:
-        """Write the batch; the entries that the database will never take."""
+        """Write the batch; returns the entries that the database will never take."""
         try:
             self._commit(self._batch)
             return []
@@ -237,7 +237,7 @@ class LedgerWriter:
         return rejected
 
     def _commit(self, entries: list[LedgerEntry]) -> None:
-        """Write *entries* in one transaction; a lost connection is made anew once."""
+        """Write *entries* in one transaction; a lost connection is replaced once."""
         grouped: Grouped = {}
         for entry in entries:
             for statement, key, values in entry.writes:
@@ -272,17 +272,17 @@ class LedgerWriter:
             ]
         )
 
-    def _trouble(self, exc: Exception) -> float:
-        """Tell of *exc*; seconds until the next try."""
+    def _fail(self, exc: Exception) -> float:
+        """Report *exc*; returns the seconds until the next try."""
         self._database.reset()
         wait_s = self._retry_s
         self._retry_s = min(wait_s * 2, RETRY_MAX_S)
         self._report(WriteReport([], [], reason(exc)))
         return wait_s
 
-    def _keep_tidy(self) -> None:
+    def _purge_some(self) -> None:
         """
-        Purge a little, which also finds out in quiet hours whether the ledger works.
+        Purge a little, which also finds out in idle hours whether the ledger works.
         The next time is at once where more is left, but for the pauses that a busy
         writer needs.
         """
@@ -291,12 +291,12 @@ class LedgerWriter:
             with self._database.write() as connection:
                 more = self._purge(connection)
         except Exception as exc:
-            self._purge_at = time.monotonic() + self._trouble(exc)
-            self._late_at = self._purge_at + LATE_S
+            self._purge_at = time.monotonic() + self._fail(exc)
+            self._purge_late_at = self._purge_at + PURGE_WAIT_S
             return
         now = time.monotonic()
-        self._purge_at = 0.0 if more else now + IDLE_S
+        self._purge_at = 0.0 if more else now + PURGE_EVERY_S
         pause_s = (now - began_at) * (1 / PURGE_SHARE - 1)
-        self._late_at = now + (pause_s if more else IDLE_S + LATE_S)
+        self._purge_late_at = now + (pause_s if more else PURGE_EVERY_S + PURGE_WAIT_S)
         self._retry_s = RETRY_FIRST_S
         self._report(WriteReport([], []))
