@@ -18,7 +18,7 @@ import openai
 import orjson
 import pytest
 
-from gateway.trial import Trial, answer
+from gateway.trial import TrialResponse, answer
 from gateway.trial.example import WORDS
 
 ECHO = f"echo {WORDS}"
@@ -37,7 +37,7 @@ EXEC = {
 NOW = 1_764_000_000
 
 
-def ask(protocol: str, body: dict[str, Any], path: str = "") -> Trial:
+def ask(protocol: str, body: dict[str, Any], path: str = "") -> TrialResponse:
     return answer(
         protocol, path or PATHS[protocol], body, {}, now_unix=NOW, ident="a-1"
     )
@@ -304,7 +304,7 @@ def limit_name(protocol: str) -> str:
 # --- what it says ------------------------------------------------------------------
 
 
-def events(trial: Trial) -> list[dict[str, Any]]:
+def events(trial: TrialResponse) -> list[dict[str, Any]]:
     assert trial.pieces is not None
     raw = b"".join(piece for _, piece in trial.pieces).decode()
     lines = [line for line in raw.split("\n") if line.startswith("data: {")]

@@ -92,7 +92,7 @@ class Upstream:
 class TrialReply:
     """An answer of the trial account, as an ``UpstreamResponse``."""
 
-    def __init__(self, answer: trial.Trial) -> None:
+    def __init__(self, answer: trial.TrialResponse) -> None:
         self.status = answer.status
         self.headers = CIMultiDictProxy(CIMultiDict(answer.headers))
         self.idle_timeout_s = 0.0  # it is never silent

@@ -5,7 +5,7 @@ It speaks all three protocols as a real upstream does, stream and non-stream, so
 a newcomer sees an answer, and a client its own words, before any key is there. It
 knows no clock: every piece of a stream says how long to wait before it.
 
-    protocol, path, body ──read──▶ Question ──reply_to──▶ Reply ──Writer──▶ bytes
+    protocol, path, body ─read─▶ TrialRequest ─answer_to─▶ TrialAnswer ─writer─▶ bytes
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from gateway.protocols import PROTOCOLS
 from gateway.trial import chat, messages, responses
-from gateway.trial.question import Question, Refused, reply_to
+from gateway.trial.model import TrialRefusal, TrialSide, answer_to
 
 SLOW_EVENT_S = 0.05
 """Before every event of a ``trial-slow`` stream: 20 events a second."""
 
-_PROTOCOLS = {"responses": responses, "chat": chat, "messages": messages}
-_PATHS = {
-    "responses": "/responses",
-    "chat": "/chat/completions",
-    "messages": "/messages",
+_SIDES: dict[str, TrialSide] = {
+    responses.name: responses,
+    chat.name: chat,
+    messages.name: messages,
 }
 _JSON = "application/json"
 _STREAM = "text/event-stream; charset=utf-8"
 _NOT_IDENT = re.compile(r"[^A-Za-z0-9]")
 
 
-class Trial(NamedTuple):
+class TrialResponse(NamedTuple):
     """
-    An answer.
+    An HTTP answer of the trial account.
 
     Attributes:
         body: the whole of it, when it is no stream.
@@ -58,12 +58,12 @@ def answer(
     *,
     now_unix: int,
     ident: str,
-) -> Trial:
+) -> TrialResponse:
     """
     The trial account's answer to one request.
 
     Args:
-        protocol: "responses", "chat" or "messages".
+        protocol: a key of ``PROTOCOLS``.
         path: with or without ``/v1`` and a query, e.g. ``/messages/count_tokens``.
         headers: of the request; a real upstream is given them too, this one reads
             none.
@@ -75,16 +75,17 @@ def answer(
     endpoint = path.partition("?")[0].removeprefix("/v1").rstrip("/")
     try:
         return _answer(protocol, endpoint, body, now_unix, ident)
-    except Refused as refused:
-        spoken = messages if protocol == "messages" else responses
-        error = spoken.error_body(refused, request_id)
-        return Trial(refused.status, _headers(_JSON, ident), orjson.dumps(error))
+    except TrialRefusal as refused:
+        error = _SIDES[protocol].error_body(refused, request_id)
+        return TrialResponse(
+            refused.status, _headers(_JSON, ident), orjson.dumps(error)
+        )
 
 
 def _answer(
     protocol: str, endpoint: str, body: dict[str, Any], now_unix: int, ident: str
-) -> Trial:
-    if endpoint == _PATHS[protocol]:
+) -> TrialResponse:
+    if endpoint == PROTOCOLS[protocol].path:
         return _generate(protocol, body, now_unix, ident)
     if endpoint == "/messages/count_tokens":
         words = messages.read(body, counting=True).input_words
@@ -94,27 +95,29 @@ def _answer(
         counted = {"object": "response.input_tokens", "input_tokens": words}
         return _whole(counted, ident)
     if endpoint == "/responses/compact":
-        writer = responses.Writer(body, responses.read(body), now_unix, ident)
+        writer = responses.writer(body, responses.read(body), now_unix, ident)
         return _whole(writer.compacted(), ident)
     message = f"The trial account has nothing at {endpoint or '/'}"
-    raise Refused(message, "", "not_found", 404)
+    raise TrialRefusal(message, "", "not_found", 404)
 
 
-def _generate(protocol: str, body: dict[str, Any], now_unix: int, ident: str) -> Trial:
-    spoken = _PROTOCOLS[protocol]
-    question: Question = spoken.read(body)
-    writer = spoken.Writer(body, question, now_unix, ident)
-    reply = reply_to(question)
-    delay_s = SLOW_EVENT_S if question.model.startswith("trial-slow") else 0.0
-    if not question.stream:
-        took_s = delay_s * (len(reply.pieces) + 1)
-        return _whole(writer.body(reply), ident, took_s)
-    pieces = ((delay_s, event) for event in writer.stream(reply))
-    return Trial(200, _headers(_STREAM, ident), pieces=pieces)
+def _generate(
+    protocol: str, body: dict[str, Any], now_unix: int, ident: str
+) -> TrialResponse:
+    side = _SIDES[protocol]
+    request = side.read(body)
+    writer = side.writer(body, request, now_unix, ident)
+    answer = answer_to(request)
+    delay_s = SLOW_EVENT_S if request.model.startswith("trial-slow") else 0.0
+    if not request.stream:
+        took_s = delay_s * (len(answer.pieces) + 1)
+        return _whole(writer.body(answer), ident, took_s)
+    pieces = ((delay_s, event) for event in writer.stream(answer))
+    return TrialResponse(200, _headers(_STREAM, ident), pieces=pieces)
 
 
-def _whole(body: dict[str, Any], ident: str, delay_s: float = 0.0) -> Trial:
-    return Trial(200, _headers(_JSON, ident), orjson.dumps(body), delay_s)
+def _whole(body: dict[str, Any], ident: str, delay_s: float = 0.0) -> TrialResponse:
+    return TrialResponse(200, _headers(_JSON, ident), orjson.dumps(body), delay_s)
 
 
 def _headers(content_type: str, ident: str) -> dict[str, str]:

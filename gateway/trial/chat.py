@@ -11,79 +11,84 @@ from typing import Any, Literal
 
 import orjson
 
-from gateway.trial.question import (
-    Call,
-    Question,
-    Refused,
-    Reply,
-    Tool,
-    Turn,
+from gateway.trial import responses
+from gateway.trial.model import (
+    TrialAnswer,
+    TrialCall,
+    TrialMessage,
+    TrialRefusal,
+    TrialRequest,
+    TrialTool,
     limit,
     schema_of,
     tables,
     texts,
 )
 
+name = "chat"
+
 # --- reading ----------------------------------------------------------------------
 
 
-def read(body: dict[str, Any]) -> Question:
+def read(body: dict[str, Any]) -> TrialRequest:
     """
-    *body* as a question.
+    *body* as a request.
 
     Raises:
-        Refused: as the real API would.
+        TrialRefusal: as the real API would.
     """
     if body.get("messages") is None:
-        raise Refused("messages is missing", "messages", "missing_required_parameter")
+        raise TrialRefusal(
+            "messages is missing", "messages", "missing_required_parameter"
+        )
     if body.get("n") not in (None, 1):
-        raise Refused("The trial account gives one choice", "n", "invalid_value")
+        raise TrialRefusal("The trial account gives one choice", "n", "invalid_value")
     messages = tables(body["messages"], "messages")
     if not messages:
-        raise Refused("messages is empty", "messages", "invalid_value")
-    question = Question(
+        raise TrialRefusal("messages is empty", "messages", "invalid_value")
+    request = TrialRequest(
         model=str(body.get("model", "")),
         stream=body.get("stream") is True,
-        turns=[_turn(message) for message in messages],
+        messages=[_read_message(message) for message in messages],
         tools=list(_tools(body.get("tools"))),
         schema=schema_of(body.get("response_format"), "json_schema", "schema"),
         max_words=limit(body, ["max_completion_tokens", "max_tokens"]),
     )
-    _choose(question, body.get("tool_choice"))
-    return question
+    _choose(request, body.get("tool_choice"))
+    return request
 
 
-def _turn(message: dict[str, Any]) -> Turn:
+def _read_message(message: dict[str, Any]) -> TrialMessage:
     said = texts(message.get("content"))
     if message.get("role") in ("tool", "function"):
-        return Turn("tool", said)
-    return Turn("user" if message.get("role") == "user" else "other", said)
+        return TrialMessage("tool", said)
+    return TrialMessage("user" if message.get("role") == "user" else "other", said)
 
 
-def _tools(given: object) -> Iterator[Tool]:
+def _tools(given: object) -> Iterator[TrialTool]:
     kinds: tuple[Literal["function", "custom"], ...] = ("function", "custom")
     for tool in given if isinstance(given, list) else ():
         for kind in kinds:
             inner = tool.get(kind) if isinstance(tool, dict) else None
             if isinstance(inner, dict) and isinstance(inner.get("name"), str):
-                yield Tool(kind, inner["name"], inner.get("parameters"))
+                yield TrialTool(kind, inner["name"], inner.get("parameters"))
 
 
-def _choose(question: Question, choice: object) -> None:
+def _choose(request: TrialRequest, choice: object) -> None:
     if choice == "none":
-        question.choice = "none"
+        request.choice = "none"
     elif choice == "required":
-        question.choice = "required"
+        request.choice = "required"
     elif isinstance(choice, dict):
         inner = choice.get(str(choice.get("type")))
         if isinstance(inner, dict) and isinstance(inner.get("name"), str):
-            question.choice, question.wanted = "required", inner["name"]
+            request.choice, request.wanted = "required", inner["name"]
 
 
 # --- writing ----------------------------------------------------------------------
 
 
-class Writer:
+class ChatTrialWriter:
     """
     One answer in the form of this protocol.
 
@@ -93,57 +98,57 @@ class Writer:
     """
 
     def __init__(
-        self, body: dict[str, Any], question: Question, now_unix: int, ident: str
+        self, body: dict[str, Any], request: TrialRequest, now_unix: int, ident: str
     ) -> None:
         options = body.get("stream_options")
         self._tells_usage = isinstance(options, dict) and bool(
             options.get("include_usage")
         )
-        self._question = question
+        self._request = request
         self._ident = ident
         self._head = {
             "id": f"chatcmpl-{ident}",
             "created": now_unix,
-            "model": question.model,
+            "model": request.model,
             "service_tier": "default",
         }
 
-    def stream(self, reply: Reply) -> Iterator[bytes]:
+    def stream(self, answer: TrialAnswer) -> Iterator[bytes]:
         """Every chunk of the answer, in order, framed, and ``[DONE]``."""
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        for piece in reply.pieces:
+        for piece in answer.pieces:
             yield self._chunk({"content": piece})
-        if reply.call:
-            yield from self._call(reply.call)
-        yield self._chunk({}, _finish(reply))
+        if answer.call:
+            yield from self._call(answer.call)
+        yield self._chunk({}, _finish(answer))
         if self._tells_usage:
-            yield self._frame({"choices": [], "usage": self._usage(reply)})
+            yield self._frame({"choices": [], "usage": self._usage(answer)})
         yield b"data: [DONE]\n\n"
 
-    def body(self, reply: Reply) -> dict[str, Any]:
+    def body(self, answer: TrialAnswer) -> dict[str, Any]:
         """The whole answer as one object."""
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": reply.text,
+            "content": answer.text,
             "refusal": None,
             "annotations": [],
         }
-        if reply.call:
-            message["tool_calls"] = [self._named(reply.call, reply.call.arguments)]
+        if answer.call:
+            message["tool_calls"] = [self._named(answer.call, answer.call.arguments)]
         choice = {
             "index": 0,
             "message": message,
             "logprobs": None,
-            "finish_reason": _finish(reply),
+            "finish_reason": _finish(answer),
         }
         return {
             **self._head,
             "object": "chat.completion",
             "choices": [choice],
-            "usage": self._usage(reply),
+            "usage": self._usage(answer),
         }
 
-    def _call(self, call: Call) -> Iterator[bytes]:
+    def _call(self, call: TrialCall) -> Iterator[bytes]:
         """The name first, then the arguments in two fragments."""
         yield self._chunk({"tool_calls": [{"index": 0, **self._named(call, "")}]})
         middle = (len(call.arguments) + 1) // 2
@@ -153,7 +158,7 @@ class Writer:
                 fragment = {"index": 0, call.tool.kind: {key: piece}}
                 yield self._chunk({"tool_calls": [fragment]})
 
-    def _named(self, call: Call, arguments: str) -> dict[str, Any]:
+    def _named(self, call: TrialCall, arguments: str) -> dict[str, Any]:
         key = "input" if call.tool.kind == "custom" else "arguments"
         inner = {"name": call.tool.name, key: arguments}
         kind = call.tool.kind
@@ -173,12 +178,12 @@ class Writer:
         data = {**self._head, "object": "chat.completion.chunk", **fields}
         return b"data: %b\n\n" % orjson.dumps(data)
 
-    def _usage(self, reply: Reply) -> dict[str, Any]:
-        input_words = self._question.input_words
+    def _usage(self, answer: TrialAnswer) -> dict[str, Any]:
+        input_words = self._request.input_words
         return {
             "prompt_tokens": input_words,
-            "completion_tokens": reply.words,
-            "total_tokens": input_words + reply.words,
+            "completion_tokens": answer.words,
+            "total_tokens": input_words + answer.words,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
@@ -189,7 +194,11 @@ class Writer:
         }
 
 
-def _finish(reply: Reply) -> str:
-    if reply.call:
+def _finish(answer: TrialAnswer) -> str:
+    if answer.call:
         return "tool_calls"
-    return "length" if reply.cut else "stop"
+    return "length" if answer.cut else "stop"
+
+
+writer = ChatTrialWriter
+error_body = responses.error_body

@@ -13,13 +13,13 @@ from typing import Any
 
 import orjson
 
-from gateway.trial.question import (
-    Call,
-    Question,
-    Refused,
-    Reply,
-    Tool,
-    Turn,
+from gateway.trial.model import (
+    TrialAnswer,
+    TrialCall,
+    TrialMessage,
+    TrialRefusal,
+    TrialRequest,
+    TrialTool,
     limit,
     schema_of,
     tables,
@@ -50,43 +50,45 @@ _ECHOED: dict[str, Any] = {
 """The fields of the request that the response repeats, with their defaults."""
 
 
+name = "responses"
+
 # --- reading ----------------------------------------------------------------------
 
 
-def read(body: dict[str, Any]) -> Question:
+def read(body: dict[str, Any]) -> TrialRequest:
     """
-    *body* as a question.
+    *body* as a request.
 
     Raises:
-        Refused: as the real API would.
+        TrialRefusal: as the real API would.
     """
     if body.get("previous_response_id"):
-        raise Refused(
+        raise TrialRefusal(
             "The trial account keeps no responses",
             "previous_response_id",
             "previous_response_not_found",
         )
     if body.get("background"):
-        raise Refused(
+        raise TrialRefusal(
             "The trial account has no background mode",
             "background",
             "unsupported_parameter",
         )
-    question = Question(
+    request = TrialRequest(
         model=str(body.get("model", "")),
         stream=body.get("stream") is True,
-        turns=[Turn("other", texts(body.get("instructions")))],
+        messages=[TrialMessage("other", texts(body.get("instructions")))],
         tools=list(_tools(body.get("tools"))),
         max_words=limit(body, ["max_output_tokens"]),
     )
     for item in _items(body):
-        question.turns.append(_turn(item))
+        request.messages.append(_read_message(item))
         if item.get("type") == "additional_tools":
-            question.tools += _tools(item.get("tools"))
+            request.tools += _tools(item.get("tools"))
     form = body["text"].get("format") if isinstance(body.get("text"), dict) else None
-    question.schema = schema_of(form, "schema")
-    _choose(question, body.get("tool_choice"))
-    return question
+    request.schema = schema_of(form, "schema")
+    _choose(request, body.get("tool_choice"))
+    return request
 
 
 def _items(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -94,18 +96,18 @@ def _items(body: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if given is None:
-        raise Refused("input is missing", "input", "missing_required_parameter")
+        raise TrialRefusal("input is missing", "input", "missing_required_parameter")
     return tables(given, "input")
 
 
-def _turn(item: dict[str, Any]) -> Turn:
+def _read_message(item: dict[str, Any]) -> TrialMessage:
     if str(item.get("type", "")).endswith("_output"):
-        return Turn("tool", texts(item.get("output")))
+        return TrialMessage("tool", texts(item.get("output")))
     said = texts(item.get("content"))
-    return Turn("user" if item.get("role") == "user" else "other", said)
+    return TrialMessage("user" if item.get("role") == "user" else "other", said)
 
 
-def _tools(given: object, namespace: str = "") -> Iterator[Tool]:
+def _tools(given: object, namespace: str = "") -> Iterator[TrialTool]:
     """The tools that a client runs itself; those of a namespace bear its name."""
     for tool in given if isinstance(given, list) else ():
         name = tool.get("name") if isinstance(tool, dict) else None
@@ -114,24 +116,24 @@ def _tools(given: object, namespace: str = "") -> Iterator[Tool]:
         if tool.get("type") == "namespace" and not namespace:
             yield from _tools(tool.get("tools"), name)
         elif tool.get("type") == "function":
-            yield Tool("function", name, tool.get("parameters"), namespace)
+            yield TrialTool("function", name, tool.get("parameters"), namespace)
         elif tool.get("type") == "custom":
-            yield Tool("custom", name, None, namespace)
+            yield TrialTool("custom", name, None, namespace)
 
 
-def _choose(question: Question, choice: object) -> None:
+def _choose(request: TrialRequest, choice: object) -> None:
     if choice == "none":
-        question.choice = "none"
+        request.choice = "none"
     elif choice == "required":
-        question.choice = "required"
+        request.choice = "required"
     elif isinstance(choice, dict) and isinstance(choice.get("name"), str):
-        question.choice, question.wanted = "required", choice["name"]
+        request.choice, request.wanted = "required", choice["name"]
 
 
 # --- writing ----------------------------------------------------------------------
 
 
-class Writer:
+class ResponsesTrialWriter:
     """
     One answer in the form of this protocol.
 
@@ -141,32 +143,32 @@ class Writer:
     """
 
     def __init__(
-        self, body: dict[str, Any], question: Question, now_unix: int, ident: str
+        self, body: dict[str, Any], request: TrialRequest, now_unix: int, ident: str
     ) -> None:
         self._body = body
-        self._question = question
+        self._request = request
         self._now_unix = now_unix
         self._ident = ident
         self._count = 0
 
-    def stream(self, reply: Reply) -> Iterator[bytes]:
+    def stream(self, answer: TrialAnswer) -> Iterator[bytes]:
         """Every event of the answer, in order, framed."""
         self._count = 0
         started = self._response("in_progress", [], None)
         yield self._event("response.created", response=started)
         yield self._event("response.in_progress", response=started)
         output: list[dict[str, Any]] = []
-        for item in self._items(reply):
-            yield from self._item(item, len(output), reply)
+        for item in self._items(answer):
+            yield from self._item(item, len(output), answer)
             output.append(item)
-        status = "incomplete" if reply.cut else "completed"
-        done = self._response(status, output, reply)
+        status = "incomplete" if answer.cut else "completed"
+        done = self._response(status, output, answer)
         yield self._event(f"response.{status}", response=done)
 
-    def body(self, reply: Reply) -> dict[str, Any]:
+    def body(self, answer: TrialAnswer) -> dict[str, Any]:
         """The whole answer as one object."""
-        status = "incomplete" if reply.cut else "completed"
-        return self._response(status, self._items(reply), reply)
+        status = "incomplete" if answer.cut else "completed"
+        return self._response(status, self._items(answer), answer)
 
     def compacted(self) -> dict[str, Any]:
         """The answer of ``/responses/compact``: what the user said, and one blob."""
@@ -180,7 +182,7 @@ class Writer:
                     {"type": "input_text", "text": text} for text in turn.texts
                 ],
             }
-            for index, turn in enumerate(self._question.turns)
+            for index, turn in enumerate(self._request.messages)
             if turn.speaker == "user"
         ]
         return {
@@ -191,34 +193,34 @@ class Writer:
             "usage": self._usage(0),
         }
 
-    def _items(self, reply: Reply) -> list[dict[str, Any]]:
+    def _items(self, answer: TrialAnswer) -> list[dict[str, Any]]:
         """The finished output items."""
         given = self._body.get("input")
         last = given[-1] if isinstance(given, list) and given else {}
         if last.get("type") == "compaction_trigger":
             return [self._compaction()]
         items = []
-        if reply.pieces or not reply.call:
+        if answer.pieces or not answer.call:
             part = {
                 "type": "output_text",
                 "annotations": [],
                 "logprobs": [],
-                "text": reply.text,
+                "text": answer.text,
             }
             items.append(
                 {
                     "id": f"msg_{self._ident}",
                     "type": "message",
-                    "status": "incomplete" if reply.cut else "completed",
+                    "status": "incomplete" if answer.cut else "completed",
                     "role": "assistant",
                     "content": [part],
                 }
             )
-        if reply.call:
-            items.append(self._call(reply.call))
+        if answer.call:
+            items.append(self._call(answer.call))
         return items
 
-    def _call(self, call: Call) -> dict[str, Any]:
+    def _call(self, call: TrialCall) -> dict[str, Any]:
         space = {"namespace": call.tool.namespace} if call.tool.namespace else {}
         common = {"call_id": f"call_{self._ident}", "name": call.tool.name, **space}
         if call.tool.kind == "custom":
@@ -228,14 +230,16 @@ class Writer:
         return {**own, "status": "completed", "arguments": call.arguments, **common}
 
     def _compaction(self) -> dict[str, Any]:
-        told = f"trial:{self._question.input_words} words".encode()
+        words = f"trial:{self._request.input_words} words".encode()
         return {
             "id": f"cmp_{self._ident}",
             "type": "compaction",
-            "encrypted_content": base64.b64encode(told).decode(),
+            "encrypted_content": base64.b64encode(words).decode(),
         }
 
-    def _item(self, item: dict[str, Any], index: int, reply: Reply) -> Iterator[bytes]:
+    def _item(
+        self, item: dict[str, Any], index: int, answer: TrialAnswer
+    ) -> Iterator[bytes]:
         """The events of one output item, from added to done."""
         place = {"output_index": index}
         empty = {"message": "content", "function_call": "arguments"}
@@ -246,7 +250,7 @@ class Writer:
         yield self._event("response.output_item.added", **place, item=begun)
         place |= {"item_id": item["id"]}
         if item["type"] == "message":
-            yield from self._message(item, place, reply)
+            yield from self._message(item, place, answer)
         elif item["type"] == "function_call":
             name = "response.function_call_arguments"
             text = item["arguments"]
@@ -262,14 +266,14 @@ class Writer:
         yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _message(
-        self, item: dict[str, Any], place: dict[str, Any], reply: Reply
+        self, item: dict[str, Any], place: dict[str, Any], answer: TrialAnswer
     ) -> Iterator[bytes]:
         place = {**place, "content_index": 0}
         part = item["content"][0]
         begun = {**part, "text": ""}
         yield self._event("response.content_part.added", **place, part=begun)
         name = "response.output_text"
-        for piece in reply.pieces:
+        for piece in answer.pieces:
             yield self._event(f"{name}.delta", **place, delta=piece, logprobs=[])
         yield self._event(f"{name}.done", **place, text=part["text"], logprobs=[])
         yield self._event("response.content_part.done", **place, part=part)
@@ -280,9 +284,9 @@ class Writer:
         return b"event: %b\ndata: %b\n\n" % (type_.encode(), orjson.dumps(data))
 
     def _response(
-        self, status: str, output: list[dict[str, Any]], reply: Reply | None
+        self, status: str, output: list[dict[str, Any]], answer: TrialAnswer | None
     ) -> dict[str, Any]:
-        """The response object; *reply* once it is over."""
+        """The response object; *answer* once it is over."""
         echoed = dict(_ECHOED)
         for key, default in _ECHOED.items():
             given = self._body.get(key)
@@ -290,7 +294,7 @@ class Writer:
                 echoed[key] = default | given
             elif given is not None:
                 echoed[key] = given
-        echoed["tools"] = _told_tools(echoed["tools"])
+        echoed["tools"] = _echoed_tools(echoed["tools"])
         return echoed | {
             "id": f"resp_{self._ident}",
             "object": "response",
@@ -301,15 +305,15 @@ class Writer:
             "incomplete_details": (
                 {"reason": "max_output_tokens"} if status == "incomplete" else None
             ),
-            "model": self._question.model,
+            "model": self._request.model,
             "output": output,
             "service_tier": "default",
             "store": False,
-            "usage": self._usage(reply.words) if reply else None,
+            "usage": self._usage(answer.words) if answer else None,
         }
 
     def _usage(self, output_words: int) -> dict[str, Any]:
-        input_words = self._question.input_words
+        input_words = self._request.input_words
         return {
             "input_tokens": input_words,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -327,7 +331,7 @@ def _halves(text: str) -> Iterator[str]:
             yield piece
 
 
-def error_body(refused: Refused, request_id: str) -> dict[str, Any]:
+def error_body(refused: TrialRefusal, request_id: str) -> dict[str, Any]:
     """The error of this protocol, and of Chat."""
     return {
         "error": {
@@ -339,7 +343,7 @@ def error_body(refused: Refused, request_id: str) -> dict[str, Any]:
     }
 
 
-def _told_tools(given: object) -> list[dict[str, Any]]:
+def _echoed_tools(given: object) -> list[dict[str, Any]]:
     """The request's tools as a response repeats them: functions with every key."""
     unsaid = {"description": None, "parameters": None, "strict": True}
     return [
@@ -347,3 +351,6 @@ def _told_tools(given: object) -> list[dict[str, Any]]:
         for tool in (given if isinstance(given, list) else ())
         if isinstance(tool, dict)
     ]
+
+
+writer = ResponsesTrialWriter

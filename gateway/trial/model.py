@@ -1,8 +1,8 @@
 """
-What was asked of the trial account, and what it says; the same for every protocol.
+The trial model: what it is asked and what it answers, the same for every protocol.
 
 Rule 1: nothing that a real model would read over breaks it: unknown items, parts and
-        fields are passed by. What a real upstream refuses is refused (``Refused``).
+        fields are skipped. What a real upstream refuses is a ``TrialRefusal``.
 Rule 2: tokens are words: of the conversation that came in, of what went out.
 
     no tool result yet, "call the tool" in the prompt ──▶ call the first tool
@@ -13,9 +13,9 @@ Rule 2: tokens are words: of the conversation that came in, of what went out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -30,7 +30,7 @@ _CALL = re.compile(r"call the tool(?:[\s`'\"]+([\w.-]+))?", re.IGNORECASE)
 _NOTE = re.compile(r"\s*<([A-Za-z_-]+)[^>]*>.*</\1>\s*", re.DOTALL)
 
 
-class Refused(Exception):
+class TrialRefusal(Exception):
     """The request is wrong: what a real upstream answers with *status*."""
 
     def __init__(self, message: str, param: str, code: str, status: int = 400) -> None:
@@ -41,7 +41,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Tool(NamedTuple):
+class TrialTool(NamedTuple):
     """A tool that the client offered and runs itself."""
 
     kind: Literal["function", "custom"]
@@ -50,17 +50,17 @@ class Tool(NamedTuple):
     namespace: str = ""
 
 
-class Turn(NamedTuple):
-    """One thing that was said: by the user, by a tool, or by anybody else."""
+class TrialMessage(NamedTuple):
+    """What the user, a tool or another side said."""
 
     speaker: Literal["user", "tool", "other"]
     texts: list[str]
 
 
 @dataclass(slots=True)
-class Question:
+class TrialRequest:
     """
-    One request, read.
+    One request.
 
     Attributes:
         choice: whether a tool may (auto), must not (none) or must be called.
@@ -71,8 +71,8 @@ class Question:
 
     model: str
     stream: bool = False
-    turns: list[Turn] = field(default_factory=list)
-    tools: list[Tool] = field(default_factory=list)
+    messages: list[TrialMessage] = field(default_factory=list)
+    tools: list[TrialTool] = field(default_factory=list)
     choice: Literal["auto", "none", "required"] = "auto"
     wanted: str = ""
     schema: object = None
@@ -81,22 +81,22 @@ class Question:
     @property
     def input_words(self) -> int:
         """The words of the whole conversation."""
-        return sum(len(text.split()) for turn in self.turns for text in turn.texts)
+        return sum(len(text.split()) for turn in self.messages for text in turn.texts)
 
 
-class Call(NamedTuple):
+class TrialCall(NamedTuple):
     """A tool call: *arguments* is JSON text, of a custom tool its free text."""
 
-    tool: Tool
+    tool: TrialTool
     arguments: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TrialAnswer:
     """What the trial account says, word by word, and the tool that it calls then."""
 
     pieces: tuple[str, ...]
-    call: Call | None = None
+    call: TrialCall | None = None
     cut: bool = False  # by max_words
 
     @property
@@ -110,29 +110,70 @@ class Reply:
         return len(self.pieces) + (len(self.call.arguments.split()) if self.call else 0)
 
 
-def reply_to(question: Question) -> Reply:
-    """What the trial account answers."""
-    speaker, said = _last(question.turns)
-    tool = None if speaker == "tool" else _tool(question, said)
+class TrialWriter(Protocol):
+    """An answer in the form of one protocol."""
+
+    def stream(self, answer: TrialAnswer) -> Iterator[bytes]:
+        """Every event of the answer, in order, framed."""
+        ...
+
+    def body(self, answer: TrialAnswer) -> dict[str, Any]:
+        """The whole answer as one object."""
+        ...
+
+
+class TrialSide(Protocol):
+    """The trial account's side of one protocol: a module."""
+
+    name: str
+
+    def read(self, body: dict[str, Any]) -> TrialRequest:
+        """
+        *body* as a request.
+
+        Raises:
+            TrialRefusal: as the real API would.
+        """
+        ...
+
+    def writer(
+        self, body: dict[str, Any], request: TrialRequest, now_unix: int, ident: str
+    ) -> TrialWriter:
+        """
+        Args:
+            now_unix: when the answer was made, Unix seconds.
+            ident: letters and digits that make its ids.
+        """
+        ...
+
+    def error_body(self, refused: TrialRefusal, request_id: str) -> dict[str, Any]:
+        """The error of this protocol."""
+        ...
+
+
+def answer_to(request: TrialRequest) -> TrialAnswer:
+    """The trial account's answer."""
+    speaker, said = _last(request.messages)
+    tool = None if speaker == "tool" else _tool(request, said)
     if tool is not None:
-        call = Call(tool, _arguments(tool))
-        return Reply(_pieces(f"I call the tool {tool.name}."), call)
-    if question.schema is not None:
-        text = orjson.dumps(example(question.schema)).decode()
+        call = TrialCall(tool, _arguments(tool))
+        return TrialAnswer(_pieces(f"I call the tool {tool.name}."), call)
+    if request.schema is not None:
+        text = orjson.dumps(example(request.schema)).decode()
     elif speaker == "tool":
         text = f'The tool said: "{_quote(said)}"'
     else:
         text = f"You said: {_quote(said)}" if said.strip() else "You said nothing."
     pieces = _pieces(text)
-    most = question.max_words
+    most = request.max_words
     if most is not None and len(pieces) > most:
-        return Reply(pieces[:most], cut=True)
-    return Reply(pieces)
+        return TrialAnswer(pieces[:most], cut=True)
+    return TrialAnswer(pieces)
 
 
-def _last(turns: list[Turn]) -> tuple[str, str]:
-    """Who spoke last, user or tool, and the words; a client's notes are not theirs."""
-    for speaker, texts in reversed(turns):
+def _last(messages: list[TrialMessage]) -> tuple[str, str]:
+    """The last speaker, user or tool, and the words; a client's notes do not count."""
+    for speaker, texts in reversed(messages):
         if speaker == "tool":
             return speaker, "\n".join(texts)
         own = [text for text in texts if not _NOTE.fullmatch(text)]
@@ -141,20 +182,20 @@ def _last(turns: list[Turn]) -> tuple[str, str]:
     return "user", ""
 
 
-def _tool(question: Question, said: str) -> Tool | None:
+def _tool(request: TrialRequest, said: str) -> TrialTool | None:
     """The tool to call, if one is to be called."""
-    if question.choice == "none":
+    if request.choice == "none":
         return None
     asked = _CALL.search(said)
-    if not asked and question.choice == "auto":
+    if not asked and request.choice == "auto":
         return None
-    by_name = {tool.name: tool for tool in reversed(question.tools)}
+    by_name = {tool.name: tool for tool in reversed(request.tools)}
     named = asked.group(1) if asked and asked.group(1) else ""
-    first = question.tools[0] if question.tools else None
-    return by_name.get(question.wanted) or by_name.get(named.rstrip(".")) or first
+    first = request.tools[0] if request.tools else None
+    return by_name.get(request.wanted) or by_name.get(named.rstrip(".")) or first
 
 
-def _arguments(tool: Tool) -> str:
+def _arguments(tool: TrialTool) -> str:
     if tool.kind == "custom":
         # A string literal is a program in most languages that such a tool may take.
         return f'"{WORDS}"'
@@ -194,14 +235,14 @@ def tables(value: object, path: str) -> list[dict[str, Any]]:
     *value* as a list of objects.
 
     Raises:
-        Refused: when it is something else; *path* is named.
+        TrialRefusal: when it is something else; *path* is named.
     """
     if not isinstance(value, list):
-        raise Refused(f"{path} must be a list", path, "invalid_type")
+        raise TrialRefusal(f"{path} must be a list", path, "invalid_type")
     for index, item in enumerate(value):
         if not isinstance(item, dict):
             path = f"{path}[{index}]"
-            raise Refused(f"{path} must be an object", path, "invalid_type")
+            raise TrialRefusal(f"{path} must be an object", path, "invalid_type")
     return value
 
 
@@ -210,14 +251,16 @@ def limit(body: Mapping[str, Any], names: Iterable[str]) -> int | None:
     The first of *names* that *body* says: how many words the answer may have.
 
     Raises:
-        Refused: when it is not a whole number from 0.
+        TrialRefusal: when it is not a whole number from 0.
     """
     for name in names:
         value = body.get(name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise Refused(f"{name} must be a whole number from 0", name, "invalid_type")
+            raise TrialRefusal(
+                f"{name} must be a whole number from 0", name, "invalid_type"
+            )
         return value
     return None
 
