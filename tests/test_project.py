@@ -35,7 +35,7 @@ DOCS = [
 ]
 BEHAVIOUR = ROOT / "docs/behaviour.md"
 
-PROTOCOL_HOMES = ("gateway/protocols", "gateway/trial")
+PROTOCOL_HOMES = tuple(f"gateway/protocols/{name}" for name in PROTOCOLS)
 
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import UpstreamError
+from gateway.protocols import CODECS
 from gateway.protocols.answer_stages import (
     DRAINED_EVENTS,
     Binding,
@@ -164,7 +165,14 @@ def bound(*events: Event, target: str = "chat", native: bool = False) -> list[Ev
         tools.wire_name(tool)
     if native:
         tools.native.add("apply_patch")
-    return taken(Binding(tools, target, "5eed"), *events)
+    client = CODECS[target]
+    stage = Binding(
+        tools,
+        "5eed",
+        free_text_calls=client.free_text_calls,
+        narrow_call_ids=client.narrow_call_ids,
+    )
+    return taken(stage, *events)
 
 
 def test_a_call_bears_the_clients_name() -> None:

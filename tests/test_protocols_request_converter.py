@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ClientError
+from gateway.protocols import CODECS
 from gateway.protocols.model import (
     Format,
     Image,
@@ -28,12 +29,12 @@ from gateway.protocols.model import (
     ToolResult,
 )
 from gateway.protocols.options import Options
-from gateway.protocols.request_converter import FORMS, Converted, convert_request
+from gateway.protocols.request_converter import Converted, convert_request
 from gateway.protocols.responses.request import with_earlier
 from gateway.protocols.token_estimate import estimate_tokens
 
 PAIRS = Path(__file__).parent / "wire" / "requests"
-CROSS = [(a, b) for a in FORMS for b in FORMS if a != b]
+CROSS = [(a, b) for a in CODECS for b in CODECS if a != b]
 MODELS = ("m", "claude-haiku-4-5", "claude-opus-5-5", "gpt-5", "gpt-4o")
 
 
@@ -162,7 +163,7 @@ def test_there_and_back_is_the_same(source: str, target: str) -> None:
     @ROUND
     @given(_requests(source, target))
     def check(request: Request) -> None:
-        first = FORMS[source].write(request, Options()).body
+        first = CODECS[source].write_request(request, Options()).body
         first["model"] = "m"
         there = _convert(source, target, first)
         back = _convert(target, source, there.body, upstream_model="m")
@@ -479,7 +480,7 @@ FUZZ = settings(
 
 
 def _only_client_errors(source: str, body: dict[str, Any], model: str) -> None:
-    for target in FORMS:
+    for target in CODECS:
         if target == source:
             continue
         try:
@@ -493,7 +494,7 @@ def _only_client_errors(source: str, body: dict[str, Any], model: str) -> None:
         assert budget is None or 1024 <= budget < sent["max_tokens"]
 
 
-@pytest.mark.parametrize("source", FORMS)
+@pytest.mark.parametrize("source", CODECS)
 def test_damaged_bodies_give_client_errors_only(source: str) -> None:
     @FUZZ
     @given(_damaged(source), st.sampled_from(MODELS))
@@ -503,7 +504,7 @@ def test_damaged_bodies_give_client_errors_only(source: str) -> None:
     check()
 
 
-@pytest.mark.parametrize("source", FORMS)
+@pytest.mark.parametrize("source", CODECS)
 def test_arbitrary_bodies_give_client_errors_only(source: str) -> None:
     @FUZZ
     @given(st.dictionaries(BODY_KEYS, JUNK, max_size=6), st.sampled_from(MODELS))

@@ -334,9 +334,9 @@ def media() -> list[Case]:
     files = (
         ("document_type", "application/msword", "AAAA"),
         (
-            "document_bytes",
+            "file_bytes",
             "application/pdf",
-            "A" * (limit("messages", "document_bytes") + 4),
+            "A" * (limit("messages", "file_bytes") + 4),
         ),
     )
     for name, kind, data in files:
@@ -562,7 +562,7 @@ BAD: dict[tuple[str, str], Body] = {
     ("messages", "image_bytes"): claude_parts(claude_image("image/png", PNG + BIG)),
     ("messages", "image_pixels"): claude_parts(claude_image("image/png", WIDE)),
     ("messages", "document_type"): claude_parts(claude_file("application/x", "AAAA")),
-    ("messages", "document_bytes"): claude_parts(claude_file("application/pdf", BIG)),
+    ("messages", "file_bytes"): claude_parts(claude_file("application/pdf", BIG)),
     ("messages", "call_id"): claude_calls("functions.read:0"),
     ("messages", "temperature"): messages(temperature=1.7),
     ("messages", "stop_blank"): messages(stop_sequences=[" "]),

@@ -1,24 +1,34 @@
 """
 The protocols that are spoken on either side, and how a stream of them lives.
 
-A protocol is a package and a row of ``PROTOCOLS``. The package holds:
+A protocol is a package and a row of ``_ROWS``. The package holds:
 
-``protocol``  what the protocol says about itself (``WireProtocol``)
+``protocol``  what the protocol says about itself: a ``WireProtocol``
+``codec``     how it is converted: a ``ProtocolCodec``, with what that is made of:
+              ``request`` (request ⇄ neutral model), ``reader`` and ``writer`` (answer
+              ⇄ neutral events)
 ``proofs``    where its requests hold what only their maker can read, if they do
-``request``   request ⇄ neutral model
-``reader``    an upstream's events, and whole answers, as neutral events
-``writer``    neutral events as the client's
+
+What its servers refuse are rows of ``vendor_limits`` and ``dialects``. The trial
+account speaks it where ``gateway.trial`` has a module for it.
 """
 
 from __future__ import annotations
 
 from gateway.protocols.chat import protocol as chat
+from gateway.protocols.chat.codec import CODEC as chat_codec
+from gateway.protocols.codec import ProtocolCodec
 from gateway.protocols.messages import protocol as messages
+from gateway.protocols.messages.codec import CODEC as messages_codec
 from gateway.protocols.protocol import WireProtocol
 from gateway.protocols.responses import protocol as responses
+from gateway.protocols.responses.codec import CODEC as responses_codec
 
-PROTOCOLS: dict[str, WireProtocol] = {
-    responses.name: responses,
-    chat.name: chat,
-    messages.name: messages,
-}
+_ROWS: tuple[tuple[WireProtocol, ProtocolCodec], ...] = (
+    (responses, responses_codec),
+    (chat, chat_codec),
+    (messages, messages_codec),
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol, codec in _ROWS}
+CODECS = {protocol.name: codec for protocol, codec in _ROWS}

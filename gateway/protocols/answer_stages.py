@@ -35,7 +35,6 @@ from gateway.protocols.model import Tools
 from gateway.protocols.opaque import Opaque, packed
 from gateway.usage import Usage
 
-_FREE_FORM = ("responses", "chat")  # protocols that have calls of free text
 DRAINED_EVENTS = 200
 """Events read for the usage alone after a stop sequence was met; then it ends."""
 
@@ -75,17 +74,25 @@ class Binding:
 
     Args:
         tools: the names that the request was written with.
-        target: the client's protocol.
         seed: hex digits of this request, for calls that came without an id.
         maker: the upstream, as ``opaque.Opaque.maker`` names it.
+        free_text_calls, narrow_call_ids: see ``ProtocolCodec``; of the client.
     """
 
     BOUND = frozenset((CallOpen, ArgsDelta, ItemClose, Private))
 
-    def __init__(self, tools: Tools, target: str, seed: str, maker: str = "") -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        seed: str,
+        maker: str = "",
+        *,
+        free_text_calls: bool = True,
+        narrow_call_ids: bool = False,
+    ) -> None:
         self._tools = tools
-        self._free_form = target in _FREE_FORM
-        self._narrow = target == "messages"
+        self._free_form = free_text_calls
+        self._narrow = narrow_call_ids
         self._seed = seed
         self._maker = maker
         self._waiting: dict[int, list[Private]] = {}  # for a call that opens next

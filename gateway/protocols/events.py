@@ -1,8 +1,8 @@
 """
 What an answer consists of, the same for every protocol.
 
-A ``Reader`` makes these events from one protocol's stream or body, a ``Writer`` makes
-another protocol's stream or body from them.
+An ``AnswerReader`` makes these events from one protocol's stream or body, an
+``AnswerWriter`` makes another protocol's stream or body from them.
 
 Rule 1: a part of the answer (a text, a refusal, a stretch of reasoning, a call, a web
         search) has a *key*; keys are never used twice. Its events stand between its

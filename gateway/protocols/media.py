@@ -11,7 +11,7 @@ from gateway.protocols import image_head
 from gateway.protocols.json_reader import Unsupported, refuse
 from gateway.protocols.model import File, Image
 from gateway.protocols.options import Options
-from gateway.protocols.vendor_limits import limit
+from gateway.protocols.vendor_limits import limit, maybe_limit
 
 PDF = "application/pdf"
 _TEXT_TYPES = frozenset(
@@ -94,10 +94,9 @@ def checked_image(image: Image, protocol: str, options: Options) -> Image:
     most = limit(protocol, "image_bytes")
     if len(image.data) > most:
         refuse(image.path, f"is an image of more than {most} bytes of base64")
-    if protocol == "messages":
-        side = limit(protocol, "image_pixels")
-        if image_head.longest_side(begin) > side:
-            refuse(image.path, f"is an image of more than {side} pixels a side")
+    side = maybe_limit(protocol, "image_pixels")
+    if side and image_head.longest_side(begin) > side:
+        refuse(image.path, f"is an image of more than {side} pixels a side")
     return dataclasses.replace(image, media_type=kind)
 
 
@@ -111,8 +110,7 @@ def checked_file(file: File, protocol: str, options: Options) -> File:
     """
     if not options.files and decoded_text(file) is None:
         raise Unsupported(file.path)
-    name = "document_bytes" if protocol == "messages" else "file_bytes"
-    most = limit(protocol, name)
+    most = limit(protocol, "file_bytes")
     if len(file.data) > most:
         refuse(file.path, f"is a file of more than {most} bytes of base64")
     return file

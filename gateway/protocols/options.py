@@ -113,11 +113,14 @@ class Options:
     files: bool = True
     fill_missing_results: bool = False
 
-    def schema_kind(self, protocol: str) -> str:
-        """The kind of JSON schema that a server of *protocol* takes."""
-        if self.schema != "auto":
-            return self.schema
-        return "anthropic" if protocol == "messages" else "openai"
+    def schema_kind(self, vendor: str) -> str:
+        """
+        The kind of JSON schema that the server takes.
+
+        Args:
+            vendor: the kind that the protocol's vendor takes.
+        """
+        return vendor if self.schema == "auto" else self.schema
 
 
 OptionsOf = Callable[[str], Options]

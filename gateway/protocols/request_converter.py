@@ -9,14 +9,13 @@ would change the answer is refused, what is a hint is dropped and named.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from gateway.errors import ClientError
-from gateway.protocols.chat import request as chat
-from gateway.protocols.compaction import summarising, triggered
+from gateway.protocols import CODECS
+from gateway.protocols.codec import ProtocolCodec
+from gateway.protocols.compaction import summarising
 from gateway.protocols.json_reader import Unsupported, encoded
-from gateway.protocols.messages import request as messages
 from gateway.protocols.model import (
     Asked,
     Image,
@@ -28,25 +27,9 @@ from gateway.protocols.model import (
 )
 from gateway.protocols.options import Options
 from gateway.protocols.reasoning_recall import Recall, returned
-from gateway.protocols.responses import request as responses
 from gateway.protocols.token_estimate import estimate_tokens
 
 Compaction = Literal["", "trigger", "endpoint"]
-
-
-class Form(NamedTuple):
-    """How one protocol's requests are read and written."""
-
-    read: Callable[[dict[str, Any]], Request]
-    asked: Callable[[dict[str, Any], Request, str], Asked]
-    write: Callable[[Request, Options], Written]
-
-
-FORMS = {
-    "responses": Form(responses.read_request, responses.asked, responses.write_request),
-    "chat": Form(chat.read_request, chat.asked, chat.write_request),
-    "messages": Form(messages.read_request, messages.asked, messages.write_request),
-}
 
 
 class Converted(NamedTuple):
@@ -103,33 +86,35 @@ def convert_request(
             matters, "invalid_request" for what has the wrong shape,
             "previous_response_not_found"; ``param`` is the path.
     """
-    compaction = _compaction(source, body, compact)
+    client, upstream = CODECS[source], CODECS[target]
+    compaction = _compaction(client, body, compact)
     read_body = summarising(body) if compaction else body
-    reader, writer = FORMS[source], FORMS[target]
     options = options or Options()
     try:
-        request = reader.read(read_body)
-        asked = reader.asked(body, request, model)
+        request = client.read_request(read_body)
+        asked = client.asked(body, request, model)
         request.model = upstream_model
         returned(request, maker, recall)
         if stream is not None:
             request.stream = stream
         if not options.images:
             _refuse_images(request, model)
-        written = writer.write(request, options)
+        written = upstream.write_request(request, options)
     except Unsupported as problem:
         raise unsupported(problem.path, model, target) from None
     asked.compaction = compaction
-    asked.input_tokens = estimate_tokens(body) if source == "messages" else 1
+    asked.input_tokens = estimate_tokens(body) if client.counts_input_first else 1
     _complete(asked, request, written)
     return Converted(written.body, written.dropped, written.tools, asked, maker)
 
 
-def _compaction(source: str, body: dict[str, Any], compact: bool) -> Compaction:
+def _compaction(
+    client: ProtocolCodec, body: dict[str, Any], compact: bool
+) -> Compaction:
     """How the client asks for a summary of the conversation; "" if it does not."""
     if compact:
         return "endpoint"
-    return "trigger" if source == "responses" and triggered(body) else ""
+    return "trigger" if client.is_compaction(body) else ""
 
 
 def _complete(asked: Asked, request: Request, written: Written) -> None:

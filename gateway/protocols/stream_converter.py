@@ -10,11 +10,12 @@ unchanged, and gives the same batches.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from gateway.errors import UpstreamError
+from gateway.protocols import CODECS
 from gateway.protocols.answer_stages import (
     Binding,
     Compacting,
@@ -23,9 +24,7 @@ from gateway.protocols.answer_stages import (
     StopCut,
     WholeCalls,
 )
-from gateway.protocols.chat.reader import ChatReader
-from gateway.protocols.chat.writer import ChatWriter
-from gateway.protocols.codec import Reader, Reply, Writer
+from gateway.protocols.codec import AnswerSettings, ProtocolCodec
 from gateway.protocols.event_json import Garbled
 from gateway.protocols.events import (
     PREAMBLE,
@@ -37,36 +36,14 @@ from gateway.protocols.events import (
     Signature,
     TextDelta,
 )
-from gateway.protocols.messages.answer import signature_of
-from gateway.protocols.messages.reader import MessagesReader
-from gateway.protocols.messages.refusal_text import RefusalText
-from gateway.protocols.messages.writer import MessagesWriter
 from gateway.protocols.overload_text import MAX_OPENING_CHARS, answer_so_far
 from gateway.protocols.protocol import Ending, StreamFacts
 from gateway.protocols.reasoning_recorder import Keeping
 from gateway.protocols.request_converter import Converted
-from gateway.protocols.responses.reader import ResponsesReader
-from gateway.protocols.responses.writer import ResponsesWriter, encrypted_of
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
 from gateway.protocols.stray_failures import NO_STREAM, Misplaced
 from gateway.protocols.stream_state import Batch, StreamState
-from gateway.usage import Usage
 
-READERS: dict[str, Callable[[Usage, Container[str]], Reader]] = {
-    "responses": lambda usage, declared: ResponsesReader(usage),
-    "chat": ChatReader,
-    "messages": lambda usage, declared: MessagesReader(usage),
-}
-WRITERS: dict[str, Callable[[Reply], Writer]] = {
-    "responses": ResponsesWriter,
-    "chat": ChatWriter,
-    "messages": MessagesWriter,
-}
-_PROOFS: dict[str, Callable[[Signature], str]] = {
-    "responses": encrypted_of,
-    "messages": signature_of,
-}
-"""How a client gets a proof, by its protocol; Chat has no place for one."""
 _LAST = frozenset((Finish, Fail))
 _PROVING = frozenset((Signature, Private))
 _NO_ANSWER = PREAMBLE | {ItemClose}
@@ -103,20 +80,26 @@ class StreamConverter:
         now: Callable[[], float] | None = None,
         client_body: dict[str, Any] | None = None,
     ) -> None:
-        reply = Reply(converted.asked, request_id, model, created_at, now)
-        reply.client_body = client_body or {}
+        upstream, client = CODECS[source], CODECS[target]
+        settings = AnswerSettings(converted.asked, request_id, model, created_at, now)
+        settings.client_body = client_body or {}
         self.facts = facts
         self.state = StreamState.WAITING
-        self._reader = READERS[source](facts.usage, converted.tools.by_wire)
-        self._writer = WRITERS[target](reply)
+        self._reader = upstream.reader(facts.usage, converted.tools.by_wire)
+        self._writer = client.writer(settings)
         self._calls = WholeCalls(converted.tools)
-        self._binding = Binding(converted.tools, target, reply.seed, converted.maker)
+        self._binding = Binding(
+            converted.tools,
+            settings.seed,
+            converted.maker,
+            free_text_calls=client.free_text_calls,
+            narrow_call_ids=client.narrow_call_ids,
+        )
         self._asked = converted.asked
-        hidden = target == "messages" and not converted.asked.thinking
-        self._keeping = Keeping() if hidden or target == "chat" else None
-        self._proof_of = _PROOFS.get(target)
-        self._doubts_refusals = source == "messages"
-        self._stages = self._other_stages()
+        shown = client.shows_reasoning(converted.asked)
+        self._keeping = None if shown else Keeping()
+        self._proof_of = client.proof_of
+        self._stages = self._other_stages(upstream)
         self._scanner = EventScanner()
         self._begun = False
         self._misplaced: Misplaced | None = None
@@ -126,10 +109,10 @@ class StreamConverter:
         facts.model = model
         facts.created_at = created_at
 
-    def _other_stages(self) -> list[Stage]:
+    def _other_stages(self, upstream: ProtocolCodec) -> list[Stage]:
         stages: list[Stage] = []
-        if self._doubts_refusals:
-            stages.append(RefusalText())
+        if upstream.refusal_stage:
+            stages.append(upstream.refusal_stage())
         if self._asked.cut:
             stages.append(StopCut(self._asked.cut, self.facts.usage))
         if self._asked.compaction:

@@ -311,7 +311,7 @@ _ANTHROPIC = (
         "Input should be 'application/pdf'",
     ),
     (
-        "document_bytes",
+        "file_bytes",
         "messages[].content[].source.data",
         32 * 1024 * 1024,
         "refused",
@@ -397,3 +397,9 @@ REFUSALS: dict[tuple[str, str], Refusal] = {
 def limit(protocol: str, name: str) -> Any:
     """The limit of one row."""
     return REFUSALS[protocol, name].limit
+
+
+def maybe_limit(protocol: str, name: str) -> Any:
+    """The limit of one row; None if the vendor has no such limit."""
+    row = REFUSALS.get((protocol, name))
+    return row and row.limit

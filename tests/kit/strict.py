@@ -270,7 +270,7 @@ _ANTHROPIC: dict[str, Check] = {
     "document_type": lambda b, v: any(
         source["media_type"] not in v for source in sources(b, "document")
     ),
-    "document_bytes": lambda b, v: any(
+    "file_bytes": lambda b, v: any(
         len(source["data"]) > v for source in sources(b, "document")
     ),
     "call_id": lambda b, v: not _matches(v, *call_ids(b)),

@@ -137,7 +137,7 @@ def _write_tool(
         description, schema = carried(tool)
     if description:
         form["description"] = description
-    kind = options.schema_kind("chat")
+    kind = options.schema_kind("openai")
     form["parameters"] = fitting_schema(tool, schema, request, kind)
     if tool.strict is not None and options.strict:
         form["strict"] = tool.strict

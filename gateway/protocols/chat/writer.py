@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.protocols.codec import Reply
+from gateway.protocols.codec import AnswerSettings
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     Annotation,
@@ -48,15 +48,15 @@ class _Call:
 class ChatWriter:
     """One answer for a Chat client."""
 
-    def __init__(self, reply: Reply) -> None:
-        self.response_id = "chatcmpl-" + reply.seed
+    def __init__(self, settings: AnswerSettings) -> None:
+        self.response_id = "chatcmpl-" + settings.seed
         self.terminal = b""
-        self._reply = reply
-        self._usage_asked = reply.asked.include_usage
+        self._settings = settings
+        self._usage_asked = settings.asked.include_usage
         self._head = (
             b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,'
             b'"model":%b,"choices":['
-            % (self.response_id.encode(), reply.created_at, quote(reply.model))
+            % (self.response_id.encode(), settings.created_at, quote(settings.model))
         )
         null_usage = b',"usage":null' if self._usage_asked else b""
         self._delta = self._head + b'{"index":0,"delta":'
@@ -72,7 +72,7 @@ class ChatWriter:
         self._gap = ""  # what parts one stretch of reasoning from the next
 
     def write(self, event: Event) -> bytes:
-        """See ``reply.Writer``."""
+        """See ``AnswerWriter``."""
         write = _WRITE.get(type(event))
         if self._begun:
             return write(self, event) if write else b""
@@ -151,7 +151,7 @@ class ChatWriter:
     # ------------------------------------------------------------ non-stream
 
     def body(self, events: list[Event]) -> dict[str, Any]:
-        """See ``reply.Writer``."""
+        """See ``AnswerWriter``."""
         fold = _Fold()
         for event in events:
             fold.take(event)
@@ -159,8 +159,8 @@ class ChatWriter:
         body: dict[str, Any] = {
             "id": self.response_id,
             "object": "chat.completion",
-            "created": self._reply.created_at,
-            "model": self._reply.model,
+            "created": self._settings.created_at,
+            "model": self._settings.model,
             "choices": [
                 {
                     "index": 0,

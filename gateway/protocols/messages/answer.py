@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.protocols.call_arguments import object_text
-from gateway.protocols.codec import Reply
+from gateway.protocols.codec import AnswerSettings
 from gateway.protocols.event_json import joined
 from gateway.protocols.events import (
     ArgsDelta,
@@ -212,9 +212,9 @@ def _body_usage(finish: Finish, told: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- non-stream
 
 
-def fold(events: list[Event], id: str, reply: Reply) -> dict[str, Any]:
+def fold(events: list[Event], id: str, settings: AnswerSettings) -> dict[str, Any]:
     """The non-stream answer that *events* make up, the last one a ``Finish``."""
-    folded = _Fold(reply)
+    folded = _Fold(settings)
     for event in events:
         folded.take(event)
     content = folded.content()
@@ -224,20 +224,20 @@ def fold(events: list[Event], id: str, reply: Reply) -> dict[str, Any]:
         content.append({"type": "text", "text": stop.text, "citations": None})
     told = delta_usage(
         folded.finish.usage,
-        reply.asked.input_tokens,
+        settings.asked.input_tokens,
         folded.characters + len(stop.text),
         folded.searches,
     )
     usage = _body_usage(folded.finish, told)
-    return {**message(id, reply.model, content, usage), **stop.members()}
+    return {**message(id, settings.model, content, usage), **stop.members()}
 
 
 class _Fold:
     """The blocks that events make up, in the order in which they began."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._asked = reply.asked
-        self._seed = reply.seed
+    def __init__(self, settings: AnswerSettings) -> None:
+        self._asked = settings.asked
+        self._seed = settings.seed
         self._blocks: dict[int, list[dict[str, Any]]] = {}
         self._pieces: dict[int, list[str]] = {}
         self.refused: list[str] = []

@@ -319,7 +319,7 @@ def _answer_schema(
     Raises:
         Unsupported: the server cannot force such a schema.
     """
-    if form.schema is None or options.schema_kind("messages") != "anthropic":
+    if form.schema is None or options.schema_kind("anthropic") != "anthropic":
         return form.schema
     try:
         return for_answer(form.schema, lambda key: request.drop(f"{form.path}.{key}"))

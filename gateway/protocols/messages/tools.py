@@ -199,7 +199,7 @@ def _write_tool(
         description, schema = carried(tool)
     if description:
         form["description"] = description
-    kind = options.schema_kind("messages")
+    kind = options.schema_kind("anthropic")
     form["input_schema"] = fitting_schema(tool, schema, request, kind)
     return write_mark(form, tool.cache)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.protocols.call_arguments import ObjectText
-from gateway.protocols.codec import Reply
+from gateway.protocols.codec import AnswerSettings
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     ArgsDelta,
@@ -53,11 +53,11 @@ _TAIL = b"}}\n\n"
 class MessagesWriter:
     """One answer for a Messages client."""
 
-    def __init__(self, reply: Reply) -> None:
-        self.response_id = "msg_" + reply.seed
+    def __init__(self, settings: AnswerSettings) -> None:
+        self.response_id = "msg_" + settings.seed
         self.terminal = b""
-        self._reply = reply
-        self._asked = reply.asked
+        self._settings = settings
+        self._asked = settings.asked
         self._begun = False
         self._silent: set[int] = set()  # parts that make no block
         self._current: int | None = None  # the part whose turn it is
@@ -72,12 +72,12 @@ class MessagesWriter:
         self._written = 0  # characters of the answer
 
     def write(self, event: Event) -> bytes:
-        """See ``reply.Writer``."""
+        """See ``AnswerWriter``."""
         if self._begun:
             return self._one(event)
         self._begun = True
         usage = start_usage(self._asked.input_tokens)
-        begun = message(self.response_id, self._reply.model, [], usage)
+        begun = message(self.response_id, self._settings.model, [], usage)
         data = dump({"type": "message_start", "message": begun})
         return b"event: message_start\ndata: %b\n\n" % data + self._one(event)
 
@@ -184,7 +184,7 @@ class MessagesWriter:
     def _found(self, event: SearchFound) -> bytes:
         self._searches += 1
         out = b""
-        called, result = search_blocks(event, self._reply.seed)
+        called, result = search_blocks(event, self._settings.seed)
         query = quote(dump(called["input"]).decode())
         out += self._start(dump({**called, "input": {}}), b"")
         out += self._head + b'"type":"input_json_delta","partial_json":' + query
@@ -233,8 +233,8 @@ class MessagesWriter:
         return out
 
     def body(self, events: list[Event]) -> dict[str, Any]:
-        """See ``reply.Writer``."""
-        return fold(events, self.response_id, self._reply)
+        """See ``AnswerWriter``."""
+        return fold(events, self.response_id, self._settings)
 
 
 _WRITE: dict[type, Callable[[MessagesWriter, Any], bytes]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.codec import Reply
+from gateway.protocols.codec import AnswerSettings
 from gateway.protocols.events import Annotation, Finish, SearchFound
 from gateway.usage import Usage
 
@@ -20,13 +20,13 @@ _INCOMPLETE = {
 _FUNCTION_KEYS = ("description", "parameters", "strict")
 
 
-def base(reply: Reply, id: str) -> dict[str, Any]:
+def base(settings: AnswerSettings, id: str) -> dict[str, Any]:
     """The ``response`` object of an answer in progress."""
-    echo = reply.asked.echo
+    echo = settings.asked.echo
     told = {
         "id": id,
         "object": "response",
-        "created_at": reply.created_at,
+        "created_at": settings.created_at,
         "completed_at": None,
         "status": "in_progress",
         "background": False,
@@ -35,7 +35,7 @@ def base(reply: Reply, id: str) -> dict[str, Any]:
         "instructions": echo.get("instructions"),
         "max_output_tokens": echo.get("max_output_tokens"),
         "max_tool_calls": echo.get("max_tool_calls"),
-        "model": reply.model,
+        "model": settings.model,
         "output": [],
         "parallel_tool_calls": echo.get("parallel_tool_calls", True),
         "previous_response_id": echo.get("previous_response_id"),

@@ -177,7 +177,7 @@ def _write_tool(
     if description:
         form["description"] = description
     schema = EMPTY_SCHEMA if tool.parameters is None else tool.parameters
-    kind = options.schema_kind("responses")
+    kind = options.schema_kind("openai")
     form["parameters"] = fitting_schema(tool, schema, request, kind)
     if options.strict:  # without the word OpenAI is strict where it can be
         form["strict"] = bool(tool.strict)

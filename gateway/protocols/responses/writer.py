@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.protocols.codec import Reply
+from gateway.protocols.codec import AnswerSettings
 from gateway.protocols.compaction import compact_answer, compaction_item
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
@@ -106,11 +106,11 @@ class _Open:
 class ResponsesWriter:
     """One answer for a Responses client."""
 
-    def __init__(self, reply: Reply) -> None:
-        self.response_id = response_id_of(reply.request_id)
+    def __init__(self, settings: AnswerSettings) -> None:
+        self.response_id = response_id_of(settings.request_id)
         self.terminal = b""
-        self._reply = reply
-        self._base = base(reply, self.response_id)
+        self._settings = settings
+        self._base = base(settings, self.response_id)
         self._ended: dict[str, Any] = {}
         self._number = -1
         self._output: list[dict[str, Any] | None] = []
@@ -119,7 +119,7 @@ class ResponsesWriter:
         self._summary = ""
 
     def write(self, event: Event) -> bytes:
-        """See ``reply.Writer``."""
+        """See ``AnswerWriter``."""
         write = _WRITE.get(type(event))
         if self._number >= 0:
             return write(self, event) if write else b""
@@ -195,7 +195,7 @@ class ResponsesWriter:
         """A part with an output index of its own."""
         index = len(self._output)
         self._output.append(None)
-        opened = _Open(kind, index, f"{prefix}_{self._reply.seed}{index:02x}")
+        opened = _Open(kind, index, f"{prefix}_{self._settings.seed}{index:02x}")
         self._open[key] = opened
         return opened
 
@@ -221,7 +221,7 @@ class ResponsesWriter:
         if message is None:
             index = len(self._output)
             self._output.append(None)
-            message = _Message(index, f"msg_{self._reply.seed}{index:02x}")
+            message = _Message(index, f"msg_{self._settings.seed}{index:02x}")
             self._message = message
             out = self._added(index, message_item(message.id, "in_progress", []))
         opened = _Open(event.kind, message.index, message.id)
@@ -355,7 +355,7 @@ class ResponsesWriter:
             return out + self._close(event)
         index = len(self._output)
         self._output.append(None)
-        id = f"{call.kind[:2]}c_{self._reply.seed}{index:02x}"
+        id = f"{call.kind[:2]}c_{self._settings.seed}{index:02x}"
         item = {"id": id, **call_item(call.tool, call.call_id, text)}
         out = self._added(index, {**item, "status": "in_progress"})
         return out + self._done(index, {**item, "status": "completed"})
@@ -370,32 +370,32 @@ class ResponsesWriter:
         self._summary = event.text
         index = len(self._output)
         self._output.append(None)
-        item = compaction_item(event.text, f"cmp_{self._reply.seed}{index:02x}")
+        item = compaction_item(event.text, f"cmp_{self._settings.seed}{index:02x}")
         return self._added(index, item) + self._done(index, item)
 
     # ------------------------------------------------------------ the end
 
     def _finish(self, event: Finish) -> bytes:
         out = self._leave_message()
-        now = int(self._reply.now())
+        now = int(self._settings.now())
         self._ended = ended(self._base, event, self._output, now)
         name = f"response.{self._ended['status']}"
         self.terminal = self._event(name, response=self._ended)
         return out
 
     def body(self, events: list[Event]) -> dict[str, Any]:
-        """See ``reply.Writer``."""
+        """See ``AnswerWriter``."""
         for event in events:
             self.write(event)
-        if self._reply.asked.compaction != "endpoint":
+        if self._settings.asked.compaction != "endpoint":
             return self._ended
         finish = events[-1]
         return compact_answer(
-            self._reply.client_body,
+            self._settings.client_body,
             self._summary,
             response_id=self.response_id,
-            item_id=f"cmp_{self._reply.seed}00",
-            created_at=self._reply.created_at,
+            item_id=f"cmp_{self._settings.seed}00",
+            created_at=self._settings.created_at,
             usage=usage_object(finish.usage) if isinstance(finish, Finish) else None,
         )
 
