@@ -12,7 +12,7 @@ from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.choice import AccountQuery
 from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
-from gateway.admission.registry import Holder, Slot
+from gateway.admission.interface import Holder, Slot
 from gateway.client.body import RequestBody
 from gateway.client.kinds import ClientKind
 from gateway.config.schema import Account, Limits, User

@@ -26,7 +26,8 @@ from gateway.accounts.retry_budget import FLOOR, REFILL_PER_S, SHARE
 from gateway.accounts.session import session_of
 from gateway.accounts.verdict import SAME_PAUSE_S
 from gateway.admission.body_room import BodyShare
-from gateway.admission.registry import Holder, Registry
+from gateway.admission.interface import Holder
+from gateway.admission.registry import Registry
 from gateway.client import kinds as clients
 from gateway.client.body import parse
 from gateway.config.schema import Account, Limits, UpstreamLimits, User

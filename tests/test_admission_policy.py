@@ -7,7 +7,12 @@ from collections import Counter
 
 import pytest
 
-from gateway.admission.expected_wait import Server, Service, expected_wait_s, mean_of
+from gateway.admission.expected_wait import (
+    BusySlots,
+    ServiceTimes,
+    expected_wait_s,
+    mean_of,
+)
 from gateway.admission.policy import FairQueue, Waiter
 from gateway.admission.reserved_positions import KEEP_S, ReservedPositions
 
@@ -203,29 +208,33 @@ def test_shares_are_equal_while_all_have_something_waiting() -> None:
 @pytest.mark.parametrize(
     ("position", "servers", "expected"),
     [
-        pytest.param(1, [Server(1, 10, 0, [4])], 6, id="the-rest-of-the-one-running"),
-        pytest.param(3, [Server(1, 10, 0, [4])], 26, id="two-whole-ones-more"),
-        pytest.param(2, [Server(2, 10, 0, [9, 3])], 7, id="the-second-slot"),
-        pytest.param(1, [Server(2, 10, 0, [3])], 0, id="one-slot-is-about-to-free"),
-        pytest.param(1, [Server(4, 8, 1, [1, 2, 3, 4])], 2, id="chance-even-rate"),
-        pytest.param(6, [Server(4, 8, 1, [1, 2, 3, 4])], 12, id="chance-sixth"),
-        pytest.param(1, [Server(1, 10, 0.5, [4])], 8, id="half-chance"),
-        pytest.param(1, [Server(1, 10, 0, [25])], 15, id="overdue-takes-its-time"),
         pytest.param(
-            1, [Server(1, 10, 0, [9, 8, 2])], 8, id="lowered-limit-frees-later"
+            1, [BusySlots(1, 10, 0, [4])], 6, id="the-rest-of-the-one-running"
+        ),
+        pytest.param(3, [BusySlots(1, 10, 0, [4])], 26, id="two-whole-ones-more"),
+        pytest.param(2, [BusySlots(2, 10, 0, [9, 3])], 7, id="the-second-slot"),
+        pytest.param(1, [BusySlots(2, 10, 0, [3])], 0, id="one-slot-is-about-to-free"),
+        pytest.param(1, [BusySlots(4, 8, 1, [1, 2, 3, 4])], 2, id="chance-even-rate"),
+        pytest.param(6, [BusySlots(4, 8, 1, [1, 2, 3, 4])], 12, id="chance-sixth"),
+        pytest.param(1, [BusySlots(1, 10, 0.5, [4])], 8, id="half-chance"),
+        pytest.param(1, [BusySlots(1, 10, 0, [25])], 15, id="overdue-takes-its-time"),
+        pytest.param(
+            1, [BusySlots(1, 10, 0, [9, 8, 2])], 8, id="lowered-limit-frees-later"
         ),
         pytest.param(
-            2, [Server(1, 10, 0, [4]), Server(1, 4, 0, [1])], 6, id="two-accounts"
+            2, [BusySlots(1, 10, 0, [4]), BusySlots(1, 4, 0, [1])], 6, id="two-accounts"
         ),
         pytest.param(1, [], 0, id="no-account"),
     ],
 )
-def test_expected_wait(position: int, servers: list[Server], expected: float) -> None:
+def test_expected_wait(
+    position: int, servers: list[BusySlots], expected: float
+) -> None:
     assert pytest.approx(expected) == expected_wait_s(position, servers)
 
 
 def test_service_times_fade() -> None:
-    service = Service()
+    service = ServiceTimes()
     for seconds in [100.0] * 50 + [10.0] * 100:
         service.add(seconds)
 
@@ -235,7 +244,7 @@ def test_service_times_fade() -> None:
 
 def test_spread_tells_chance_from_order() -> None:
     chance = random.Random(1)
-    even, wild = Service(), Service()
+    even, wild = ServiceTimes(), ServiceTimes()
     for _ in range(200):
         even.add(5.0)
         wild.add(chance.expovariate(1 / 5))
@@ -245,7 +254,7 @@ def test_spread_tells_chance_from_order() -> None:
 
 
 def test_a_leap_of_the_clock_is_no_service_time() -> None:
-    service = Service()
+    service = ServiceTimes()
     for seconds in [2.0] * 20 + [-50.0, float("nan"), 1e9]:
         service.add(seconds)
 
@@ -254,52 +263,57 @@ def test_a_leap_of_the_clock_is_no_service_time() -> None:
 
 
 def test_without_any_measure_the_running_ones_are_the_measure() -> None:
-    measured = Service()
+    measured = ServiceTimes()
     measured.add(7.0)
 
-    assert (7.0, 0.0) == mean_of((Service(), measured), [1.0])
-    assert (30.0, 1.0) == mean_of((Service(), Service()), [10.0, 20.0])
+    assert (7.0, 0.0) == mean_of((ServiceTimes(), measured), [1.0])
+    assert (30.0, 1.0) == mean_of((ServiceTimes(), ServiceTimes()), [10.0, 20.0])
     assert (1.0, 1.0) == mean_of((), [])
 
 
 def test_a_service_that_took_no_time_has_no_spread() -> None:
-    assert 0 == Service().spread
+    assert 0 == ServiceTimes().spread
 
 
-# --- kept places ----------------------------------------------------------------------
+# --- reserved positions ---------------------------------------------------------------
 
 
-def test_a_kept_place_is_given_once_to_its_session() -> None:
-    kept = ReservedPositions()
-    kept.keep("u", "s", 7, 3, 100.0)
-    kept.keep("u", "s", 9, None, 101.0)
-    kept.keep("u", "", 8, None, 101.0)
+def test_a_reserved_position_is_given_once_to_its_session() -> None:
+    reserved = ReservedPositions()
+    reserved.reserve("u", "s", 7, 3, 100.0)
+    reserved.reserve("u", "s", 9, None, 101.0)
+    reserved.reserve("u", "", 8, None, 101.0)
 
-    assert kept.take("u", "other", 102.0) is None
-    assert kept.take("v", "s", 102.0) is None
-    assert kept.take("u", "", 102.0) is None
-    first, second = kept.take("u", "s", 102.0), kept.take("u", "s", 102.0)
+    assert reserved.take("u", "other", 102.0) is None
+    assert reserved.take("v", "s", 102.0) is None
+    assert reserved.take("u", "", 102.0) is None
+    first, second = reserved.take("u", "s", 102.0), reserved.take("u", "s", 102.0)
     assert first and second
-    assert (7, 3, 9, None) == (first.arrival, first.turn, second.arrival, second.turn)
-    assert kept.take("u", "s", 102.0) is None
+    assert (7, 3, 9, None) == (
+        first.arrival,
+        first.last_served,
+        second.arrival,
+        second.last_served,
+    )
+    assert reserved.take("u", "s", 102.0) is None
 
 
 @pytest.mark.parametrize(
     "now", [pytest.param(100 + KEEP_S, id="over"), pytest.param(50.0, id="clock-back")]
 )
-def test_a_kept_place_is_soon_forgotten(now: float) -> None:
-    kept = ReservedPositions()
-    kept.keep("u", "s", 7, 3, 100.0)
-    kept.keep("u", "t", 8, 3, 100.0)
+def test_a_reserved_position_is_soon_forgotten(now: float) -> None:
+    reserved = ReservedPositions()
+    reserved.reserve("u", "s", 7, 3, 100.0)
+    reserved.reserve("u", "t", 8, 3, 100.0)
 
-    assert kept.take("u", "s", now) is None
-    assert {} == kept._places
+    assert reserved.take("u", "s", now) is None
+    assert {} == reserved._positions
 
 
 def test_only_what_is_over_is_forgotten() -> None:
-    kept = ReservedPositions()
-    kept.keep("u", "s", 7, None, 100.0)
-    kept.keep("u", "s", 8, None, 103.0)
-    place = kept.take("u", "s", 106.0)
+    reserved = ReservedPositions()
+    reserved.reserve("u", "s", 7, None, 100.0)
+    reserved.reserve("u", "s", 8, None, 103.0)
+    position = reserved.take("u", "s", 106.0)
 
-    assert place and 8 == place.arrival
+    assert position and 8 == position.arrival

@@ -6,19 +6,21 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
-from gateway.admission.limiter import Limiter
-from gateway.admission.registry import (
+from gateway.admission.interface import (
     AccountsChanged,
-    Count,
     Holder,
-    Place,
-    Registry,
+    HolderInfo,
+    QueuePosition,
     Slot,
+    SlotCount,
 )
+from gateway.admission.limiter import Limiter
+from gateway.admission.registry import Registry
 from gateway.admission.slot_table import Holders, SlotTable
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
@@ -102,10 +104,10 @@ class House:
         return count.in_use, count.waiting
 
     def find(self, request_id: str) -> Holder:
-        return next(h for h in self.registry.holders() if h.request_id == request_id)
+        return next(h for h in self.registry._holders.all if h.request_id == request_id)
 
-    def place(self, request_id: str) -> Place:
-        place = self.registry.place(self.find(request_id))
+    def place(self, request_id: str) -> QueuePosition:
+        place = self.registry.queue_position(self.find(request_id))
         assert place
         return place
 
@@ -179,7 +181,7 @@ async def test_users_take_turns_at_an_account() -> None:
 
 
 def _held(slot: Slot, house: House) -> bool:
-    return slot.holder in house.registry.holders()
+    return slot.holder in house.registry._holders.all
 
 
 @in_virtual_time
@@ -273,7 +275,7 @@ async def test_one_more_than_may_wait_is_refused_at_once() -> None:
         "Concurrency limit exceeded for user (3 of 3 running, 2 waiting), "
         f"please try again in {error.retry_after_s}s (request id: x)"
     ) == error.sentence("x")
-    assert 5 == len(house.registry.holders())
+    assert 5 == len(await house.registry.holders())
     for task in tasks:
         task.cancel()
 
@@ -409,9 +411,9 @@ async def test_the_place_tells_position_wait_and_load() -> None:
     tasks = [house.ask("u"), house.ask("u"), house.ask("v")]
     await asyncio.sleep(4)
 
-    assert Place(1, 6.0, "account", 1, 1, 3) == house.place("u3")
-    assert Place(2, 16.0, "account", 1, 1, 3) == house.place("v5")
-    assert Place(3, 26.0, "account", 1, 1, 3) == house.place("u4")
+    assert QueuePosition(1, 6.0, "account", 1, 1, 3) == house.place("u3")
+    assert QueuePosition(2, 16.0, "account", 1, 1, 3) == house.place("v5")
+    assert QueuePosition(3, 26.0, "account", 1, 1, 3) == house.place("u4")
     for task in tasks:
         task.cancel()
 
@@ -476,7 +478,7 @@ def test_cancel_and_grant_in_the_same_turn(layer: str, cancel_first: bool) -> No
         assert first.cancelled()
         assert second.done()
         second.result().release()
-        assert [] == house.registry.holders()
+        assert [] == await house.registry.holders()
         assert (0, 0) == house.counts("u" if layer == "user" else "A")
 
     virtual_time.run(scenario())
@@ -722,16 +724,59 @@ async def test_who_left_just_before_it_was_widened_takes_nothing() -> None:
 
 
 @in_virtual_time
-async def test_a_full_gate_is_not_taken() -> None:
-    gate = Limiter("A")
-    gate.resize(1)
+async def test_a_full_limiter_is_not_taken() -> None:
+    limiter = Limiter("A")
+    limiter.resize(1)
     holder = Holder("x", "u")
-    layer = SlotTable("account", Holders(), lambda: 0.0)
-    slots = [Slot("A", "account", holder, 0.0, layer) for _ in range(2)]
-    gate.take(slots[0])
+    table = SlotTable("account", Holders(), lambda: 0.0)
+    slots = [Slot("A", "account", holder, 0.0, table) for _ in range(2)]
+    limiter.take(slots[0])
 
     with pytest.raises(RuntimeError):
-        gate.take(slots[1])
+        limiter.take(slots[1])
+    assert list(limiter.slots) == slots[:1]
+    limiter.give(slots[0])
+    assert limiter.free
+
+
+@in_virtual_time
+async def test_the_semaphore_decides_whether_a_slot_is_free() -> None:
+    """What holds its permit takes the slot, also where no slot is counted."""
+    house = House(A=1).user("u", max_concurrent=1)
+    for table, name in ((house.registry._users, "u"), (house.registry._accounts, "A")):
+        semaphore = table.limiters[name]._semaphore
+        assert semaphore
+        await semaphore.acquire()
+        waiting = house.ask_user("u") if name == "u" else house.ask("u")
+        await turn()
+        assert not waiting.done()
+
+        semaphore.release()
+        table.set(name, 1)
+        (await waiting).release()
+
+
+@in_virtual_time
+async def test_a_limit_is_lowered_below_what_is_taken_and_raised_again() -> None:
+    house = House(A=3).user("u")
+    slots = [await house.ask("u") for _ in range(3)]
+    house.registry.set_account("A", 1)
+    waiting = [house.ask("u") for _ in range(3)]
+    slots.pop().release()
+    slots.pop().release()
+    await turn()
+    assert house.counts("A") == (1, 3)
+
+    house.registry.set_account("A", 2)
+    assert (await waiting[0]).account == "A"
+    house.registry.set_account("A", 0)
+    assert [(await one).account for one in waiting[1:]] == ["A", "A"]
+    house.registry.set_account("A", 4)
+    last = house.ask("u")
+    await turn()
+    assert (house.counts("A"), last.done()) == ((4, 1), False)
+    slots.pop().release()
+    assert (await last).account == "A"
 
 
 @in_virtual_time
@@ -1001,24 +1046,81 @@ async def test_every_holder_is_listed_with_its_state() -> None:
     slot = await house.ask("v")
     at_account = house.ask("v")
     await asyncio.sleep(5)
-    listed = {
-        h.request_id: (h.user, h.state, h.account, now() - h.since)
-        for h in house.registry.holders()
-    }
+    listed = await house.registry.holders()
 
-    assert {
-        "u1": ("u", "running", "", 5),
-        "u2": ("u", "queued_user", "", 5),
-        "v3": ("v", "running", "A", 5),
-        "v4": ("v", "queued_account", "", 5),
-    } == listed
-    assert house.registry.place(house.find("v3")) is None
+    assert listed == [
+        HolderInfo("u1", "u", "", "running", 5.0),
+        HolderInfo("u2", "u", "", "queued_user", 5.0),
+        HolderInfo("v3", "v", "A", "running", 5.0),
+        HolderInfo("v4", "v", "", "queued_account", 5.0),
+    ]
+    assert house.registry.queue_position(house.find("v3")) is None
     for task in (queued, at_account):
         task.cancel()
     await turn()
     user_slot.release()
     slot.release()
-    assert [] == house.registry.holders()
+    assert [] == await house.registry.holders()
+
+
+@in_virtual_time
+async def test_a_waiter_that_is_ended_gets_the_error_and_leaves_the_queue() -> None:
+    house = House(A=1).user("u")
+    slot = await house.ask("u")
+    ended, other = house.ask("u"), house.ask("u")
+    await turn()
+    error = GatewayError("gateway_shutdown")
+
+    assert await house.registry.end("u2", error)
+    assert (await refusal(ended)) is error
+    assert house.counts("A") == (1, 1)
+    slot.release()
+    assert (await other).account == "A"
+    assert not await house.registry.end("u2", error)
+
+
+@in_virtual_time
+async def test_a_running_holder_is_ended_where_it_runs() -> None:
+    ended: list[tuple[str, str]] = []
+
+    def end_running(request_id: str, error: GatewayError) -> bool:
+        ended.append((request_id, error.code))
+        return True
+
+    registry = Registry(end_running=end_running)
+    registry.set_user("u", 1, 10)
+    slot = await registry.user_slot("u", Holder("r", "u"), now() + 60)
+
+    assert await registry.end("r", GatewayError("gateway_shutdown"))
+    assert ended == [("r", "gateway_shutdown")]
+    assert not await registry.end("other", GatewayError("gateway_shutdown"))
+    slot.release()
+    assert not await registry.end("r", GatewayError("gateway_shutdown"))
+
+
+@in_virtual_time
+async def test_a_holder_that_drains_is_evicted_once_when_it_is_ended() -> None:
+    house = House(A=1).user("u", max_concurrent=1)
+    holder = house.holder("u")
+    slots = [
+        await house.registry.user_slot("u", holder, now()),
+        await house.registry.account_slot(["A"], holder, now()),
+    ]
+    evicted: list[str] = []
+    for slot in slots:
+        slot.drain(partial(_evict, slot, evicted))
+
+    error = GatewayError("gateway_shutdown")
+    assert await house.registry.end(holder.request_id, error)
+    waiting = house.ask_user("u")  # it needs no further eviction
+    assert (await waiting).name == "u"
+    assert sorted(evicted) == ["A", "u"]
+    assert house.counts("A") == (0, 0)
+
+
+def _evict(slot: Slot, evicted: list[str]) -> None:
+    evicted.append(slot.name)
+    slot.release()
 
 
 @in_virtual_time
@@ -1030,9 +1132,9 @@ async def test_counts_of_users_and_accounts() -> None:
     await turn()
 
     assert [
-        Count("user", "u", 1, 1, 1),
-        Count("account", "A", 1, 1, 1),
-        Count("account", "B", 0, 0, 0),
+        SlotCount("user", "u", 1, 1, 1),
+        SlotCount("account", "A", 1, 1, 1),
+        SlotCount("account", "B", 0, 0, 0),
     ] == house.registry.counts()
     assert ["A", "B"] == [c.name for c in house.registry.counts("account")]
     for task in tasks:
@@ -1071,14 +1173,14 @@ def test_a_clock_that_jumps_does_no_harm() -> None:
         await turn()
         for leap in (-990.0, 1e8, -1e7):
             clock[0] += leap
-            place = registry.place(holders[3])
+            place = registry.queue_position(holders[3])
             assert place is None or place.expected_s >= 0
             slot.release()
             await turn()
             slot = await tasks.pop(0)
         slot.release()
 
-        assert [] == registry.holders()
+        assert [] == await registry.holders()
 
     virtual_time.run(scenario())
 
@@ -1092,12 +1194,12 @@ async def test_five_thousand_waiters_come_and_go() -> None:
     await turn()
 
     assert (4, 5000) == house.counts("A")
-    holders = house.registry.holders()
-    places = [p.position for h in holders if (p := house.registry.place(h))]
+    holders = list(house.registry._holders.all)
+    places = [p.position for h in holders if (p := house.registry.queue_position(h))]
     assert list(range(1, 5001)) == sorted(places)
     for task in tasks:
         (await task).release()
-    assert [] == house.registry.holders()
+    assert [] == await house.registry.holders()
     assert (0, 0) == house.counts("A") == house.counts("B")
 
 

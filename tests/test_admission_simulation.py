@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,8 +20,10 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.admission.interface import Holder, Slot
+from gateway.admission.limiter import Limiter
 from gateway.admission.policy import FairQueue, Waiter
-from gateway.admission.registry import Holder, Registry, Slot
+from gateway.admission.registry import Registry
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
 from tests.kit.virtual_time import now
@@ -201,6 +204,19 @@ def test_a_twentieth_of_the_work_gets_a_fifth_of_the_slot() -> None:
 # --- the registry ---------------------------------------------------------------------
 
 
+def permits_of(limiter: Limiter) -> int:
+    """How many slots its semaphore would grant now."""
+    semaphore, taken = limiter._semaphore, 0
+    assert semaphore
+    while not semaphore.locked():
+        with suppress(StopIteration):
+            semaphore.acquire().send(None)
+        taken += 1
+    for _ in range(taken):
+        semaphore.release()
+    return taken
+
+
 @dataclass
 class Town:
     """Random life before a registry; it counts for itself what is in use."""
@@ -280,24 +296,24 @@ class Town:
                 self.left(slot)
 
     def drained(self, slot: Slot) -> None:
-        if slot.holder in self.registry.holders() and slot._issuer:
+        if slot.holder in self.registry._holders.all and slot._issuer:
             self.left(slot)
 
     def check(self) -> None:
         """Whoever looks in between finds the laws kept."""
         registry = self.registry
-        for layer in (registry._users, registry._accounts):
-            for name, gate in layer.gates.items():
-                free = max(0, gate.limit - len(gate.slots))
-                assert not gate.limit or free == gate._semaphore._value
-                fitting = [w for w in layer.line.at(name) if not w.done.done()]
-                assert not (gate.free and fitting), "idle while somebody waits"
+        for table in (registry._users, registry._accounts):
+            for name, limiter in table.limiters.items():
+                free = max(0, limiter.limit - len(limiter.slots))
+                assert not limiter.limit or free == permits_of(limiter)
+                fitting = [w for w in table.queue.at(name) if not w.done.done()]
+                assert not (limiter.free and fitting), "idle while a request waits"
         queued: dict[str, int] = defaultdict(int)
-        for holder in registry.holders():
+        for holder in registry._holders.all:
             queued[holder.user] += holder.state.startswith("queued")
-            place = registry.place(holder)
+            place = registry.queue_position(holder)
             assert place is None or (place.position >= 1 and place.expected_s >= 0)
-        assert {u: n for u, n in queued.items() if n} == registry._roll.queued
+        assert {u: n for u, n in queued.items() if n} == registry._holders.queued
 
     async def live(self, requests: int) -> None:
         chance = self.chance
@@ -340,7 +356,7 @@ def test_arrivals_departures_aborts_and_changes(seed: int) -> None:
         registry = town.registry
 
         assert town.outcomes["ok"] > 50
-        assert [] == registry.holders()
+        assert [] == await registry.holders()
         assert {(0, 0)} == {(c.in_use, c.waiting) for c in registry.counts()}
         assert set(town.in_use.values()) == {0}
         for name in "ABC":
@@ -390,7 +406,7 @@ def test_limits_are_reached_and_never_exceeded(seed: int) -> None:
 
         assert limits == {name: most[name] for name in limits}
         assert all(most[user] <= 4 for user in "uvw")
-        assert [] == registry.holders()
+        assert [] == await registry.holders()
 
     virtual_time.run(scenario())
 
@@ -439,7 +455,7 @@ def test_the_promised_wait_is_within_a_factor_of_two(
             room.release()
 
         def promised(holder: Holder, promise: list[float]) -> None:
-            if place := registry.place(holder):
+            if place := registry.queue_position(holder):
                 promise.append(place.expected_s)
 
         async with asyncio.TaskGroup() as tasks:

@@ -16,7 +16,8 @@ import tracemalloc
 from collections import Counter
 from typing import Any
 
-from gateway.admission.registry import Holder, Registry
+from gateway.admission.interface import Holder
+from gateway.admission.registry import Registry
 from gateway.config.schema import Config
 from gateway.daemon.app import components_of
 from gateway.daemon.wiring import Components

@@ -319,7 +319,7 @@ async def check_all_is_given_back(gateway: Gateway) -> None:
         return not any(one.in_use or one.waiting for one in counts)
 
     await gateway.log.wait_for(nothing_held, "a slot is held for no request")
-    assert [] == components(gateway).registry.holders()
+    assert [] == await components(gateway).registry.holders()
 
 
 @pytest.mark.parametrize("change", CHANGES)

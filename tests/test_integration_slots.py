@@ -179,8 +179,9 @@ async def test_a_request_that_cannot_be_converted_leaves_no_slot_behind(
 
 
 def draining(gateway: Gateway) -> bool:
-    holders = components_of(gateway.inside.app).registry.holders()
-    return any(holder.state == "draining" for holder in holders)
+    registry = components_of(gateway.inside.app).registry
+    assert isinstance(registry, Registry)
+    return any(holder.state == "draining" for holder in registry._holders.all)
 
 
 async def silent_body(exchange: Any) -> None:

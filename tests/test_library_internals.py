@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway.admission.limiter import Counter
 from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
@@ -193,19 +192,6 @@ async def test_a_whole_answer_keeps_the_connection_of_a_client_of_http_1_0() -> 
 
     assert len(ours) == 2
     assert ours == theirs
-
-
-async def test_a_semaphore_counts_in_the_value_that_we_take_from() -> None:
-    counter = Counter(2)
-    counter.take()
-
-    assert not counter.locked()
-    await asyncio.wait_for(counter.acquire(), 1)
-    assert counter.locked()
-    counter.release()
-    assert not counter.locked()
-    counter.take()
-    assert counter.locked()
 
 
 CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="none")

@@ -344,6 +344,20 @@ def test_packages_import_downwards_only(package: str) -> None:
     }
 
 
+def test_only_the_wiring_names_an_implementation_of_admission() -> None:
+    """Everything else takes the protocols of ``admission.interface``."""
+    shared = {"gateway.admission.interface", "gateway.admission.body_room"}
+    naming = {
+        name: inner
+        for name, path in MODULES.items()
+        if package_of(name) != "admission"
+        for inner in imports_of(path) - shared
+        if package_of(inner) == "admission"
+    }
+
+    assert naming == {"gateway.daemon.wiring": "gateway.admission.registry"}
+
+
 @pytest.mark.parametrize("pattern", PURE)
 def test_pure_files_know_no_clock_network_or_log(pattern: str) -> None:
     paths = sorted(ROOT.glob(pattern))

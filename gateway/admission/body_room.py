@@ -59,7 +59,7 @@ class BodyShare:
         self.waiting = asyncio.get_running_loop().create_future()
         room.waiting += 1
         try:
-            room.hand_on()
+            room.grant_next()
             await self.waiting
         finally:
             room.waiting -= 1
@@ -132,7 +132,7 @@ class _Room:
         taken = self.used + self.reserved - (self.coming if share.whole else 0)
         return taken == share.size or taken + share.need <= self.max_bytes
 
-    def hand_on(self) -> None:
+    def grant_next(self) -> None:
         """Let those go on that have room, the oldest first."""
         blocked: set[bool] = set()
         first = [self._exceeding] if self._exceeding else []
@@ -159,7 +159,7 @@ class _Room:
         """Nothing more of *share* arrives."""
         if self._exceeding is share:
             self._exceeding = None
-        self.hand_on()
+        self.grant_next()
 
     def leave(self, share: BodyShare) -> None:
         """*share* is over."""
@@ -189,7 +189,7 @@ class BodyRooms:
         """Change the limit of *user* at once; what is in memory stays."""
         if room := self._rooms.get(user):
             room.max_bytes = max_bytes
-            room.hand_on()
+            room.grant_next()
 
     def used(self, user: str) -> int:
         """The bytes of *user* that arrive or wait."""

@@ -1,10 +1,10 @@
 """
 How long it will take until a slot frees, from what was measured.
 
-Two simple truths are mixed by how much the service times spread. If all were alike,
+Two estimates are mixed by how much the service times spread. If all times were alike,
 each slot would free one mean after it was taken, so the ages of the running requests
-tell all. If they spread like waiting for chance does, ages tell nothing, and slots
-free at an even rate.
+would say when. If they are exponentially distributed, ages say nothing, and
+slots free at an even rate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OUTLIER = 10.0
 _LEAST = 1 / MEMORY  # what a service time weighs once there are enough of them
 
 
-class Service:
+class ServiceTimes:
     """Service times of one user or account: decayed mean and variance."""
 
     __slots__ = ("count", "mean_s", "_variance")
@@ -49,15 +49,15 @@ class Service:
 
     @property
     def spread(self) -> float:
-        """0: all alike; 1: as chance spreads, or worse (variance / mean²)."""
+        """0: all alike; 1: exponentially distributed, or worse (variance / mean²)."""
         if not self.mean_s:
             return 0.0
         return min(1.0, self._variance / self.mean_s**2)
 
 
-class Server(NamedTuple):
+class BusySlots(NamedTuple):
     """
-    One name's slots.
+    The slots of one user or account.
 
     Attributes:
         ages_s: seconds since each running request got its slot; slots that are
@@ -71,7 +71,7 @@ class Server(NamedTuple):
 
 
 def mean_of(
-    services: Sequence[Service], ages_s: Sequence[float]
+    services: Sequence[ServiceTimes], ages_s: Sequence[float]
 ) -> tuple[float, float]:
     """
     Mean (seconds) and spread of the first of *services* that has measured anything.
@@ -87,16 +87,16 @@ def mean_of(
     return max(1.0, 2 * sum(ages_s) / len(ages_s)), 1.0
 
 
-def expected_wait_s(position: int, servers: Sequence[Server]) -> float:
-    """Seconds until the *position*-th slot (from 1) of *servers* frees."""
-    slots = sum(server.slots for server in servers)
+def expected_wait_s(position: int, busy: Sequence[BusySlots]) -> float:
+    """Seconds until the *position*-th slot (from 1) of *busy* frees."""
+    slots = sum(one.slots for one in busy)
     if not slots:
         return 0.0
-    rate = sum(server.slots / server.mean_s for server in servers)
-    spread = sum(server.slots * server.spread for server in servers) / slots
+    rate = sum(one.slots / one.mean_s for one in busy)
+    spread = sum(one.slots * one.spread for one in busy) / slots
     mean_s = slots / rate
     # one that is overdue by x may well take x more
-    rests = sorted(abs(s.mean_s - age) for s in servers for age in s.ages_s)
+    rests = sorted(abs(s.mean_s - age) for s in busy for age in s.ages_s)
     rests[:0] = [0.0] * (slots - len(rests))
     surplus = len(rests) - slots  # of a limit that was lowered: they free nothing
     rounds, index = divmod(position - 1, slots)

@@ -1,26 +1,17 @@
 """
 The slots of one user or account.
 
-The counter is an ``asyncio.Semaphore``. Nobody ever waits inside it: it is taken only
-while it is free, by whom the policy names.
+An ``asyncio.Semaphore`` decides whether one is free. No task ever waits inside it: the
+fair queue decides who is next, and the semaphore is acquired only while it is not
+locked.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from gateway.admission.expected_wait import Server, Service, mean_of
+from gateway.admission.expected_wait import BusySlots, ServiceTimes, mean_of
 from gateway.admission.slot import Slot
-
-
-class Counter(asyncio.Semaphore):
-    """A semaphore that can be taken without a coroutine where nobody ever waits."""
-
-    def take(self) -> None:
-        """As ``acquire``; only while it is free."""
-        if self._value <= 0:
-            raise RuntimeError("the semaphore was not free")
-        self._value -= 1
 
 
 class Limiter:
@@ -32,9 +23,9 @@ class Limiter:
         limit: 0 = none.
         slots: those taken, the oldest first.
         draining: those of them that can be evicted, the oldest first.
-        evicted: how many were told to go and have not gone yet.
+        evicted: how many were asked to go and have not gone yet.
         service: how long slots are held.
-        onward: how long a user's requests wait for an account after this gate.
+        onward: how long a user's requests wait for an account after this limiter.
         removed: no longer configured, kept while slots are out.
     """
 
@@ -48,6 +39,7 @@ class Limiter:
         "onward",
         "removed",
         "_semaphore",
+        "_excess",
     )
 
     def __init__(self, name: str) -> None:
@@ -56,21 +48,29 @@ class Limiter:
         self.slots: dict[Slot, None] = {}
         self.draining: dict[Slot, None] = {}
         self.evicted = 0
-        self.service = Service()
-        self.onward = Service()
+        self.service = ServiceTimes()
+        self.onward = ServiceTimes()
         self.removed = False
-        self._semaphore = Counter(0)
+        self._semaphore: asyncio.Semaphore | None = None  # None = no limit
+        self._excess = 0  # slots beyond a lowered limit: they free nothing
 
     def resize(self, limit: int) -> None:
         """Have *limit* slots; those taken beyond it stay until they are released."""
         self.limit = max(0, limit)
-        self._semaphore = Counter(max(0, self.limit - len(self.slots)))
+        self._excess = 0
+        self._semaphore = None
+        if self.limit:
+            self._semaphore = asyncio.Semaphore(self.limit)
+            for _ in self.slots:
+                if self._semaphore.locked():
+                    self._excess += 1
+                else:
+                    _acquire(self._semaphore)
 
     @property
     def free(self) -> bool:
         """Whether a slot can be taken."""
-        # As the semaphore's ``locked``, which looks for waiters that it never has.
-        return not self.limit or len(self.slots) < self.limit
+        return self._semaphore is None or not self._semaphore.locked()
 
     @property
     def load(self) -> tuple[float, int]:
@@ -78,16 +78,23 @@ class Limiter:
         taken = len(self.slots)
         return (taken / self.limit if self.limit else 0.0, taken)
 
+    @property
+    def ending(self) -> int:
+        """How many slots are drained, or their holders were asked to go."""
+        return len(self.draining) + self.evicted
+
     def take(self, slot: Slot) -> None:
         """Count *slot* as taken; only while ``free``."""
-        if self.limit:
-            self._semaphore.take()
+        if self._semaphore is not None:
+            _acquire(self._semaphore)
         self.slots[slot] = None
 
     def give(self, slot: Slot) -> None:
         """Count *slot* as free again."""
         del self.slots[slot]
-        if self.limit and len(self.slots) < self.limit:
+        if self._excess:
+            self._excess -= 1
+        elif self._semaphore is not None:
             self._semaphore.release()
         if slot.evict:
             if slot in self.draining:
@@ -95,13 +102,37 @@ class Limiter:
             else:
                 self.evicted -= 1
 
-    def server(self, fallback: Service, now: float) -> Server:
+    def evict(self, slot: Slot) -> None:
+        """Ask the holder of *slot*, which drains, to go."""
+        assert slot.evict
+        del self.draining[slot]
+        self.evicted += 1
+        asyncio.get_running_loop().call_soon(slot.evict)
+
+    def busy(self, fallback: ServiceTimes, now: float) -> BusySlots:
         """
         What the expected wait is computed from.
 
         Args:
-            fallback: the measure of all gates, for one that has none yet.
+            fallback: the measure of all limiters, for one that has none yet.
         """
         ages_s = [max(0.0, now - slot.since) for slot in self.slots if not slot.evict]
         mean_s, spread = mean_of((self.service, fallback), ages_s)
-        return Server(self.limit, mean_s, spread, ages_s)
+        return BusySlots(self.limit, mean_s, spread, ages_s)
+
+
+def _acquire(semaphore: asyncio.Semaphore) -> None:
+    """
+    Acquire *semaphore* without a task: while it is not locked, its ``acquire`` returns
+    at its first step.
+
+    Raises:
+        RuntimeError: it was locked.
+    """
+    acquiring = semaphore.acquire()
+    try:
+        acquiring.send(None)
+    except StopIteration:
+        return
+    acquiring.close()
+    raise RuntimeError("the semaphore was locked")

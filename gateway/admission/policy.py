@@ -1,21 +1,21 @@
 """
-Who is next.
+The fair queue: which waiter gets the next slot.
 
-Waiters stand in line for slots by *name* (of a user, or of accounts). A waiter takes
-any one of the names that fit it.
+A waiter asks for a slot of any one of the *names* (of a user, or of accounts) that fit
+it.
 
 Rule 1: a user's own waiters are served in the order in which they arrived.
-Rule 2: users take turns. Where a slot of a name frees, it is the turn of the user
-        whose last turn at that name is the longest ago; who begins to wait is last.
-Rule 3: a turn at one name counts for every line of that user in which the name
-        stands, and for no other. So a pool of equal accounts is one round, and
-        nobody starves at one account by being served well at another.
+Rule 2: round robin between users. The next slot of a name goes to the user who was
+        served there the longest ago; a user who begins to wait comes last.
+Rule 3: a slot of one name counts as service in every group of that user that the name
+        fits, and in no other. So a pool of equal accounts is one round, and no user
+        starves at one account because another serves it well.
 
-    Line ── Group: waiters with the same fitting names
-              └── Lane: one user's waiters in the group, by arrival
+    FairQueue ── FitGroup: the waiters with the same fitting names
+                     └── UserQueue: one user's waiters in the group, by arrival
 
-Waiting, leaving and serving cost a binary search each, whatever the length; a place
-in line is computed from counts.
+To add, remove or serve a waiter costs a binary search, whatever the length; a position
+is computed from counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RING_EXACT = 256
 
 class Waiter:
     """
-    One who waits.
+    An entry of the queue.
 
     Args:
         arrival: a number that grows with each arrival; no two waiters share it.
@@ -49,14 +49,19 @@ class Waiter:
 W = TypeVar("W", bound=Waiter)
 
 
-class Lane(Generic[W]):
-    """One user's waiters inside a group; *turn* is the number of its last turn."""
+class UserQueue(Generic[W]):
+    """
+    One user's waiters inside a group.
 
-    __slots__ = ("user", "turn", "waiters")
+    Attributes:
+        last_served: the number of the user's last service; the smallest is next.
+    """
 
-    def __init__(self, user: str, turn: int) -> None:
+    __slots__ = ("user", "last_served", "waiters")
+
+    def __init__(self, user: str, last_served: int) -> None:
         self.user = user
-        self.turn = turn
+        self.last_served = last_served
         self.waiters: list[tuple[int, W]] = []
 
     def before(self, arrival: int) -> int:
@@ -64,183 +69,184 @@ class Lane(Generic[W]):
         return bisect_left(self.waiters, (arrival,))
 
 
-class Group(Generic[W]):
+class FitGroup(Generic[W]):
     """
     The waiters with the same fitting names.
 
     Attributes:
-        ring: the lanes, the one whose last turn is the longest ago first.
-        depth: ``depth[k]`` lanes have more than *k* waiters.
+        ring: the queues, the one that was served the longest ago first.
+        depth: ``depth[k]`` queues have more than *k* waiters.
     """
 
-    __slots__ = ("fits", "lanes", "ring", "depth", "size")
+    __slots__ = ("fits", "queues", "ring", "depth", "size")
 
     def __init__(self, fits: frozenset[str]) -> None:
         self.fits = fits
-        self.lanes: dict[str, Lane[W]] = {}
-        self.ring: list[tuple[int, Lane[W]]] = []
+        self.queues: dict[str, UserQueue[W]] = {}
+        self.ring: list[tuple[int, UserQueue[W]]] = []
         self.depth: list[int] = []
         self.size = 0
 
-    def add(self, waiter: W, turn: int) -> None:
-        """Let *waiter* stand in its user's lane; a new lane had its turn at *turn*."""
-        lane = self.lanes.get(waiter.user)
-        if lane is None:
-            lane = self.lanes[waiter.user] = Lane(waiter.user, turn)
-            insort(self.ring, (turn, lane), key=itemgetter(0))
-        length = len(lane.waiters)
+    def add(self, waiter: W, last_served: int) -> None:
+        """Add *waiter* to its user's queue; *last_served* is that of a new queue."""
+        queue = self.queues.get(waiter.user)
+        if queue is None:
+            queue = self.queues[waiter.user] = UserQueue(waiter.user, last_served)
+            insort(self.ring, (last_served, queue), key=itemgetter(0))
+        length = len(queue.waiters)
         if length == len(self.depth):
             self.depth.append(0)
         self.depth[length] += 1
-        lane.waiters.insert(lane.before(waiter.arrival), (waiter.arrival, waiter))
+        queue.waiters.insert(queue.before(waiter.arrival), (waiter.arrival, waiter))
         self.size += 1
 
     def remove(self, waiter: W) -> int:
-        """Take *waiter* out; the last turn of its lane."""
-        lane = self.lanes[waiter.user]
-        del lane.waiters[lane.before(waiter.arrival)]
+        """Take *waiter* out; returns ``last_served`` of its queue."""
+        queue = self.queues[waiter.user]
+        del queue.waiters[queue.before(waiter.arrival)]
         self.size -= 1
-        length = len(lane.waiters)
+        length = len(queue.waiters)
         self.depth[length] -= 1
-        if not self.depth[length]:  # no lane is that deep, so none is deeper
+        if not self.depth[length]:  # no queue is that deep, so none is deeper
             self.depth.pop()
         if not length:
-            del self.lanes[waiter.user]
-            del self.ring[bisect_left(self.ring, (lane.turn,))]
-        return lane.turn
+            del self.queues[waiter.user]
+            del self.ring[bisect_left(self.ring, (queue.last_served,))]
+        return queue.last_served
 
-    def had_turn(self, user: str, turn: int) -> None:
+    def note_served(self, user: str, last_served: int) -> None:
         """*user* goes to the end of the ring."""
-        lane = self.lanes.get(user)
-        if lane is None:
+        queue = self.queues.get(user)
+        if queue is None:
             return
-        del self.ring[bisect_left(self.ring, (lane.turn,))]
-        lane.turn = turn
-        self.ring.append((turn, lane))
+        del self.ring[bisect_left(self.ring, (queue.last_served,))]
+        queue.last_served = last_served
+        self.ring.append((last_served, queue))
 
-    def ahead(self, user: str, rounds: int, turn: int) -> int:
+    def ahead(self, user: str, rounds: int, last_served: int) -> int:
         """
         How many waiters of other users come before one of *user*.
 
         Args:
             rounds: how many of the user's own come before that one.
-            turn: the last turn of the user.
+            last_served: the user's.
         """
-        own = self.lanes.get(user)
+        own = self.queues.get(user)
         length = len(own.waiters) if own else 0
         whole = sum(self.depth[:rounds]) - min(length, rounds)
         deep = self.depth[rounds] if rounds < len(self.depth) else 0
-        if deep == (length > rounds):  # nobody else is that deep
+        if deep == (length > rounds):  # no other user is that deep
             return whole
-        first = bisect_left(self.ring, (turn,))
+        first = bisect_left(self.ring, (last_served,))
         sample = self.ring[: min(first, RING_EXACT)]
         seen = sum(
-            len(lane.waiters) > rounds for _, lane in sample if lane.user != user
+            len(queue.waiters) > rounds for _, queue in sample if queue.user != user
         )
         return whole + (seen * first // len(sample) if sample else 0)
 
 
 class FairQueue(Generic[W]):
-    """Everybody who waits, in every group."""
+    """The waiters of all groups."""
 
     def __init__(self) -> None:
-        self._groups: dict[frozenset[str], Group[W]] = {}
-        self._at: dict[str, list[Group[W]]] = {}  # by name
-        self._turn = 0
+        self._groups: dict[frozenset[str], FitGroup[W]] = {}
+        self._at: dict[str, list[FitGroup[W]]] = {}  # by name
+        self._served = 0
 
     def __bool__(self) -> bool:
-        """Whether anybody waits."""
+        """Whether there is a waiter."""
         return bool(self._groups)
 
-    def add(self, waiter: W, turn: int | None = None) -> None:
+    def add(self, waiter: W, last_served: int | None = None) -> None:
         """
-        Let *waiter* stand in line.
+        Add *waiter*.
 
         Args:
-            turn: what ``remove`` gave, for one who comes back.
+            last_served: what ``remove`` returned, for a waiter that comes back.
         """
         group = self._groups.get(waiter.fits)
         if group is None:
-            group = self._groups[waiter.fits] = Group(waiter.fits)
+            group = self._groups[waiter.fits] = FitGroup(waiter.fits)
             for name in waiter.fits:
                 self._at.setdefault(name, []).append(group)
-        self._turn += 1
-        group.add(waiter, self._turn if turn is None else turn)
+        self._served += 1
+        group.add(waiter, self._served if last_served is None else last_served)
 
     def remove(self, waiter: W) -> int:
-        """Let *waiter* leave; the number of its user's last turn."""
+        """Take *waiter* out; returns its user's ``last_served``."""
         group = self._groups[waiter.fits]
-        turn = group.remove(waiter)
+        last_served = group.remove(waiter)
         if not group.size:
             del self._groups[waiter.fits]
             for name in waiter.fits:
                 self._at[name].remove(group)
                 if not self._at[name]:
                     del self._at[name]
-        return turn
+        return last_served
 
     def next(self, name: str) -> W | None:
-        """Whose turn it is when a slot of *name* frees."""
+        """The waiter that gets the next slot of *name*."""
         groups = self._at.get(name)
         if not groups:
             return None
         user = min((g.ring[0] for g in groups), key=itemgetter(0))[1].user
-        lanes = (lane for g in groups if (lane := g.lanes.get(user)))
-        return min(lane.waiters[0] for lane in lanes)[1]
+        queues = (queue for g in groups if (queue := g.queues.get(user)))
+        return min(queue.waiters[0] for queue in queues)[1]
 
     def serve(self, waiter: W, name: str) -> None:
-        """*waiter* got a slot of *name*: it leaves, and its user has had a turn."""
+        """*waiter* got a slot of *name*: it leaves, and its user goes to the end."""
         self.remove(waiter)
-        self._turn += 1
+        self._served += 1
         for group in self._at.get(name, ()):
-            group.had_turn(waiter.user, self._turn)
+            group.note_served(waiter.user, self._served)
 
     def waiting(self, names: Iterable[str]) -> int:
         """How many wait for at least one of *names*."""
         return sum(group.size for group in self._touching(names))
 
     def reach(self, name: str) -> set[str]:
-        """Every name that fits somebody whom *name* fits."""
+        """Every name that fits a waiter that *name* fits."""
         return {other for group in self._at.get(name, ()) for other in group.fits}
 
     def at(self, name: str) -> list[W]:
-        """Everybody whom *name* fits, in no order."""
+        """The waiters that *name* fits, in no order."""
         return [
             waiter
             for group in self._at.get(name, ())
-            for lane in group.lanes.values()
-            for _, waiter in lane.waiters
+            for queue in group.queues.values()
+            for _, waiter in queue.waiters
         ]
 
     def of(self, user: str) -> list[W]:
-        """Everybody of *user*, in no order."""
-        lanes = (group.lanes.get(user) for group in self._groups.values())
-        return [waiter for lane in lanes if lane for _, waiter in lane.waiters]
+        """The waiters of *user*, in no order."""
+        queues = (group.queues.get(user) for group in self._groups.values())
+        return [waiter for queue in queues if queue for _, waiter in queue.waiters]
 
     def position(self, waiter: W, slots: Mapping[str, int]) -> int:
         """
-        The place of *waiter* in the just order, from 1.
+        The position of *waiter* in the fair order, from 1.
 
-        Where others may go elsewhere too, only the share of them counts that the
-        common names have in all of theirs.
+        Of waiters that fit other names too, only a share counts: that of the common
+        names in all of theirs.
 
         Args:
             slots: how many slots each name has.
         """
         groups = self._touching(waiter.fits)
-        turn = self._groups[waiter.fits].lanes[waiter.user].turn
+        last_served = self._groups[waiter.fits].queues[waiter.user].last_served
         own = sum(
-            lane.before(waiter.arrival)
+            queue.before(waiter.arrival)
             for group in groups
-            if (lane := group.lanes.get(waiter.user))
+            if (queue := group.queues.get(waiter.user))
         )
         others = sum(
-            group.ahead(waiter.user, own, turn) * _share(group.fits, waiter.fits, slots)
+            group.ahead(waiter.user, own, last_served)
+            * _share(group.fits, waiter.fits, slots)
             for group in groups
         )
         return 1 + own + int(others)
 
-    def _touching(self, names: Iterable[str]) -> Iterable[Group[W]]:
+    def _touching(self, names: Iterable[str]) -> Iterable[FitGroup[W]]:
         return {
             id(group): group for name in names for group in self._at.get(name, ())
         }.values()

@@ -1,12 +1,12 @@
 """
-The right to run: a slot of the user first, then one of an account.
+Admission of one process: a slot of the user first, then one of an account.
 
 Rule 1: one deadline covers both waits, and the user's slot is held during the second.
-Rule 2: whatever interrupts a wait, a slot that was granted meanwhile goes back once.
-Rule 3: only a request's first wait can be refused for a full queue: who has waited
-        or run has earned its place.
-Rule 4: a request has its place from its head on. While its body arrives it counts
-        among those who wait, so that a full queue is told before a body is read.
+Rule 2: whatever interrupts a wait, a slot that was granted meanwhile is released once.
+Rule 3: only a request's first wait can be refused for a full queue: a request that has
+        waited or run has earned its position.
+Rule 4: a request has its position from its head on. While its body arrives it counts
+        as a waiter, so that a full queue refuses it before the body is read.
 """
 
 from __future__ import annotations
@@ -14,144 +14,118 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
+from gateway.admission.interface import Admission, HolderInfo, SlotCount
 from gateway.admission.reserved_positions import ReservedPositions
-from gateway.admission.slot import AccountsChanged, Holder, Place, Slot, Tiers, Waiting
+from gateway.admission.slot import (
+    AccountsChanged,
+    Holder,
+    QueuePosition,
+    Slot,
+    SlotWaiter,
+    Tiers,
+)
 from gateway.admission.slot_table import Holders, SlotTable
 from gateway.errors import ClientError, GatewayError, Overloaded
-
-__all__ = ["AccountsChanged", "Count", "Holder", "Place", "Registry", "Slot", "Tiers"]
 
 MAX_TIMER_S = 1e6  # an event loop cannot count to infinity
 NO_WAIT_S = 0.001
 
 
-class Count(NamedTuple):
-    """The slots of one user or account; *waiting*: everybody whom it would fit."""
-
-    scope: str
-    name: str
-    in_use: int
-    waiting: int
-    limit: int
-
-
-class Registry:
+class Registry(Admission):
     """
+    The ``Admission`` of one process. It has more public methods than a class should,
+    since it is three protocols at once; each of its users takes one of them.
+
     Args:
-        clock: monotonic seconds; deadlines are told in its time.
+        clock: monotonic seconds; deadlines are in its time.
+        end_running: ends a running request of that id with an error; False if there
+            is none.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        end_running: Callable[[str, GatewayError], bool] = lambda ident, error: False,
+    ) -> None:
         self._clock = clock
-        self._roll = Holders()
-        self._users = SlotTable("user", self._roll, clock)
-        self._accounts = SlotTable("account", self._roll, clock)
+        self._end_running = end_running
+        self._holders = Holders()
+        self._users = SlotTable("user", self._holders, clock)
+        self._accounts = SlotTable("account", self._holders, clock)
         self._max_queued: dict[str, int] = {}
-        self._kept = ReservedPositions()
+        self._reserved = ReservedPositions()
         self._arrivals = 0
 
-    # --- limits ----------------------------------------------------------------------
+    # --- limits (see AdmissionLimits) ------------------------------------------------
 
     def set_user(self, name: str, max_concurrent: int, max_queued: int) -> None:
-        """
-        Let *name* in, or change its limits at once; nobody is dropped.
-
-        Args:
-            max_concurrent: 0 = no limit.
-            max_queued: 0 = nobody may wait.
-        """
         self._max_queued[name] = max_queued
         self._users.set(name, max_concurrent)
 
     def remove_user(self, name: str) -> None:
-        """Refuse those of *name* who wait; those who run may finish."""
         self._max_queued.pop(name, None)
-        for waiting, _ in self._users.remove(name):
-            _refuse(waiting, _user_removed())
-        for waiting in self._accounts.line.of(name):
-            self._accounts.part(waiting)
-            _refuse(waiting, _user_removed())
+        for waiter, _ in self._users.remove(name):
+            _refuse(waiter, _user_removed())
+        for waiter in self._accounts.queue.of(name):
+            self._accounts.leave_queue(waiter)
+            _refuse(waiter, _user_removed())
 
     def set_account(self, name: str, max_concurrent: int) -> None:
-        """Add the account, or change its limit at once; 0 = no limit."""
         self._accounts.set(name, max_concurrent)
 
     def remove_account(self, name: str) -> None:
-        """Those who wait go on without it; what runs there may finish."""
-        for waiting, turn in self._accounts.remove(name):
-            _send_back(waiting, turn)
+        for waiter, last_served in self._accounts.remove(name):
+            _send_back(waiter, last_served)
 
     def choose_anew(self) -> None:
-        """
-        Let everybody who waits for an account choose again. They keep their places:
-        the arrival, the user's turn, and the deadline.
-        """
-        for waiting, turn in self._accounts.dissolve():
-            _send_back(waiting, turn)
+        for waiter, last_served in self._accounts.empty_queue():
+            _send_back(waiter, last_served)
 
-    # --- the head of a request -------------------------------------------------------
+    # --- the head of a request (see SlotSource) --------------------------------------
 
     def arrive(self, holder: Holder) -> None:
-        """
-        Give *holder* its place; its body is still to be read. ``arrived`` follows.
-
-        Raises:
-            Overloaded: "queue_full".
-        """
         self._arrive(holder, "")
-        user = holder.user
-        gate, allowed = self._users.gates.get(user), self._max_queued.get(user)
-        if gate and gate.limit and allowed is not None:
-            free = gate.limit - len(gate.slots) + len(gate.draining)
-            before = self._roll.queued.get(user, 0) + self._roll.arriving[user]
+        user, holders = holder.user, self._holders
+        limiter, allowed = self._users.limiters.get(user), self._max_queued.get(user)
+        if limiter and limiter.limit and allowed is not None:
+            free = limiter.limit - len(limiter.slots) + len(limiter.draining)
+            before = holders.queued.get(user, 0) + holders.arriving[user]
             if before >= allowed + max(0, free):
                 self._refuse_newcomer(holder)
-        self._roll.arriving[user] += 1
+        holders.arriving[user] += 1
 
     def arrived(self, holder: Holder) -> None:
-        """Its body is complete, or will never be."""
-        left = self._roll.arriving[holder.user] - 1
+        arriving, user = self._holders.arriving, holder.user
+        left = arriving[user] - 1
         if left:
-            self._roll.arriving[holder.user] = left
+            arriving[user] = left
         else:
-            del self._roll.arriving[holder.user]
+            del arriving[user]
 
     def _refuse_newcomer(self, holder: Holder) -> None:
-        """Refuse one more, unless it may be one that comes back to its kept place."""
-        if self._kept.any_of(holder.user, self._clock()):
+        """Refuse one more, unless it may come back to its reserved position."""
+        if self._reserved.any_of(holder.user, self._clock()):
             return
         fits, loop = frozenset((holder.user,)), asyncio.get_running_loop()
-        waiting = Waiting(holder, fits, ((holder.user,),), loop.create_future())
-        self._users.join(waiting)
-        place = self._users.place(waiting)
-        self._users.part(waiting)
-        raise _overloaded("queue_full", place)
+        waiter = SlotWaiter(holder, fits, ((holder.user,),), loop.create_future())
+        self._users.enter_queue(waiter)
+        position = self._users.position(waiter)
+        self._users.leave_queue(waiter)
+        raise _overloaded("queue_full", position)
 
-    # --- the two waits ---------------------------------------------------------------
+    # --- the two waits (see SlotSource) ----------------------------------------------
 
     async def user_slot(
         self, user: str, holder: Holder, deadline: float, *, session: str = ""
     ) -> Slot:
-        """
-        A slot of *user*, at once or when it is the turn of *holder*.
-
-        Args:
-            deadline: monotonic seconds.
-            session: the conversation; a repeat of a request that timed out gets its
-                place back.
-
-        Raises:
-            Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
-            ClientError: "user_removed".
-        """
         self._arrive(holder, session)
         tiers = ((user,),)
-        slot = self._users.enter(tiers, holder)
+        slot = self._users.take_free(tiers, holder)
         if slot is not None:
             return slot
-        fits = self._users.known(tiers)
+        fits = self._users.configured(tiers)
         if not fits:
             raise _user_removed()
         return await self._wait(self._users, holder, fits, tiers, deadline)
@@ -165,21 +139,10 @@ class Registry:
         prefer: str = "",
         prefer_until: float = 0.0,
     ) -> Slot:
-        """
-        A slot of any of *candidates*; ``account`` of the slot tells which.
-
-        Args:
-            prefer: the session's own account, taken first whatever its tier.
-            prefer_until: monotonic seconds until which it alone is waited for.
-
-        Raises:
-            Overloaded: "queue_full" at once, "queue_timeout" at the deadline.
-            AccountsChanged: the candidates are not what they were.
-        """
         if not holder.arrival:
             self._arrive(holder, holder.session)
         waited_s = 0.0
-        slot = None if prefer else self._accounts.enter(candidates, holder)
+        slot = None if prefer else self._accounts.take_free(candidates, holder)
         if slot is None:
             began = self._clock()
             slot = await self._account_slot(
@@ -187,8 +150,8 @@ class Registry:
             )
             waited_s = self._clock() - began
         holder.admitted = True
-        user = self._users.gates.get(holder.user)
-        # Nothing is learnt from one more that did not wait where nobody does.
+        user = self._users.limiters.get(holder.user)
+        # One more that did not wait says nothing where no request waits.
         if user and (waited_s or user.onward.mean_s > NO_WAIT_S):
             user.onward.add(waited_s)
         return slot
@@ -203,7 +166,7 @@ class Registry:
     ) -> Slot:
         """The same where one account is preferred, or none was free."""
         accounts = self._accounts
-        fits = accounts.known(candidates)
+        fits = accounts.configured(candidates)
         if not fits:
             raise AccountsChanged
         if prefer not in fits:
@@ -212,28 +175,28 @@ class Registry:
             candidates = ((prefer,), *candidates)
         if alone_s > 0:
             fits = frozenset((prefer,))
-        slot = accounts.enter(candidates[:1] if alone_s > 0 else candidates, holder)
+        slot = accounts.take_free(candidates[:1] if alone_s > 0 else candidates, holder)
         if slot is not None:
             return slot
         return await self._wait(accounts, holder, fits, candidates, deadline, alone_s)
 
     def _arrive(self, holder: Holder, session: str) -> None:
-        """Give *holder* its number, or the one that was kept for its session."""
+        """Give *holder* its number, or the one that is reserved for its session."""
         holder.session = session
-        kept = None
-        if self._kept:
-            kept = self._kept.take(holder.user, session, self._clock())
-        if kept is None:
+        reserved = None
+        if self._reserved:
+            reserved = self._reserved.take(holder.user, session, self._clock())
+        if reserved is None:
             if not holder.arrival:
                 self._arrivals += 1
                 holder.arrival = self._arrivals
         else:
-            holder.arrival, holder.turn = kept.arrival, kept.turn
+            holder.arrival, holder.last_served = reserved.arrival, reserved.last_served
             holder.admitted = True
 
     async def _wait(
         self,
-        layer: SlotTable,
+        table: SlotTable,
         holder: Holder,
         fits: frozenset[str],
         tiers: Tiers,
@@ -241,26 +204,26 @@ class Registry:
         alone_s: float = 0.0,
     ) -> Slot:
         loop = asyncio.get_running_loop()
-        waiting = Waiting(holder, fits, tiers, loop.create_future())
-        turn = None
-        if layer is self._accounts:  # a kept turn is good for one wait
-            turn, holder.turn = holder.turn, None
-        layer.join(waiting, turn)
-        self._check_room(layer, waiting)
+        waiter = SlotWaiter(holder, fits, tiers, loop.create_future())
+        last_served = None
+        if table is self._accounts:  # a reserved one is good for one wait
+            last_served, holder.last_served = holder.last_served, None
+        table.enter_queue(waiter, last_served)
+        self._check_room(table, waiter)
         left_s = min(max(0.0, deadline - self._clock()), MAX_TIMER_S)
-        timers = [loop.call_later(left_s, self._expire, layer, waiting)]
+        timers = [loop.call_later(left_s, self._expire, table, waiter)]
         if alone_s > 0:
             timers.append(
-                loop.call_later(min(alone_s, MAX_TIMER_S), layer.widen, waiting)
+                loop.call_later(min(alone_s, MAX_TIMER_S), table.accept_any, waiter)
             )
-        layer.press(waiting)
+        table.preempt_for(waiter)
         if holder.on_wait is not None:
-            holder.on_wait(layer.place(waiting))
+            holder.on_wait(table.position(waiter))
         try:
-            outcome = await waiting.done
+            outcome = await waiter.done
         except BaseException:
-            layer.part(waiting)
-            _give_back(waiting)
+            table.leave_queue(waiter)
+            _give_back(waiter)
             raise
         finally:
             for timer in timers:
@@ -269,100 +232,129 @@ class Registry:
             raise outcome
         return outcome
 
-    def _check_room(self, layer: SlotTable, waiting: Waiting) -> None:
+    def _check_room(self, table: SlotTable, waiter: SlotWaiter) -> None:
         """Refuse one more than may wait."""
-        holder = waiting.holder
+        holder = waiter.holder
         allowed = self._max_queued.get(holder.user)
         if allowed is None:
-            layer.part(waiting)
+            table.leave_queue(waiter)
             raise _user_removed()
-        # A drain ends for whoever waits: its slot is as good as free.
-        allowed += layer.leaving(waiting)
-        if not holder.admitted and self._roll.queued[holder.user] > allowed:
-            place = layer.place(waiting)
-            layer.part(waiting)
-            raise _overloaded("queue_full", place)
+        # A drain ends for a waiter that fits: its slot is as good as free.
+        allowed += sum(table.limiters[name].ending for name in waiter.fits)
+        if not holder.admitted and self._holders.queued[holder.user] > allowed:
+            position = table.position(waiter)
+            table.leave_queue(waiter)
+            raise _overloaded("queue_full", position)
         holder.admitted = True
 
-    def _expire(self, layer: SlotTable, waiting: Waiting) -> None:
+    def _expire(self, table: SlotTable, waiter: SlotWaiter) -> None:
         """The deadline has come."""
-        if waiting.done.done():
+        if waiter.done.done():
             return
-        place = layer.place(waiting)
-        turn = layer.part(waiting)
-        holder = waiting.holder
-        self._kept.keep(
+        position = table.position(waiter)
+        last_served = table.leave_queue(waiter)
+        holder = waiter.holder
+        self._reserved.reserve(
             holder.user,
             holder.session,
             holder.arrival,
-            turn if layer is self._accounts else None,
+            last_served if table is self._accounts else None,
             self._clock(),
         )
-        _refuse(waiting, _overloaded("queue_timeout", place))
+        _refuse(waiter, _overloaded("queue_timeout", position))
 
-    # --- what can be seen ------------------------------------------------------------
-
-    def place(self, holder: Holder) -> Place | None:
-        """Where *holder* stands in line; None if it does not."""
-        waiting = holder.waiting
-        if waiting is None:
+    def queue_position(self, holder: Holder) -> QueuePosition | None:
+        waiter = holder.waiter
+        if waiter is None:
             return None
-        layer = self._users if holder.state == "queued_user" else self._accounts
-        return layer.place(waiting)
+        return self._table_of(holder).position(waiter)
 
-    def holders(self) -> list[Holder]:
-        """Everybody who waits or runs: "who has the slots?\" """
-        return list(self._roll.holders)
+    def _table_of(self, holder: Holder) -> SlotTable:
+        """Where *holder* waits."""
+        return self._users if holder.state == "queued_user" else self._accounts
+
+    # --- who holds what (see AdmissionView) ------------------------------------------
+
+    async def holders(self) -> list[HolderInfo]:
+        now = self._clock()
+        return [
+            HolderInfo(
+                holder.request_id,
+                holder.user,
+                holder.account,
+                holder.state,
+                max(0.0, now - holder.since),
+            )
+            for holder in self._holders.all
+        ]
+
+    async def end(self, request_id: str, error: GatewayError) -> bool:
+        for holder in self._holders.all:
+            if holder.request_id == request_id:
+                return self._end(holder, error)
+        return False
+
+    def _end(self, holder: Holder, error: GatewayError) -> bool:
+        if waiter := holder.waiter:
+            self._table_of(holder).leave_queue(waiter)
+            _refuse(waiter, error)
+            return True
+        if holder.state != "draining":
+            return self._end_running(holder.request_id, error)
+        for table in (self._users, self._accounts):
+            for limiter in table.limiters.values():
+                for slot in [one for one in limiter.draining if one.holder is holder]:
+                    limiter.evict(slot)
+        return True
 
     def account_loads(self) -> list[tuple[str, int, int]]:
-        """Of every account its name, the slots in use, and how many it has."""
-        gates = self._accounts.gates.values()
-        return [(gate.name, len(gate.slots), gate.limit) for gate in gates]
-
-    def counts(self, scope: str = "") -> list[Count]:
-        """Slots in use and waiting requests of every user and account, or of one
-        *scope* alone."""
+        limiters = self._accounts.limiters.values()
         return [
-            Count(
-                layer.scope,
+            (limiter.name, len(limiter.slots), limiter.limit) for limiter in limiters
+        ]
+
+    def counts(self, scope: str = "") -> list[SlotCount]:
+        return [
+            SlotCount(
+                table.scope,
                 name,
-                len(gate.slots),
-                layer.line.waiting((name,)),
-                gate.limit,
+                len(limiter.slots),
+                table.queue.waiting((name,)),
+                limiter.limit,
             )
-            for layer in (self._users, self._accounts)
-            if scope in ("", layer.scope)
-            for name, gate in layer.gates.items()
+            for table in (self._users, self._accounts)
+            if scope in ("", table.scope)
+            for name, limiter in table.limiters.items()
         ]
 
 
-def _give_back(waiting: Waiting) -> None:
+def _give_back(waiter: SlotWaiter) -> None:
     """Release the slot that came at the same time as the interruption."""
-    done = waiting.done
+    done = waiter.done
     if done.done() and not done.cancelled():
         outcome = done.result()
         if isinstance(outcome, Slot):
             outcome.release()
 
 
-def _refuse(waiting: Waiting, error: GatewayError | AccountsChanged) -> None:
-    if not waiting.done.done():
-        waiting.done.set_result(error)
+def _refuse(waiter: SlotWaiter, error: GatewayError | AccountsChanged) -> None:
+    if not waiter.done.done():
+        waiter.done.set_result(error)
 
 
-def _send_back(waiting: Waiting, turn: int) -> None:
-    """Let it choose anew; it comes back to the turn that it had."""
-    waiting.holder.turn = turn
-    _refuse(waiting, AccountsChanged())
+def _send_back(waiter: SlotWaiter, last_served: int) -> None:
+    """Let it choose anew; its user keeps its place between the others."""
+    waiter.holder.last_served = last_served
+    _refuse(waiter, AccountsChanged())
 
 
-def _overloaded(code: str, place: Place) -> Overloaded:
-    others = place.waiting - 1
+def _overloaded(code: str, position: QueuePosition) -> Overloaded:
+    others = position.waiting - 1
     return Overloaded(
         code,
-        f"Concurrency limit exceeded for {place.scope} "
-        f"({place.running} of {place.limit} running, {others} waiting)",
-        retry_after_s=place.expected_s,
+        f"Concurrency limit exceeded for {position.scope} "
+        f"({position.running} of {position.limit} running, {others} waiting)",
+        retry_after_s=position.expected_s,
     )
 
 

@@ -1,8 +1,8 @@
 """
-Places in line that outlive their request for a few seconds.
+Positions in the queue that outlive their request for a few seconds.
 
 Claude Code repeats a refused streaming request at once without streaming, in the same
-session: it should not have to start at the end.
+session: the repeat should not have to start at the end.
 """
 
 from __future__ import annotations
@@ -15,57 +15,58 @@ KEEP_S = 5.0
 class ReservedPosition(NamedTuple):
     """
     Attributes:
-        turn: of its user in the line for accounts; None: it waited for its user.
+        last_served: of its user in the queue for accounts; None: it waited for its
+            user.
         until: monotonic seconds.
     """
 
     arrival: int
-    turn: int | None
+    last_served: int | None
     until: float
 
 
 class ReservedPositions:
-    """By user and session; several requests of one session keep a place each."""
+    """By user and session; several requests of one session have a position each."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[str, str], list[ReservedPosition]] = {}
+        self._positions: dict[tuple[str, str], list[ReservedPosition]] = {}
 
     def __bool__(self) -> bool:
-        """Whether any place is kept."""
-        return bool(self._places)
+        """Whether any position is reserved."""
+        return bool(self._positions)
 
     def any_of(self, user: str, now: float) -> bool:
-        """Whether a place of *user* is kept."""
+        """Whether a position of *user* is reserved."""
         self._expire(now)
-        return any(owner == user for owner, _ in self._places)
+        return any(owner == user for owner, _ in self._positions)
 
-    def keep(
-        self, user: str, session: str, arrival: int, turn: int | None, now: float
+    def reserve(
+        self, user: str, session: str, arrival: int, last_served: int | None, now: float
     ) -> None:
-        """Remember a place; without a session nobody could come back for it."""
+        """Reserve a position; without a session no repeat can be recognised."""
         self._expire(now)
         if session:
-            place = ReservedPosition(arrival, turn, now + KEEP_S)
-            self._places.setdefault((user, session), []).append(place)
+            position = ReservedPosition(arrival, last_served, now + KEEP_S)
+            self._positions.setdefault((user, session), []).append(position)
 
     def take(self, user: str, session: str, now: float) -> ReservedPosition | None:
-        """The oldest place that is kept for *session*, once."""
+        """The oldest position that is reserved for *session*, once."""
         self._expire(now)
-        places = self._places.get((user, session))
-        if not places:
+        positions = self._positions.get((user, session))
+        if not positions:
             return None
-        place = places.pop(0)
-        if not places:
-            del self._places[(user, session)]
-        return place
+        position = positions.pop(0)
+        if not positions:
+            del self._positions[(user, session)]
+        return position
 
     def _expire(self, now: float) -> None:
         """Forget what is over, also by a clock that went back."""
-        while self._places:
-            key, places = next(iter(self._places.items()))
-            valid = [place for place in places if 0 < place.until - now <= KEEP_S]
-            if len(valid) == len(places):
+        while self._positions:
+            key, positions = next(iter(self._positions.items()))
+            valid = [one for one in positions if 0 < one.until - now <= KEEP_S]
+            if len(valid) == len(positions):
                 return  # those behind it are younger, or were looked at before
-            del self._places[key]
+            del self._positions[key]
             if valid:
-                self._places[key] = valid
+                self._positions[key] = valid

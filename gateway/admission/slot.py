@@ -1,4 +1,4 @@
-"""What admission hands out: who asks, what is granted, who waits."""
+"""What admission works with: the holder, its slot, its position while it waits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ Tiers = Sequence[Sequence[str]]
 
 
 class AccountsChanged(Exception):
-    """A reload has changed the accounts: who waits for one must choose anew."""
+    """A reload has changed the accounts: a request that waits must choose anew."""
 
 
-class Place(NamedTuple):
+class QueuePosition(NamedTuple):
     """
-    A place in line.
-
     Attributes:
-        position: in the just order, from 1.
+        position: in the fair order, from 1.
         expected_s: seconds until the slot.
         scope: ``user`` or ``account``: whose slot is waited for.
         running, limit, waiting: of that user, or of all fitting accounts together.
@@ -47,7 +45,7 @@ class Holder:
         since: monotonic seconds when its present state began.
         state: queued_user, queued_account, running or draining.
         account: whose slot it holds.
-        on_wait: called with its place whenever it begins to stand in a line.
+        on_wait: called with its position whenever it begins to wait in a queue.
     """
 
     request_id: str
@@ -55,45 +53,42 @@ class Holder:
     since: float = 0.0
     state: str = ""
     account: str = ""
-    on_wait: Callable[[Place], None] | None = field(default=None, repr=False)
+    on_wait: Callable[[QueuePosition], None] | None = field(default=None, repr=False)
     session: str = field(default="", repr=False)
     arrival: int = field(default=0, repr=False)  # 0 = it has not come yet
-    turn: int | None = field(default=None, repr=False)  # of a place that was kept
+    # of a reserved position
+    last_served: int | None = field(default=None, repr=False)
     admitted: bool = field(default=False, repr=False)  # may wait, however many do
-    waiting: Waiting | None = field(default=None, repr=False)
-    ties: int = field(default=0, repr=False)  # slots held and lines stood in
+    waiter: SlotWaiter | None = field(default=None, repr=False)
+    refs: int = field(default=0, repr=False)  # slots held and queues waited in
 
-    def becomes(self, state: str, now: float) -> None:
+    def enter(self, state: str, now: float) -> None:
         """Enter *state*."""
         self.state = state
         self.since = now
 
 
-class Issuer(Protocol):
-    """Who hands out slots; told once of each that it is given back, or drained."""
+class SlotIssuer(Protocol):
+    """What grants slots; it is called once for each that is released, or drained."""
 
-    def leave(self, slot: Slot) -> None: ...
+    def release(self, slot: Slot) -> None: ...
     def drain(self, slot: Slot) -> None: ...
 
 
 class Slot:
     """
-    The right to run; a context manager that gives it back.
+    The right to run; a context manager that releases it.
 
     Args:
         name: of the user or account.
         scope: ``user`` or ``account``.
         since: monotonic seconds when it was granted.
+
+    Attributes:
+        evict: ends what drains in it; None while it is not drained.
     """
 
-    __slots__ = (
-        "name",
-        "scope",
-        "holder",
-        "since",
-        "evict",
-        "_issuer",
-    )
+    __slots__ = ("name", "scope", "holder", "since", "evict", "_issuer")
 
     def __init__(
         self,
@@ -101,14 +96,14 @@ class Slot:
         scope: str,
         holder: Holder,
         since: float,
-        issuer: Issuer,
+        issuer: SlotIssuer,
     ) -> None:
         self.name = name
         self.scope = scope
         self.holder = holder
         self.since = since
         self.evict: Callable[[], object] | None = None
-        self._issuer: Issuer | None = issuer
+        self._issuer: SlotIssuer | None = issuer
 
     @property
     def account(self) -> str:
@@ -116,18 +111,18 @@ class Slot:
         return self.name if self.scope == "account" else ""
 
     def release(self) -> None:
-        """Give it back, to whose turn it is; nothing happens the second time."""
+        """Give it to the next waiter; nothing happens the second time."""
         issuer, self._issuer = self._issuer, None
         if issuer is not None:
-            issuer.leave(self)
+            issuer.release(self)
 
     def drain(self, evict: Callable[[], object]) -> None:
         """
-        Keep it only as long as nobody else needs it.
+        Keep it only as long as no other request needs it.
 
         Args:
-            evict: called by the event loop, once, when somebody does; the slot must
-                then be released soon.
+            evict: called by the event loop, once, when one does; the slot must then
+                be released soon.
         """
         if self._issuer is not None and self.evict is None:
             self.evict = evict
@@ -145,16 +140,16 @@ class Slot:
         self.release()
 
 
-class Waiting(Waiter):
+class SlotWaiter(Waiter):
     """
-    A holder in line.
+    A holder in a queue.
 
     Args:
         tiers: everything that fits, also while it waits for one name alone.
         done: set once, with the slot or with why there is none.
     """
 
-    __slots__ = ("holder", "tiers", "done", "in_line")
+    __slots__ = ("holder", "tiers", "done", "queued")
 
     def __init__(
         self,
@@ -167,4 +162,4 @@ class Waiting(Waiter):
         self.holder = holder
         self.tiers = tiers
         self.done = done
-        self.in_line = False
+        self.queued = False

@@ -1,22 +1,22 @@
 """
-One layer of admission: the gates of all users, or of all accounts, and their line.
+One table of admission: the limiters of all users, or of all accounts, and their queue.
 
 Rule 1: nothing here waits, so nothing here can be interrupted half-way.
-Rule 2: no gate is free while one whom it fits stands in line. So whoever finds a free
-        gate overtakes nobody.
-Rule 3: whoever releases a slot hands it to the next in the same turn of the loop.
+Rule 2: no limiter is free while a waiter that it fits is in the queue. So a request
+        that finds a free limiter overtakes no other.
+Rule 3: a slot that is released goes to the next waiter in the same turn of the event
+        loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from gateway.admission.expected_wait import Service, expected_wait_s
+from gateway.admission.expected_wait import ServiceTimes, expected_wait_s
 from gateway.admission.limiter import Limiter
 from gateway.admission.policy import FairQueue
-from gateway.admission.slot import Holder, Place, Slot, Tiers, Waiting
+from gateway.admission.slot import Holder, QueuePosition, Slot, SlotWaiter, Tiers
 
 
 class Holders:
@@ -29,22 +29,22 @@ class Holders:
     """
 
     def __init__(self) -> None:
-        self.holders: dict[Holder, None] = {}
+        self.all: dict[Holder, None] = {}
         self.queued: dict[str, int] = {}
         self.arriving: Counter[str] = Counter()
 
-    def tie(self, holder: Holder) -> None:
-        """*holder* has one more slot, or stands in one more line."""
-        holder.ties += 1
-        self.holders[holder] = None
+    def ref(self, holder: Holder) -> None:
+        """*holder* has one more slot, or waits in one more queue."""
+        holder.refs += 1
+        self.all[holder] = None
 
-    def untie(self, holder: Holder) -> None:
+    def unref(self, holder: Holder) -> None:
         """*holder* has one less."""
-        holder.ties -= 1
-        if not holder.ties:
-            del self.holders[holder]
+        holder.refs -= 1
+        if not holder.refs:
+            del self.all[holder]
 
-    def queue(self, holder: Holder, more: int) -> None:
+    def count_queued(self, holder: Holder, more: int) -> None:
         """Count *more* (1 or -1) waiting requests of the holder's user."""
         count = self.queued.get(holder.user, 0) + more
         if count:
@@ -60,241 +60,243 @@ class SlotTable:
         clock: monotonic seconds.
     """
 
-    def __init__(self, scope: str, roll: Holders, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, scope: str, holders: Holders, clock: Callable[[], float]
+    ) -> None:
         self.scope = scope
-        self.gates: dict[str, Limiter] = {}
-        self.line: FairQueue[Waiting] = FairQueue()
-        self._roll = roll
+        self.limiters: dict[str, Limiter] = {}
+        self.queue: FairQueue[SlotWaiter] = FairQueue()
+        self._holders = holders
         self._clock = clock
         self._limits: dict[str, int] = {}
-        self._service = Service()  # of all gates together
+        self._service = ServiceTimes()  # of all limiters together
 
-    # --- the gates -------------------------------------------------------------------
+    # --- the limiters ----------------------------------------------------------------
 
     def set(self, name: str, limit: int) -> None:
-        """Make the gate, or change its limit; new room goes to those who wait."""
-        gate = self.gates.get(name)
-        if gate is None:
-            gate = self.gates[name] = Limiter(name)
-        gate.removed = False
-        gate.resize(limit)
-        self._limits[name] = gate.limit
-        self._hand_on(gate)
+        """Make the limiter, or change its limit; new room goes to the waiters."""
+        limiter = self.limiters.get(name)
+        if limiter is None:
+            limiter = self.limiters[name] = Limiter(name)
+        limiter.removed = False
+        limiter.resize(limit)
+        self._limits[name] = limiter.limit
+        self._grant_next(limiter)
 
-    def remove(self, name: str) -> list[tuple[Waiting, int]]:
+    def remove(self, name: str) -> list[tuple[SlotWaiter, int]]:
         """
-        Take the gate away; what runs behind it may finish.
+        Take the limiter away; what runs in its slots may finish.
 
-        Returns: those who wait for nothing any more, out of the line, and the turns
-            that they had.
+        Returns: the waiters that nothing fits any more, out of the queue, each with
+            its user's ``last_served``.
         """
-        gate = self.gates.get(name)
-        if gate is None:
+        limiter = self.limiters.get(name)
+        if limiter is None:
             return []
-        gate.removed = True
+        limiter.removed = True
         orphans = []
-        for waiting in self.line.at(name):
-            if waiting.done.done():  # cancelled, but its task has not run since
-                self.part(waiting)
+        for waiter in self.queue.at(name):
+            if waiter.done.done():  # cancelled, but its task has not run since
+                self.leave_queue(waiter)
                 continue
-            turn = self.line.remove(waiting)
+            last_served = self.queue.remove(waiter)
             # it may have waited for its session's own alone
-            waiting.fits = (waiting.fits - {name}) or self.known(waiting.tiers)
-            if not waiting.fits:
-                self._left_line(waiting)
-                orphans.append((waiting, turn))
+            waiter.fits = (waiter.fits - {name}) or self.configured(waiter.tiers)
+            if not waiter.fits:
+                self._left_queue(waiter)
+                orphans.append((waiter, last_served))
                 continue
-            self.line.add(waiting, turn)
-            if slot := self.enter(waiting.tiers, waiting.holder, waiting.fits):
-                self._grant(waiting, slot)
-        self._forget(gate)
+            self.queue.add(waiter, last_served)
+            if slot := self.take_free(waiter.tiers, waiter.holder, waiter.fits):
+                self._grant(waiter, slot)
+        self._forget(limiter)
         return orphans
 
-    def dissolve(self) -> list[tuple[Waiting, int]]:
-        """Take everybody out of the line; each comes with the turn that it had."""
-        waiters = {one: None for name in self.gates for one in self.line.at(name)}
-        turns = [(waiting, self.part(waiting)) for waiting in waiters]
-        return [
-            (waiting, turn)
-            for waiting, turn in turns
-            if turn is not None and not waiting.done.done()
-        ]
-
-    def known(self, tiers: Tiers) -> frozenset[str]:
-        """The names in *tiers* that have a gate."""
-        gates = self.gates
+    def configured(self, tiers: Tiers) -> frozenset[str]:
+        """The names in *tiers* that have a limiter."""
+        limiters = self.limiters
         names = [name for tier in tiers for name in tier]
         return frozenset(
-            [name for name in names if (gate := gates.get(name)) and not gate.removed]
+            [
+                name
+                for name in names
+                if (limiter := limiters.get(name)) and not limiter.removed
+            ]
         )
 
-    def _forget(self, gate: Limiter) -> None:
-        if not gate.slots:
-            self.gates.pop(gate.name, None)
-            self._limits.pop(gate.name, None)
+    def _forget(self, limiter: Limiter) -> None:
+        if not limiter.slots:
+            self.limiters.pop(limiter.name, None)
+            self._limits.pop(limiter.name, None)
 
     # --- slots -----------------------------------------------------------------------
 
-    def enter(
+    def take_free(
         self, tiers: Tiers, holder: Holder, fits: frozenset[str] | None = None
     ) -> Slot | None:
-        """A slot of the best tier that has a free gate, there of the emptiest one."""
+        """A slot of the best tier that has a free limiter, there of the emptiest."""
         for tier in tiers:
             best: Limiter | None = None
+            least = (0.0, 0)
             for name in tier:
-                gate = self.gates.get(name)
-                if gate is None or gate.removed or not gate.free:
+                limiter = self.limiters.get(name)
+                if limiter is None or limiter.removed:
                     continue
                 if fits is not None and name not in fits:
                     continue
-                if best is None or gate.load < best.load:
-                    best = gate
-            if best is not None:
+                load = limiter.load
+                if best is None or load < least:
+                    best, least = limiter, load
+            # Where the emptiest is not free, none is.
+            if best is not None and best.free:
                 return self._take(best, holder)
         return None
 
-    def _take(self, gate: Limiter, holder: Holder) -> Slot:
+    def _take(self, limiter: Limiter, holder: Holder) -> Slot:
         now = self._clock()
-        slot = Slot(gate.name, self.scope, holder, now, self)
-        gate.take(slot)
-        self._roll.tie(holder)
+        slot = Slot(limiter.name, self.scope, holder, now, self)
+        limiter.take(slot)
+        self._holders.ref(holder)
         holder.state, holder.since = "running", now
         if self.scope == "account":
-            holder.account = gate.name
+            holder.account = limiter.name
         return slot
 
-    def leave(self, slot: Slot) -> None:
-        """*slot* is given back: hand it to whose turn it is."""
-        gate = self.gates[slot.name]
+    def release(self, slot: Slot) -> None:
+        """*slot* is given back: grant it to the next waiter."""
+        limiter = self.limiters[slot.name]
         if not slot.evict:
-            self._measure(gate, slot)
-        gate.give(slot)
+            self._measure(limiter, slot)
+        limiter.give(slot)
         holder = slot.holder
         if holder.account == slot.name and self.scope == "account":
             holder.account = ""
-        self._roll.untie(holder)
-        if gate.removed:
-            self._forget(gate)
-        if self.line or gate.draining:
-            self._hand_on(gate)
-        if slot.evict:  # it may have been promised to one who still waits elsewhere
-            self._preempt([n for n, other in self.gates.items() if other.draining])
+        self._holders.unref(holder)
+        if limiter.removed:
+            self._forget(limiter)
+        if self.queue or limiter.draining:
+            self._grant_next(limiter)
+        if slot.evict:  # a waiter that it was evicted for may still wait elsewhere
+            self._preempt([n for n, other in self.limiters.items() if other.draining])
 
     def drain(self, slot: Slot) -> None:
-        """*slot* is kept only as long as nobody else needs it."""
-        gate = self.gates[slot.name]
-        self._measure(gate, slot)
-        slot.holder.becomes("draining", self._clock())
-        gate.draining[slot] = None
-        self._preempt((gate.name,))
+        """*slot* is kept only as long as no waiter needs it."""
+        limiter = self.limiters[slot.name]
+        self._measure(limiter, slot)
+        slot.holder.enter("draining", self._clock())
+        limiter.draining[slot] = None
+        self._preempt((limiter.name,))
 
-    def _measure(self, gate: Limiter, slot: Slot) -> None:
+    def _measure(self, limiter: Limiter, slot: Slot) -> None:
         held_s = self._clock() - slot.since
-        gate.service.add(held_s)
+        limiter.service.add(held_s)
         self._service.add(held_s)
 
-    def _hand_on(self, gate: Limiter) -> None:
-        """Give what is free to whose turn it is, then ask those who drain to go."""
-        while gate.free and not gate.removed:
-            waiting = self.line.next(gate.name)
-            if waiting is None:
+    def _grant_next(self, limiter: Limiter) -> None:
+        """Grant what is free to the next waiters, then evict drains for the others."""
+        while limiter.free and not limiter.removed:
+            waiter = self.queue.next(limiter.name)
+            if waiter is None:
                 return
-            if waiting.done.done():  # cancelled, but its task has not run since
-                self.part(waiting)
+            if waiter.done.done():  # cancelled, but its task has not run since
+                self.leave_queue(waiter)
                 continue
-            self.line.serve(waiting, gate.name)
-            self._left_line(waiting)
-            waiting.done.set_result(self._take(gate, waiting.holder))
-        if gate.draining:
-            self._preempt((gate.name,))
+            self.queue.serve(waiter, limiter.name)
+            self._left_queue(waiter)
+            waiter.done.set_result(self._take(limiter, waiter.holder))
+        if limiter.draining:
+            self._preempt((limiter.name,))
 
-    def _grant(self, waiting: Waiting, slot: Slot) -> None:
-        """Take *waiting* out of the line and let it have *slot*."""
-        self.part(waiting)
-        waiting.done.set_result(slot)
+    def _grant(self, waiter: SlotWaiter, slot: Slot) -> None:
+        """Take *waiter* out of the queue and let it have *slot*."""
+        self.leave_queue(waiter)
+        waiter.done.set_result(slot)
 
     def _preempt(self, names: Iterable[str]) -> None:
-        """Tell the oldest draining holder at *names* to go, if its slot is needed."""
+        """Evict the oldest draining holder at *names*, if its slot is needed."""
         slots = [
-            next(iter(gate.draining))
+            next(iter(limiter.draining))
             for name in names
-            if (gate := self.gates.get(name)) and gate.draining and self._needed(name)
+            if (limiter := self.limiters.get(name))
+            and limiter.draining
+            and self._needed(name)
         ]
         if not slots:
             return
         oldest = min(slots, key=lambda slot: slot.holder.since)
-        gate = self.gates[oldest.name]
-        del gate.draining[oldest]
-        gate.evicted += 1
-        assert oldest.evict
-        asyncio.get_running_loop().call_soon(oldest.evict)
+        self.limiters[oldest.name].evict(oldest)
 
     def _needed(self, name: str) -> bool:
-        """Whether more wait at *name* than were promised an evicted slot."""
-        reach = self.line.reach(name)
-        promised = sum(self.gates[other].evicted for other in reach)
-        return self.line.waiting(reach) > promised
+        """Whether more wait at *name* than slots are about to be free by eviction."""
+        reach = self.queue.reach(name)
+        evicted = sum(self.limiters[other].evicted for other in reach)
+        return self.queue.waiting(reach) > evicted
 
-    # --- the line --------------------------------------------------------------------
+    # --- the queue -------------------------------------------------------------------
 
-    def join(self, waiting: Waiting, turn: int | None = None) -> None:
-        """Let *waiting* stand in line, at the place of *turn* if it had one."""
-        holder = waiting.holder
-        self.line.add(waiting, turn)
-        waiting.in_line = True
-        holder.waiting = waiting
-        holder.becomes(f"queued_{self.scope}", self._clock())
-        self._roll.tie(holder)
-        self._roll.queue(holder, 1)
+    def enter_queue(self, waiter: SlotWaiter, last_served: int | None = None) -> None:
+        """Add *waiter*, behind the others or with the ``last_served`` that it had."""
+        holder = waiter.holder
+        self.queue.add(waiter, last_served)
+        waiter.queued = True
+        holder.waiter = waiter
+        holder.enter(f"queued_{self.scope}", self._clock())
+        self._holders.ref(holder)
+        self._holders.count_queued(holder, 1)
 
-    def part(self, waiting: Waiting) -> int | None:
-        """Take *waiting* out of the line; its turn, if it still stood there."""
-        if not waiting.in_line:
+    def leave_queue(self, waiter: SlotWaiter) -> int | None:
+        """Take *waiter* out; its user's ``last_served``, if it was still queued."""
+        if not waiter.queued:
             return None
-        turn = self.line.remove(waiting)
-        self._left_line(waiting)
-        return turn
+        last_served = self.queue.remove(waiter)
+        self._left_queue(waiter)
+        return last_served
 
-    def _left_line(self, waiting: Waiting) -> None:
-        waiting.in_line = False
-        waiting.holder.becomes("running", self._clock())
-        waiting.holder.waiting = None
-        self._roll.queue(waiting.holder, -1)
-        self._roll.untie(waiting.holder)
+    def _left_queue(self, waiter: SlotWaiter) -> None:
+        waiter.queued = False
+        waiter.holder.enter("running", self._clock())
+        waiter.holder.waiter = None
+        self._holders.count_queued(waiter.holder, -1)
+        self._holders.unref(waiter.holder)
 
-    def press(self, waiting: Waiting) -> None:
-        """*waiting* needs a slot that somebody may be draining."""
-        self._preempt(waiting.fits)
+    def empty_queue(self) -> list[tuple[SlotWaiter, int]]:
+        """Take all waiters out; each comes with its user's ``last_served``."""
+        waiters = {one: None for name in self.limiters for one in self.queue.at(name)}
+        left = [(waiter, self.leave_queue(waiter)) for waiter in waiters]
+        return [
+            (waiter, last_served)
+            for waiter, last_served in left
+            if last_served is not None and not waiter.done.done()
+        ]
 
-    def leaving(self, waiting: Waiting) -> int:
-        """How many slots that fit *waiting* are drained, or told to go."""
-        gates = [self.gates[name] for name in waiting.fits]
-        return sum(len(gate.draining) + gate.evicted for gate in gates)
+    def preempt_for(self, waiter: SlotWaiter) -> None:
+        """Evict a drain whose slot *waiter* needs."""
+        self._preempt(waiter.fits)
 
-    def widen(self, waiting: Waiting) -> None:
-        """It waited for its session's own name long enough: now any name will do."""
-        if not waiting.in_line or waiting.done.done():
+    def accept_any(self, waiter: SlotWaiter) -> None:
+        """*waiter* waited for its session's own name long enough: any name will do."""
+        if not waiter.queued or waiter.done.done():
             return
-        turn = self.line.remove(waiting)
-        waiting.fits = self.known(waiting.tiers) | waiting.fits
-        self.line.add(waiting, turn)
-        if slot := self.enter(waiting.tiers, waiting.holder):
-            self._grant(waiting, slot)
+        last_served = self.queue.remove(waiter)
+        waiter.fits = self.configured(waiter.tiers) | waiter.fits
+        self.queue.add(waiter, last_served)
+        if slot := self.take_free(waiter.tiers, waiter.holder):
+            self._grant(waiter, slot)
         else:
-            self._preempt(waiting.fits)
+            self._preempt(waiter.fits)
 
-    def place(self, waiting: Waiting) -> Place:
-        """Where *waiting* stands."""
+    def position(self, waiter: SlotWaiter) -> QueuePosition:
+        """The position of *waiter*, and what it waits for."""
         now = self._clock()
-        gates = [self.gates[name] for name in waiting.fits]
-        position = self.line.position(waiting, self._limits)
-        servers = [gate.server(self._service, now) for gate in gates]
-        onward_s = sum(gate.onward.mean_s for gate in gates)
-        return Place(
+        limiters = [self.limiters[name] for name in waiter.fits]
+        position = self.queue.position(waiter, self._limits)
+        busy = [limiter.busy(self._service, now) for limiter in limiters]
+        onward_s = sum(limiter.onward.mean_s for limiter in limiters)
+        return QueuePosition(
             position,
-            expected_wait_s(position, servers) + onward_s,
+            expected_wait_s(position, busy) + onward_s,
             self.scope,
-            sum(len(gate.slots) for gate in gates),
-            sum(gate.limit for gate in gates),
-            self.line.waiting(waiting.fits),
+            sum(len(limiter.slots) for limiter in limiters),
+            sum(limiter.limit for limiter in limiters),
+            self.queue.waiting(waiter.fits),
         )

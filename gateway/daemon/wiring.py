@@ -19,6 +19,7 @@ from gateway.accounting.budget_guard import BudgetGuard
 from gateway.accounting.settlement import Accounting
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.choice import Load
+from gateway.admission.interface import Admission
 from gateway.admission.registry import Registry
 from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config, User
@@ -35,6 +36,7 @@ from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.side_call import SideCalls
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
+from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
 from gateway.ledger.saved_state import SavedState
@@ -69,7 +71,7 @@ class Components:
         self._config = config
         self.ledger = ledger
         self.saved_state = SavedState(ledger)
-        self.registry = Registry()
+        self.registry: Admission = Registry(end_running=self._end_request)
         self._set_limits(config)
         self.accounts = Accounts(config.account, self._load)
         self.metrics = Metrics(
@@ -161,6 +163,9 @@ class Components:
             name: Load(in_use, limit)
             for name, in_use, limit in self.registry.account_loads()
         }
+
+    def _end_request(self, request_id: str, error: GatewayError) -> bool:
+        return self.open_requests.end(request_id, error)
 
     # --- live changes -----------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.accounting.budget_guard import BudgetGuard
 from gateway.accounts.accounts import Accounts
-from gateway.admission.registry import Registry
+from gateway.admission.interface import SlotSource
 from gateway.client.answer import ClientAnswer
 from gateway.client.answer_headers import id_headers
 from gateway.client.framing import send_whole
@@ -36,7 +36,7 @@ class ModelRequests:
         self,
         recorder: Recorder,
         reader: RequestReader,
-        registry: Registry,
+        registry: SlotSource,
         relay: Relay,
         accounts: Accounts,
         budget_guard: BudgetGuard,
@@ -93,7 +93,7 @@ class ModelRequests:
         answer.start_keepalives()
 
     def _queue_place(self, context: RequestContext) -> QueuePlace | None:
-        place = self._registry.place(context.holder)
+        place = self._registry.queue_position(context.holder)
         if place is None:
             return None
         waited_s = context.record.waited_s(time.monotonic())

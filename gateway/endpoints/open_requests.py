@@ -92,6 +92,14 @@ class OpenRequests:
             if not scope.has_ending:
                 scope.stop(GatewayError("gateway_shutdown"))
 
+    def end(self, request_id: str, error: GatewayError) -> bool:
+        """End the request of that id with *error*; False if it has its ending."""
+        for scope in self:
+            if scope.record.request_id == request_id and not scope.has_ending:
+                scope.stop(error)
+                return True
+        return False
+
     def abort_all(self) -> None:
         """Cut off the clients that do not take their ending."""
         for scope in self:

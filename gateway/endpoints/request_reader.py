@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.accounts.session import session_of
 from gateway.admission.body_room import BodyRooms
-from gateway.admission.registry import Holder, Place, Registry
+from gateway.admission.interface import Holder, QueuePosition, SlotSource
 from gateway.client import body
 from gateway.client.intake import Intake
 from gateway.context import RequestContext
@@ -40,7 +40,7 @@ class RequestReader:
         self,
         live: LiveConfig,
         open_requests: OpenRequests,
-        registry: Registry,
+        registry: SlotSource,
         ledger: Ledger,
         intake: Intake,
     ) -> None:
@@ -163,7 +163,7 @@ def _holder(record: Record) -> Holder:
     return holder
 
 
-def _note_wait(record: Record, place: Place) -> None:
+def _note_wait(record: Record, place: QueuePosition) -> None:
     record.queued = True
     record.mark(
         time.monotonic(),

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from gateway.admission.registry import Slot
+from gateway.admission.interface import Slot
 from gateway.errors import UpstreamError
 from gateway.relay.failures import StatedFailure, UpstreamRefusal
 from gateway.relay.upstream_call import UpstreamCall

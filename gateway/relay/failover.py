@@ -24,7 +24,7 @@ from gateway.accounts.choice import Choice
 from gateway.accounts.kept_reasoning import KeptReasoning
 from gateway.accounts.reasoning_access import Remedy
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
-from gateway.admission.registry import AccountsChanged, Registry, Slot
+from gateway.admission.interface import AccountsChanged, Slot, SlotSource
 from gateway.client.answer import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.context import RequestContext
@@ -74,7 +74,7 @@ class Relay:
     def __init__(
         self,
         pool: Accounts,
-        registry: Registry,
+        registry: SlotSource,
         upstream: Upstream,
         books: Accounting,
         drains: Drains,
