@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.daemon import listeners as listening
-from gateway.daemon.listeners import Listener, listen
+from gateway.daemon.listeners import ListeningSocket, listen
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def live(path: Path) -> Iterator[Listener]:
+def live(path: Path) -> Iterator[ListeningSocket]:
     [listener] = listen(f"unix:{path}")
     yield listener
     listener.close()
@@ -32,7 +32,9 @@ def answers(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def test_a_live_unix_socket_is_not_taken_over(path: Path, live: Listener) -> None:
+def test_a_live_unix_socket_is_not_taken_over(
+    path: Path, live: ListeningSocket
+) -> None:
     with pytest.raises(OSError) as caught:
         listen(f"unix:{path}")
 
@@ -94,7 +96,7 @@ def test_another_ones_socket_is_not_removed_at_the_end(path: Path) -> None:
 def test_of_many_that_start_at_once_one_wins(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    won: list[Listener] = []
+    won: list[ListeningSocket] = []
     lost: list[OSError] = []
     barrier = threading.Barrier(8)
 

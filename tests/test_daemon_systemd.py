@@ -1,4 +1,4 @@
-"""What the daemon and systemd say to each other, and the units that are shipped."""
+"""States and sockets between the daemon and systemd, and the shipped units."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from gateway.config.schema import ServerSettings
 from gateway.daemon import systemd
+from gateway.daemon.server import LAG_PROBE_S
 from gateway.daemon.systemd import Notifier, address_text, passed_sockets
 
 ROOT = Path(__file__).parents[1]
@@ -56,11 +57,11 @@ def notifier(heard: socket.socket) -> Notifier:
 
 
 def test_the_watchdog_is_fed_with_no_descriptor_left(manager: socket.socket) -> None:
-    tells = notifier(manager)
+    notifies = notifier(manager)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        assert tells.watchdog()
+        assert notifies.watchdog()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -68,34 +69,18 @@ def test_the_watchdog_is_fed_with_no_descriptor_left(manager: socket.socket) -> 
 
 
 def test_each_state_is_one_message(manager: socket.socket) -> None:
-    tells = notifier(manager)
-    sent = [
-        tells.ready("listening on 127.0.0.1:8080"),
-        tells.watchdog(),
-        tells.status("3 running"),
-        tells.stopping("draining"),
-    ]
+    notifies = notifier(manager)
+    sent = [notifies.ready(), notifies.watchdog(), notifies.stopping()]
     heard = [manager.recv(4096).decode() for _ in sent]
 
-    assert [True] * 4 == sent
-    assert [
-        "READY=1\nSTATUS=listening on 127.0.0.1:8080",
-        "WATCHDOG=1",
-        "STATUS=3 running",
-        "STOPPING=1\nSTATUS=draining",
-    ] == heard
+    assert sent == [True] * 3
+    assert heard == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
 
 
 def test_reloading_says_when(manager: socket.socket) -> None:
     notifier(manager).reloading()
 
     assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(4096))
-
-
-def test_a_line_break_in_a_status_begins_no_other_state(manager: socket.socket) -> None:
-    notifier(manager).status("one\nSTOPPING=1")
-
-    assert b"STATUS=one STOPPING=1" == manager.recv(4096)
 
 
 def test_an_abstract_socket_is_found() -> None:
@@ -106,7 +91,7 @@ def test_an_abstract_socket_is_found() -> None:
 
         assert address.startswith("unix:@")
         assert notifier(heard).ready()
-        assert b"READY=1\nSTATUS=" == heard.recv(4096)
+        assert b"READY=1" == heard.recv(4096)
 
 
 @pytest.mark.parametrize(
@@ -123,33 +108,10 @@ def test_without_a_listener_nothing_is_sent(environment: dict[str, str]) -> None
 
 
 def test_a_full_socket_does_not_hold_up_the_daemon(manager: socket.socket) -> None:
-    tells = notifier(manager)
-    sent = [tells.watchdog() for _ in range(5000)]
+    notifies = notifier(manager)
+    sent = [notifies.watchdog() for _ in range(5000)]
 
     assert (True, False) == (sent[0], sent[-1])
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        pytest.param({"WATCHDOG_USEC": "30000000"}, 15.0, id="half-of-it"),
-        pytest.param(
-            {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())},
-            15.0,
-            id="for-this-process",
-        ),
-        pytest.param(
-            {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None, id="for-another"
-        ),
-        pytest.param({}, None, id="no-watchdog"),
-        pytest.param({"WATCHDOG_USEC": "soon"}, None, id="no-number"),
-        pytest.param({"WATCHDOG_USEC": "0"}, None, id="zero"),
-    ],
-)
-def test_the_watchdog_is_fed_twice_in_its_time(
-    environment: dict[str, str], expected: float | None
-) -> None:
-    assert expected == notifier_of(environment).watchdog_s
 
 
 # --- passed sockets ---------------------------------------------------------------
@@ -378,7 +340,7 @@ def test_the_unit_lets_streams_finish_before_it_kills() -> None:
 
 def test_the_unit_tells_ready_and_alive_and_checks_first() -> None:
     assert ["notify"] == setting("Type")
-    assert 0 < int(setting("WatchdogSec")[0])
+    assert 4 * LAG_PROBE_S <= int(setting("WatchdogSec")[0])
     assert " check " in setting("ExecStartPre")[0]
     assert "kill -HUP" in setting("ExecReload")[0]
     assert ["yes"] == setting("DynamicUser")

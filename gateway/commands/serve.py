@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from gateway.config.load import Served, load_served
 from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
+from gateway.daemon.process import StartError, occupy_standard_files, raise_file_limit
 from gateway.telemetry import log, log_routes
 
 
@@ -19,7 +19,7 @@ def serve(path: Path) -> int:
 
     Returns 0 after a clean stop, 1 when it could not start, 2 for a bad config.
     """
-    _occupy_standard_files()
+    occupy_standard_files()
     log.set_up()
     log_routes.take_over()
     try:
@@ -33,21 +33,9 @@ def serve(path: Path) -> int:
     return _run(path, served, passed)
 
 
-def _occupy_standard_files() -> None:
-    """
-    Open the standard files that were closed at the start. Otherwise the next file or
-    socket would get such a number, and a line for stderr would be written into it.
-    """
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-
-
 def _run(path: Path, served: Served, passed: list[systemd.PassedSocket]) -> int:
     # Not above: the other commands need not load what only a daemon needs.
-    from gateway.daemon.server import Daemon, StartError, raise_file_limit
+    from gateway.daemon.server import Daemon
     from gateway.ledger.database import LedgerError
 
     try:

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from gateway.config.schema import Config
 from gateway.daemon import routes
-from gateway.daemon.http_server import Runner
+from gateway.daemon.http_server import HttpRunner
 from gateway.daemon.wiring import Components, know_secrets
 from gateway.endpoints.recording import Handler
 from gateway.ledger.ledger import Ledger
@@ -58,7 +58,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     return app
 
 
-async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runner:
+async def build_runner(app: web.Application, shutdown_timeout_s: float) -> HttpRunner:
     """
     What serves *app*, set up; it listens nowhere yet.
 
@@ -67,7 +67,9 @@ async def build_runner(app: web.Application, shutdown_timeout_s: float) -> Runne
     """
     plain_answers, models = components_of(app).plain_answers, app[MODEL_ENDPOINTS]
     refuse = plain_answers.refuse_head
-    runner = Runner(app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s)
+    runner = HttpRunner(
+        app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s
+    )
     await runner.setup()
     server = runner.server
     assert server

@@ -1,7 +1,7 @@
 """
 The HTTP server: aiohttp's, over connections of our own.
 
-Paths are brought into their canonical form before anybody looks at them.
+A path is brought into its canonical form before a handler or the router sees it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class HttpServer(web.Server):
         return connection
 
     def drain(self) -> None:
-        """No connection holds the stop by what it does not send."""
+        """Let no connection delay the stop by what it does not send."""
         self._draining = True
         for connection in self.connections:
             if isinstance(connection, ClientConnection):
@@ -86,7 +86,7 @@ class HttpServer(web.Server):
         return self._make(message, payload, protocol, writer, task)
 
 
-class Runner(AppRunner):
+class HttpRunner(AppRunner):
     """
     Runs an application on a ``HttpServer``.
 
@@ -99,7 +99,7 @@ class Runner(AppRunner):
         self._refuse = refuse
 
     def drain(self) -> None:
-        """No connection holds the stop by what it does not send."""
+        """Let no connection delay the stop by what it does not send."""
         if isinstance(self.server, HttpServer):
             self.server.drain()
 

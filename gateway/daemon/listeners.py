@@ -3,7 +3,7 @@ The sockets that a daemon listens on.
 
 Rule 1: an address belongs to one daemon. A unix socket whose listener is alive is left
         alone, as the kernel does with a TCP port; a stale one is replaced.
-Rule 2: a socket file is removed by whoever made it, and by nobody else.
+Rule 2: a socket file is removed only by the daemon that made it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.daemon.systemd import address_text
 BACKLOG = 1024
 
 
-class Listener:
+class ListeningSocket:
     """
     A listening socket.
 
@@ -45,23 +45,23 @@ class Listener:
         self.socket.close()
 
 
-def listen(address: str) -> list[Listener]:
+def listen(address: str) -> list[ListeningSocket]:
     """
-    Listen on *address*; a host name may stand for several.
+    Listen on *address*; a host name may have several addresses.
 
     Raises:
-        OSError: it is taken, or cannot be had.
+        OSError: it is taken, or the system refuses it.
     """
     if address.startswith("unix:"):
-        return [Listener(_bind_unix(address[5:]), address[5:])]
+        return [ListeningSocket(_bind_unix(address[5:]), address[5:])]
     host, _, port = address.rpartition(":")
     found = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    listeners: list[Listener] = []
+    listeners: list[ListeningSocket] = []
     try:
         for family, kind, protocol, _, place in dict.fromkeys(found):
-            listeners.append(Listener(_bind_tcp(family, kind, protocol, place)))
+            listeners.append(ListeningSocket(_bind_tcp(family, kind, protocol, place)))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -88,7 +88,7 @@ def _bind_tcp(family: int, kind: int, protocol: int, place: object) -> socket.so
 def _bind_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _alone_in(os.path.dirname(path) or "."):
+        with _locked(os.path.dirname(path) or "."):
             _remove_stale(path)
             sock.bind(path)
             sock.listen(BACKLOG)
@@ -99,8 +99,8 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 @contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
-    """Keep others that start at this moment from taking the same socket for stale."""
+def _locked(folder: str) -> Iterator[None]:
+    """Keep daemons that start together from taking the same socket for stale."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # a file system without locks
@@ -112,10 +112,10 @@ def _alone_in(folder: str) -> Iterator[None]:
 
 def _remove_stale(path: str) -> None:
     """
-    Remove a socket file that nobody listens on any more.
+    Remove a socket file without a listener.
 
     Raises:
-        OSError: EADDRINUSE: somebody listens there, or it is no socket.
+        OSError: EADDRINUSE: it has a listener, or it is no socket.
     """
     try:
         mode = os.stat(path).st_mode

@@ -2,18 +2,17 @@
 The life of the process: listen, take signals, reload, drain, stop.
 
     SIGTERM, SIGINT   drain: stop listening, let open streams finish, end the rest
-    a second one      do not wait: end what is open now
+    a second one      end what is open now
     SIGHUP            read the config again, by the rules of a start
 
-Ready means listening, alive means that the loop turns, stopping means draining: that
-is what systemd is told.
+For systemd, ready means listening, alive means that the event loop turns, and stopping
+means draining.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import signal
 import time
 from collections.abc import Coroutine
@@ -31,24 +30,15 @@ from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
 from gateway.daemon.app import build_app, build_runner, components_of
 from gateway.daemon.greeting import greet
-from gateway.daemon.http_server import Runner
-from gateway.daemon.listeners import BACKLOG, Listener, listen
+from gateway.daemon.http_server import HttpRunner
+from gateway.daemon.listeners import BACKLOG, ListeningSocket, listen
+from gateway.daemon.process import StartError, tune_garbage_collection
 from gateway.daemon.wiring import Components
 from gateway.telemetry import log
 
 LAG_PROBE_S = 0.5
-MIN_OPEN_FILES = 16
-# Objects made before the youngest are looked through. What a request makes is freed
-# without the cycle collector, and a test keeps it so: it need not look as often as
-# Python's own 700 would have it.
-GC_THRESHOLDS = (10_000, 20, 50)
-
 
 T = TypeVar("T")
-
-
-class StartError(Exception):
-    """The daemon cannot start; the text is for the operator."""
 
 
 class Daemon:
@@ -71,12 +61,12 @@ class Daemon:
         self._config, self._key = served
         self._passed = passed
         self._max_open_files = max_open_files
-        self._listeners: list[Listener] = []
+        self._listeners: list[ListeningSocket] = []
         self._log = log.get()
         self._stop = asyncio.Event()
-        self._reload = asyncio.Event()
-        self._news = asyncio.Event()  # of what a drain waits for
-        self._hurry = False
+        self._reload_requested = asyncio.Event()
+        self._drain_changed = asyncio.Event()  # wakes a drain that waits
+        self._end_now = False
         self._notifier = systemd.Notifier()
 
     async def run(self) -> None:
@@ -88,13 +78,14 @@ class Daemon:
         """
         asyncio.get_running_loop().set_exception_handler(_loop_failed)
         try:
-            # Before the ledger: who cannot listen must not touch another's rows.
+            # Before the ledger: a daemon that cannot listen must not touch the rows
+            # of the one that does.
             addresses = self._listen()
-            app = await self._started(build_app(self._config, self._path.parent))
+            app = await self._start(build_app(self._config, self._path.parent))
             components = components_of(app)
             runner = await build_runner(app, shutdown_timeout_s=2.0)
             try:
-                await self._started(self._accept(runner))
+                await self._start(self._accept(runner))
                 self._log.info(
                     "server.started",
                     version=__version__,
@@ -111,19 +102,17 @@ class Daemon:
             self._notifier.close()
         self._log.info("server.stopped")
 
-    async def _serve(self, components: Components, runner: Runner) -> None:
+    async def _serve(self, components: Components, runner: HttpRunner) -> None:
         """From ready to drained."""
         loop = asyncio.get_running_loop()
-        self._take_signals()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        self._handle_signals()
+        tune_garbage_collection()
         self._notifier.ready()
         await components.warm_up()
         gc.freeze()
         tasks = [
-            loop.create_task(self._beat(components), name="heart-beat"),
-            loop.create_task(self._reload_when_asked(components), name="reloader"),
+            loop.create_task(self._watch_loop(components), name="loop-watch"),
+            loop.create_task(self._reload_on_request(components), name="reloader"),
         ]
         await self._stop.wait()
         await self._drain(components, runner)
@@ -145,12 +134,12 @@ class Daemon:
                 raise StartError(f"cannot listen on {address}: {reason}") from None
         return [listener.address for listener in self._listeners]
 
-    async def _accept(self, runner: Runner) -> None:
+    async def _accept(self, runner: HttpRunner) -> None:
         for one in self._passed or self._listeners:
             await web.SockSite(runner, one.socket, backlog=BACKLOG).start()
 
-    async def _started(self, step: Coroutine[Any, Any, T]) -> T:
-        """Do *step* of the start; what the system refuses is told in one line."""
+    async def _start(self, step: Coroutine[Any, Any, T]) -> T:
+        """Do *step* of the start; a refusal of the system becomes a StartError."""
         try:
             return await step
         except OSError as error:
@@ -165,37 +154,37 @@ class Daemon:
 
     # --- signals -------------------------------------------------------------------
 
-    def _take_signals(self) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_requested.set)
 
     def _on_stop(self) -> None:
-        self._hurry = self._stop.is_set()
+        self._end_now = self._stop.is_set()
         self._stop.set()
-        self._news.set()
+        self._drain_changed.set()
 
     # --- reloading ------------------------------------------------------------------
 
-    async def _reload_when_asked(self, components: Components) -> None:
-        """One reload after the other, also while draining."""
+    async def _reload_on_request(self, components: Components) -> None:
+        """Reload once for each request, one after the other, also while draining."""
         while True:
-            await self._reload.wait()
-            self._reload.clear()
+            await self._reload_requested.wait()
+            self._reload_requested.clear()
             if not self._stop.is_set():
                 self._notifier.reloading()
             try:
-                await self._read_again(components)
+                await self._reload(components)
             except ConfigError as error:
                 self._log.error("config.rejected", mistakes=error.mistakes)
             except Exception:  # the old config serves on
                 self._log.exception("config.failed")
             if not self._stop.is_set():
                 self._notifier.ready()
-            self._news.set()
+            self._drain_changed.set()
 
-    async def _read_again(self, components: Components) -> None:
+    async def _reload(self, components: Components) -> None:
         """
         Take up the config file as it is now, by the rules of a start.
 
@@ -224,10 +213,10 @@ class Daemon:
 
     # --- stopping -------------------------------------------------------------------
 
-    async def _drain(self, components: Components, runner: Runner) -> None:
-        """Open streams may finish; what is left is ended properly."""
+    async def _drain(self, components: Components, runner: HttpRunner) -> None:
+        """Let open streams finish; then give the rest its protocol's ending."""
         self._notifier.stopping()
-        components.drain(self._news.set)
+        components.drain(self._drain_changed.set)
         runner.drain()
         for site in list(runner.sites):
             await site.stop()
@@ -238,21 +227,21 @@ class Daemon:
             drain_timeout_s=self._config.server.drain_timeout_s,
         )
         began = time.monotonic()
-        while components.serving and not self._hurry:
+        while components.serving and not self._end_now:
             # a reload may change it
             left_s = began + self._config.server.drain_timeout_s - time.monotonic()
             if left_s <= 0:
                 break
-            self._news.clear()
+            self._drain_changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._news.wait()
+                    await self._drain_changed.wait()
         await components.end_open()
 
-    # --- heart-beat ------------------------------------------------------------------
+    # --- the event loop --------------------------------------------------------------
 
-    async def _beat(self, components: Components) -> None:
-        """Measure how late the loop is; tell systemd that it turns."""
+    async def _watch_loop(self, components: Components) -> None:
+        """Measure how late the event loop is; tell systemd that it turns."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_PROBE_S
@@ -261,29 +250,10 @@ class Daemon:
             self._notifier.watchdog()
 
 
-def raise_file_limit() -> int:
-    """
-    Let the process open as many files as the system allows it; returns how many.
-
-    Raises:
-        StartError: not even the event loop can start with so few.
-    """
-    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        limit = hard
-    if 0 <= limit < MIN_OPEN_FILES:
-        raise StartError(
-            f"only {limit} files may be open (RLIMIT_NOFILE); at least "
-            f"{MIN_OPEN_FILES} are needed to start, and two for each request"
-        )
-    return limit
-
-
 def _loop_failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """
-    What nobody awaits has failed. An exception that leaves this function would stop
-    the loop, and writing a traceback may need a descriptor that is not there.
+    Log a failure that no task awaits. An exception that leaves this function would
+    stop the loop, and writing a traceback may need a descriptor that is not there.
     """
     with suppress(Exception):
         loop.default_exception_handler(context)

@@ -1,8 +1,8 @@
 """
-What a daemon and systemd say to each other: states, the watchdog, passed sockets.
+The daemon's side of systemd: states, the watchdog, passed sockets.
 
 Rule 1: without systemd (no variables in the environment) every call does nothing.
-Rule 2: nothing here may stop the daemon: a state that cannot be told is lost.
+Rule 2: nothing here may stop the daemon: a state that cannot be sent is lost.
 
     READY=1       the listeners are open and work is taken
     RELOADING=1   the config is being read again; READY=1 ends it
@@ -27,70 +27,47 @@ Environment = MutableMapping[str, str]
 
 
 class Notifier:
-    """Tells systemd the daemon's state; each call says whether it was told."""
+    """Sends the daemon's state to systemd; each call returns whether it was sent."""
 
     def __init__(self, environment: Environment | None = None) -> None:
-        self._environment = os.environ if environment is None else environment
-        path = self._environment.get("NOTIFY_SOCKET", "")
-        # "@" stands for the NUL byte of an abstract socket
+        environment = os.environ if environment is None else environment
+        path = environment.get("NOTIFY_SOCKET", "")
+        # "@" is written for the NUL byte of an abstract socket
         self._address = "\0" + path[1:] if path.startswith("@") else path
-        # Opened once: the watchdog must be told also with no descriptor left.
+        # Opened once: the watchdog must be fed also with no descriptor left.
         self._socket: socket.socket | None = None
-        if self.watched:
+        if self._address.startswith(("/", "\0")):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
 
-    @property
-    def watched(self) -> bool:
-        """Whether somebody listens."""
-        return self._address.startswith(("/", "\0"))
-
-    @property
-    def watchdog_s(self) -> float | None:
-        """Seconds between two ``watchdog`` calls, half of what is granted."""
-        try:
-            granted_us = int(self._environment.get("WATCHDOG_USEC", ""))
-            pid = int(self._environment.get("WATCHDOG_PID", os.getpid()))
-        except ValueError:
-            return None
-        if granted_us <= 0 or pid != os.getpid():
-            return None
-        return granted_us / 2_000_000
-
-    def ready(self, status: str = "") -> bool:
-        """The daemon takes work; *status* is a line for ``systemctl status``."""
-        return self._tell("READY=1", f"STATUS={status}")
+    def ready(self) -> bool:
+        """The daemon takes work."""
+        return self._send("READY=1")
 
     def reloading(self) -> bool:
-        """The config is being read again; say ``ready`` afterwards."""
+        """The config is being read again; ``ready`` ends it."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        return self._tell("RELOADING=1", f"MONOTONIC_USEC={now_us}")
+        return self._send("RELOADING=1", f"MONOTONIC_USEC={now_us}")
 
-    def stopping(self, status: str = "") -> bool:
+    def stopping(self) -> bool:
         """The daemon takes nothing new."""
-        return self._tell("STOPPING=1", f"STATUS={status}")
+        return self._send("STOPPING=1")
 
     def watchdog(self) -> bool:
         """The event loop turns."""
-        return self._tell("WATCHDOG=1")
+        return self._send("WATCHDOG=1")
 
-    def status(self, text: str) -> bool:
-        """A line for ``systemctl status``."""
-        return self._tell(f"STATUS={text}")
-
-    def _tell(self, *lines: str) -> bool:
+    def _send(self, *assignments: str) -> bool:
         if self._socket is None:
             return False
-        # one assignment a line; a line break in a status would begin another
-        told = "\n".join(line.replace("\n", " ") for line in lines).encode()
         try:
-            self._socket.sendto(told, self._address)
+            self._socket.sendto("\n".join(assignments).encode(), self._address)
         except OSError:
             return False
         return True
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Send nothing more."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
