@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     keys = key.add_subparsers(required=True, metavar="COMMAND")
     _command(keys, "new", _new_key, "print a new key, once, and its config line")
 
+    _add_trace(commands)
+    _add_usage(commands)
+    return parser
+
+
+def _add_trace(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     trace = _command(commands, "trace", _trace, "the timeline of one request")
     trace.add_argument(
         "id",
@@ -58,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--json", action="store_true", help="for machines")
     _config_option(trace)
 
+
+def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     usage = _command(commands, "usage", _usage, "tokens and cost from the ledger")
     usage.add_argument("--user", metavar="NAME", help="of this user only")
     usage.add_argument("--since", metavar="DATE", help="not before this day (UTC)")
@@ -71,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="for machines")
     form.add_argument("--csv", action="store_true", help="for a spreadsheet")
     _config_option(usage)
-    return parser
 
 
 def _command(

@@ -119,7 +119,7 @@ def test_the_older_name_of_thinking_back_still_counts(said: bool) -> None:
 def test_the_dialect_is_that_of_the_renamed_model() -> None:
     account = read('rename = { "fast" = "qwen3.5" }')
 
-    assert "qwen" == account.spoken_dialect(account.upstream_model("fast"))
+    assert "qwen" == account.dialect_for(account.upstream_model("fast"))
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def _tiers(well: list[Account], protocol: str, warm: str) -> list[list[Account]]
     ranks: dict[tuple[float, bool], list[Account]] = {}
     best = min((account.priority for account in well), default=0)
     for account in well:
-        foreign = account.speaks(protocol) != protocol
+        foreign = account.upstream_protocol(protocol) != protocol
         rank = (account.priority, foreign)
         if account.name == warm:
             rank = (best, False)

@@ -34,7 +34,7 @@ def _dialects(account: Account) -> str:
         return f"dialect {account.dialect}"
     models: dict[str, list[str]] = {}
     for name in (*account.models, *account.rename):
-        dialect = account.spoken_dialect(account.upstream_model(name))
+        dialect = account.dialect_for(account.upstream_model(name))
         known = models.setdefault(dialect, [])
         if name not in known:
             known.append(name)

@@ -3,7 +3,7 @@ The standard output of a command, whose failures end the command properly.
 
 Rule 1: output that cannot be written is one line on stderr and exit status 1.
 Rule 2: a reader that has had enough, such as ``| head``, is no failure.
-Rule 3: the failure is told apart from that of a file that the command itself uses.
+Rule 3: a failure of another file that the command uses is not taken for it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.config.load import Served, load_served
+from gateway.config.load import ServedConfig, load_served
 from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
 from gateway.daemon.process import StartError, occupy_standard_files, raise_file_limit
@@ -33,7 +33,7 @@ def serve(path: Path) -> int:
     return _run(path, served, passed)
 
 
-def _run(path: Path, served: Served, passed: list[systemd.PassedSocket]) -> int:
+def _run(path: Path, served: ServedConfig, passed: list[systemd.PassedSocket]) -> int:
     # Not above: the other commands need not load what only a daemon needs.
     from gateway.daemon.server import Daemon
     from gateway.ledger.database import LedgerError

@@ -1,9 +1,9 @@
 """
 What a reload changes: each key that differs, and whether it can be changed live.
 
-A key is named by its path, users and accounts by their names: ``limits.max_queued``,
-``user.alice.max_concurrent``, ``account.openai-1.api_key``. One that was added or
-removed is named as a whole: ``user.bob``. No value is named, since it may be a secret.
+A key has its path; users and accounts are in it by name: ``limits.max_queued``,
+``user.alice.max_concurrent``, ``account.openai-1.api_key``. A user or account that was
+added or removed is one path: ``user.bob``. No value is given, since it may be a secret.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gateway.config.schema import Account, Config, Overrides, User
 RESTART = frozenset(
     {"ledger.url", "server.listen", "server.log_format", "server.log_level"}
 )
-"""What a running daemon cannot change; every other key is taken up by a reload."""
+"""What a running daemon cannot change; a reload applies every other key."""
 
 
 class Changes(NamedTuple):
     """
     Attributes:
-        changed: paths that are taken up.
+        changed: paths that a reload applies.
         restart_needed: paths that keep their old value until the next start.
         config: the new config, with the old values of ``restart_needed``.
     """
@@ -34,7 +34,7 @@ class Changes(NamedTuple):
 
 
 def compare(running: Config, wanted: Config) -> Changes:
-    """The way from the config *running* to the config *wanted*."""
+    """What changes from the config *running* to the config *wanted*."""
     paths = list(_differences(running, wanted, ""))
     needed = [path for path in paths if path in RESTART]
     config = wanted
@@ -69,7 +69,7 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
 def _named(
     old: tuple[User | Account, ...], new: tuple[User | Account, ...], path: str
 ) -> Iterator[str]:
-    """The same of users or accounts; their order says nothing."""
+    """The same for users or accounts, whose order has no meaning."""
     before, after = ({one.name: one for one in some} for some in (old, new))
     for name in before.keys() | after.keys():
         if name in before and name in after:

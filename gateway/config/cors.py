@@ -15,7 +15,7 @@ from collections.abc import Mapping
 ANY = "*"
 METHODS = "GET, POST, DELETE, HEAD, OPTIONS"
 MAX_AGE_S = 600
-# The names for browsers that take the "*" behind them for a name.
+# By name for browsers that take "*" for the name of a header.
 EXPOSED = (
     "x-request-id, request-id, x-upstream-request-id, x-gateway-queue-ms, "
     "x-gateway-attempts, x-gateway-account, x-gateway-dropped, retry-after, "
@@ -65,7 +65,7 @@ class Origins:
         return headers
 
     def preflight(self, request: Mapping[str, str]) -> dict[str, str]:
-        """The headers that tell a browser what its page may send."""
+        """The headers that say to a browser what its page may send."""
         names = request.get("Access-Control-Request-Headers", "")
         headers = {
             **self.answer(request.get("Origin", "")),

@@ -7,7 +7,7 @@ import secrets
 
 
 def key_sha256(key: str) -> str:
-    """The form in which a key stands in the config: lower-case hex."""
+    """The form in which the config holds a key: lower-case hex."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -42,7 +42,7 @@ def installed_example() -> Path | None:
     return None
 
 
-class Served(NamedTuple):
+class ServedConfig(NamedTuple):
     """
     A config that may be served.
 
@@ -61,24 +61,24 @@ def load_served(
     open_addresses: Sequence[str] = (),
     key: str = "",
     warn: Warn = lambda text: None,
-) -> Served:
+) -> ServedConfig:
     """
     The config in the file *path*, ready to be served. Without a user it gets one with
-    a throwaway key, if nobody but this machine can use it.
+    a throwaway key, if only this machine can reach the listeners.
 
     Args:
         passed: the addresses of sockets that systemd opened; they take precedence
             over ``server.listen``.
         open_addresses: where a running daemon listens.
         key: the throwaway key that a running daemon has made.
-        warn: called with what is no mistake but should be mended, with its path.
+        warn: called with each warning: its path, and what should be changed.
 
     Raises:
         ConfigError: with every mistake.
     """
     config = load(path, warn)
     if config.user:
-        return Served(config)
+        return ServedConfig(config)
     if not all(map(is_loopback, passed or [*open_addresses, *config.server.listen])):
         raise ConfigError(
             [
@@ -88,7 +88,7 @@ def load_served(
         )
     key = key or new_key()
     user = User("trial", (key_sha256(key),))
-    return Served(dataclasses.replace(config, user=(user,)), key)
+    return ServedConfig(dataclasses.replace(config, user=(user,)), key)
 
 
 def load(path: Path, warn: Warn = lambda text: None) -> Config:

@@ -3,10 +3,10 @@ Read ``config.toml``: from text to ``Config``, or to the list of all its mistake
 
 Rule 1: everything that is wrong is reported in one run, each mistake with its path.
 Rule 2: unknown, missing and mistyped keys are mistakes; nothing is guessed.
-Rule 3: secrets are the business of ``gateway.config.secrets``.
+Rule 3: ``gateway.config.secrets`` resolves the secrets.
 
-The dataclasses say the structure (``_read``); what a type cannot say are the checks
-of one section each.
+The dataclasses give the structure (``_read``); the rules that a type cannot express are
+the checks of each section.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parse(
     *text* (TOML) as a Config with its secrets resolved.
 
     Args:
-        warn: called with what is no mistake but should be mended, with its path.
+        warn: called with each warning: its path, and what should be changed.
 
     Raises:
         ConfigError: with every mistake.
@@ -86,7 +86,7 @@ def parse(
 
 
 def _first_of_each_path(mistakes: list[str]) -> list[str]:
-    """What is missing or mistyped breaks further rules; those are no news."""
+    """A missing or mistyped key breaks further rules; only the first is reported."""
     found: dict[str, str] = {}
     for mistake in mistakes:
         found.setdefault(mistake.partition(":")[0], mistake)
@@ -201,7 +201,7 @@ def _overrides(value: Any, path: str, mistakes: list[str]) -> Any:
     return Overrides({name: getattr(read, name) for name in known if name in value})
 
 
-# --- the rules that a type cannot say --------------------------------------------
+# --- the rules that a type cannot express ----------------------------------------
 
 
 def _check(config: Config) -> list[str]:
@@ -250,7 +250,7 @@ def listen_mistake(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether nobody but this machine reaches a listen *address*."""
+    """Whether only this machine reaches a listen *address*."""
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]")

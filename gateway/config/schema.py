@@ -2,8 +2,8 @@
 ``config.toml`` as frozen dataclasses.
 
 A key *is* a field: same name, unit in the name, its default here and nowhere else.
-What a key does is said in the shipped ``config.toml``; how it is read and checked in
-``gateway.config.parse``. Secrets are resolved: a field holds the secret itself.
+The shipped ``config.toml`` says what a key does; ``gateway.config.parse`` reads and
+checks it. Secrets are resolved: a field holds the secret itself.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens; None: as the price list says."""
+    """US dollars per million tokens; None: the price of the price list."""
 
     input: float | None = None
     cached: float | None = None
@@ -124,13 +124,13 @@ class Account:
         """Whether this is the trial account, which speaks all three protocols."""
         return self.base_url == EMBEDDED
 
-    def speaks(self, protocol: str) -> str:
+    def upstream_protocol(self, protocol: str) -> str:
         """The protocol used towards this account for a *protocol* client."""
         return protocol if self.embedded else self.protocol
 
     def is_native(self, protocol: str) -> bool:
         """Whether a *protocol* client's requests go to this account unconverted."""
-        return self.speaks(protocol) == protocol
+        return self.upstream_protocol(protocol) == protocol
 
     @property
     def wire(self) -> WireProtocol | None:
@@ -150,8 +150,8 @@ class Account:
         """Whether the config names the upstream *model* itself, not by a pattern."""
         return model in self.models or model in self.rename.values()
 
-    def spoken_dialect(self, upstream_model: str) -> str:
-        """The row of ``dialects`` that counts for *upstream_model*."""
+    def dialect_for(self, upstream_model: str) -> str:
+        """The row of ``dialects`` that applies to *upstream_model*."""
         if self.dialect != "auto":
             return self.dialect
         return dialects.detected(self.protocol, self.base_url, upstream_model)
@@ -161,14 +161,14 @@ class Account:
         """
         A name of the account's server; accounts with one ``base_url`` share it.
 
-        It travels through clients, and must not tell them the address.
+        It travels through clients, and must not reveal the address.
         """
         address = self.base_url.rstrip("/").encode()
         return hashlib.blake2b(address, digest_size=6).hexdigest()
 
     def options(self, upstream_model: str) -> Options:
-        """What the server takes of requests for *upstream_model*."""
-        return dialects.options(self.spoken_dialect(upstream_model), self.convert)
+        """What the server accepts in requests for *upstream_model*."""
+        return dialects.options(self.dialect_for(upstream_model), self.convert)
 
 
 @dataclass(frozen=True, slots=True)

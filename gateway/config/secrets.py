@@ -1,9 +1,9 @@
 """
-The secrets of a config: read from where it refers to, and found where it holds them.
+The secrets of a config: read from where it refers to, and listed for redaction.
 
-A secret is ``env:NAME`` or ``file:PATH``. For keys and tokens nothing else is taken; in
+A secret is ``env:NAME`` or ``file:PATH``. Keys and tokens accept nothing else. In
 ``ledger.url`` and in the headers of an account, which need not be secret, a literal one
-is taken and warned of.
+is accepted with a warning.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ADVICE = "write it as env:NAME or file:PATH"
 
 def resolve(config: Config, secrets: Secrets, mistakes: list[str]) -> Config:
     """*config* with every secret in the place of its reference."""
-    read = _Reader(secrets, mistakes)
+    read = _SecretReader(secrets, mistakes)
     server, ledger = config.server, config.ledger
     token = read.secret(server.metrics_token, "server.metrics_token")
     return dataclasses.replace(
@@ -48,8 +48,8 @@ def resolve(config: Config, secrets: Secrets, mistakes: list[str]) -> Config:
     )
 
 
-class _Reader:
-    """Reads secrets; what is wrong with one is added to *mistakes*, with its path."""
+class _SecretReader:
+    """Reads secrets; each mistake is added to *mistakes*, with its path."""
 
     def __init__(self, secrets: Secrets, mistakes: list[str]) -> None:
         self._secrets = secrets
@@ -94,7 +94,7 @@ class _Reader:
 
 def literal_secrets(config: Config) -> Iterator[str]:
     """
-    A warning for each secret that stands in *config* itself, with its path.
+    A warning, with its path, for each secret that *config* holds literally.
 
     Args:
         config: as it is written, before its references are resolved.
@@ -140,7 +140,7 @@ def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
 
 
 def _passwords_of(url: str) -> Iterator[str]:
-    """The password of *url*, as it stands there and as it is meant."""
+    """The password of *url*, percent-encoded as it is there, and decoded."""
     try:
         password = urlsplit(url).password or ""
     except ValueError:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway import __version__
 from gateway.config.changes import compare
-from gateway.config.load import Served, load_served
+from gateway.config.load import ServedConfig, load_served
 from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
 from gateway.daemon.app import build_app, build_runner, components_of
@@ -53,7 +53,7 @@ class Daemon:
     def __init__(
         self,
         path: Path,
-        served: Served,
+        served: ServedConfig,
         passed: list[systemd.PassedSocket],
         max_open_files: int = 0,
     ) -> None:
@@ -241,7 +241,7 @@ class Daemon:
     # --- the event loop --------------------------------------------------------------
 
     async def _watch_loop(self, components: Components) -> None:
-        """Measure how late the event loop is; tell systemd that it turns."""
+        """Measure how late the event loop is; feed systemd's watchdog."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_PROBE_S

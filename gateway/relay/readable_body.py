@@ -17,7 +17,9 @@ def readable_body(
     """
     query, read = context.account_query, accounts.reasoning.readable
     own, off = document is context.ask.document, context.thinking_off
-    converted = accounts.by_name[account].speaks(query.protocol) != query.protocol
+    converted = (
+        accounts.by_name[account].upstream_protocol(query.protocol) != query.protocol
+    )
     if own and converted and context.ask.keep_digits():
         document = context.ask.document
     kept = read(query, account, document, thinking_off=off)

@@ -66,7 +66,7 @@ def write(
     Raises:
         ClientError: it asks for what the account's protocol cannot say.
     """
-    protocol = account.speaks(context.wire.name)
+    protocol = account.upstream_protocol(context.wire.name)
     same, stream = protocol == context.wire.name, context.ask.stream
     model = account.upstream_model(context.ask.model)
     path = context.path if same else PROTOCOLS[protocol].path_of(model, stream)
