@@ -122,7 +122,7 @@ class Bench:
         sample["cpu_s"] = program.cpu_s() - before_s if name != "direct" else 0.0
         if sample["bad"]:
             trouble = f"{scenario.name}, {name}: {sample['trouble']}"
-            raise RuntimeError(f"{trouble}\n{program.told()}")
+            raise RuntimeError(f"{trouble}\n{program.output()}")
         self.settle()
         return sample
 
@@ -207,9 +207,9 @@ class Bench:
         return statistics.median(self.started_s[name])
 
     def aborted(self, name: str, count: int = 100) -> dict[str, int]:
-        """Of *count* clients that hang up amid their stream: streams that go on."""
+        """Of *count* clients that hang up within their stream: streams that go on."""
         self._play(scripts.stream("responses", 500, delay_us=20_000))
-        told = peers.load(
+        load = peers.load(
             self.program(name).port,
             scripts.request("responses", peers.KEY),
             self.folder,
@@ -223,7 +223,7 @@ class Bench:
         time.sleep(1.0)
         alive = self.upstream.stats()["active"]
         self.settle(15)
-        return {"left": told["left"], "alive_1s_after": alive}
+        return {"left": load["left"], "alive_1s_after": alive}
 
     def commits(self, seconds: int = 5) -> dict[str, float]:
         """What a terminal waits for the ledger at 100 endings a second, in ms."""

@@ -84,7 +84,7 @@ def build(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine that is free at this moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -123,11 +123,11 @@ class Program:
         while not self._listens():
             if self.process.poll() is not None or time.monotonic() - begun > 30:
                 self.stop()
-                raise RuntimeError(f"{name} did not start: {self.told()}")
+                raise RuntimeError(f"{name} did not start: {self.output()}")
             time.sleep(0.005)
         self.start_s = time.monotonic() - begun
 
-    def told(self) -> str:
+    def output(self) -> str:
         """What it wrote last, apart from lines about requests that went well."""
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join([line for line in lines if '"outcome":"ok"' not in line][-20:])

@@ -94,14 +94,16 @@ def whole(protocol: str, first_us: int = 0) -> bytes:
     """The script of an answer without stream."""
     text = "Hello. " * 200
     if protocol == "responses":
-        told: dict[str, Any] = _response("completed", text, 300)
+        document: dict[str, Any] = _response("completed", text, 300)
     elif protocol == "chat":
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        told = _chat_object("chat.completion", [choice]) | {"usage": _chat_usage(300)}
+        document = _chat_object("chat.completion", [choice]) | {
+            "usage": _chat_usage(300)
+        }
     else:
-        told = _message([{"type": "text", "text": text}], "end_turn", 300)
-    body = json.dumps(told, separators=(",", ":")).encode()
+        document = _message([{"type": "text", "text": text}], "end_turn", 300)
+    body = json.dumps(document, separators=(",", ":")).encode()
     head = (
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         f"x-request-id: req_bench\r\nContent-Length: {len(body)}\r\n\r\n"

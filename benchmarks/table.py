@@ -157,13 +157,13 @@ def _full(results: Results) -> list[str]:
 def _single(single: dict[str, Any]) -> list[str]:
     return [
         *head("single measures", ""),
-        *[row(k, _told(v)) for k, v in single.items()],
+        *[row(k, _shown(v)) for k, v in single.items()],
     ]
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(part)}" for key, part in value.items())
+        return ", ".join(f"{key} {_shown(part)}" for key, part in value.items())
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

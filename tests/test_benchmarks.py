@@ -46,8 +46,8 @@ def ask(bench: Bench, protocol: str, script: bytes, events: int) -> dict[str, ob
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_whole_stream_is_good(bench: Bench, protocol: str) -> None:
-    told = ask(bench, protocol, scripts.stream(protocol, 20, a_write=3), 20)
-    assert (2, 0, 40) == (told["good"], told["bad"], told["events"])
+    counts = ask(bench, protocol, scripts.stream(protocol, 20, a_write=3), 20)
+    assert (2, 0, 40) == (counts["good"], counts["bad"], counts["events"])
 
 
 def _without(script: bytes, index: int) -> bytes:
@@ -67,8 +67,8 @@ def _without(script: bytes, index: int) -> bytes:
     ],
 )
 def test_a_broken_stream_is_bad(bench: Bench, script: bytes) -> None:
-    told = ask(bench, "chat", script, 20)
-    assert (0, 2) == (told["good"], told["bad"])
+    counts = ask(bench, "chat", script, 20)
+    assert (0, 2) == (counts["good"], counts["bad"])
 
 
 SMALL = Scenario("paced 4", ("direct", "relay", "gateway"), 4, events=3, seconds=3)
@@ -96,8 +96,8 @@ def test_a_round_measures_every_program(bench: Bench, scenario: Scenario) -> Non
 
 
 def test_streams_of_clients_that_hang_up_are_seen_to_end(bench: Bench) -> None:
-    told = bench.aborted("gateway", 3)
-    assert {"left": 3, "alive_1s_after": 0} == told
+    counts = bench.aborted("gateway", 3)
+    assert {"left": 3, "alive_1s_after": 0} == counts
 
 
 def test_the_command_writes_table_json_and_plot(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def sample(cpu_s: float) -> dict[str, object]:
 )
 def test_a_goal_says_what_was_reached(cpu_s: float, reached: str) -> None:
     programs = {"relay": [sample(0.1)], "gateway": [sample(cpu_s)]}
-    told = goals.lines({"one event": programs}, {})
+    lines = goals.lines({"one event": programs}, {})
 
     assert [f"| ≤ 1.8 | ≤ 1.1 | {cpu_s * 10:.2f} | {reached} |"] == [
-        line.partition("x relay ")[2] for line in told if "one event" in line
+        line.partition("x relay ")[2] for line in lines if "one event" in line
     ]
 
 

@@ -120,18 +120,18 @@ def keys_of(cls: type, path: str = "") -> Iterator[str]:
             yield name
 
 
-def told_keys(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def shown_keys(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
     for key, value in table.items():
         for one in value if value and isinstance(value, list) else [value]:
             if isinstance(one, dict):
-                yield from told_keys(one, f"{path}{key}.")
+                yield from shown_keys(one, f"{path}{key}.")
             yield f"{path}{key}"
 
 
 def test_config_toml_shows_every_key() -> None:
-    told = set(told_keys(tomllib.loads(uncommented())))
+    shown = set(shown_keys(tomllib.loads(uncommented())))
 
-    assert [] == [key for key in keys_of(config.Config) if key not in told]
+    assert [] == [key for key in keys_of(config.Config) if key not in shown]
 
 
 def test_config_toml_is_valid_with_and_without_its_comments() -> None:
