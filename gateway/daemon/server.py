@@ -15,7 +15,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 class Daemon:
     """
+    The process that serves, from its listeners to its stop.
+
     Args:
         path: the config file, read again on SIGHUP.
         served: as it was read first.
@@ -80,7 +82,7 @@ class Daemon:
         try:
             # Before the ledger: a daemon that cannot listen must not touch the rows
             # of the one that does.
-            addresses = self._listen()
+            self._listen()
             app = await self._start(build_app(self._config, self._path.parent))
             components = components_of(app)
             runner = await build_runner(app, shutdown_timeout_s=2.0)
@@ -89,11 +91,11 @@ class Daemon:
                 self._log.info(
                     "server.started",
                     version=__version__,
-                    listen=addresses,
+                    listen=self._addresses,
                     max_open_files=self._max_open_files,
                 )
                 if self._key:
-                    greet(addresses[0], self._key, self._config.server.log_format)
+                    self._greet()
                 await self._serve(components, runner)
             finally:
                 await runner.cleanup()
@@ -122,20 +124,25 @@ class Daemon:
 
     # --- listening -----------------------------------------------------------------
 
-    def _listen(self) -> list[str]:
-        """Open every listener; returns their addresses."""
-        if self._passed:
-            return [passed.address for passed in self._passed]
-        for address in self._config.server.listen:
+    @property
+    def _sockets(self) -> Sequence[systemd.PassedSocket | ListeningSocket]:
+        return self._passed or self._listeners
+
+    @property
+    def _addresses(self) -> list[str]:
+        return [one.address for one in self._sockets]
+
+    def _listen(self) -> None:
+        """Open every listener, unless systemd has passed some."""
+        for address in () if self._passed else self._config.server.listen:
             try:
                 self._listeners += listen(address)
             except OSError as error:
                 reason = error.strerror or repr(error)
                 raise StartError(f"cannot listen on {address}: {reason}") from None
-        return [listener.address for listener in self._listeners]
 
     async def _accept(self, runner: HttpRunner) -> None:
-        for one in self._passed or self._listeners:
+        for one in self._sockets:
             await web.SockSite(runner, one.socket, backlog=BACKLOG).start()
 
     async def _start(self, step: Coroutine[Any, Any, T]) -> T:
@@ -147,6 +154,9 @@ class Daemon:
             raise StartError(f"cannot start: {reason}") from None
         except DBAPIError as error:
             raise StartError(f"cannot start: the ledger: {error.orig}") from None
+
+    def _greet(self) -> None:
+        greet(self._addresses[0], self._key, self._config.server.log_format)
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
@@ -194,7 +204,7 @@ class Daemon:
         config, key = await asyncio.to_thread(
             load_served,
             self._path,
-            passed=[passed.address for passed in self._passed],
+            passed=[one.address for one in self._passed],
             open_addresses=self._config.server.listen,
             key=self._key,
         )
@@ -203,8 +213,7 @@ class Daemon:
         self._config = changes.config
         if key and not self._key:
             self._key = key
-            address = [one.address for one in self._passed or self._listeners][0]
-            greet(address, key, self._config.server.log_format)
+            self._greet()
         self._log.info(
             "config.reloaded",
             changed=changes.changed,
@@ -228,7 +237,7 @@ class Daemon:
         )
         began = time.monotonic()
         while components.serving and not self._end_now:
-            # a reload may change it
+            # Read anew each time: a reload may change the timeout.
             left_s = began + self._config.server.drain_timeout_s - time.monotonic()
             if left_s <= 0:
                 break
