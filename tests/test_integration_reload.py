@@ -433,15 +433,15 @@ async def test_what_an_account_was_left_alone_for_is_forgotten_once_mended(
         upstream.always(plays.status(401))
         await scene.ask()
         await scene.ask()
-        pool = components(scene.gateway).accounts
+        accounts = components(scene.gateway).accounts
         value = MENDED[field_] or upstream.base_url("elsewhere")
-        if pool.status.states()["chat"]["available"]:
-            pool._health.failed(  # a second user's word, or a probe's
+        if accounts.status.states()["chat"]["available"]:
+            accounts._health.failed(  # a second user's word, or a probe's
                 "chat", "chat-x", _refused(), 1e9, 1e9
             )
         scene.reload(accounts=[{**scene.accounts[0], field_: value}])
 
-        assert {"chat": {"available": True}} == pool.status.states()
+        assert {"chat": {"available": True}} == accounts.status.states()
 
 
 def _refused() -> Any:
@@ -456,13 +456,13 @@ async def test_other_changes_leave_an_accounts_mark_alone(
     async with scene_of(serve, upstream) as scene:
         upstream.always(plays.status(429, headers={"retry-after": "30"}))
         await scene.ask()
-        pool = components(scene.gateway).accounts
-        before = pool.status.states()
+        accounts = components(scene.gateway).accounts
+        before = accounts.status.states()
         assert not before["chat"]["available"]
         other = {"max_concurrent": 7, "priority": 2, "models": ["chat-*", "more"]}
         scene.reload(accounts=[{**scene.accounts[0], **other}])
 
-        assert not pool.status.states()["chat"]["available"]
+        assert not accounts.status.states()["chat"]["available"]
 
 
 async def test_a_mark_is_not_restored_for_an_account_that_was_changed_meanwhile(
@@ -472,16 +472,16 @@ async def test_a_mark_is_not_restored_for_an_account_that_was_changed_meanwhile(
     async with scene_of(serve, upstream) as scene:
         upstream.always(plays.status(429, headers={"retry-after": "30"}))
         await scene.ask()
-        pool = components(scene.gateway).accounts
-        rows = pool.status.dump()
+        accounts = components(scene.gateway).accounts
+        rows = accounts.status.dump()
         assert rows
-        pool._health.forget("chat")
-        pool.status.load([dict(row) for row in rows])
-        assert not pool.status.states()["chat"]["available"]
+        accounts._health.forget("chat")
+        accounts.status.load([dict(row) for row in rows])
+        assert not accounts.status.states()["chat"]["available"]
         scene.reload(accounts=[{**scene.accounts[0], "api_key": "env:TEST_KEY_NEW"}])
-        pool.status.load([dict(row) for row in rows])
+        accounts.status.load([dict(row) for row in rows])
 
-        assert pool.status.states()["chat"]["available"]
+        assert accounts.status.states()["chat"]["available"]
 
 
 async def test_a_body_that_is_bad_and_late_is_still_a_400(
