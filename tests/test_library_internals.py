@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
@@ -233,6 +236,34 @@ async def test_a_socket_s_callbacks_run_in_the_context_of_their_own_request(
             seen = await asyncio.create_task(ask(name))
 
             assert set(seen) == {name}
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_loop_closes_a_socket_after_it_has_reported_the_loss(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Until then an answer that it has not read can be read by the descriptor."""
+
+    class Reads(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.descriptor = transport.get_extra_info("socket").fileno()
+            self.lost = asyncio.get_running_loop().create_future()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set_result(os.read(self.descriptor, 100))
+
+    async def run() -> bytes:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.create_connection(Reads, sock=ours)
+            transport.pause_reading()
+            theirs.sendall(b"HTTP/1.1 413")
+            transport.abort()
+            return await protocol.lost
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(run()) == b"HTTP/1.1 413"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import uvloop
 from yarl import URL
 
 from gateway.errors import UpstreamError
-from gateway.transport.connection import Connection, Keeper
+from gateway.transport.connection import Connection, ConnectionOwner
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer, literal_address
 from gateway.transport.http_transport import HttpTransport
@@ -291,8 +291,10 @@ class Late(Dialer):
         self.dialled = asyncio.Event()
         self.given = asyncio.Event()
 
-    async def dial(self, route: Route, keeper: Keeper, timeout_s: float) -> Connection:
-        connection = await super().dial(route, keeper, timeout_s)
+    async def dial(
+        self, route: Route, owner: ConnectionOwner, timeout_s: float
+    ) -> Connection:
+        connection = await super().dial(route, owner, timeout_s)
         self.dialled.set()
         await self.given.wait()
         return connection

@@ -46,20 +46,20 @@ class Socket:
     """A connection that remembers what became of it."""
 
     loop: Loop = field(default_factory=Loop)
-    reading: bool = True
-    all_sent: bool = True
+    is_reading: bool = True
+    is_request_sent: bool = True
     aborted: bool = False
     kept: bool = False
 
     @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         return not self.aborted
 
     def pause(self) -> None:
-        self.reading = False
+        self.is_reading = False
 
     def resume(self) -> None:
-        self.reading = True
+        self.is_reading = True
 
     def stop_sending(self) -> None:
         pass
@@ -67,7 +67,7 @@ class Socket:
     def abort(self) -> None:
         self.aborted = True
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.kept = True
 
 
@@ -97,8 +97,8 @@ def outcome_of(chunks: Sequence[bytes], method: str = "POST") -> Outcome:
     for chunk in chunks:
         if not socket.aborted:
             reply.receive(chunk)
-    if not reply._answer.ended:
-        reply.finish()
+    if not reply._parser.ended:
+        reply.receive_eof()
     body, failure = bytearray(), ""
     try:
         run(reply.head())

@@ -16,16 +16,16 @@ class Watched:
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self.silence = IdleTimeout(asyncio.get_running_loop(), self, LIMIT_S)
-        self.silence.watch()
+        self.silence.start()
 
-    def is_paused(self) -> bool:
+    def is_reading_paused(self) -> bool:
         return False
 
-    def on_silence(self) -> None:
+    def on_idle_timeout(self) -> None:
         self.reached.set()
 
     def heard(self) -> None:
-        self.silence.heard_at = asyncio.get_running_loop().time()
+        self.silence.last_received_at = asyncio.get_running_loop().time()
 
 
 async def test_who_says_nothing_reaches_the_limit() -> None:

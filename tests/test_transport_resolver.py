@@ -115,7 +115,7 @@ async def test_who_leaves_does_not_take_the_question_along(names: Names) -> None
 async def test_a_name_that_hangs_holds_up_no_other(names: Names, quick: None) -> None:
     looking = Resolver()
     names.hang("dead.test")
-    for _ in range(resolver.MAX_QUESTIONS):  # as many as there are threads, and more
+    for _ in range(resolver.MAX_LOOKUPS):  # as many as there are threads, and more
         with pytest.raises(LookupFailed):
             await hosts(looking, "dead.test")
 
@@ -142,7 +142,7 @@ async def test_a_name_that_hangs_keeps_one_thread_however_often_it_is_asked(
 async def test_threads_are_bounded_and_who_gets_none_blames_no_account(
     names: Names, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolver, "MAX_QUESTIONS", 3)
+    monkeypatch.setattr(resolver, "MAX_LOOKUPS", 3)
     looking = Resolver()
     hanging = [names.hang(f"dead-{n}.test") for n in range(3)]
     for n in range(3):

@@ -1,18 +1,18 @@
 """
-One connection to an upstream: the socket's side, which knows no HTTP.
+One connection to an upstream: bytes in both directions, without knowledge of HTTP.
 
-Rule 1: at most one listener at a time; what comes while there is none makes the
-        connection useless, and it is dropped. A listener is called in the context that
-        it began to listen in: the loop's own is that of an older request.
+Rule 1: a connection has one receiver at most. Bytes that arrive while it has none close
+        it. A receiver is called in the context of its own request: the event loop's
+        is that of the request that opened the connection.
 Rule 2: a request is written from the loop's callbacks, slice by slice as the socket
-        takes it, so an answer may come before the request is out.
-Rule 3: what was received outranks a write that fails. An upstream that refuses early
-        answers and resets, and a write after that would close the socket over an
-        answer that is not read yet. So a slice is written only when nothing is there to
-        be read, and what a failed write has left in the socket is read.
+        takes it. So an answer may arrive before the request is sent.
+Rule 3: bytes that were received outrank a write that fails. An upstream that refuses a
+        request early answers and resets the connection, and the next write would close
+        the socket before the answer is read. So a slice is written only when nothing
+        waits to be read, and what a failed write has left in the socket is read.
 
-    pool ──listen──▶ in use ──let_go──▶ kept by the pool ──listen──▶ …
-                       └──────abort──────▶ lost ◀──────┘
+    pool ──send_request──▶ in use ──release──▶ idle in the pool ──send_request──▶ …
+                              └──────abort──────▶ closed ◀──────┘
 """
 
 from __future__ import annotations
@@ -33,89 +33,91 @@ SLICE_BYTES = 65536
 """How much of a large body is handed to the socket at once."""
 
 JOIN_BYTES = 131072
-"""Up to here head and body are joined and leave in one packet."""
+"""Up to this size head and body are joined and leave in one packet."""
 
 _NOTHING = memoryview(b"")
 
 
-class Listener(Protocol):
-    """Whoever waits for an answer on a connection."""
+class ResponseReceiver(Protocol):
+    """What a request's answer is delivered to."""
 
     def receive(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes have arrived."""
         ...
 
-    def finish(self) -> None:
+    def receive_eof(self) -> None:
         """The upstream will send nothing more."""
         ...
 
-    def lose(self, error: Exception | None) -> None:
-        """The connection is gone."""
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is closed; *error* is None if that was in good order."""
         ...
 
 
-class Keeper(Protocol):
-    """Whoever owns the connections."""
+class ConnectionOwner(Protocol):
+    """What keeps connections between two requests."""
 
-    def keep(self, connection: Connection) -> None:
-        """*connection* may serve another request."""
+    def take_back(self, connection: Connection) -> None:
+        """*connection* is idle and may serve another request."""
         ...
 
-    def forget(self, connection: Connection) -> None:
-        """*connection* is gone."""
+    def discard(self, connection: Connection) -> None:
+        """*connection* is closed."""
         ...
 
 
 class Connection(asyncio.Protocol):
     """
-    The loop's view of one socket.
+    The event loop's protocol for one connection.
+
+    It has more methods than other classes, because asyncio's interface is half of them.
 
     Attributes:
         route: where it leads to.
-        loop: the event loop that it lives in; to ask for it costs a system call.
-        reused: whether a request was answered on it before.
-        reading: whether its socket is read.
-        opened: done when a request can be written, or with the reason why not.
+        loop: its event loop; to ask asyncio for it costs a system call.
+        opened: done when a request can be written, or failed with the reason why not.
+        is_reading: False while back-pressure keeps the socket unread.
     """
 
-    def __init__(self, route: Route, keeper: Keeper) -> None:
+    def __init__(self, route: Route, owner: ConnectionOwner) -> None:
         self.route = route
         self.loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = self.loop.create_future()
-        self.reused = False
-        self.reading = True
-        self._keeper = keeper
+        self.is_reading = True
+        self._owner = owner
         self._transport: asyncio.Transport | None = None
-        self._listener: Listener | None = None
+        self._receiver: ResponseReceiver | None = None
         self._context: Context
         self._unsent = _NOTHING
         self._may_write = True
-        self._stopped_early = False
+        self._is_cut_short = False
         self._descriptor = -1
         self._has_tls = False
 
-    # what the listener does with it
+    # --- for the receiver -------------------------------------------------------------
 
     @property
-    def usable(self) -> bool:
-        """Whether a request can be written to it."""
+    def is_usable(self) -> bool:
+        """Whether a request can be written."""
         return self._transport is not None and not self._transport.is_closing()
 
     @property
-    def all_sent(self) -> bool:
-        """Whether the request left this program (the socket may still hold some)."""
-        return not (self._unsent or self._stopped_early)
+    def is_request_sent(self) -> bool:
+        """Whether the whole request was handed to the event loop."""
+        return not (self._unsent or self._is_cut_short)
 
     def stop_sending(self) -> None:
-        """The upstream has refused: it does not want the rest of the request."""
+        """Leave the rest of the request unsent: the upstream has refused it."""
         if self._unsent:
-            self._stopped_early = True
+            self._is_cut_short = True
             self._unsent = _NOTHING
 
-    def listen(self, listener: Listener, head: bytes, body: bytes) -> None:
-        """Send a request; what comes from now on is *listener*'s."""
+    def send_request(
+        self, receiver: ResponseReceiver, head: bytes, body: bytes
+    ) -> None:
+        """Send a request and deliver to *receiver* what arrives from now on."""
         assert self._transport is not None
-        self._listener, self._context = listener, copy_context()
+        self._receiver, self._context = receiver, copy_context()
         if len(body) <= JOIN_BYTES:
             self._transport.write(head + body)
             return
@@ -123,40 +125,41 @@ class Connection(asyncio.Protocol):
         self._unsent = memoryview(body)
         self._write_on()
 
-    def let_go(self) -> None:
-        """The answer was whole: the connection is free for another request."""
-        self._listener = None
-        self.reused = True
+    def release(self) -> None:
+        """Give the connection back after a whole answer, for another request."""
+        self._receiver = None
         self.resume()
-        self._keeper.keep(self)
+        self._owner.take_back(self)
 
     def abort(self) -> None:
-        """Close at once; what is unsent is lost."""
-        self._listener = None
+        """Close at once; what is unsent is lost, and the receiver is not called."""
+        self._receiver = None
         self._unsent = _NOTHING
         if self._transport is not None:
             self._transport.abort()
 
     def stop(self) -> None:
-        """Close at once, and tell whoever waits for an answer."""
-        listener = self._listener
+        """Close at once; the receiver learns that the transport has stopped."""
+        receiver = self._receiver
         self.abort()
-        if listener is not None:
-            listener.lose(ConnectionAbortedError("the transport has stopped"))
+        if receiver is not None:
+            receiver.connection_lost(
+                ConnectionAbortedError("the transport has stopped")
+            )
 
     def pause(self) -> None:
-        """Read the socket no more."""
-        if self.reading and self.usable:
-            self.reading = False
+        """Stop reading the socket."""
+        if self.is_reading and self.is_usable:
+            self.is_reading = False
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def resume(self) -> None:
         """Read the socket again."""
-        if not self.reading and self.usable:
-            self.reading = True
+        if not self.is_reading and self.is_usable:
+            self.is_reading = True
             cast(asyncio.Transport, self._transport).resume_reading()
 
-    # what the loop tells
+    # --- for the event loop -----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -166,28 +169,28 @@ class Connection(asyncio.Protocol):
             self.opened.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._listener is None:
+        if self._receiver is None:
             self.abort()
         else:
-            self._context.run(self._listener.receive, data)
+            self._context.run(self._receiver.receive, data)
 
     def eof_received(self) -> None:
-        if self._listener is not None:
-            self._context.run(self._listener.finish)
+        if self._receiver is not None:
+            self._context.run(self._receiver.receive_eof)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._unsent = _NOTHING
-        self._keeper.forget(self)
+        self._owner.discard(self)
         if not self.opened.done():
             self.opened.set_exception(exc or ConnectionResetError("closed at once"))
-        listener, self._listener = self._listener, None
-        if listener is not None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
             run = self._context.run
-            if exc is not None and not self._has_tls:  # which has read it itself
+            if exc is not None and not self._has_tls:  # else it was read below
                 for data in left_in_socket(self._descriptor):
-                    run(listener.receive, data)
-            run(listener.lose, exc)
+                    run(receiver.receive, data)
+            run(receiver.connection_lost, exc)
 
     def pause_writing(self) -> None:
         self._may_write = False
@@ -197,10 +200,10 @@ class Connection(asyncio.Protocol):
         self._write_on()
 
     def _write_on(self) -> None:
-        """Hand on slices until the socket is full or nothing is left."""
-        while self._unsent and self._may_write and self.usable:
-            if self.reading and is_readable(self._descriptor):
-                self.loop.call_soon(self._write_on)  # behind what is read now
+        """Write slices until the socket is full or nothing is left."""
+        while self._unsent and self._may_write and self.is_usable:
+            if self.is_reading and is_readable(self._descriptor):
+                self.loop.call_soon(self._write_on)  # after the read
                 return
             piece, self._unsent = (
                 self._unsent[:SLICE_BYTES],

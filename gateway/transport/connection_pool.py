@@ -1,9 +1,9 @@
 """
-The connections of the process: in use, and kept for the next request.
+The connection pool: connections in use, and idle ones for the next request.
 
-Rule 1: connections in use are not counted: slots are the limit. Those that wait are,
-        per route.
-Rule 2: the youngest serves first, so that the rest may grow old and go.
+Rule 1: connections in use are not limited here: slots are the limit. Idle connections
+        are, per route.
+Rule 2: the youngest serves first, so that surplus ones reach their age limit.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from gateway.transport.dialing import Dialer
 from gateway.transport.request import Route
 
 KEEP_ALIVE_S = 55.0
-"""How long an unused connection is kept: less than the minute of many servers."""
+"""How long an idle connection is kept: less than the minute of many servers."""
 
 MAX_IDLE_PER_ROUTE = 256
-"""How many unused connections are kept; one more is closed."""
+"""How many idle connections are kept; one more is closed."""
 
 
 class ConnectionPool:
@@ -41,7 +41,7 @@ class ConnectionPool:
         self._dialer = dialer
         self._keep_alive_s = keep_alive_s
         self._max_idle_per_route = max_idle_per_route
-        # of one route: connection → since when it waits, the oldest first
+        # route → connection → since when it is idle, the oldest first
         self._idle: dict[Route, dict[Connection, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -52,15 +52,15 @@ class ConnectionPool:
         return sum(map(len, self._idle.values()))
 
     def maybe_idle(self, route: Route) -> Connection | None:
-        """A kept connection by *route*, or None."""
-        waiting = self._idle.get(route)
-        while waiting:
-            connection, _ = waiting.popitem()
-            if connection.usable:
+        """An idle connection by *route*, or None."""
+        idle = self._idle.get(route)
+        while idle:
+            connection, _ = idle.popitem()
+            if connection.is_usable:
                 return connection
         return None
 
-    async def fresh(self, route: Route, timeout_s: float) -> Connection:
+    async def connect(self, route: Route, timeout_s: float) -> Connection:
         """
         A new connection by *route*.
 
@@ -69,7 +69,7 @@ class ConnectionPool:
         """
         if not self._stopped:
             connection = await self._dialer.dial(route, self, timeout_s)
-            if connection.usable and not self._stopped:
+            if connection.is_usable and not self._stopped:
                 self.live.add(connection)
                 return connection
             connection.abort()
@@ -77,7 +77,7 @@ class ConnectionPool:
         raise UpstreamError("upstream_connect", detail=f"{route.origin.host}: {detail}")
 
     async def stop(self) -> None:
-        """Close every connection; returns when the loop has let go of them all."""
+        """Close every connection; returns when all are closed."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -88,18 +88,18 @@ class ConnectionPool:
             self._all_gone = asyncio.get_running_loop().create_future()
             await self._all_gone
 
-    # what a connection tells its keeper
+    # --- for the connections ----------------------------------------------------------
 
-    def keep(self, connection: Connection) -> None:
-        waiting = self._idle.setdefault(connection.route, {})
-        if self._stopped or len(waiting) >= self._max_idle_per_route:
+    def take_back(self, connection: Connection) -> None:
+        idle = self._idle.setdefault(connection.route, {})
+        if self._stopped or len(idle) >= self._max_idle_per_route:
             connection.abort()
             return
-        waiting[connection] = connection.loop.time()
+        idle[connection] = connection.loop.time()
         if self._timer is None:
             self._sweep_in(self._keep_alive_s)
 
-    def forget(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
         self.live.discard(connection)
         self._idle.get(connection.route, {}).pop(connection, None)
         if self._all_gone is not None and not self.live and not self._all_gone.done():
@@ -110,16 +110,16 @@ class ConnectionPool:
         self._timer = loop.call_later(seconds, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has waited too long; one timer for the whole pool."""
+        """Close what was idle too long; one timer for the whole pool."""
         self._timer = None
         now = asyncio.get_running_loop().time()
         oldest = now
-        for waiting in self._idle.values():
-            for connection, since in list(waiting.items()):
+        for idle in self._idle.values():
+            for connection, since in list(idle.items()):
                 if now - since < self._keep_alive_s:
                     oldest = min(oldest, since)
                     break
-                del waiting[connection]
+                del idle[connection]
                 connection.abort()
         if self.idle_count:
             self._sweep_in(oldest + self._keep_alive_s - now)

@@ -1,7 +1,7 @@
 """
-A reply whose body an upstream compressed although it was asked not to.
+A response whose body an upstream compressed although it was asked not to.
 
-The steps of decoding are bounded and take turns with those of all other bodies.
+Decoding runs in bounded steps, which take turns with the steps of all other bodies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.transport.interface import STOP, Feed, UpstreamResponse
 
 
 class _Unknown(Decoder):
-    """A coding that is not known: the body of a refusal is lost, its status counts."""
+    """An unknown coding: the body of a refusal is lost, its status counts."""
 
     whole = True
 
@@ -32,11 +32,11 @@ class _Unknown(Decoder):
 
 def decoded(reply: UpstreamResponse, turns: Turns) -> UpstreamResponse:
     """
-    *reply* itself, or one that decodes it if its head says that it is compressed.
+    *reply* itself, or a response that decodes it if its head names a coding.
 
     Raises:
-        UpstreamError: "upstream_malformed" for an answer (200) whose coding is not
-            known; the reply is closed then. Of a refusal only the body is lost.
+        UpstreamError: "upstream_malformed" for an answer (200) of an unknown coding;
+            *reply* is closed then. Of a refusal only the body is lost.
     """
     if "content-encoding" not in reply.headers:
         return reply
@@ -55,10 +55,10 @@ def decoded(reply: UpstreamResponse, turns: Turns) -> UpstreamResponse:
 
 class DecodedResponse:
     """
-    A UpstreamResponse over another; its headers lack the coding and the length.
+    An ``UpstreamResponse`` over another; its headers lack the coding and the length.
 
-    XXX: the pump wakes its task for every piece. That is the price of a case that
-    we ask upstreams not to make.
+    XXX: the pump wakes its task for every piece. Upstreams are asked not to compress,
+    so the case is too rare to be fast.
     """
 
     def __init__(self, reply: UpstreamResponse, decoder: Decoder, turns: Turns) -> None:

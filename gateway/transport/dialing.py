@@ -1,10 +1,12 @@
 """
 A new connection to an upstream: name, address, socket, proxy, TLS.
 
-Rule 1: a host with several addresses is tried the happy-eyeballs way: the next one
-        starts when the one before has not answered for a moment.
-Rule 2: every way in which this fails is "upstream_connect", except that this process
-        has run out of sockets: that is "gateway_overloaded", and no account's fault.
+Rule 1: the addresses of a host are tried by happy eyeballs: the next attempt starts
+        when the one before has not answered for a moment.
+Rule 2: every failure is "upstream_connect". The exception is a shortage of sockets in
+        this process: that is "gateway_overloaded", and no account's fault.
+
+    socket ─▶ [TLS to the proxy] ─▶ [CONNECT] ─▶ [TLS to the origin] ─▶ Connection
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ipaddress import ip_address
 import aiohappyeyeballs
 
 from gateway.errors import UpstreamError
-from gateway.transport.connection import Connection, Keeper
+from gateway.transport.connection import Connection, ConnectionOwner
 from gateway.transport.proxy_tunnel import ProxyTunnel, TunnelRefused, connect_request
 from gateway.transport.request import Origin, Route, authority_of
 from gateway.transport.resolver import Resolver
@@ -25,16 +27,16 @@ from gateway.transport.shortage import (
     AddressInfo,
     Shortage,
     create_socket,
-    noting,
+    recorded_attempts,
 )
 from gateway.transport.tls import TlsStream
 
 NEXT_ADDRESS_DELAY_S = 0.25
-"""How long one address has before the next is tried beside it (RFC 8305, 5)."""
+"""The head start of one address before the next is tried beside it (RFC 8305, 5)."""
 
 
 def tls_context() -> ssl.SSLContext:
-    """How https upstreams are checked: the system's authorities, the host's name."""
+    """TLS towards upstreams: the system's authorities, the host's name is checked."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION  # ``TlsStream`` cannot
@@ -46,7 +48,7 @@ class Dialer:
     Opens connections.
 
     Args:
-        resolver: the one that every transport of the process shares.
+        resolver: the process has one.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Dialer:
         self._resolver = resolver or Resolver()
         self._shortage = shortage or Shortage()
 
-    async def dial(self, route: Route, keeper: Keeper, timeout_s: float) -> Connection:
+    async def dial(
+        self, route: Route, owner: ConnectionOwner, timeout_s: float
+    ) -> Connection:
         """
         A connection by *route*, ready for a request.
 
@@ -72,28 +76,28 @@ class Dialer:
         """
         peer = route.proxy.origin if route.proxy else route.origin
         addresses: list[AddressInfo] = []
-        with noting() as noted:
+        with recorded_attempts() as attempts:
             try:
                 async with asyncio.timeout(timeout_s):
                     addresses = await self._addresses(peer)
-                    return await self._connect(route, addresses, keeper)
+                    return await self._connect(route, addresses, owner)
             except TimeoutError as exc:  # ours, or the kernel's ETIMEDOUT
                 detail = str(exc) or f"no connection after {timeout_s} s"
             except TunnelRefused as exc:
                 detail = str(exc)
             except (OSError, ssl.SSLError, UnicodeError) as exc:
-                if own := noted.shortage(exc):
+                if own := attempts.shortage(exc):
                     raise self._shortage.refusal(own) from None
                 detail = repr(exc)
         if addresses:
-            self._resolver.doubt(peer.host)
+            self._resolver.expire(peer.host)
         via = f" by the proxy {authority_of(peer)}" if route.proxy else ""
         raise UpstreamError(
             "upstream_connect", detail=f"{route.origin.host}{via}: {detail}"
         )
 
     async def _connect(
-        self, route: Route, addresses: list[AddressInfo], keeper: Keeper
+        self, route: Route, addresses: list[AddressInfo], owner: ConnectionOwner
     ) -> Connection:
         loop = asyncio.get_running_loop()
         sock = await aiohappyeyeballs.start_connection(
@@ -104,9 +108,9 @@ class Dialer:
             socket_factory=create_socket,
         )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # a peer that vanished is noticed even while no time-out runs
+        # a peer that vanished is noticed even while no timeout runs
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection = Connection(route, keeper)
+        connection = Connection(route, owner)
         lowest = self._layers(route, connection)
         transport, _ = await loop.create_connection(lambda: lowest, sock=sock)
         try:
@@ -136,13 +140,13 @@ class Dialer:
 
 
 def literal_address(origin: Origin) -> list[AddressInfo]:
-    """The address that *origin*'s host is itself, if it is one: needs no thread."""
+    """The host of *origin* as an address, if it is one; needs no thread."""
     try:
         address = ip_address(origin.host)
     except ValueError:
         return []
     if address.version == 6 and "%" in origin.host:
-        return []  # the zone is the resolver's affair
+        return []  # the zone is the resolver's work
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     place = (origin.host, origin.port) + ((0, 0) if address.version == 6 else ())
     return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place)]

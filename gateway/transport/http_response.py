@@ -1,11 +1,11 @@
 """
-One request and its answer on a connection of our own: the fast UpstreamResponse.
+One answer on a connection: HTTP's side of ``UpstreamResponse``.
 
-Rule 1: a piece goes from the socket's callback straight to the feed; a task is woken
+Rule 1: a piece goes from the socket's callback straight to the feed. A task is woken
         only for the end, a failure, a ``STOP`` or back-pressure.
-Rule 2: the socket is read only while somebody waits for bytes or the buffer has
-        room; whoever waits finds the buffer empty and sets the reading on again.
-Rule 3: the time in which we ourselves do not read is no silence of the upstream.
+Rule 2: the socket is read only while a task waits for bytes or the buffer has room. A
+        task that waits has an empty buffer and resumes the reading.
+Rule 3: time in which the gateway does not read is no silence of the upstream.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from gateway.transport.interface import Feed, StopSignal
 from gateway.transport.response_parser import ResponseParser
 
 BUFFER_BYTES = 65536
-"""How much of a body may wait to be read, before its socket is not read any more."""
+"""How much of a body is buffered before its socket is not read any more."""
 
-_REFUSED = 400  # from this status on an upstream reads no more of the request
+_REFUSED = 400  # from this status on an upstream does not read the request's rest
 
 OVERHEAD_LIMIT_BYTES = 65536
-"""The most that may come without a body: head, framing, the rest while lingering."""
+"""The most that may arrive outside a body: head, framing, the rest while lingering."""
 
 
 class HttpResponse:
     """
-    A UpstreamResponse, once ``head`` has returned.
+    An ``UpstreamResponse``, once ``head`` has returned.
 
     Attributes:
-        touched: whether a single byte of an answer has come.
+        has_received: whether a single byte of an answer has arrived.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class HttpResponse:
     ) -> None:
         self.status = 0
         self.headers: CIMultiDictProxy[str]
-        self.touched = False
+        self.has_received = False
         self._connection = connection
-        self._answer = ResponseParser(method)
+        self._parser = ResponseParser(method)
         self._overhead_bytes = 0
-        self._begun = False
+        self._has_head = False
         self._failure: UpstreamError | None = None
-        self._closed = False
-        # the reader's side
+        self._is_closed = False
+        # for the task that reads
         self._buffer = bytearray()
         self._feed: Feed | None = None
         self._outcome: Awaitable[None] | StopSignal | None = None
@@ -61,18 +61,18 @@ class HttpResponse:
         # time
         self._loop = loop = connection.loop
         self._time = loop.time
-        self._silence = IdleTimeout(loop, self, idle_timeout_s)
+        self._idle_timeout = IdleTimeout(loop, self, idle_timeout_s)
         self._linger: asyncio.TimerHandle | None = None
 
-    # the UpstreamResponse
+    # --- for the relay ----------------------------------------------------------------
 
     @property
     def idle_timeout_s(self) -> float:
-        return self._silence.limit_s
+        return self._idle_timeout.limit_s
 
     @idle_timeout_s.setter
     def idle_timeout_s(self, seconds: float) -> None:
-        self._silence.limit_s = seconds
+        self._idle_timeout.limit_s = seconds
 
     async def head(self) -> None:
         """
@@ -81,7 +81,7 @@ class HttpResponse:
         Raises:
             UpstreamError: as ``Transport.open``.
         """
-        while not self._begun:
+        while not self._has_head:
             if self._failure is not None:
                 raise self._failure
             await self._wait()
@@ -108,36 +108,36 @@ class HttpResponse:
             elif self._is_over():
                 return
             else:
-                outcome = await self._fed(feed)
+                outcome = await self._wait_for_outcome(feed)
             if isinstance(outcome, StopSignal):
                 return
             if outcome is not None:
-                self._hold()
+                self._pause()
                 await outcome
 
     def close(self, linger_s: float = 0.0) -> None:
-        if self._closed:
+        if self._is_closed:
             return
-        self._closed = True
+        self._is_closed = True
         self._buffer.clear()
-        if self._answer.ended or self._failure is not None:
-            self._part()
+        if self._parser.ended or self._failure is not None:
+            self._release()
             return
         self._stop_timers()
-        if linger_s > 0 and self._begun:
+        if linger_s > 0 and self._has_head:
             self._overhead_bytes = 0
             self._connection.resume()
-            self._linger = self._loop.call_later(linger_s, self._give_up)
+            self._linger = self._loop.call_later(linger_s, self._abandon)
         else:
-            self._give_up()
+            self._abandon()
 
-    # the reader's side
+    # --- the task that reads ----------------------------------------------------------
 
     def _is_over(self) -> bool:
-        """Whether nothing more will come; raises what went wrong."""
+        """Whether the answer has ended; raises the failure if there is one."""
         if self._failure is not None:
             raise self._failure
-        return self._answer.ended
+        return self._parser.ended
 
     def _take(self) -> bytes:
         piece = bytes(self._buffer)
@@ -145,9 +145,9 @@ class HttpResponse:
         return piece
 
     async def _wait(self) -> None:
-        """Wait for anything to change, the socket being read."""
-        if not self._connection.reading:
-            self._silence.heard_at = self._time()
+        """Read the socket until a callback has something new."""
+        if not self._connection.is_reading:
+            self._idle_timeout.last_received_at = self._time()
             self._connection.resume()
         self._waiter = self._loop.create_future()
         try:
@@ -159,8 +159,10 @@ class HttpResponse:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _fed(self, feed: Feed) -> Awaitable[None] | StopSignal | None:
-        """Let *feed* be called from the socket until it says something."""
+    async def _wait_for_outcome(
+        self, feed: Feed
+    ) -> Awaitable[None] | StopSignal | None:
+        """Let the socket's callback call *feed* until that returns more than None."""
         self._feed = feed
         try:
             await self._wait()
@@ -174,61 +176,61 @@ class HttpResponse:
                 self._outcome.close()  # cancelled before it could be awaited
             self._outcome = None
 
-    def _hold(self) -> None:
-        """Read no more until somebody waits."""
-        if not self._answer.ended:
+    def _pause(self) -> None:
+        """Leave the socket unread until a task waits."""
+        if not self._parser.ended:
             self._connection.pause()
 
-    # the connection's side
+    # --- for the connection -----------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        self.touched = True
-        if self._answer.ended or self._failure is not None:
-            self._answer.may_reuse = False
+        self.has_received = True
+        if self._parser.ended or self._failure is not None:
+            self._parser.may_reuse = False
             return
-        answer = self._answer
-        self._silence.heard_at = self._time()
+        parser = self._parser
+        self._idle_timeout.last_received_at = self._time()
         try:
-            answer.feed_data(data)
+            parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            answer.may_reuse = False
-            if not answer.ended:
+            parser.may_reuse = False
+            if not parser.ended:
                 self._fail("upstream_malformed", repr(exc.__context__ or exc))
-        if answer.ended:
-            del answer.pieces[answer.whole :]  # the rest belongs to no answer
-        if answer.has_head and not self._begun:
-            self._begin()
-        if answer.pieces:
-            self._deliver(answer.pieces)
+        if parser.ended:
+            del parser.pieces[parser.own_pieces :]  # bytes behind belong to no answer
+        if parser.has_head and not self._has_head:
+            self._start_body()
+        if parser.pieces:
+            self._deliver(parser.pieces)
         else:
             self._count_overhead(len(data))
-        if answer.ended:
+        if parser.ended:
             self._end()
 
-    def finish(self) -> None:
-        if self._answer.ended:
-            self._answer.may_reuse = False
-        elif self._begun and self._answer.until_close:
-            self._answer.ended = True
+    def receive_eof(self) -> None:
+        if self._parser.ended:
+            self._parser.may_reuse = False
+        elif self._has_head and self._parser.until_close:
+            self._parser.ended = True
             self._end()
-        elif self._begun:
+        elif self._has_head:
             self._fail("upstream_cut", "the connection was closed inside the body")
         else:
             self._fail("upstream_reset", "the connection was closed before an answer")
 
-    def lose(self, error: Exception | None) -> None:
-        if error is None or self._answer.ended:
-            self.finish()
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is None or self._parser.ended:
+            self.receive_eof()
         else:
             self._fail("upstream_reset", repr(error))
 
-    def _begin(self) -> None:
-        self._begun = True
-        self.status = self._answer.status
-        self.headers = self._answer.take_headers()
+    def _start_body(self) -> None:
+        self._has_head = True
+        self.status = self._parser.status
+        self.headers = self._parser.take_headers()
         if self.status >= _REFUSED:
             self._connection.stop_sending()
-        self._silence.watch()
+        self._idle_timeout.start()
         self._wake()
 
     def _deliver(self, pieces: list[bytes]) -> None:
@@ -237,77 +239,81 @@ class HttpResponse:
         pieces.clear()
         feed = self._feed
         if feed is None:
-            self._keep(piece)
+            self._store(piece)
             return
         self._overhead_bytes = 0
         try:
             outcome = feed(piece)
-        except BaseException as exc:  # its place is the pump, not the loop
+        except BaseException as exc:  # raised by the pump, not in the loop
             self._feed_error = exc
         else:
             if outcome is None:
                 return
             self._outcome = outcome
-            self._hold()
+            self._pause()
         self._feed = None
         self._wake()
 
-    def _keep(self, piece: bytes) -> None:
-        """Nobody takes it at the moment."""
-        if self._closed:
+    def _store(self, piece: bytes) -> None:
+        """Keep *piece* until a task takes it."""
+        if self._is_closed:
             self._count_overhead(len(piece))
             return
         self._overhead_bytes = 0
         self._buffer += piece
         if len(self._buffer) >= BUFFER_BYTES:
-            self._hold()
+            self._pause()
         self._wake()
 
     def _count_overhead(self, received_bytes: int) -> None:
         self._overhead_bytes += received_bytes
-        if self._overhead_bytes > OVERHEAD_LIMIT_BYTES and not self._answer.ended:
+        if self._overhead_bytes > OVERHEAD_LIMIT_BYTES and not self._parser.ended:
             self._fail("upstream_malformed", "too many bytes without a body")
 
     def _end(self) -> None:
         self._stop_timers()
         self._wake()
-        if self._closed:
-            self._part()
+        if self._is_closed:
+            self._release()
 
     def _fail(self, code: str, detail: str) -> None:
-        if self._failure is None and not self._answer.ended:
+        if self._failure is None and not self._parser.ended:
             self._failure = UpstreamError(code, detail=detail)
             self._stop_timers()
             self._wake()
             self._connection.abort()
-            if self._closed:
-                self._part()
+            if self._is_closed:
+                self._release()
 
-    def _give_up(self) -> None:
+    def _abandon(self) -> None:
         self._fail("upstream_reset", "closed by the gateway")
 
-    def _part(self) -> None:
-        """Give the connection back, or drop it."""
-        self._answer.drop()
-        self._silence.release()
+    def _release(self) -> None:
+        """Give the connection back, or close it."""
+        self._parser.drop()
+        self._idle_timeout.release()
         connection = self._connection
-        if self._answer.may_reuse and connection.all_sent and connection.usable:
-            connection.let_go()
+        if (
+            self._parser.may_reuse
+            and connection.is_request_sent
+            and connection.is_usable
+        ):
+            connection.release()
         else:
             connection.abort()
 
-    # time
+    # --- time -------------------------------------------------------------------------
 
-    def is_paused(self) -> bool:
-        """See ``silence.Owner``."""
-        return not self._connection.reading
+    def is_reading_paused(self) -> bool:
+        """See ``IdleTimeoutOwner``."""
+        return not self._connection.is_reading
 
-    def on_silence(self) -> None:
-        """See ``silence.Owner``."""
+    def on_idle_timeout(self) -> None:
+        """See ``IdleTimeoutOwner``."""
         self._fail("upstream_idle", f"nothing came for {self.idle_timeout_s} s")
 
     def _stop_timers(self) -> None:
-        self._silence.stop()
+        self._idle_timeout.stop()
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None

@@ -55,11 +55,11 @@ class HttpTransport:
             try:
                 return await self._answered(connection, reply, head, body)
             except UpstreamError as exc:
-                # An upstream closes a kept connection whenever it likes. If it did
-                # so before it said anything, nobody has seen the request.
-                if reply.touched or exc.code != "upstream_reset":
+                # An upstream may close an idle connection at any moment. If no byte of
+                # an answer has arrived, the request was not processed.
+                if reply.has_received or exc.code != "upstream_reset":
                     raise
-        connection = await self.pool.fresh(target.route, connect_timeout_s)
+        connection = await self.pool.connect(target.route, connect_timeout_s)
         reply = HttpResponse(connection, method, idle_timeout_s)
         return await self._answered(connection, reply, head, body)
 
@@ -68,7 +68,7 @@ class HttpTransport:
     ) -> UpstreamResponse:
         """Send the request on *connection* and wait for the head of *reply*."""
         try:
-            connection.listen(reply, head, body)
+            connection.send_request(reply, head, body)
             await reply.head()
         except BaseException:
             reply.close()

@@ -1,7 +1,7 @@
 """
-The longest silence of an upstream, watched by one timer that is set on lazily.
+The longest silence of an upstream, watched by one timer that is moved lazily.
 
-A piece that arrives costs the note of its time, not a timer of its own.
+A piece that arrives costs one assignment (``last_received_at``), not a new timer.
 """
 
 from __future__ import annotations
@@ -9,29 +9,32 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-LATE_S = 0.1  # a look this late tells of a loop that stood still
-GRACE_S = 0.5  # then, for what came meanwhile and lies unread in the socket
+LATE_S = 0.1
+"""A timer that fires this late shows that the event loop stood still."""
+
+GRACE_S = 0.5
+"""Extra time after that, to read what arrived meanwhile."""
 
 
 def grace_until(now: float, due: float) -> float:
     """
-    When to look again if the look that was due came too late; 0 if it came in time.
+    The time of another check if the timer fired too late, 0 if it was punctual.
 
-    While the process stood still (a paused machine, a starved core) it was we who did
-    not listen: that is no silence of the upstream.
+    A process that stood still (a paused machine, a starved core) did not read: that is
+    no silence of the upstream.
     """
     return now + GRACE_S if now - due > LATE_S else 0.0
 
 
-class Owner(Protocol):
-    """Whoever waits for the upstream."""
+class IdleTimeoutOwner(Protocol):
+    """What waits for the upstream."""
 
-    def is_paused(self) -> bool:
-        """Whether it is we who do not listen; that is no silence."""
+    def is_reading_paused(self) -> bool:
+        """Whether back-pressure keeps the socket unread; that is no silence."""
         ...
 
-    def on_silence(self) -> None:
-        """The silence was too long; called once."""
+    def on_idle_timeout(self) -> None:
+        """The limit is exceeded; called once."""
         ...
 
 
@@ -41,13 +44,13 @@ class IdleTimeout:
         limit_s: the longest silence; 0 = no limit, and no timer.
 
     Attributes:
-        heard_at: when the last bytes came, by the loop's clock.
+        last_received_at: when the last bytes arrived, by the loop's clock.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        owner: Owner,
+        owner: IdleTimeoutOwner,
         limit_s: float,
     ) -> None:
         self._loop = loop
@@ -55,9 +58,9 @@ class IdleTimeout:
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._watching = False
-        self._graced_at = -1.0  # the ``heard_at`` that had its grace
-        self.heard_at = 0.0
+        self._is_running = False
+        self._grace_given_for = -1.0  # the ``last_received_at`` that had its grace
+        self.last_received_at = 0.0
 
     @property
     def limit_s(self) -> float:
@@ -66,31 +69,31 @@ class IdleTimeout:
     @limit_s.setter
     def limit_s(self, seconds: float) -> None:
         self._limit_s = seconds
-        if not self._watching or not seconds:
+        if not self._is_running or not seconds:
             return
-        # A timer that comes too early looks, and is set on.
-        due = self.heard_at + seconds
+        # A timer that fires too early is moved then.
+        due = self.last_received_at + seconds
         if self._timer is None or due < self._due:
             self._set(due)
 
-    def watch(self) -> None:
-        """Begin now."""
-        self._watching = True
-        self.heard_at = self._loop.time()
+    def start(self) -> None:
+        """Start measuring now."""
+        self._is_running = True
+        self.last_received_at = self._loop.time()
         if self._limit_s:
-            self._set(self.heard_at + self._limit_s)
+            self._set(self.last_received_at + self._limit_s)
 
     def stop(self) -> None:
-        """Watch no more."""
-        self._watching = False
+        """Stop measuring."""
+        self._is_running = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def release(self) -> None:
         """
-        Let go of the owner. Else the two would hold each other, and all
-        that a request has made would wait for the cycle collector.
+        Stop, and drop the owner. The two refer to each other, and without this all
+        objects of a request would wait for the cycle collector.
         """
         self.stop()
         del self._owner
@@ -98,22 +101,22 @@ class IdleTimeout:
     def _set(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._look)
+        self._timer = self._loop.call_at(at, self._check)
         self._due = at
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if not self._limit_s:
             return
         now = self._loop.time()
-        if self._owner.is_paused():
-            self.heard_at = now
-        if now < self.heard_at + self._limit_s:
-            self._set(self.heard_at + self._limit_s)
-        elif self._graced_at != self.heard_at and (
+        if self._owner.is_reading_paused():
+            self.last_received_at = now
+        if now < self.last_received_at + self._limit_s:
+            self._set(self.last_received_at + self._limit_s)
+        elif self._grace_given_for != self.last_received_at and (
             again := grace_until(now, self._due)
         ):
-            self._graced_at = self.heard_at
+            self._grace_given_for = self.last_received_at
             self._set(again)
         else:
-            self._owner.on_silence()
+            self._owner.on_idle_timeout()

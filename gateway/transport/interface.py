@@ -1,5 +1,8 @@
 """
-The seam between the gateway and whatever speaks HTTP to an upstream.
+The seam between the relay and what speaks HTTP to an upstream.
+
+The relay knows ``Transport`` and ``UpstreamResponse``. ``HttpTransport`` is the
+implementation for accounts on the network; the trial account answers in the process.
 
 Rule 1: every failure of an upstream leaves this package as an ``UpstreamError``. A
         request that HTTP cannot carry (a line feed in a header) is a ``ValueError``.
@@ -27,7 +30,7 @@ class StopSignal(Enum):
 
 
 STOP = StopSignal.STOP
-"""What a feed returns when it wants no more pieces."""
+"""What a feed returns to end the pump."""
 
 Feed = Callable[[bytes], Awaitable[None] | StopSignal | None]
 """Takes one piece of a body; see ``UpstreamResponse.pump``. The event loop's own
@@ -36,24 +39,24 @@ callbacks call it, so it must not block and has no current task."""
 
 class UpstreamResponse(Protocol):
     """
-    One upstream answer: its head, and a body that is read once, front to back.
+    One upstream answer: its head, and a body that is read once from start to end.
 
-    ``read``, ``body`` and ``pump`` may follow one another (a pump begins with what
-    the reads left over) but never run at the same time. They share their failures:
+    ``read``, ``body`` and ``pump`` may follow one another (a pump begins with what the
+    reads left) but never run at the same time. They have these failures in common:
 
     Raises:
         UpstreamError: "upstream_cut" when the body ends before its framing says so,
             "upstream_reset" when the connection breaks, "upstream_idle" after
             *idle_timeout_s* of silence, "upstream_malformed" for bytes that are not
             HTTP or cannot be decoded. Pieces that arrived before the failure are
-            handed out before it is raised.
+            delivered before it is raised.
     """
 
     status: int
     headers: CIMultiDictProxy[str]
     idle_timeout_s: float
-    """Longest silence between two pieces, 0 = no limit; the relay changes it on the
-    way, and the next silence is measured by the new value."""
+    """Longest silence between two pieces, 0 = no limit. It may be set at any time and
+    counts at once."""
 
     async def read(self) -> bytes:
         """The next piece of the body as it arrived; ``b""`` at its clean end."""
@@ -72,20 +75,20 @@ class UpstreamResponse(Protocol):
         """
         Call *feed* with every piece as it arrives, until the body's clean end.
 
-        What *feed* returns decides: None goes on; an awaitable is back-pressure, the
-        upstream is not read until it is done; ``STOP`` ends the pump. What *feed*
-        or its awaitable raises is raised here.
+        None from *feed* means go on. An awaitable is back-pressure: the upstream is not
+        read until it is done. ``STOP`` ends the pump. An exception of *feed* or of its
+        awaitable is raised here.
         """
         ...
 
     def close(self, linger_s: float = 0.0) -> None:
         """
-        Be done with the answer; calling it again does nothing.
+        Release the answer; further calls do nothing.
 
-        The connection is kept for another request if the body was read to its end
-        and both sides agree, else it is aborted at once. With *linger_s* an
-        unfinished body has that many seconds to end by itself, unread: for an answer
-        that was whole before its framing was (``STOP`` at a terminal event).
+        The connection is kept for another request if the body was read to its end and
+        both sides allow it, else it is aborted at once. With *linger_s* an unfinished
+        body has that many seconds to end, unread: for an answer whose terminal event
+        came before the end of its framing.
         """
         ...
 
@@ -107,13 +110,13 @@ class Transport(Protocol):
         Send a request and return as soon as the head of its answer is there.
 
         The headers go out as given, beside ``Host``, ``Content-Length`` and
-        ``Accept-Encoding: identity``, which are the transport's. How long the head
-        may take is the caller's affair (``asyncio.timeout``): *connect_timeout_s*
-        covers the connection, *idle_timeout_s* the silences inside the body.
+        ``Accept-Encoding: identity``, which are the transport's. *connect_timeout_s*
+        covers the connection with its proxy and TLS, *idle_timeout_s* each silence
+        inside the body; the caller limits the wait for the head (``asyncio.timeout``).
         Redirects are not followed and cookies not kept.
 
         Raises:
-            UpstreamError: "upstream_connect" (name, refusal, TLS, time-out),
+            UpstreamError: "upstream_connect" (name, refusal, proxy, TLS, timeout),
                 "upstream_reset" (broken before the head was whole),
                 "upstream_malformed" (not HTTP, or a head that is too large).
             ValueError: the method, the URL or a header cannot be put into HTTP.

@@ -1,9 +1,9 @@
 """
 A request as HTTP/1.1 bytes.
 
-Rule 1: the framing is the transport's alone; a caller's header of that kind is left
-        out, so that no request can say two lengths.
-Rule 2: what would break out of its line is refused, not repaired.
+Rule 1: the framing is the transport's alone. A caller's framing headers are left out,
+        so that no request has two lengths.
+Rule 2: a value that would break out of its line is refused, not repaired.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ The system's resolver (``getaddrinfo``) knows /etc/hosts, search domains and eve
 source that nsswitch.conf names, as curl and ssh do; a DNS library knows some of them.
 But it blocks a thread, and can do so for a minute. Hence:
 
-Rule 1: one question per name is in flight, however many wait for it; a waiter that is
+Rule 1: one lookup per name is in flight, however many waiters it has. A waiter that is
         cancelled does not cancel it.
-Rule 2: a question has a thread of its own, so a name that hangs takes one thread and
-        no more. ``MAX_QUESTIONS`` bounds them all.
+Rule 2: each lookup has its own thread, so a name that hangs takes one thread.
+        ``MAX_LOOKUPS`` bounds them all.
 Rule 3: answers and failures are remembered. While a new answer cannot be had, the
         old one is used (RFC 8767).
 """
@@ -27,22 +27,22 @@ from dataclasses import dataclass, field
 from gateway.transport.shortage import AddressInfo, is_own
 
 ADDRESSES_TTL_S = 30.0
-"""How long an answer is taken without asking again."""
+"""How long an answer is used without another lookup."""
 
 STALE_TTL_S = 3600.0
 """How long an answer is used while no newer one can be had."""
 
 STALE_WAIT_S = 1.0
-"""How long a newer answer is waited for where an old one is there."""
+"""How long a stale answer is held back while a lookup may bring a newer one."""
 
 FAILURE_TTL_S = 5.0
-"""How long a failed look-up is taken without asking again."""
+"""How long a failure is used without another lookup."""
 
 LOOKUP_TIMEOUT_S = 5.0
-"""How long a look-up is waited for."""
+"""How long waiters wait for a lookup."""
 
-MAX_QUESTIONS = 64
-"""Look-ups that run at once; further names wait."""
+MAX_LOOKUPS = 64
+"""Lookups that run at once; further names are queued."""
 
 MAX_NAMES = 1024
 """Names that are remembered."""
@@ -55,11 +55,11 @@ class LookupFailed(OSError):
 @dataclass(slots=True)
 class _Name:
     """
-    What is known of one name; times are the loop's.
+    What is known about one name; times are the loop's.
 
     Attributes:
-        outcome: what waiters wait for: None, or why there is no answer.
-        asking: a thread is asking, or the name waits for one.
+        outcome: what waiters wait for: None, or the reason for no answer.
+        in_flight: a thread runs the lookup, or the name is queued for one.
     """
 
     addresses: list[AddressInfo] = field(default_factory=list)
@@ -69,29 +69,29 @@ class _Name:
     failed_until: float = 0.0
     outcome: asyncio.Future[OSError | None] | None = None
     timer: asyncio.TimerHandle | None = None
-    asking: bool = False
+    in_flight: bool = False
 
 
 class Resolver:
-    """Looks names up for one event loop."""
+    """Looks names up for one event loop, with a cache."""
 
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
         self._running = 0
-        self._line: dict[str, _Name] = {}  # names that wait for a thread
+        self._queue: dict[str, _Name] = {}  # names without a thread yet
 
     async def addresses(self, host: str, port: int) -> list[AddressInfo]:
         """
         The addresses of *host*, for connections to *port*.
 
         Raises:
-            OSError: there are none (``LookupFailed``), or this process has run out of
-                something (``shortage.is_own``).
+            OSError: there are none (``LookupFailed``), or this process has a shortage
+                (``shortage.is_own``).
         """
         return [_with_port(info, port) for info in await self._known(host)]
 
-    def doubt(self, host: str) -> None:
-        """No address of *host* was reachable: ask again before the next use."""
+    def expire(self, host: str) -> None:
+        """Look *host* up before its next use: no address was reachable."""
         if name := self._names.get(host):
             name.fresh_until = 0.0
 
@@ -105,7 +105,7 @@ class Resolver:
             if has_stale:
                 return name.addresses
             raise LookupFailed(name.failure)
-        outcome = self._ask(host, name)
+        outcome = self._start_lookup(host, name)
         # Unlike ``wait_for``, it cancels nothing.
         await asyncio.wait([outcome], timeout=STALE_WAIT_S if has_stale else None)
         error = outcome.result() if outcome.done() else None
@@ -114,34 +114,34 @@ class Resolver:
         raise type(error)(*error.args)
 
     def _name(self, host: str) -> _Name:
-        """What is known of *host*; the least recently used name makes room."""
+        """The entry of *host*; the least recently used one makes room for a new one."""
         name = self._names.pop(host, None) or _Name()
         if len(self._names) >= MAX_NAMES:
-            idle = (one for one, known in self._names.items() if not known.asking)
+            idle = (one for one, known in self._names.items() if not known.in_flight)
             self._names.pop(next(idle, ""), None)
         self._names[host] = name
         return name
 
-    # --- the question -----------------------------------------------------------------
+    # --- the lookup -------------------------------------------------------------------
 
-    def _ask(self, host: str, name: _Name) -> asyncio.Future[OSError | None]:
-        """The question that is in flight; a new one if there is none."""
+    def _start_lookup(self, host: str, name: _Name) -> asyncio.Future[OSError | None]:
+        """The lookup that is in flight; a new one if there is none."""
         outcome = name.outcome
         if outcome is None:
             loop = asyncio.get_running_loop()
             outcome = name.outcome = loop.create_future()
-            name.timer = loop.call_later(LOOKUP_TIMEOUT_S, self._overdue, name)
-            if not name.asking:
-                name.asking = True
-                self._line[host] = name
+            name.timer = loop.call_later(LOOKUP_TIMEOUT_S, self._time_out, name)
+            if not name.in_flight:
+                name.in_flight = True
+                self._queue[host] = name
                 self._start_next(loop)
         return outcome
 
     def _start_next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give threads to those in line, as long as there are some."""
-        while self._line and self._running < MAX_QUESTIONS:
-            host = next(iter(self._line))
-            name = self._line.pop(host)
+        """Start queued lookups as long as threads are allowed."""
+        while self._queue and self._running < MAX_LOOKUPS:
+            host = next(iter(self._queue))
+            name = self._queue.pop(host)
             thread = threading.Thread(
                 target=self._look_up, args=(loop, host, name), daemon=True
             )
@@ -149,10 +149,10 @@ class Resolver:
             try:
                 thread.start()
             except RuntimeError as error:  # no thread is left
-                self._came(name, OSError(errno.ENOMEM, str(error)))
+                self._finish_lookup(name, OSError(errno.ENOMEM, str(error)))
 
     def _look_up(self, loop: asyncio.AbstractEventLoop, host: str, name: _Name) -> None:
-        """In a thread of its own: ask, and hand over what came of it."""
+        """Run in a thread: look *host* up and hand the outcome to the loop."""
         found: list[AddressInfo] | OSError
         try:
             found = _getaddrinfo(host)
@@ -161,12 +161,12 @@ class Resolver:
         except UnicodeError as error:
             found = LookupFailed(f"not a host name: {error}")
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._came, name, found)
+            loop.call_soon_threadsafe(self._finish_lookup, name, found)
 
-    def _came(self, name: _Name, found: list[AddressInfo] | OSError) -> None:
+    def _finish_lookup(self, name: _Name, found: list[AddressInfo] | OSError) -> None:
         loop = asyncio.get_running_loop()
         self._running -= 1
-        name.asking = False
+        name.in_flight = False
         self._start_next(loop)
         if isinstance(found, OSError):
             self._fail(name, found)
@@ -176,9 +176,9 @@ class Resolver:
         name.failed_until = 0.0
         self._end(name, None)
 
-    def _overdue(self, name: _Name) -> None:
-        """Nobody waits longer; the thread stays the only one for this name."""
-        if any(name is waiting for waiting in self._line.values()):
+    def _time_out(self, name: _Name) -> None:
+        """Release the waiters; the thread stays the only one for this name."""
+        if any(name is waiting for waiting in self._queue.values()):
             text = f"{self._running} names are being looked up"
             self._fail(name, OSError(errno.ENOBUFS, text))
         else:
@@ -193,7 +193,7 @@ class Resolver:
         self._end(name, error)
 
     def _end(self, name: _Name, error: OSError | None) -> None:
-        """Let go whoever waits."""
+        """Release the waiters."""
         if name.timer is not None:
             name.timer.cancel()
             name.timer = None
@@ -214,7 +214,7 @@ def _getaddrinfo(host: str) -> list[AddressInfo]:
             )
         )
     except socket.gaierror:
-        # The C library tells a missing descriptor as "temporary failure".
+        # The C library reports a missing descriptor as "temporary failure".
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         raise
 

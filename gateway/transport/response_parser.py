@@ -1,10 +1,10 @@
 """
-An HTTP/1.1 answer as it comes out of the parser.
+The parts of an HTTP/1.1 answer, as httptools finds them.
 
 Rule 1: an answer ends by its framing: its length, its last chunk, or, where it has
         neither, the upstream's closing.
-Rule 2: what comes behind the end is no part of it, whatever it looks like, and makes
-        the connection useless for another request.
+Rule 2: bytes behind the end are no part of the answer, whatever they look like, and
+        the connection serves no other request.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ _FIRST_FINAL = 200
 
 
 class Malformed(Exception):
-    """The bytes are HTTP, but not such as we can take."""
+    """The bytes are HTTP of a kind that the gateway does not take."""
 
 
 class ResponseParser:
     """
-    The callbacks of one ``httptools.HttpResponseParser``, and what they gathered.
+    The callbacks of one ``httptools.HttpResponseParser``, and what they collected.
 
     Attributes:
         feed_data: gives bytes to the parser; raises the errors of httptools.
-        pieces: of the body, in order; whoever takes them empties the list.
+        pieces: of the body, in order; the reader empties the list.
         status: of the final head, once *has_head*.
         ended: the answer is whole.
-        whole: how many of *pieces* were its own when it ended; the parser reads on.
+        own_pieces: how many of *pieces* are the answer's own, once it has ended. The
+            parser reads on.
         until_close: only the upstream's closing ends the body.
-        may_reuse: the upstream keeps the connection, as far as its bytes tell.
+        may_reuse: the upstream keeps the connection open, as far as its bytes say.
     """
 
     def __init__(self, method: str) -> None:
@@ -43,7 +44,7 @@ class ResponseParser:
         self.status = 0
         self.has_head = False
         self.ended = False
-        self.whole = 0
+        self.own_pieces = 0
         self.until_close = False
         self.may_reuse = False
         self._bodiless = method == "HEAD"
@@ -55,12 +56,12 @@ class ResponseParser:
         self.feed_data = self._parser.feed_data
 
     def take_headers(self) -> CIMultiDictProxy[str]:
-        """The fields of the final head, which are not kept here."""
+        """The fields of the final head; a second call returns none."""
         fields, self._fields = self._fields, _NO_FIELDS
         return CIMultiDictProxy(fields)
 
     def drop(self) -> None:
-        """Let the parser go, which would else wait for the cycle collector."""
+        """Break the cycle with the library's parser, to be freed at once."""
         del self.feed_data, self._parser
 
     def on_message_begin(self) -> None:
@@ -102,7 +103,7 @@ class ResponseParser:
     def _end(self) -> None:
         if not self.ended:
             self.ended = True
-            self.whole = len(self.pieces)
+            self.own_pieces = len(self.pieces)
 
     def _read_framing(self) -> None:
         coding = self._fields.get("transfer-encoding", "").lower()

@@ -22,20 +22,20 @@ from gateway.telemetry import log
 OWN_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
-"""What the kernel answers when this process or machine has run out of something."""
+"""The kernel's errors when this process or machine has run out of something."""
 
 QUIET_S = 10.0
-"""A shortage is over when for so long no socket was refused."""
+"""A shortage is over after this long without a refused socket."""
 
 SPARE_DESCRIPTORS = 4
-"""So many must be left, or connections were refused or will be."""
+"""With fewer descriptors left, connections are or will soon be refused."""
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 """One address as ``socket.getaddrinfo`` returns it."""
 
 
-class Noted:
-    """What ``create_socket`` was asked for inside a ``noting`` block."""
+class ConnectAttempts:
+    """The calls of ``create_socket`` inside a ``recorded_attempts`` block."""
 
     def __init__(self) -> None:
         self.errors: list[OSError] = []
@@ -43,13 +43,13 @@ class Noted:
 
     def shortage(self, error: BaseException | None) -> OSError | None:
         """
-        The shortage that a connection failed from, None if it failed otherwise.
+        The shortage that made a connection fail, None if it failed otherwise.
 
         EADDRNOTAVAIL says that no local port is left, or that there is no route.
 
         Args:
-            error: what the failure was raised with; of several addresses it may name
-                another one's failure.
+            error: what was raised; with several addresses it may be the failure of
+                another one.
         """
         if self.errors:
             return self.errors[0]
@@ -60,7 +60,7 @@ class Noted:
         return error if any(map(_has_source, self.addresses)) else None
 
 
-_noted: ContextVar[Noted | None] = ContextVar("noted", default=None)
+_attempts: ContextVar[ConnectAttempts | None] = ContextVar("attempts", default=None)
 
 
 def is_own(error: BaseException | None) -> bool:
@@ -69,27 +69,27 @@ def is_own(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def noting() -> Iterator[Noted]:
-    """Note what ``create_socket`` meets inside the block, tasks of it included."""
-    noted = Noted()
-    token = _noted.set(noted)
+def recorded_attempts() -> Iterator[ConnectAttempts]:
+    """Record the calls of ``create_socket`` in the block and the tasks it starts."""
+    attempts = ConnectAttempts()
+    token = _attempts.set(attempts)
     try:
-        yield noted
+        yield attempts
     finally:
-        _noted.reset(token)
+        _attempts.reset(token)
 
 
 def create_socket(info: AddressInfo) -> socket.socket:
-    """A socket for *info*, as ``aiohappyeyeballs`` and aiohttp create one."""
+    """A socket for *info*: the factory of ``aiohappyeyeballs``."""
     family, kind, protocol, _, _ = info
-    noted = _noted.get()
-    if noted is not None:
-        noted.addresses.append(info)
+    attempts = _attempts.get()
+    if attempts is not None:
+        attempts.addresses.append(info)
     try:
         return socket.socket(family, kind, protocol)
     except OSError as error:
-        if noted is not None and is_own(error):
-            noted.errors.append(error)
+        if attempts is not None and is_own(error):
+            attempts.errors.append(error)
         raise
 
 
@@ -105,7 +105,7 @@ def _has_source(info: AddressInfo) -> bool:
 
 
 class Shortage:
-    """The shortage of the moment, if there is one."""
+    """The current shortage, if there is one."""
 
     def __init__(self) -> None:
         self._began_at = 0.0
@@ -113,20 +113,20 @@ class Shortage:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, error: OSError) -> None:
-        """Somebody met *error*; the log is told of the first one."""
+        """Count *error* to the shortage; the first one is logged."""
         loop = asyncio.get_running_loop()
         self._last_at = loop.time()
         if self._timer is None:
             self._began_at = self._last_at
-            self._timer = loop.call_later(QUIET_S, self._look)
+            self._timer = loop.call_later(QUIET_S, self._check)
             log.get().error("resources.exhausted", detail=_text(error))
 
     def probe(self) -> None:
         """
         Note whether connections could be accepted now.
 
-        The event loop does not tell: it closes those that it cannot accept, and may
-        have a descriptor left again when it has done so.
+        The event loop does not report it: it closes connections that it cannot accept,
+        and may then have a descriptor left again.
         """
         with ExitStack() as stack:
             try:
@@ -138,8 +138,8 @@ class Shortage:
 
     def refusal(self, error: OSError) -> Overloaded:
         """
-        What a client gets of *error*. The longer the shortage has lasted, the later
-        it is asked to come back.
+        What a client gets for *error*. The longer the shortage has lasted, the longer
+        is its ``Retry-After``.
         """
         self.note(error)
         return Overloaded(
@@ -149,16 +149,16 @@ class Shortage:
         )
 
     def stop(self) -> None:
-        """Leave no timer behind."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = asyncio.get_running_loop()
         over_at = self._last_at + QUIET_S
         if loop.time() < over_at:
-            self._timer = loop.call_at(over_at, self._look)
+            self._timer = loop.call_at(over_at, self._check)
             return
         self._timer = None
         lasted_s = round(self._last_at - self._began_at, 1)
