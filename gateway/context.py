@@ -8,14 +8,13 @@ from typing import Any
 
 from multidict import CIMultiDictProxy
 
-from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.choice import AccountQuery
 from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
 from gateway.admission.interface import Holder, Slot
 from gateway.client.body import RequestBody
 from gateway.client.kinds import ClientKind
-from gateway.config.schema import Account, Limits, User
+from gateway.config.schema import Limits, User
 from gateway.protocols.protocol import WireProtocol
 from gateway.record import AttemptRecord, Record
 
@@ -30,9 +29,7 @@ class RequestContext:
         deadline: monotonic seconds until which the request may wait for slots.
         slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
-        account: the last one that was tried, as the config described it then.
         account_query: what it asks of accounts.
-        attempt_key: the attempt that is under way, as it is reported to them.
     """
 
     ask: RequestBody
@@ -49,15 +46,7 @@ class RequestContext:
     deadline: float
     share: BodyShare
     slot: Slot | None = None
-    account: Account | None = None
     account_query: AccountQuery = field(init=False)
-    attempt_key: AttemptKey = AttemptKey()
-    received_bytes: int = 0
-    longest_gap_s: float = 0.0
-    last_came: float = 0.0
-    thinking_off: bool = False  # Messages: the history does not allow thinking
-    kept_elsewhere: bool = False  # only an account can know the response before
-    left_out: tuple[str, ...] = ()  # what an account of the same protocol is not sent
 
     def __post_init__(self) -> None:
         self.account_query = AccountQuery(
@@ -76,11 +65,13 @@ class RequestContext:
 
     def mark_ending(self, outcome: str, **facts: Any) -> None:
         """Note how the answer ended, and what it was like on the way."""
+        attempts = self.record.attempts
+        last = attempts[-1] if attempts else AttemptRecord(0, "", 0.0)
         self.mark(
             "terminal",
             outcome=outcome,
-            bytes=self.received_bytes,
-            longest_gap_ms=round(self.longest_gap_s * 1000, 1),
+            bytes=last.received_bytes,
+            longest_gap_ms=round(last.longest_gap_s * 1000, 1),
             **facts,
         )
 
@@ -89,12 +80,3 @@ class RequestContext:
         now, record = time.monotonic(), self.record
         record.first_event_ms = (now - record.received) * 1000
         record.mark(now, "first_output")
-        self.last_came = now
-
-    def came(self, size: int) -> None:
-        """*size* bytes have come from the upstream."""
-        self.received_bytes += size
-        now, before = time.monotonic(), self.last_came
-        self.last_came = now
-        if before and now - before > self.longest_gap_s:
-            self.longest_gap_s = now - before

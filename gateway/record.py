@@ -38,6 +38,16 @@ class AttemptRecord:
     ended_at: float | None = None
     status: int = 0  # the upstream's HTTP status, 0 if there was none
     error_code: str = ""
+    received_bytes: int = 0  # of its answer's body
+    longest_gap_s: float = 0.0  # between two pieces of it
+    last_received: float = 0.0  # monotonic, 0 before
+
+    def receive(self, size: int, now: float) -> None:
+        """*size* bytes of the answer have come from the upstream."""
+        self.received_bytes += size
+        before, self.last_received = self.last_received, now
+        if before and now - before > self.longest_gap_s:
+            self.longest_gap_s = now - before
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -33,12 +32,13 @@ from gateway.client.body import parse
 from gateway.config.schema import Account, Limits, UpstreamLimits, User
 from gateway.context import RequestContext
 from gateway.errors import GatewayError, UpstreamError
-from gateway.ledger.response_store import PreviousTurn
 from gateway.protocols import PROTOCOLS
 from gateway.record import Record
 from gateway.relay.conversation import Conversations
+from gateway.relay.dependencies import Dependencies
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
+from gateway.relay.failover_state import FailoverState
 from gateway.relay.upstream import Upstream
 from gateway.transport.interface import Feed
 from tests.kit import answers, virtual_time
@@ -80,10 +80,8 @@ class PlayedReply:
 class Quiet:
     """The ledger and the kept turns of requests that leave no trace."""
 
-    async def document(
-        self, context: RequestContext
-    ) -> tuple[dict[str, Any], PreviousTurn]:
-        return context.ask.document, PreviousTurn()
+    async def resume(self, state: FailoverState) -> None:
+        pass
 
     def begin(self, record: Record) -> None:
         pass
@@ -91,7 +89,7 @@ class Quiet:
     async def persist(self, record: Record) -> None:
         pass
 
-    def record_usage(self, context: RequestContext, usage: object) -> None:
+    def record_usage(self, *args: object) -> None:
         pass
 
 
@@ -122,13 +120,15 @@ class Play:
             conversations: Conversations = quiet  # type: ignore[assignment]
             limits = UpstreamLimits()
             self._relay = Relay(
-                Accounts(accounts, dict),
-                registry,
-                Upstream(self, limits),
-                books,
-                Drains(0.0),
-                conversations,
-                limits,
+                Dependencies(
+                    Accounts(accounts, dict),
+                    registry,
+                    Upstream(self, limits),
+                    books,
+                    Drains(0.0),
+                    conversations,
+                    limits,
+                )
             )
         return self._relay
 

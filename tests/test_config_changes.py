@@ -63,7 +63,7 @@ def of_budget(name: str) -> Look:
 
 
 def of_relay(name: str) -> Look:
-    return lambda parts: getattr(parts.relay._limits, name)
+    return lambda parts: getattr(parts.relay.limits, name)
 
 
 def slots(scope: str, name: str) -> Look:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.relay import upstream_call as exchange
+from gateway.relay import streamed_attempt
 from tests.conftest import Serve
 from tests.kit import answers, endings
 from tests.kit.scripted import Exchange, Play, ScriptedUpstream
@@ -70,7 +70,7 @@ async def test_many_signs_of_life_are_dropped_not_let_go(
     protocol: str,
 ) -> None:
     """However many came, another account may still answer."""
-    monkeypatch.setattr(exchange, "HOLD_BACK_BYTES", 100)
+    monkeypatch.setattr(streamed_attempt, "HOLD_BACK_BYTES", 100)
     gateway = await serve()
 
     async def play(exchange: Exchange) -> None:
@@ -97,7 +97,7 @@ async def test_a_preamble_is_held_back_up_to_a_bound(
     protocol: str,
 ) -> None:
     """What is longer reaches the client, though nothing of the answer has come."""
-    monkeypatch.setattr(exchange, "HOLD_BACK_BYTES", 10_000)
+    monkeypatch.setattr(streamed_attempt, "HOLD_BACK_BYTES", 10_000)
     gateway = await serve()
     gate = asyncio.Event()
 

@@ -14,11 +14,10 @@ from gateway.daemon.app import components_of
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.relay import drains
-from gateway.relay import upstream_call as exchange
 from gateway.relay.conversation import Conversations
 from gateway.relay.failover import Relay
 from gateway.relay.upstream import Upstream
-from gateway.relay.upstream_call import UpstreamCall
+from gateway.relay.whole_attempt import WholeAttempt
 from gateway.transport.http_response import HttpResponse
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
@@ -54,7 +53,7 @@ async def all_free(gateway: Gateway) -> None:
 
 AWAITS: dict[str, tuple[type, str]] = {
     "the-users-slot": (Registry, "user_slot"),
-    "earlier-turns": (Conversations, "document"),
+    "earlier-turns": (Conversations, "resume"),
     "the-accounts-slot": (Registry, "account_slot"),
     "connecting": (Upstream, "open"),
     "head": (HttpResponse, "head"),
@@ -198,13 +197,13 @@ class Leaver:
         self._client = gateway.client()
         self._gateway = gateway
         self._reading = asyncio.Event()
-        body = UpstreamCall.body
+        read = WholeAttempt._read
 
-        async def reading(exchange: UpstreamCall, *limit: int) -> Any:
+        async def reading(attempt: WholeAttempt, *args: Any) -> Any:
             self._reading.set()
-            return await body(exchange, *limit)
+            return await read(attempt, *args)
 
-        patch.setattr(UpstreamCall, "body", reading)
+        patch.setattr(WholeAttempt, "_read", reading)
 
     async def leave(self, protocol: str, model: str, stream: bool) -> None:
         if stream:
@@ -300,7 +299,7 @@ async def test_drains_are_bounded_in_size(
     monkeypatch: pytest.MonkeyPatch,
     stream: bool,
 ) -> None:
-    monkeypatch.setattr(exchange, "MAX_DRAIN_BYTES", 200_000)
+    monkeypatch.setattr(drains, "MAX_DRAIN_BYTES", 200_000)
     gateway = await serve()
 
     async def endless(exchange: Any) -> None:

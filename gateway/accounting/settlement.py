@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from gateway.config.schema import Account
 from gateway.context import RequestContext
 from gateway.ledger.ledger import Ledger
 from gateway.protocols.token_estimate import estimate_tokens
@@ -74,17 +75,22 @@ class Accounting:
             sink(record)
         log.finished(record)
 
-    def record_usage(self, context: RequestContext, usage: Usage) -> None:
-        """Enter what an answer cost: as reported, else as estimated; never just 0."""
+    def record_usage(
+        self, context: RequestContext, account: Account, usage: Usage
+    ) -> None:
+        """
+        Enter what an answer cost: as reported, else as estimated; never just 0.
+
+        Args:
+            account: as the config described it when it was asked.
+        """
         record = context.record
         record.usage = usage
         if not usage.reported:
-            if not context.received_bytes:
+            if not context.attempt.received_bytes:
                 return
             _estimate(context, usage)
-        # A reload may have removed the account meanwhile.
-        account, prices = context.account, self._prices()
-        if account and prices:
+        if prices := self._prices():
             record.cost_usd = prices.cost_usd(
                 account, record.upstream_model, usage, record.started_at
             )
@@ -98,4 +104,4 @@ def _estimate(context: RequestContext, usage: Usage) -> None:
         usage.input_tokens = estimate_tokens(context.ask.document)
     if usage.output_tokens is None:
         each = STREAM_BYTES_PER_TOKEN if record.stream else BYTES_PER_TOKEN
-        usage.output_tokens = max(1, context.received_bytes // each)
+        usage.output_tokens = max(1, context.attempt.received_bytes // each)

@@ -41,6 +41,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
 from gateway.ledger.saved_state import SavedState
 from gateway.relay.conversation import Conversations
+from gateway.relay.dependencies import Dependencies
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
 from gateway.relay.upstream import Upstream
@@ -101,13 +102,15 @@ class Components:
     def _make_endpoints(self, intake: Intake, conversations: Conversations) -> None:
         config = self._config
         self.relay = Relay(
-            self.accounts,
-            self.registry,
-            self.upstream,
-            self.accounting,
-            self.drains,
-            conversations,
-            config.upstream,
+            Dependencies(
+                self.accounts,
+                self.registry,
+                self.upstream,
+                self.accounting,
+                self.drains,
+                conversations,
+                config.upstream,
+            )
         )
         live = self.live = LiveConfig(config)
         self.open_requests = OpenRequests(live)

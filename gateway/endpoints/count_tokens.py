@@ -26,6 +26,7 @@ from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
 from gateway.errors import UpstreamError
 from gateway.protocols.token_estimate import estimate_tokens
 from gateway.relay import upstream_request as outgoing
+from gateway.relay.failover_state import FailoverState
 from gateway.relay.failures import UpstreamRefusal
 from gateway.relay.readable_body import readable_body
 
@@ -146,10 +147,8 @@ class TokenCounts:
     async def _ask(
         self, scope: RequestScope, context: RequestContext, account: Account
     ) -> Answered:
-        document = readable_body(
-            context, self._pool, account.name, context.ask.document
-        )
-        request = outgoing.write(context, account, document)
+        kept = readable_body(self._pool, FailoverState(context), account)
+        request = outgoing.write(context, account, kept.body)
         limits = self._live.config.upstream
         call = Call(
             "POST",

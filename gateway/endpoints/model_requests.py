@@ -26,7 +26,8 @@ from gateway.endpoints.recording import Handler, Recorder
 from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.request_scope import RequestScope
 from gateway.errors import ClientError
-from gateway.relay.failover import Answer, Relay
+from gateway.relay.attempt import Answer
+from gateway.relay.failover import Relay
 
 
 class ModelRequests:

@@ -23,6 +23,7 @@ from gateway.protocols.lossless_json import dumps
 from gateway.protocols.protocol import read_object, sub
 from gateway.protocols.responses.request import with_earlier
 from gateway.protocols.sse import events, payload
+from gateway.relay.failover_state import FailoverState
 
 Document = dict[str, Any]
 
@@ -44,47 +45,41 @@ class Conversations:
         self._kept = kept
         self._pool = pool
 
-    async def document(self, context: RequestContext) -> tuple[Document, PreviousTurn]:
+    async def resume(self, state: FailoverState) -> None:
         """
-        The request's body with the turns that it goes on from, if they are kept here,
-        and the end of these.
+        Put the stored turns that the request goes on from before its own.
 
         Raises:
-            ClientError: "previous_response_not_found": nobody can know them.
+            ClientError: "previous_response_not_found": no account can know them.
         """
-        document = context.ask.document
+        context, document = state.context, state.document
         ident = document.get("previous_response_id")
         if not context.wire.keeps_responses or not isinstance(ident, str):
-            return document, PreviousTurn()
+            return
         user = context.user.name
         if self._pool.keeps_response(user, ident):
-            return document, PreviousTurn()
+            return
         if kept := await self._kept.find(ident, user):
-            return with_earlier(document, kept.items), kept.last_turn
-        if self._pool.has_native(context.ask.model, context.wire.name):
-            context.kept_elsewhere = True
-            return document, PreviousTurn()  # one of them may know it
-        raise ClientError(
-            "previous_response_not_found",
-            f"Previous response with id '{ident}' not found",
-            param="previous_response_id",
-        )
+            state.earlier = kept.last_turn
+            state.replace_document(with_earlier(document, kept.items))
+        elif self._pool.has_native(context.ask.model, context.wire.name):
+            state.native_only = True  # one of them may know it
+        else:
+            raise ClientError(
+                "previous_response_not_found",
+                f"Previous response with id '{ident}' not found",
+                param="previous_response_id",
+            )
 
-    def question(
-        self, context: RequestContext, earlier: PreviousTurn
-    ) -> Question | None:
-        """
-        What is to be kept of the request; None if it is not to be stored.
-
-        Args:
-            earlier: what it goes on from.
-        """
-        document, wire = context.ask.document, context.wire
+    def question(self, state: FailoverState) -> Question | None:
+        """What is to be kept of the request; None if it is not to be stored."""
+        context, wire = state.context, state.context.wire
         if not wire.keeps_responses or context.path != wire.path:
             return None
+        document = context.ask.document
         if document.get("store") is False:
             return None
-        return Question(earlier, dumps(_items(document)))
+        return Question(state.earlier, dumps(_items(document)))
 
     async def keep(
         self, context: RequestContext, question: Question | None, response: Document

@@ -2,25 +2,42 @@
 Reading on for clients that have left, to learn what their answers cost.
 
 Bounded in time, bytes and number. The slots of the account and of the user stay taken,
-since the upstream still works for both, but a request that waits for one of them comes
+since the upstream still works for both. A request that waits for one of them comes
 first: the drain is given up at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 from gateway.admission.interface import Slot
-from gateway.errors import UpstreamError
-from gateway.relay.failures import StatedFailure, UpstreamRefusal
-from gateway.relay.upstream_call import UpstreamCall
+from gateway.relay.failures import FAILURES
 
 MAX_DRAINS = 200
+MAX_DRAIN_BYTES = 64 * 1024 * 1024  # that one may read
 
-Reading = Callable[[], Coroutine[Any, Any, bool]]
-"""Reads an answer to its end; whether it was whole."""
+
+class Drainable(Protocol):
+    """What is read on."""
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """The slots that it holds."""
+        ...
+
+    async def read_on(self) -> bool:
+        """Read the answer to its end; whether it was whole."""
+        ...
+
+    def close(self, *, answered: bool = False) -> None:
+        """Be done with the upstream, and release the slots."""
+        ...
+
+    def drained(self, how: str) -> None:
+        """The drain is over: "whole", "failed" or "given_up". Called once."""
+        ...
 
 
 class Drains:
@@ -39,48 +56,32 @@ class Drains:
         """Whether one more may be adopted."""
         return not self._closed and 0 < self.limit_s and len(self._tasks) < MAX_DRAINS
 
-    def adopt(
-        self,
-        exchange: UpstreamCall,
-        slots: Sequence[Slot],
-        read: Reading,
-        done: Callable[[str], None],
-    ) -> None:
-        """
-        Take over *exchange* and *slots* from a handler that is ending.
-
-        Args:
-            done: called once with how it ended: "whole", "failed" or "given_up".
-        """
+    def adopt(self, attempt: Drainable) -> None:
+        """Take over *attempt*, with its slots, from a handler that is ending."""
         how = ["given_up"]
         task = asyncio.get_running_loop().create_task(
-            self._drain(exchange, read, how), name="drain"
+            self._drain(attempt, how), name="drain"
         )
         self._tasks.add(task)
 
         def over(task: asyncio.Task[None]) -> None:
             # Also for a task that was cancelled before its first step.
             self._tasks.discard(task)
-            exchange.close()
-            for slot in slots:
-                slot.release()
-            done(how[0])
+            attempt.close(answered=how[0] == "whole")
+            attempt.drained(how[0])
 
         task.add_done_callback(over)
-        for slot in slots:
+        for slot in attempt.slots:
             slot.drain(task.cancel)
 
-    async def _drain(
-        self, exchange: UpstreamCall, read: Reading, how: list[str]
-    ) -> None:
+    async def _drain(self, attempt: Drainable, how: list[str]) -> None:
         try:
             async with asyncio.timeout(self.limit_s):
-                how[0] = "whole" if await read() else "failed"
-        except (UpstreamError, UpstreamRefusal, StatedFailure):
+                how[0] = "whole" if await attempt.read_on() else "failed"
+        except FAILURES:
             how[0] = "failed"
         except TimeoutError:
             pass
-        exchange.close(answered=how[0] == "whole")
 
     def close(self) -> None:
         """Adopt nothing any more."""

@@ -1,38 +1,57 @@
-"""How far the attempts of one request have come."""
+"""What one request carries from attempt to attempt."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.accounts.verdict import Verdict
-from gateway.client.body import RequestBody
+from gateway.client.answer import ClientAnswer
+from gateway.context import RequestContext
 from gateway.ledger.response_store import PreviousTurn
 
 
 @dataclass(slots=True)
 class FailoverState:
-    """The body as it stands, and the accounts that were asked."""
+    """
+    The body as it is now, the accounts that were tried, and what came of it.
 
-    ask: RequestBody
-    changed: dict[str, Any] | None = None  # the body, where it is not the client's own
-    earlier: PreviousTurn = PreviousTurn()  # the kept turn that it goes on from
+    Attributes:
+        client: where a stream goes; None for a whole answer.
+        earlier: the stored turn that the request goes on from.
+        native_only: only an account that keeps responses can know the turn before.
+        tried: names of accounts.
+        fitting: every account that the config lets serve the model.
+        verdict: of the last attempt; None before the first has failed.
+        paused: the one pause before the same account is asked again is spent.
+        reasoning_drops: how often reasoning that an account refused was left out.
+        thinking_off: Messages: the history does not allow thinking.
+    """
+
+    context: RequestContext
+    client: ClientAnswer | None = None
+    earlier: PreviousTurn = PreviousTurn()
+    native_only: bool = False
     tried: set[str] = field(default_factory=set)
-    paused: bool = False  # the one pause on the same account is spent
-    stripped: int = 0  # how often unreadable reasoning has been left out
-    fitting: list[str] = field(default_factory=list)
-    verdict: Verdict | None = None  # of the last attempt
+    fitting: Sequence[str] = ()
+    verdict: Verdict | None = None
+    paused: bool = False
+    reasoning_drops: int = 0
+    thinking_off: bool = False
+    _changed: dict[str, Any] | None = None  # the body, where it is not the client's own
 
     @property
     def document(self) -> dict[str, Any]:
-        """The body that an account is to be sent."""
-        return self.ask.document if self.changed is None else self.changed
+        """The body that an account is sent, parsed."""
+        return self.context.ask.document if self._changed is None else self._changed
 
-    def change(self, document: dict[str, Any]) -> None:
+    def replace_document(self, document: dict[str, Any]) -> None:
         """From now on the body is *document*."""
-        self.changed = None if document is self.ask.document else document
+        own = document is self.context.ask.document
+        self._changed = None if own else document
 
     def forget_document(self) -> None:
         """No other account will be asked: keep the client's bytes alone."""
-        self.changed = None
-        self.ask.forget_document()
+        self._changed = None
+        self.context.ask.forget_document()

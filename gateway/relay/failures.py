@@ -48,6 +48,7 @@ class StatedFailure(Exception):
 
 
 Failure = UpstreamRefusal | StatedFailure | UpstreamError
+FAILURES = (UpstreamRefusal, StatedFailure, UpstreamError)
 
 
 async def read_bounded(reply: UpstreamResponse) -> bytes:

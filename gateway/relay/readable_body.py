@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.accounts.accounts import Accounts
-from gateway.context import RequestContext
+from gateway.config.schema import Account
+from gateway.protocols.reasoning_proofs import FilteredBody
+from gateway.relay.failover_state import FailoverState
 
 
 def readable_body(
-    context: RequestContext, accounts: Accounts, account: str, document: dict[str, Any]
-) -> dict[str, Any]:
+    accounts: Accounts, state: FailoverState, account: Account
+) -> FilteredBody:
     """
-    *document* without what *account* cannot read; noted in the timeline. One that is
+    The body without what *account* cannot read; noted in the timeline. One that is
     written again has its whole numbers as the client sent them.
     """
+    context, document, off = state.context, state.document, state.thinking_off
     query, read = context.account_query, accounts.reasoning.readable
-    own, off = document is context.ask.document, context.thinking_off
-    converted = (
-        accounts.by_name[account].upstream_protocol(query.protocol) != query.protocol
-    )
+    own = document is context.ask.document
+    converted = not account.is_native(query.protocol)
     if own and converted and context.ask.keep_digits():
         document = context.ask.document
-    kept = read(query, account, document, thinking_off=off)
+    kept = read(query, account.name, document, thinking_off=off)
     if own and kept.body is not document and context.ask.keep_digits():
-        kept = read(query, account, context.ask.document, thinking_off=off)
-    context.left_out = ("thinking",) if kept.thinking_off else ()
+        kept = read(query, account.name, context.ask.document, thinking_off=off)
     if kept.removed or kept.thinking_off:
         context.mark(
             "stripped",
@@ -33,4 +31,4 @@ def readable_body(
             pieces=kept.removed,
             thinking_off=kept.thinking_off,
         )
-    return kept.body
+    return kept

@@ -1,4 +1,4 @@
-"""What becomes of an upstream's bytes on their way to the client."""
+"""The codec of an answer: what becomes of an upstream's bytes for the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.relay.upstream_request import UpstreamRequest
 
 
 class StreamCodec(Protocol):
-    """They pass (Watch) or are translated."""
+    """``PassThrough`` for the client's own protocol, else ``StreamConverter``."""
 
     facts: StreamFacts
 
@@ -22,25 +22,24 @@ class StreamCodec(Protocol):
     def finish(self, *, clean: bool = True) -> Batch: ...
 
 
-def course_of(
+def codec_of(
     context: RequestContext, request: UpstreamRequest, facts: StreamFacts
 ) -> StreamCodec:
-    """The course of the answer to *request*; it fills *facts*."""
+    """The codec of the stream that answers *request*; it fills *facts*."""
     if request.converted is None:
         facts.hide_usage = request.hide_usage
         return PassThrough(context.wire, facts)
-    return translation_of(context, request, facts)
+    return converter_of(context, request, facts)
 
 
-def translation_of(
+def converter_of(
     context: RequestContext,
     request: UpstreamRequest,
     facts: StreamFacts,
-    *,
     body: dict[str, Any] | None = None,
 ) -> StreamConverter:
     """
-    The same of a converted *request*.
+    The converter of the answer to a converted *request*.
 
     Args:
         body: the client's; only the answer of ``/responses/compact`` repeats from it.

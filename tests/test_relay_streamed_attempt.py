@@ -1,4 +1,4 @@
-"""Reading on for a client that has left ends, whatever upstream and reader do."""
+"""Reading on for a client that has left ends, whatever upstream and codec do."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 
 from gateway.protocols.protocol import Ending
 from gateway.protocols.stream_state import Batch
-from gateway.relay.upstream_call import UpstreamCall
+from gateway.record import AttemptRecord
+from gateway.relay.streamed_attempt import StreamedAttempt
 
 NOTHING = Batch(b"", True)
 
 
-class Course:
+class Codec:
     """Says *each* of every piece, and *last* at the upstream's end."""
 
     def __init__(self, each: Batch, last: Batch) -> None:
@@ -27,7 +28,7 @@ class Course:
         return self._last
 
 
-class Reply:
+class Response:
     """An answer in *pieces*; to ask for more when it has ended is a mistake."""
 
     def __init__(self, *pieces: bytes) -> None:
@@ -43,14 +44,25 @@ class Reply:
         pytest.param([b"x"], Batch(b"", True, b"y", Ending("ok")), NOTHING, True),
         pytest.param([], NOTHING, Batch(b"", True, b"y", Ending("ok")), True),
         pytest.param([], NOTHING, Batch(b"", True, b"", Ending("failed")), False),
-        pytest.param([b"x", b"y"], NOTHING, NOTHING, False, id="told-before"),
+        pytest.param([b"x", b"y"], NOTHING, NOTHING, False, id="no-ending"),
     ],
 )
 async def test_a_drain_ends_with_the_answer(
     pieces: list[bytes], each: Batch, last: Batch, whole: bool
 ) -> None:
-    none = cast(Any, SimpleNamespace(came=lambda size: None))
-    exchange = UpstreamCall(none, none, none, none, none)
-    exchange.reply = cast(Any, Reply(*pieces))
+    attempt = attempt_of(Response(*pieces), Codec(each, last))
 
-    assert whole == await exchange.drain(cast(Any, Course(each, last)))
+    assert await attempt.read_on() is whole
+
+
+def attempt_of(response: Response, codec: Codec) -> StreamedAttempt:
+    """An attempt whose client has left."""
+    accounts = SimpleNamespace(by_name={"a": None})
+    dependencies: Any = SimpleNamespace(accounts=accounts, limits=None)
+    granted: Any = SimpleNamespace(slot=SimpleNamespace(name="a"), key=None)
+    record = AttemptRecord(1, "a", 0.0)
+    state: Any = SimpleNamespace(context=SimpleNamespace(attempt=record))
+    attempt = StreamedAttempt(dependencies, state, granted)
+    attempt._call = cast(Any, SimpleNamespace(response=response))
+    attempt._codec = cast(Any, codec)
+    return attempt
