@@ -59,6 +59,7 @@ PURE = (
     "gateway/record.py",
     "gateway/relay/headers.py",
     "gateway/relay/upstream_request.py",
+    "gateway/telemetry/canonical_line.py",
     "gateway/telemetry/redaction.py",
     "gateway/telemetry/traceback_text.py",
     "gateway/trial/*.py",

@@ -1,4 +1,4 @@
-"""Every line is one JSON object, whichever way it went."""
+"""Every line is one JSON object, with the processors and without."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,8 +31,8 @@ ID = "9b2f0c1e-request"
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is the whole process's own is put back."""
-    for name in ("_short", "_outlet", "_redaction"):
+    """The process-wide state is restored."""
+    for name in ("_output", "_redaction"):
         monkeypatch.setattr(log, name, getattr(log, name))
     before = structlog.get_config()
     with logging_to(Log()):
@@ -82,13 +83,13 @@ def say(event: str, level: str = "info", **facts: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("frozen")
-def test_its_short_way_leads_to_the_same_bytes(
+def test_the_canonical_line_is_what_the_processors_would_make(
     lines: Log, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any]
 ) -> None:
     record = record_of(ID, **facts)
     log.bind("another-request")
     log.finished(record)
-    monkeypatch.setattr(log, "_short", None)
+    monkeypatch.setattr(log, "_output", replace(log._output, direct=False))
     log.finished(record)
 
     short, long = lines.text
@@ -100,7 +101,7 @@ def test_its_short_way_leads_to_the_same_bytes(
     }.items() <= (json.loads(short).items())
 
 
-def test_its_keys_are_in_the_order_of_the_contract(lines: Log) -> None:
+def test_the_canonical_keys_are_in_the_order_of_the_contract(lines: Log) -> None:
     log.finished(
         record_of(ID, detail="why", dropped=("seed",), estimated=True, unknown_stop="x")
     )

@@ -1,19 +1,22 @@
 """
-One JSON object a line on stdout, and nothing else anywhere.
+The log: one JSON object a line on stdout, and nothing else anywhere.
 
-structlog writes our events; what others say comes here through ``log_routes``. On a
-terminal (``log_format = "auto"``) the same events are rendered for people.
+structlog makes the lines of our events; ``log_routes`` leads the lines of libraries
+here. On a terminal (``log_format = "auto"``) the same events are rendered for people.
 
 Rule 1: a line is handed to a writer (``log_writer``) and is lost, never waited for,
         where it cannot be written. Logging raises nothing.
-Rule 2: every line of a request bears its id.
-Rule 3: what others say is redacted (``redaction``) with every secret that the gateway
+Rule 2: every line of a request has its id.
+Rule 3: foreign text is redacted (``redaction``) with every secret that the gateway
         knows.
-Rule 4: the canonical line, one for each request, goes round the processors; whoever
-        replaces them gets it through them.
+Rule 4: the canonical line, one for each request, does not pass structlog's processors
+        (docs/performance.md), unless others are configured.
 
-Never logged at any level: keys, prompts, answers. What the events and keys are is
-said in ``docs/behaviour.md``.
+structlog's configuration is the whole process's, so what belongs to it, the output and
+the known secrets, is this module's.
+
+Never logged at any level: keys, prompts, answers. ``docs/behaviour.md`` lists the events
+and their keys.
 """
 
 from __future__ import annotations
@@ -23,13 +26,16 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, TextIO
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TextIO
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
 from gateway.record import Record
+from gateway.telemetry.canonical_line import canonical_line
 from gateway.telemetry.log_writer import FLUSH_S, LogWriter, TextWriter
 from gateway.telemetry.redaction import Redaction
 from gateway.telemetry.traceback_text import traceback_text
@@ -37,7 +43,7 @@ from gateway.telemetry.traceback_text import traceback_text
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MAX_TEXT = 2000  # characters of one value; a log line is no place for a body
 _MAX_EXCEPTION = 20_000  # characters of a traceback
-# What we say ourselves: names of the config, and ids that were looked at before.
+# Our own values: names of the config, and ids that are redacted where they arrive.
 _OWN = frozenset(
     ("account", "event", "key", "level", "logger", "request_id", "timestamp", "user")
 )
@@ -53,31 +59,37 @@ class Outlet(Protocol):
     def close(self, timeout_s: float = FLUSH_S) -> None: ...
 
 
-class _Short(NamedTuple):
-    """The short way of the canonical line: none where nobody reads it as JSON."""
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """
+    Where lines go, and how they are made.
 
-    processors: list[Processor]  # of the long way, as they are now
-    put: Callable[[bytes], None]
+    Attributes:
+        direct: lines are JSON and the level lets "info" pass, so a canonical line needs
+            no processor.
+    """
+
+    outlet: Outlet
+    processors: list[Processor]
+    direct: bool
 
 
-_short: _Short | None = None
-_outlet: Outlet = LogWriter(None, lambda lost: b"")
+_output = _Output(LogWriter(None, lambda lost: b""), [], direct=False)
 _redaction = Redaction()
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
-_second = 0, ""  # of the last line: Unix seconds, and the same as text
 
 
 def set_up(
     level: str = "info", log_format: str = "auto", out: TextIO | None = None
 ) -> None:
-    """Lead everything that is logged to *out* (default: stdout)."""
-    global _outlet, _short
+    """Log to *out* (default: stdout), from *level* on."""
+    global _output
     stream = out or sys.stdout  # None where it was closed at the start
     console = is_console(log_format, stream)
     processors: list[Processor] = [
-        _bear_id,
+        _add_request_id,
         structlog.processors.add_log_level,
-        _stamp,
+        _add_timestamp,
         _add_traceback,
         _redact,
     ]
@@ -86,11 +98,11 @@ def set_up(
         processors += [structlog.dev.ConsoleRenderer(colors=colors), _encode]
     else:
         processors.append(_render_json)
-    _outlet.close()
-    _outlet = _outlet_to(stream, processors, _outlet.lost)
+    _output.outlet.close()
+    outlet = _outlet_to(stream, processors, _output.outlet.lost)
     informs = LEVELS[level] <= LEVELS["info"]
-    _short = _Short(processors, _outlet.put) if informs and not console else None
-    logger = _Logger(_outlet.put)
+    _output = _Output(outlet, processors, direct=informs and not console)
+    logger = _Logger(outlet.put)
     structlog.configure(
         processors=processors,
         wrapper_class=_never_failing(LEVELS[level]),
@@ -100,18 +112,18 @@ def set_up(
 
 
 def flush() -> None:
-    """Write what waits, for a bounded time; nothing is written behind it."""
-    _outlet.close()
+    """Write what waits, for a bounded time; later lines are lost."""
+    _output.outlet.close()
 
 
 def lines_lost() -> int:
     """How many lines could not be written so far."""
-    return _outlet.lost
+    return _output.outlet.lost
 
 
 def say(text: str) -> None:
-    """Write *text* for people, as it is; used where lines are for them."""
-    _outlet.put(_encoded(text + "\n"))
+    """Write *text* for people, as it is; for a terminal."""
+    _output.outlet.put(_encoded(text + "\n"))
 
 
 def is_console(log_format: str, out: TextIO | None = None) -> bool:
@@ -123,22 +135,22 @@ def is_console(log_format: str, out: TextIO | None = None) -> bool:
 
 
 def get() -> Any:
-    """The logger; a request's id is added by itself."""
+    """The logger, which adds the request's id to each line."""
     return structlog.get_logger()
 
 
 def bind(request_id: str) -> None:
-    """From now on every line of this task bears *request_id*."""
+    """From now on every line of this task has *request_id*."""
     _request_id.set(request_id)
 
 
-# --- what others say ------------------------------------------------------------------
+# --- foreign text ---------------------------------------------------------------------
 
 
 def keep_secret(secrets: Iterable[str]) -> None:
     """
-    From now on none of *secrets* is written, nor of those that were named before:
-    requests that still run may be about them.
+    From now on none of *secrets* is written. Those of earlier calls stay secret:
+    requests that still run may use them.
     """
     global _redaction
     fresh = frozenset(secrets)
@@ -147,17 +159,17 @@ def keep_secret(secrets: Iterable[str]) -> None:
 
 
 def redaction() -> Redaction:
-    """What takes secrets out of foreign words, with all that are known now."""
+    """What takes secrets out of foreign text, with all that are known now."""
     return _redaction
 
 
 def clean_id(text: str) -> str:
-    """*text*, an id or name that somebody else gave, without secrets."""
+    """*text*, an id or name from outside, without secrets."""
     return _redaction.clean_id(text) if text else ""
 
 
 def detail(text: str, own: bytes = b"", keep: Collection[str] = ()) -> str:
-    """*text*, foreign words, as log and ledger may hold it; see ``Redaction``."""
+    """*text*, which is foreign, as log and ledger may hold it; see ``Redaction``."""
     return _redaction.detail(text, own, keep) if text else ""
 
 
@@ -166,82 +178,33 @@ def detail(text: str, own: bytes = b"", keep: Collection[str] = ()) -> str:
 
 def finished(record: Record) -> None:
     """Write the canonical line."""
-    facts = _facts(record)
-    if _short is None or _short.processors[-1] is not _render_json:
+    output, line = _output, canonical_line(record, _now())
+    if not output.direct or output.processors[-1] is not _render_json:
         for own in ("timestamp", "level", "event"):
-            del facts[own]
-        get().info("request.finished", **facts)
+            del line[own]
+        get().info("request.finished", **line)
         return
-    line = _json(facts)
-    if len(line) > _MAX_TEXT:  # else no value can be too long
-        line = _json({key: _shortened(value) for key, value in facts.items()})
-    _short.put(line + b"\n")
-
-
-def _facts(record: Record) -> dict[str, Any]:
-    """The canonical line, in the contract's order."""
-    usage = record.usage
-    line: dict[str, Any] = {
-        "timestamp": _now(),
-        "level": "info",
-        "event": "request.finished",
-        "request_id": record.request_id,
-        "response_id": record.response_id,
-        "user": record.user,
-        "account": record.account,
-        "protocol": record.protocol,
-        "upstream_protocol": record.upstream_protocol,
-        "model": record.model,
-        "upstream_model": record.upstream_model,
-        "stream": record.stream,
-        "outcome": record.outcome,
-        "origin": record.origin,
-        "error_code": record.error_code,
-        "status": record.status,
-        "attempts": len(record.attempts),
-        "queue_ms": _rounded(record.queue_ms),
-        "first_event_ms": _rounded(record.first_event_ms),
-        "duration_ms": _rounded(record.duration_ms),
-        "input_tokens": usage.input_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "upstream_request_id": record.upstream_request_id,
-        "client": record.client,
-        "session": record.session,
-        "key": record.key,
-    }
-    if record.detail:
-        line["detail"] = record.detail
-    if record.unknown_stop:
-        line["unknown_stop"] = record.unknown_stop
-    if record.dropped:
-        line["dropped"] = list(record.dropped)
-    if record.estimated:
-        line["estimated"] = True
-    return line
-
-
-def _rounded(value: float | None) -> float | None:
-    # ``round`` takes three times as long.
-    return None if value is None else int(value * 10 + 0.5) / 10
+    data = _json(line)
+    if len(data) > _MAX_TEXT:  # else no value can be too long
+        data = _json({key: _shortened(value) for key, value in line.items()})
+    output.outlet.put(data + b"\n")
 
 
 def _now() -> str:
     """This moment in UTC, as ISO 8601 with microseconds."""
-    global _second
     seconds, rest_ns = divmod(time.time_ns(), 10**9)
-    known, text = _second
-    if seconds != known:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        _second = seconds, text  # in one step: other threads write lines too
-    return f"{text}.{rest_ns // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest_ns // 1000:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(unix_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s))
 
 
 # --- every other line -----------------------------------------------------------------
 
 
-def _bear_id(logger: Any, method: str, event: EventDict) -> EventDict:
+def _add_request_id(logger: Any, method: str, event: EventDict) -> EventDict:
     if request_id := _request_id.get():
         event.setdefault("request_id", request_id)
     if event.get("request_id", "") is None:
@@ -249,7 +212,7 @@ def _bear_id(logger: Any, method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _stamp(logger: Any, method: str, event: EventDict) -> EventDict:
+def _add_timestamp(logger: Any, method: str, event: EventDict) -> EventDict:
     event["timestamp"] = _now()
     return event
 
@@ -261,7 +224,7 @@ def _add_traceback(logger: Any, method: str, event: EventDict) -> EventDict:
         error = error[1]
     if isinstance(error, BaseException):
         own = event.pop("own_words", b"")
-        event["exception"] = traceback_text(error, lambda said: detail(said, own))
+        event["exception"] = traceback_text(error, lambda text: detail(text, own))
     return event
 
 
@@ -283,7 +246,7 @@ def _redact(logger: Any, method: str, event: EventDict) -> EventDict:
 def _cleaned(value: Any, limit: int = 0) -> Any:
     if isinstance(value, str):
         limit = limit or _MAX_TEXT
-        # What is cut off may have held the rest of a secret: cut behind it.
+        # The cut may fall into a secret, so more than the limit is redacted first.
         return _shortened(_redaction.clean(value[: limit + _MAX_TEXT]), limit)
     if isinstance(value, list | tuple):
         return [_cleaned(one) for one in value]
@@ -317,7 +280,7 @@ def _encoded(text: str) -> bytes:
     return text.encode(encoding, "backslashreplace")
 
 
-# --- the way out ----------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------
 
 
 def _never_failing(level: int) -> type[Any]:
@@ -331,13 +294,13 @@ def _never_failing(level: int) -> type[Any]:
             try:
                 return super()._proxy_to_logger(*args, **facts)
             except Exception:
-                _outlet.lost += 1
+                _output.outlet.lost += 1
 
     return Safe
 
 
 class _Logger:
-    """What structlog writes with, whatever the level is."""
+    """What structlog writes with, at every level."""
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
