@@ -1,4 +1,4 @@
-"""Lines are lost, never waited for; what is lost is counted and told."""
+"""Lines are lost, never waited for; lost lines are counted and reported."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def line(number: int, size: int = 0) -> bytes:
     return json.dumps({"n": number, "text": "x" * size}).encode() + b"\n"
 
 
-class Story:
-    """What a reader got: the numbers of the lines, and how many it was told of."""
+class Reading:
+    """What a reader got: the numbers of the lines, and how many were reported lost."""
 
     def __init__(self, data: bytes) -> None:
         assert data.endswith(b"\n") or not data
         self.lines = [json.loads(one) for one in data.splitlines()]
         self.numbers = [one["n"] for one in self.lines if "n" in one]
-        self.told = sum(one.get("lost", 0) for one in self.lines)
+        self.reported = sum(one.get("lost", 0) for one in self.lines)
 
     def is_whole(self, count: int) -> bool:
-        """Whether *count* lines are there in order, or told of at their place."""
+        """Whether *count* lines are there in order, or reported in their place."""
         at = 0
         for one in self.lines:
             if one.get("n", at) != at:
@@ -95,12 +95,12 @@ def test_lines_arrive_in_order_and_the_end_waits_for_them() -> None:
         writer.close()
         os.close(fd)
 
-        assert list(range(2000)) == Story(got()).numbers
+        assert list(range(2000)) == Reading(got()).numbers
     assert 0 == writer.lost
 
 
 def test_a_reader_that_stands_still_costs_lines_and_nothing_else() -> None:
-    """Nothing waits for it; what it missed is told at its place."""
+    """Nothing waits for it; a notice replaces what it missed."""
     with pipe() as (reader, fd):
         writer = LogWriter(fd, notice)
         size = 1000
@@ -112,9 +112,9 @@ def test_a_reader_that_stands_still_costs_lines_and_nothing_else() -> None:
         writer.close(60.0)
         os.close(fd)
 
-        story = Story(got())
-    assert lost_at_first == writer.lost == story.told > 0
-    assert story.is_whole(count)
+        reading = Reading(got())
+    assert lost_at_first == writer.lost == reading.reported > 0
+    assert reading.is_whole(count)
 
 
 def test_what_waits_is_bounded() -> None:
@@ -143,9 +143,9 @@ def test_lines_behind_a_gap_stand_behind_the_line_that_tells_of_it() -> None:
     while more := writer._take():
         taken += more
 
-    story = Story(b"".join(one.data for one in taken))
-    assert {"lost": 1} == story.lines[-2]
-    assert story.is_whole(count + 1)
+    reading = Reading(b"".join(one.data for one in taken))
+    assert {"lost": 1} == reading.lines[-2]
+    assert reading.is_whole(count + 1)
 
 
 def test_a_reader_that_is_gone_costs_lines() -> None:
@@ -159,7 +159,7 @@ def test_a_reader_that_is_gone_costs_lines() -> None:
         assert 5 == writer.lost
 
 
-def test_a_new_reader_is_told_what_it_missed(tmp_path: Path) -> None:
+def test_a_new_reader_gets_a_notice_of_what_it_missed(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     first = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -175,10 +175,10 @@ def test_a_new_reader_is_told_what_it_missed(tmp_path: Path) -> None:
     writer.put(line(3))
     writer.close()
     os.close(fd)
-    story = Story(read_all(second))
+    reading = Reading(read_all(second))
     os.close(second)
 
-    assert [{"lost": 3}, {"n": 3, "text": ""}] == story.lines
+    assert [{"lost": 3}, {"n": 3, "text": ""}] == reading.lines
 
 
 def test_a_full_disk_costs_lines() -> None:
@@ -210,7 +210,7 @@ def test_a_descriptor_that_somebody_made_non_blocking_gets_every_line() -> None:
         writer.close(60.0)
         os.close(fd)
 
-        assert list(range(100)) == Story(got()).numbers
+        assert list(range(100)) == Reading(got()).numbers
     assert 0 == writer.lost
 
 
@@ -242,11 +242,11 @@ def test_a_line_may_be_made_while_another_is_put() -> None:
         writer.close()
         os.close(fd)
 
-        assert {-1, 1} == set(Story(read_all(reader)).numbers)
+        assert {-1, 1} == set(Reading(read_all(reader)).numbers)
 
 
 class Disk:
-    """A descriptor that takes as many bytes as it is told, and then refuses."""
+    """A descriptor that takes so many bytes, and then refuses."""
 
     def __init__(self, moves: list[int | str]) -> None:
         self.data = b""
@@ -273,7 +273,7 @@ MOVES = st.lists(st.one_of(st.integers(1, 60), st.sampled_from(["full"])), max_s
 def test_a_disk_that_is_full_now_and_then_holds_whole_lines(
     moves: list[int | str], batches: list[int]
 ) -> None:
-    """Each line is there or is told of, whatever bytes were taken in between."""
+    """Each line is there or is reported lost, however many bytes were taken."""
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(moves)
         fake: Any = type("os", (), {"write": staticmethod(disk.write)})
@@ -288,9 +288,9 @@ def test_a_disk_that_is_full_now_and_then_holds_whole_lines(
         writer.put(line(put))
         writer._write(writer._take())
 
-    story = Story(disk.readers[0])
-    assert story.is_whole(put + 1)
-    assert writer.lost == story.told
+    reading = Reading(disk.readers[0])
+    assert reading.is_whole(put + 1)
+    assert writer.lost == reading.reported
 
 
 def test_a_new_reader_of_a_pipe_gets_no_half_line(
@@ -306,7 +306,7 @@ def test_a_new_reader_of_a_pipe_gets_no_half_line(
     writer.put(line(2))
     writer._write(writer._take())
 
-    assert [{"lost": 1}, {"n": 2, "text": ""}] == Story(disk.readers[1]).lines
+    assert [{"lost": 1}, {"n": 2, "text": ""}] == Reading(disk.readers[1]).lines
 
 
 def stepped() -> LogWriter:

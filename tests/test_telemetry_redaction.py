@@ -295,12 +295,12 @@ def test_the_time_for_one_text_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     """The larger the body, the fewer times it is searched."""
     searched = 0
 
-    def stands_in(text: str, own: bytes) -> bool:
+    def is_in(text: str, own: bytes) -> bool:
         nonlocal searched
         searched += len(own)
         return False
 
-    monkeypatch.setattr(redaction_module, "_stands_in", stands_in)
+    monkeypatch.setattr(redaction_module, "_is_in", is_in)
     for size in (10_000, 100_000, 1_000_000, MAX_COMPARED_BYTES):
         searched = 0
         Redaction().detail("x " * (MAX_READ_CHARS // 2), b"y" * size)

@@ -15,8 +15,8 @@ Rule 4: the canonical line, one for each request, does not pass structlog's proc
 structlog's configuration is the whole process's, so what belongs to it, the output and
 the known secrets, is this module's.
 
-Never logged at any level: keys, prompts, answers. ``docs/behaviour.md`` lists the events
-and their keys.
+Never logged at any level: keys, prompts, answers. ``docs/behaviour.md`` lists the
+events and their keys.
 """
 
 from __future__ import annotations

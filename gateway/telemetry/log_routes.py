@@ -1,11 +1,11 @@
 """
-What this process says without our doing: the lines of libraries, warnings, and
-exceptions that nobody caught. Each becomes a line of the log; nothing goes to stderr.
+Leads to the log what is not logged by us: the lines of libraries, warnings, and
+uncaught exceptions. Each becomes a line of the log; nothing goes to stderr.
 
 Rule 1: none of it raises. An exception inside the event loop's exception handler,
         which logs, would stop the loop.
 Rule 2: it is foreign text, also where Python formats it: values in it may be a
-        client's, so only the first words are kept, redacted.
+        client's, so only the beginning is kept, redacted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINE_ITSELF = re.compile(r"[\n\r]|\bb?['\"]|['\"`]")
 
 
 def take_over() -> None:
-    """Log whatever this process would write to stderr, and flush the log at its end."""
+    """Log what this process would write to stderr, and flush the log at its end."""
     route_libraries()
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
@@ -55,16 +55,18 @@ class _Route(logging.Handler):
     def _emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
-            # Somebody who does not speak HTTP; aiohttp has answered 400.
-            log.get().info("connection.malformed", detail=_parsers_words(error.message))
+            # The peer does not speak HTTP; aiohttp has answered 400.
+            log.get().info(
+                "connection.malformed", detail=_parser_message(error.message)
+            )
             return
         method = "error" if record.levelno >= logging.ERROR else "warning"
         message = record.getMessage()
         facts: dict[str, Any] = {"logger": record.name}
         if record.name == "asyncio":
-            # Behind the first line it shows objects and the values in them. Whose
-            # context it is called in says nothing: a connection is older than the
-            # request that it serves.
+            # Behind the first line it shows objects and the values in them. The
+            # request of its context is not the one that it is about: a connection is
+            # older than the request that it serves.
             message = message.partition("\n")[0]
             facts["request_id"] = None
         if error is not None:
@@ -74,8 +76,8 @@ class _Route(logging.Handler):
         )
 
 
-def _parsers_words(message: str) -> str:
-    """What a parser says of a line, without the line itself: it may hold a key."""
+def _parser_message(message: str) -> str:
+    """A parser's *message* without the line that it quotes, which may hold a key."""
     return log.detail(_LINE_ITSELF.split(message, maxsplit=1)[0]).rstrip(" :")
 
 
@@ -91,5 +93,5 @@ def _thread_crashed(args: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(args: Any) -> None:
-    """An exception that Python can raise nowhere, as in a finaliser."""
+    """An exception that Python cannot raise anywhere, as in a finaliser."""
     log.get().error("exception.ignored", exc_info=args.exc_value)

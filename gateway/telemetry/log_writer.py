@@ -1,13 +1,13 @@
 """
-The log's way out: a bounded queue and one thread that writes it to a file descriptor.
+Writes the log: a bounded queue and one thread that writes it to a file descriptor.
 
-Rule 1: ``put`` never blocks and never raises, whatever became of the reader. Only the
-        thread waits for it.
-Rule 2: a line that finds no room in the queue, or that the descriptor refuses, is lost
-        and counted. A line stands in the place of those that were lost.
-Rule 3: lines leave in order, each whole. The rest of a line that was cut by an error
-        is written first once the descriptor takes data again.
-Rule 4: the thread wakes once each PULSE_S at most, unless a whole write waits: under
+Rule 1: ``put`` never blocks and never raises, also while the reader does not read. Only
+        the thread waits for it.
+Rule 2: a line for which the queue is full, or that the descriptor refuses, is lost and
+        counted. A notice replaces the lines that were lost.
+Rule 3: lines are written in order, each whole. The rest of a line that was cut by an
+        error is written first once the descriptor takes data again.
+Rule 4: the thread wakes once each INTERVAL_S at most, unless a whole write waits: under
         load many lines share one, and the event loop keeps the interpreter.
 
     put ──▶ queue (MAX_WAITING_BYTES) ──▶ take ──▶ write ──▶ descriptor
@@ -28,20 +28,20 @@ from gateway.wake_event import WakeEvent
 
 MAX_WAITING_BYTES = 512 * 1024  # of lines that the reader has not taken yet
 WRITE_BYTES = 64 * 1024  # of lines that share one write
-PULSE_S = 0.05  # between two writes
+INTERVAL_S = 0.05  # between two writes
 RETRY_S = 0.1  # between two writes while the descriptor refuses them
 IDLE_S = 60.0
-FLUSH_S = 2.0  # for what still waits when the process ends
+FLUSH_S = 2.0  # for the lines that wait when the process ends
 
 Notice = Callable[[int], bytes]
 """Renders the line that says how many lines were lost."""
 
 
 class _Line(NamedTuple):
-    """A line in the queue; *told*: how many lost lines it tells of, if it does."""
+    """A line in the queue; *missing*: how many lost lines it reports, if a notice."""
 
     data: bytes
-    told: int = 0
+    missing: int = 0
 
 
 class LogWriter:
@@ -58,22 +58,22 @@ class LogWriter:
         self.lost = lost
         self._fd = fd
         self._notice = notice
-        # Reentrant: a finaliser that fails while a line is put makes a line, too.
+        # Reentrant: a finaliser that fails while a line is put writes a line, too.
         self._lock = threading.RLock()
         self._queue: deque[_Line] = deque()
         self._waiting_bytes = 0
-        self._gap = 0  # lost behind the last line of the queue, not told yet
-        self._untold = 0  # lost before its first line; the thread's own
+        self._gap = 0  # lost behind the last line of the queue, without a notice yet
+        self._unreported = 0  # lost before its first line; the thread's own
         self._rest = b""  # of a line that was written in part; the thread's own
         self._wake = WakeEvent()
-        self._listening = False
+        self._asleep = False
         self._stopping = fd is None
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         if fd is not None:
             self._thread.start()
 
     def put(self, data: bytes) -> None:
-        """Have the line *data* written, which ends in a newline."""
+        """Queue the line *data*, which ends in a newline."""
         with self._lock:
             waiting_bytes = self._waiting_bytes + len(data)
             if waiting_bytes > MAX_WAITING_BYTES or self._stopping:
@@ -81,22 +81,22 @@ class LogWriter:
                 self._gap += 1
                 return
             if self._gap:
-                self._tell_gap()
+                self._queue_notice()
             self._waiting_bytes = waiting_bytes
             self._queue.append(_Line(data))
-            if self._listening:
-                self._listening = False
+            if self._asleep:
+                self._asleep = False
                 self._wake.set()
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
-        """Write what waits, for *timeout_s* at most; what comes later is lost."""
+        """Write what waits, for *timeout_s* at most; later lines are lost."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def _tell_gap(self) -> None:
-        # Beyond the bound, but only once for each line that is taken up again.
+    def _queue_notice(self) -> None:
+        # Above the bound, but only one notice for each line that finds room again.
         lost, self._gap = self._gap, 0
         self._queue.append(_Line(self._notice(lost), lost))
 
@@ -108,7 +108,7 @@ class LogWriter:
                 took = self._write(lines)
                 full = self._waiting_bytes >= WRITE_BYTES
                 if not (self._stopping or took and full):
-                    self._wake.wait(PULSE_S if took else RETRY_S)
+                    self._wake.wait(INTERVAL_S if took else RETRY_S)
             elif self._stopping:
                 return
             else:
@@ -116,11 +116,11 @@ class LogWriter:
 
     def _wait(self) -> None:
         with self._lock:
-            self._listening = not (self._queue or self._stopping)
-            listening = self._listening
-        if listening:
+            self._asleep = not (self._queue or self._stopping)
+            asleep = self._asleep
+        if asleep:
             self._wake.wait(IDLE_S)
-        self._listening = False
+        self._asleep = False
 
     def _take(self) -> list[_Line]:
         """The next lines that share a write; none if nothing waits."""
@@ -131,18 +131,18 @@ class LogWriter:
                 line = self._queue.popleft()
                 size += len(line.data)
                 lines.append(line)
-                if not line.told:
+                if not line.missing:
                     self._waiting_bytes -= len(line.data)
             if self._gap and not self._queue:
-                self._tell_gap()
+                self._queue_notice()
                 lines.append(self._queue.popleft())
         return lines
 
     def _write(self, lines: list[_Line]) -> bool:
         """Write *lines*; False if the descriptor refused some, which are lost then."""
-        if self._untold:
-            lines.insert(0, _Line(self._notice(self._untold), self._untold))
-            self._untold = 0
+        if self._unreported:
+            lines.insert(0, _Line(self._notice(self._unreported), self._unreported))
+            self._unreported = 0
         if self._rest:
             lines.insert(0, _Line(self._rest))
         data = b"".join([line.data for line in lines])
@@ -151,7 +151,7 @@ class LogWriter:
             while done < len(data):
                 done += self._write_some(data[done:] if done else data)
         except OSError as error:
-            # A pipe whose reader has gone has nobody who could join the two parts.
+            # Behind a pipe whose reader has gone, no reader could join the two parts.
             self._refused(lines, done, keeps=error.errno != errno.EPIPE)
             return False
         self._rest = b""
@@ -161,7 +161,7 @@ class LogWriter:
         assert self._fd is not None
         try:
             return os.write(self._fd, data)
-        except BlockingIOError:  # somebody has made it non-blocking
+        except BlockingIOError:  # another process has made it non-blocking
             poll = select.poll()
             poll.register(self._fd, select.POLLOUT)
             poll.poll(1000)
@@ -174,7 +174,7 @@ class LogWriter:
         Args:
             keeps: the rest of a line that was cut may still follow.
         """
-        rest, lost, untold, end = b"", 0, 0, 0
+        rest, lost, unreported, end = b"", 0, 0, 0
         cut_before = bool(self._rest)  # then the first is the rest of a line
         for line in lines:
             start, end = end, end + len(line.data)
@@ -183,13 +183,13 @@ class LogWriter:
                 continue
             if keeps and (start < done or cut_before):
                 rest = line.data[max(0, done - start) :]
-            elif line.told:
-                untold += line.told
+            elif line.missing:
+                unreported += line.missing
             else:
                 lost += 1
             cut_before = False
         self._rest = rest
-        self._untold = untold + lost
+        self._unreported = unreported + lost
         with self._lock:
             self.lost += lost
 

@@ -1,16 +1,15 @@
 """
-What others say, as it may be written down.
+Redaction of foreign text, before it enters the log, the ledger or an answer.
 
 Upstreams, proxies, databases, libraries and clients quote what they were sent: keys,
-passwords, prompts. Before any of their words enters the log, the ledger or an answer,
-it goes through here.
+passwords, prompts.
 
 Rule 1: every secret that the gateway knows is taken out, in each form in which it may
         be quoted: as it is, URL-encoded, escaped in JSON, Python or HTML, and inside
         base64.
 Rule 2: so is what looks like a key or follows a credential's name.
-Rule 3: what repeats the request's own body is taken out: it is the prompt.
-Rule 4: long quoted text is taken out, and what is left is bounded.
+Rule 3: so is what repeats the request's own body: it is the prompt.
+Rule 4: so is long quoted text; the rest is bounded.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from collections.abc import Collection, Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 REDACTED = "[redacted]"
-MAX_DETAIL_CHARS = 300  # of foreign words in log and ledger
-MAX_QUOTE_CHARS = 200  # of them in a client's answer
-MAX_READ_CHARS = 4000  # of foreign words that are looked at
+MAX_DETAIL_CHARS = 300  # of foreign text in log and ledger
+MAX_QUOTE_CHARS = 200  # of foreign text in a client's answer
+MAX_READ_CHARS = 4000  # of foreign text that are read
 MAX_QUOTED_CHARS = 80  # between quotation marks; longer is no name but a text
 MIN_SECRET_CHARS = 3
 SHORT_SECRET_CHARS = 8  # a shorter one is taken out only where it is a whole word
@@ -68,7 +67,7 @@ _NAMED = re.compile(
     re.X | re.I,
 )
 _USERINFO = re.compile(r"(?<=://)[^\s/@'\"]+@")
-# What tells of the operator, not of the request.
+# What is about the operator, not about the request.
 _INTERNAL = re.compile(
     r"""[a-z][a-z0-9+.-]*://\S+                          # URLs
     | \barn:\S+
@@ -96,7 +95,7 @@ _INTERNAL = re.compile(
 )
 _LAST_WORD = re.compile(r"\S*\Z")
 _NAME = re.compile(r"[\w.:/-]{1,64}")
-# What a body escapes, and what stands around something quoted.
+# What a body escapes, and the marks around something quoted.
 _BETWEEN = re.compile(r"([\x00-\x1f\x7f\\\\\"'`“”]+|\[redacted\])")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _QUOTED = re.compile(
@@ -131,7 +130,7 @@ class Redaction:
 
     def clean_own(self, text: str) -> str:
         """
-        *text* of ours, which may hold a secret but tells none by its name.
+        *text* of ours, which may hold a secret, but no credential behind its name.
 
         A mistake of the config begins with a path, as ``account[0].api_key: ``; what
         follows is a sentence.
@@ -144,7 +143,7 @@ class Redaction:
     def quote(self, text: str) -> str:
         """
         *text* as a client may read it, at most MAX_QUOTE_CHARS: besides secrets, what
-        tells of the operator is taken out: addresses, paths, ids, e-mail.
+        is about the operator is taken out: addresses, paths, ids, e-mail.
         """
         text = _cut(text)
         text = _INTERNAL.sub(REDACTED, self.clean(text))
@@ -152,7 +151,7 @@ class Redaction:
         return _bounded(text, MAX_QUOTE_CHARS)
 
     def clean_id(self, text: str) -> str:
-        """*text*, an id or a name that somebody else gave, without secrets; quick."""
+        """*text*, an id or a name from outside, without secrets; quick."""
         if _BEGINS_LIKE_A_KEY.search(text):
             return self.clean(text)
         for secret in self._raw:  # ``any`` would take twice as long
@@ -201,15 +200,15 @@ def _pattern(form: str) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """*secret* in every way in which others may quote it."""
+    """*secret* in every form in which it may be quoted."""
     yield secret
     yield from (quote(secret), quote(secret, safe=""), quote_plus(secret))
     yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
     yield json.dumps(secret)[1:-1].replace("/", "\\/")
     yield from (repr(secret)[1:-1], repr(secret.encode())[2:-1], html.escape(secret))
     data = secret.encode()
-    # Inside base64 it begins at any of three places: what stands before it decides on
-    # the first characters, what stands behind it on the last.
+    # Inside base64 it begins at any of three offsets: the bytes before it decide on the
+    # first characters, the bytes behind it on the last.
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + data).decode()
         first = (0, 2, 3)[before]
@@ -227,7 +226,7 @@ def without_own_words(text: str, body: bytes, keep: Collection[str] = ()) -> str
 
     Names of the body's fields, and *keep*, may stay. Time is bounded by SCAN_BYTES:
     the larger the body, the longer must be what is found. Of a body above
-    MAX_COMPARED_BYTES no words are kept, only what stands before the first colon.
+    MAX_COMPARED_BYTES no words are kept, only the text before the first colon.
     """
     if not body:
         return text
@@ -236,42 +235,44 @@ def without_own_words(text: str, body: bytes, keep: Collection[str] = ()) -> str
         return f"{head[:MAX_QUOTED_CHARS]}: …" if colon else "…"
     size = SMALL_WINDOW if len(body) <= SMALL_BODY_BYTES else WINDOW
     step = max(SMALL_WINDOW, len(text) * len(body) // SCAN_BYTES)
-    pieces = _BETWEEN.split(text)  # each second one is what stands between
-    pieces[::2] = [_unheard(piece, body, size, step, keep) for piece in pieces[::2]]
+    pieces = _BETWEEN.split(text)  # each second one is a separator
+    pieces[::2] = [
+        _without_runs(piece, body, size, step, keep) for piece in pieces[::2]
+    ]
     return "".join(pieces)
 
 
-def _unheard(
+def _without_runs(
     text: str, body: bytes, size: int, step: int, keep: Collection[str]
 ) -> str:
-    """*text* with an ellipsis in place of each run that stands in *body*."""
-    said, at, done = "", 0, 0
+    """*text* with an ellipsis in place of each run that *body* holds."""
+    kept, at, done = "", 0, 0
     while at + size <= len(text):
-        if not _stands_in(text[at : at + size], body):
+        if not _is_in(text[at : at + size], body):
             at += step
             continue
         start, end = _run(text, at, at + size, done, body)
         run = text[start:end]
         if len(run) >= 2 * size and not _is_name(run.strip(" .,:;()"), body, keep):
-            said += text[done:start] + "…"
+            kept += text[done:start] + "…"
             done = end
         at = max(end, at + step)
-    return said + text[done:]
+    return kept + text[done:]
 
 
 def _run(text: str, start: int, end: int, least: int, body: bytes) -> tuple[int, int]:
-    """The longest part of *text* around *start* … *end* that stands in *body*."""
+    """The longest part of *text* around *start* … *end* that *body* holds."""
     low, high = end, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        if _stands_in(text[start:middle], body):
+        if _is_in(text[start:middle], body):
             low = middle
         else:
             high = middle - 1
     end, low, high = low, least, start
     while low < high:
         middle = (low + high) // 2
-        if _stands_in(text[middle:end], body):
+        if _is_in(text[middle:end], body):
             high = middle
         else:
             low = middle + 1
@@ -287,7 +288,7 @@ def _is_name(run: str, body: bytes, keep: Collection[str]) -> bool:
     return re.search(rb'"%b"\s*:' % re.escape(run.encode()), body) is not None
 
 
-def _stands_in(text: str, body: bytes) -> bool:
+def _is_in(text: str, body: bytes) -> bool:
     """Whether *body* holds *text*, its letters escaped or not."""
     if text.encode("utf-8", "surrogatepass") in body:
         return True

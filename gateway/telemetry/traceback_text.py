@@ -1,8 +1,8 @@
 """
-An exception as text: where it was raised, and what it says once that is redacted.
+An exception as text: where it was raised, and its message, redacted.
 
-Frames show lines of code, never values. What an exception says may quote anything, so
-each message goes through *clean*; of its notes nothing is shown.
+Frames show lines of code, never values. A message may quote anything, so each goes
+through *clean*; notes are not shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def traceback_text(error: BaseException, clean: Callable[[str], str]) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, str]]:
-    """*error*, then what led to it; each with the words that lead on from it."""
+    """*error*, then what led to it; each with the sentence that introduces it."""
     seen: set[int] = set()
     link = ""
     pending: list[tuple[BaseException, str]] = [(error, link)]
@@ -49,12 +49,12 @@ def _one(error: BaseException, clean: Callable[[str], str]) -> str:
     frames = traceback.extract_tb(error.__traceback__, limit=-MAX_FRAMES)
     head = "Traceback (most recent call last):\n" if frames else ""
     try:
-        said = str(error)
+        message = str(error)
     except Exception:  # its own __str__ fails
-        said = ""
+        message = ""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
     lines = "".join(traceback.format_list(frames))
-    return f"{head}{lines}{name}" + (f": {clean(said)}" if said else "")
+    return f"{head}{lines}{name}" + (f": {clean(message)}" if message else "")
