@@ -4,133 +4,94 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
 import re
-import typing
-from collections.abc import Iterator, Mapping
+import shlex
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from gateway.__main__ import _parser as build_parser
 from gateway.accounts.backoff import PACES
 from gateway.config import schema
-from gateway.config.changes import RESTART
 from gateway.errors import CODES
-from gateway.protocols.options import Options
+from gateway.protocols.stream_state import StreamState
 from gateway.record import Record
 from gateway.telemetry import log as log_module
 from tests.kit.inprocess import logging_to
 from tests.kit.logs import Log
+from tests.kit.project import DOCS, ROOT, SOURCES, names, page, rows, section
+from tests.test_docs_keys import KEYS
+from tests.test_project import PACKAGES
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
+MAX_BOXES = 22
+# Words that a reader would not search for.
+PRIVATE_WORDS = ("told", "whoever", "nobody", "amid", "whence", "thereof", "stands")
+PROSE = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config.toml")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
-UNITS = {"_s": "s", "_bytes": "bytes", "_days": "days"}
-
-
-def page(name: str) -> str:
-    return (DOCS / name).read_text("utf-8")
-
-
-def rows(text: str) -> Iterator[list[str]]:
-    """The rows of every table in *text*, heads and rules too, as their cells."""
-    for line in text.splitlines():
-        if line.startswith("|"):
-            yield [cell.strip() for cell in line.strip("| ").split(" | ")]
+each_page = pytest.mark.parametrize("path", names(DOCS))
 
 
-# --- configuration.md -------------------------------------------------------------
+# --- behaviour.md -----------------------------------------------------------------
 
 
-class Key(typing.NamedTuple):
-    """One row of the reference: *default* as it is written, "" where it is words."""
+def test_every_error_code_is_documented() -> None:
+    text = page("behaviour.md")
 
-    unit: str
-    default: str
-    effect: str
+    assert [code for code in CODES if f"`{code}`" not in text] == []
 
 
-def documented_keys() -> dict[str, Key]:
-    """What configuration.md says of each key."""
-    sections = "|".join(field.name for field in dataclasses.fields(schema.Config))
-    found: dict[str, Key] = {}
-    for cells in rows(page("configuration.md")):
-        if named := re.fullmatch(rf"`((?:{sections})\.[a-z0-9_.]+)`", cells[0]):
-            assert len(cells) == 5, cells
-            assert named[1] not in found, f"{named[1]} has two rows"
-            code = re.fullmatch(r"`(.*)`", cells[2])
-            words = "required" if cells[2].startswith("required") else ""
-            found[named[1]] = Key(cells[1], code[1] if code else words, cells[3])
-    return found
+def logged_events() -> set[str]:
+    """Every event that the code hands to its logger."""
+    levels = {"debug", "info", "warning", "error", "exception"}
+    return {
+        call.args[0].value
+        for path in SOURCES
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in levels
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    }
 
 
-def fields_of(cls: type, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a section and of those inside it, with its field."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        kind = hints[field.name]
-        if kind is schema.Overrides:
-            kind = Options
-        inner = [one for one in (kind, *typing.get_args(kind)) if is_section(one)]
-        if inner:
-            yield from fields_of(inner[0], f"{path}{field.name}.")
-        else:
-            yield f"{path}{field.name}", field
+def test_every_log_event_is_a_documented_noun_and_participle() -> None:
+    text = page("behaviour.md")
+    events = logged_events()
+
+    assert "request.finished" in events
+    assert [one for one in events if not re.fullmatch(r"[a-z]+\.[a-z_]+", one)] == []
+    assert sorted(one for one in events if f"`{one}`" not in text) == []
 
 
-def is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+def test_every_metric_is_documented() -> None:
+    text = page("behaviour.md")
+    source = (ROOT / "gateway/telemetry/metrics.py").read_text("utf-8")
+    metrics = set(re.findall(r'"(gateway_[a-z_]+)"', source))
+
+    assert metrics
+    assert sorted(name for name in metrics if f"`{name}" not in text) == []
 
 
-def shown_default(field: Any) -> str:
-    """The default of a key as TOML; "" where there is none that can be written."""
-    if field.default_factory is not dataclasses.MISSING:
-        return as_toml(field.default_factory())
-    if field.default is dataclasses.MISSING:
-        return "required"
-    return as_toml(field.default)
+def test_the_behaviour_page_lists_the_fields_of_the_canonical_line() -> None:
+    [sentence] = re.findall(r"(?m)^The canonical line .*$", page("behaviour.md"))
+    listed = re.findall(r"`([a-z_]+)`", sentence)
+    record = Record("0f1e2d3c", 0.0, 0.0, detail="d", unknown_stop="u", dropped=("x",))
+    record.estimated = True
 
+    with logging_to(Log()) as log:
+        log_module.finished(record)
 
-def as_toml(value: Any) -> str:
-    if value is None or value == "":
-        return ""
-    if isinstance(value, Mapping):
-        assert not value
-        return "{}"
-    return json.dumps(value)
-
-
-KEYS = {name: shown_default(field) for name, field in fields_of(schema.Config)}
-
-
-def test_the_configuration_page_has_a_row_for_every_key_and_no_other() -> None:
-    assert documented_keys().keys() == KEYS.keys()
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_configuration_page_gives_each_key_its_own_default(key: str) -> None:
-    documented = documented_keys()[key].default
-    needed_for_most = key == "account.protocol"  # not for the trial account
-
-    assert documented == ("required" if needed_for_most else KEYS[key])
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_configuration_page_says_what_needs_a_restart(key: str) -> None:
-    effect = "restart" if key in RESTART else "reload"
-
-    assert documented_keys()[key].effect == effect
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_configuration_page_gives_the_unit_that_the_name_of_a_key_says(
-    key: str,
-) -> None:
-    wanted = [unit for suffix, unit in UNITS.items() if key.endswith(suffix)]
-
-    assert wanted in ([], [documented_keys()[key].unit])
+    [line] = log.events("request.finished")
+    assert listed == [
+        name for name in line if name not in ("timestamp", "level", "event")
+    ]
 
 
 # --- the other pages --------------------------------------------------------------
@@ -150,21 +111,6 @@ def test_the_troubleshooting_page_gives_each_code_its_http_status() -> None:
     assert given == {code: str(fault.status) for code, fault in CODES.items()}
 
 
-def test_the_behaviour_page_lists_the_fields_of_the_canonical_line() -> None:
-    [sentence] = re.findall(r"(?m)^The canonical line .*$", page("behaviour.md"))
-    listed = re.findall(r"`([a-z_]+)`", sentence)
-    record = Record("0f1e2d3c", 0.0, 0.0, detail="d", unknown_stop="u", dropped=("x",))
-    record.estimated = True
-
-    with logging_to(Log()) as log:
-        log_module.finished(record)
-
-    [line] = log.events("request.finished")
-    assert listed == [
-        name for name in line if name not in ("timestamp", "level", "event")
-    ]
-
-
 def test_the_operators_page_gives_the_first_cooldown_of_every_reason() -> None:
     table = page("operate.md").partition("## Accounts")[2].partition("\n## ")[0]
     given = {
@@ -176,6 +122,15 @@ def test_the_operators_page_gives_the_first_cooldown_of_every_reason() -> None:
     assert given == {name: f"{policy.first_s:g} s" for name, policy in PACES.items()}
 
 
+def test_ci_runs_what_the_readme_says() -> None:
+    lines = (ROOT / ".ci/run").read_text("utf-8").splitlines()
+    readme = (ROOT / "README.md").read_text("utf-8")
+
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[1:] == ['cd "$(dirname "$0")/.." && exec make test']
+    assert re.search(r"(?m)^make test\b", readme)
+
+
 def test_the_example_for_contributors_is_a_test_that_runs() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -183,12 +138,50 @@ def test_the_example_for_contributors_is_a_test_that_runs() -> None:
     assert example == (ROOT / "tests/test_example.py").read_text("utf-8")
 
 
-# Words that a reader would not search for; "stands" but for standing still.
-PRIVATE_WORDS = ("told", "whoever", "nobody", "amid", "whence", "thereof", "stands")
-PROSE = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config.toml")),
-    *sorted(DOCS.glob("*.md")),
-]
+# --- every page -------------------------------------------------------------------
+
+
+@each_page
+def test_keys_that_a_page_names_exist(path: Path) -> None:
+    sections = "|".join(field.name for field in dataclasses.fields(schema.Config))
+    named = re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z])`", path.read_text("utf-8"))
+    others = {"account.cooled", "account.recovered", "config.toml"}  # events, a file
+    others |= logged_events()
+
+    assert [key for key in named if key not in KEYS.keys() | others] == []
+
+
+@each_page
+def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", path.read_text("utf-8"))
+
+    for target, anchor in links:
+        linked = (path.parent / target) if target else path
+        assert linked.exists(), target
+        if anchor:
+            heads = re.findall(r"(?m)^#+ (.*)$", linked.read_text("utf-8"))
+            assert anchor in ["#" + head.lower().replace(" ", "-") for head in heads]
+
+
+@each_page
+def test_commands_that_a_page_shows_are_understood(path: Path) -> None:
+    """In code, as in "`gateway trace ID`" and at the start of a line of a block."""
+    shown = re.findall(
+        r"(?m)(?:`|^\.venv/bin/|^/opt/[\w.-]+/bin/|^)gateway (?=[a-z])([^`#>|&\n]*)",
+        path.read_text("utf-8"),
+    )
+
+    for command in shown:
+        build_parser().parse_args(shlex.split(command))
+
+
+@each_page
+def test_make_targets_that_a_page_names_exist(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    [phony] = re.findall(r"(?m)^\.PHONY: (.*)$", makefile)
+    code = re.findall(r"(?:`|^)make ([a-z]+)", path.read_text("utf-8"), re.MULTILINE)
+
+    assert set(code) <= set(phony.split())
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
@@ -196,13 +189,6 @@ def test_prose_for_people_uses_plain_words(path: Path) -> None:
     found = re.findall(rf"\b({'|'.join(PRIVATE_WORDS)})\b", path.read_text("utf-8"))
 
     assert found == []
-
-
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted(DOCS.glob("*.md")),
-]
-each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
 @each_page
@@ -228,9 +214,6 @@ def definitions(path: Path) -> frozenset[str]:
             inner = (one for one in node.body if isinstance(one, DEFINITIONS))
             found |= {f"{node.name}.{one.name}" for one in inner}
     return frozenset(found)
-
-
-DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @each_page
@@ -259,3 +242,39 @@ def test_files_that_a_page_names_exist(path: Path) -> None:
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", path.read_text("utf-8"))
 
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+# --- architecture.md --------------------------------------------------------------
+
+
+def test_the_drawing_has_every_package_in_the_order_of_the_imports() -> None:
+    drawing = section("architecture.md", "Packages").split("```")[1]
+    boxes = re.findall(r"\[(\w+)\]", drawing)
+
+    assert boxes == list(PACKAGES)
+    assert len(boxes) <= MAX_BOXES
+
+
+@pytest.mark.parametrize("state", [state.name for state in StreamState])
+def test_the_three_states_name_the_functions_that_act_in_them(state: str) -> None:
+    table = section("architecture.md", "The three states")
+    found = [cells for cells in rows(table) if cells[0] == f"**{state}**"]
+    events = [cells[1] for cells in found]
+    acting = [cells for cells in found if re.search(r"\[`[\w.]+`\]\(", cells[-1])]
+
+    assert events == ["it goes well", "the upstream fails", "the client leaves", "stop"]
+    assert acting == found
+
+
+@pytest.mark.parametrize("heading", ["One SSE frame", "The body of one request"])
+def test_the_ways_of_a_frame_and_a_body_take_ten_steps_each(heading: str) -> None:
+    steps = re.findall(r"(?m)^\d+\. .*$", section("architecture.md", heading))
+
+    assert 1 < len(steps) <= 10
+    assert [one for one in steps if not re.search(r"\[`[\w.]+`\]\(", one)] == []
+
+
+def test_the_glossary_has_ten_words_of_our_own_at_most() -> None:
+    words = list(rows(section("architecture.md", "Words of our own")))[2:]
+
+    assert 0 < len(words) <= 10

@@ -1,39 +1,20 @@
-"""The project tells the truth about itself, and keeps the rules that it gave itself."""
+"""The code keeps the rules of the project; its pages are tested in ``test_docs``."""
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import graphlib
 import importlib.metadata
 import re
 import sys
-import tomllib
 import types
-import typing
-from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.config import schema as config
-from gateway.config.parse import parse
-from gateway.errors import CODES
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.options import Options
-
-ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-DOCS = [
-    ROOT / "README.md",
-    ROOT / "CHANGELOG.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
-BEHAVIOUR = ROOT / "docs/behaviour.md"
+from tests.kit.project import DOCS, ROOT, SOURCES, TESTS, names, relative
 
 PROTOCOL_HOMES = tuple(f"gateway/protocols/{name}" for name in PROTOCOLS)
 
@@ -85,182 +66,6 @@ TASK_OWNERS = {
         *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
     )
 }
-
-
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def names(paths: list[Path]) -> list[Any]:
-    return [pytest.param(path, id=relative(path)) for path in paths]
-
-
-# --- the docs ---------------------------------------------------------------------
-
-
-def shipped() -> str:
-    return (ROOT / "config.toml").read_text("utf-8")
-
-
-def uncommented() -> str:
-    """The shipped config with every key set that it only shows."""
-    return re.sub(r"(?m)^#(?=[a-z\[])", "", shipped())
-
-
-def keys_of(cls: type, path: str = "") -> Iterator[str]:
-    """Every key of a config section and those inside it, as ``section.key``."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        kind = hints[field.name]
-        inner = [Options if kind is config.Overrides else kind, *typing.get_args(kind)]
-        inner = [one for one in inner if dataclasses.is_dataclass(one)]
-        name = f"{path}{field.name}"
-        if inner:
-            yield from keys_of(typing.cast(type, inner[0]), f"{name}.")
-        else:
-            yield name
-
-
-def shown_keys(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    for key, value in table.items():
-        for one in value if value and isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                yield from shown_keys(one, f"{path}{key}.")
-            yield f"{path}{key}"
-
-
-def test_config_toml_shows_every_key() -> None:
-    shown = set(shown_keys(tomllib.loads(uncommented())))
-
-    assert [] == [key for key in keys_of(config.Config) if key not in shown]
-
-
-def test_config_toml_is_valid_with_and_without_its_comments() -> None:
-    parse(shipped(), lambda reference: "secret")
-    full = parse(uncommented(), lambda reference: "secret")
-
-    assert ["alice"] == [user.name for user in full.user]
-    assert 2 < len(full.account)
-
-
-def test_config_toml_sets_what_the_defaults_say() -> None:
-    """The reference tells the defaults, so it must set nothing else."""
-    given = parse(shipped(), lambda reference: "secret")
-
-    assert config.Config(account=given.account) == given
-
-
-def test_config_toml_shows_the_defaults_of_what_it_does_not_set() -> None:
-    full = parse(uncommented(), lambda reference: "secret")
-    [openai] = [one for one in full.account if one.name == "openai-1"]
-
-    shown = dataclasses.replace(openai, convert=config.Overrides())
-    assert shown.options("gpt-5.5") == openai.options("gpt-5.5")
-    assert config.Account("", "").dialect == openai.dialect
-    assert config.Budget() == full.user[0].budget
-
-
-def test_config_toml_starts_with_the_trial_account_alone() -> None:
-    given = parse(shipped(), lambda reference: "secret")
-
-    assert () == given.user
-    assert [("trial", True)] == [(one.name, one.embedded) for one in given.account]
-
-
-@pytest.mark.parametrize("path", names(DOCS))
-def test_keys_that_the_docs_name_exist(path: Path) -> None:
-    known = set(keys_of(config.Config))
-    sections = "|".join(field.name for field in dataclasses.fields(config.Config))
-    named = re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z])`", path.read_text("utf-8"))
-    others = {"account.cooled", "account.recovered", "config.toml"}  # events, a file
-    others |= logged_events()
-
-    assert [] == [key for key in named if key not in known | others]
-
-
-@pytest.mark.parametrize("path", names(DOCS))
-def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
-    links = re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]*)?\)", path.read_text("utf-8"))
-
-    for target, anchor in links:
-        page = (path.parent / target) if target else path
-        assert page.exists(), target
-        if anchor:
-            heads = re.findall(r"(?m)^#+ (.*)$", page.read_text("utf-8"))
-            slugs = ["#" + head.lower().replace(" ", "-") for head in heads]
-            assert anchor in slugs
-
-
-@pytest.mark.parametrize("path", names(DOCS))
-def test_make_targets_that_the_docs_name_exist(path: Path) -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    [phony] = re.findall(r"(?m)^\.PHONY: (.*)$", makefile)
-    code = re.findall(r"(?:`|^)make ([a-z]+)", path.read_text("utf-8"), re.MULTILINE)
-
-    assert set(code) <= set(phony.split())
-
-
-def test_ci_runs_what_the_readme_says() -> None:
-    lines = (ROOT / ".ci/run").read_text("utf-8").splitlines()
-    readme = (ROOT / "README.md").read_text("utf-8")
-
-    assert "#!/usr/bin/env bash" == lines[0]
-    assert ['cd "$(dirname "$0")/.." && exec make test'] == lines[1:]
-    assert re.search(r"(?m)^make test\b", readme)
-
-
-def test_every_error_code_is_documented() -> None:
-    text = BEHAVIOUR.read_text("utf-8")
-
-    assert [] == [code for code in CODES if f"`{code}`" not in text]
-
-
-def logged_events() -> set[str]:
-    """Every event that the code hands to its logger."""
-    levels = {"debug", "info", "warning", "error", "exception"}
-    return {
-        call.args[0].value
-        for path in SOURCES
-        for call in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr in levels
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
-        and isinstance(call.args[0].value, str)
-    }
-
-
-def test_every_log_event_is_a_documented_noun_and_participle() -> None:
-    text = BEHAVIOUR.read_text("utf-8")
-    events = logged_events()
-
-    assert "request.finished" in events
-    assert [] == [one for one in events if not re.fullmatch(r"[a-z]+\.[a-z_]+", one)]
-    assert [] == sorted(one for one in events if f"`{one}`" not in text)
-
-
-def test_every_metric_is_documented() -> None:
-    text = BEHAVIOUR.read_text("utf-8")
-    source = (ROOT / "gateway/telemetry/metrics.py").read_text("utf-8")
-    metrics = set(re.findall(r'"(gateway_[a-z_]+)"', source))
-
-    assert metrics
-    assert [] == sorted(name for name in metrics if f"`{name}" not in text)
-
-
-def test_no_package_registry_is_named() -> None:
-    """Which registry is used is the business of pip's and npm's own settings."""
-    hosts = ("registry." + "npmjs", "pypi." + "org", "pythonhosted." + "org")
-    files = [*SOURCES, *TESTS, *DOCS, ROOT / "Makefile", ROOT / "setup.cfg"]
-    files += [ROOT / ".ci/setup", ROOT / "pyproject.toml", ROOT / "config.toml"]
-
-    assert [] == [
-        (relative(path), host)
-        for path in files
-        for host in hosts
-        if host in path.read_text("utf-8")
-    ]
 
 
 # --- the code -----------------------------------------------------------------------
@@ -478,3 +283,17 @@ def test_the_console_script_is_there() -> None:
     [script] = importlib.metadata.entry_points(group="console_scripts", name="gateway")
 
     assert isinstance(script.load(), types.FunctionType)
+
+
+def test_no_package_registry_is_named() -> None:
+    """Which registry is used is the business of pip's and npm's own settings."""
+    hosts = ("registry." + "npmjs", "pypi." + "org", "pythonhosted." + "org")
+    files = [*SOURCES, *TESTS, *DOCS, ROOT / "Makefile", ROOT / "setup.cfg"]
+    files += [ROOT / ".ci/setup", ROOT / "pyproject.toml", ROOT / "config.toml"]
+
+    assert [] == [
+        (relative(path), host)
+        for path in files
+        for host in hosts
+        if host in path.read_text("utf-8")
+    ]
