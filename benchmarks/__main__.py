@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print one table, keep it as JSON and SVG."""
+"""``python -m benchmarks``: measure, print a table, write it as JSON and SVG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUT = Path(".cache/benchmark")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run it; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="scenarios that hold this text")
@@ -50,12 +50,12 @@ def main(words: list[str] | None = None) -> int:
     kept = {"machine": table.machine(), "scenarios": results, "single": single}
     (args.out / "results.json").write_text(json.dumps(kept, indent=1))
     print(text)
-    print(f"kept in {args.out}/: table.md, results.json, plot.svg")
+    print(f"written to {args.out}/: table.md, results.json, plot.svg")
     return 0
 
 
 def _fitting(scenario: Scenario, seconds: int) -> Scenario:
-    """*scenario* with the programs that are there, and so many *seconds*."""
+    """*scenario* with the programs that are installed, and with *seconds*."""
     names = scenario.programs
     if not shutil.which("nginx"):
         names = tuple(name for name in names if name != "nginx")

@@ -1,7 +1,7 @@
 """
-What the gateway is to reach, and whether it did.
+The benchmark's goals, and whether they are reached.
 
-A goal is a row: the figure, the bound that it must keep, the one that it aims at. A
+A goal is a row: the figure, the bound that must hold, and the bound that is aimed at. A
 figure whose scenarios were not run is left out.
 """
 
@@ -23,10 +23,10 @@ from benchmarks.table import (
     row,
 )
 
-HELD_MS = 50.0  # a stream is held while 99 of 100 events are faster
+HELD_MS = 50.0  # a load is sustained while 99 of 100 events are faster
 
 Find = Callable[[Results, dict[str, Any]], float]
-"""Looks a figure up; KeyError, or ValueError for none, when it was not measured."""
+"""Looks a figure up; raises KeyError or ValueError if it was not measured."""
 
 
 class Goal(NamedTuple):
@@ -50,7 +50,7 @@ class Goal(NamedTuple):
 
 
 def lines(results: Results, single: dict[str, Any]) -> list[str]:
-    """The goals whose figures are there, as Markdown."""
+    """The goals that were measured, as Markdown."""
     made = head("goal", "must", "aim", "measured", "reached")
     for goal in GOALS:
         try:
@@ -80,7 +80,7 @@ def _first_event_over_nginx(results: Results, single: dict[str, Any]) -> float:
 
 
 def _held(results: Results, single: dict[str, Any]) -> float:
-    """The most paced streams whose events were quick."""
+    """The most paced streams whose events were fast enough."""
     take = latency("event_us", "p99")
     paced = [name for name in results if re.fullmatch(r"paced \d+", name)]
     quick = [n for n in paced if median(results, n, "gateway", take) < HELD_MS]
@@ -96,7 +96,7 @@ def _large_body(results: Results, single: dict[str, Any]) -> float:
 
 
 def _slowest_pair(results: Results, single: dict[str, Any]) -> float:
-    """The least share of passing through that a pair of protocols reaches."""
+    """The smallest rate of a converted pair, as a share of passing through."""
     shares = []
     for scenario, programs in results.items():
         if " over " in scenario:
@@ -117,7 +117,7 @@ def _many_streams(results: Results, single: dict[str, Any]) -> float:
 
 
 def _alone(name: str, program: str = "") -> Find:
-    """A single measure, of *program* where each has its own."""
+    """A single measure; of *program* where it was taken for several."""
     return lambda results, single: float(
         single[name][program] if program else single[name]
     )

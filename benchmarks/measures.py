@@ -1,8 +1,8 @@
 """
 What is measured, and how: scenarios in interleaved rounds, then the single measures.
 
-Everything runs in one go: each round takes every program once, so what else happens
-on the machine happens to all of them. The ratios count, not the absolute numbers.
+Each round runs every program once, so other load of the machine affects all of them
+alike. The ratios count, not the absolute numbers.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Results = dict[str, dict[str, list[Sample]]]
 class Scenario(NamedTuple):
     """
     Attributes:
-        programs: who takes part.
+        programs: what is measured, by name.
         protocol: of the client.
         upstream: of the account, if it is another one.
-        rate: events a second of each stream, 0 = as fast as they are taken.
+        rate: events a second of each stream, 0 = as fast as they are read.
         events: of each stream; 0: no stream.
         kib: of the request's body.
     """
@@ -50,7 +50,7 @@ class Scenario(NamedTuple):
 
 
 def scenarios() -> list[Scenario]:
-    """All of them, in the order of the table."""
+    """All scenarios, in the order of the table."""
     paced = [
         Scenario(f"paced {c}", clients=c, rate=50, events=200, seconds=3)
         for c in (100, 300, 500, 1000)
@@ -95,7 +95,7 @@ class Bench:
         self.started_s: dict[str, list[float]] = {}
 
     def stop(self) -> None:
-        """End every program."""
+        """Stop every program."""
         for program in [*self.programs.values(), self.upstream]:
             program.stop()
 
@@ -127,13 +127,13 @@ class Bench:
         return sample
 
     def settle(self, wait_s: float = 3.0) -> None:
-        """Wait until the upstream has nothing to do."""
+        """Wait until the upstream is idle."""
         end = time.monotonic() + wait_s
         while self.upstream.stats()["active"] and time.monotonic() < end:
             time.sleep(0.02)
 
     def rounds(self, chosen: list[Scenario], rounds: int) -> Results:
-        """*rounds* rounds of all of *chosen*, each through all its programs."""
+        """*rounds* rounds of all of *chosen*, each with all its programs."""
         results: Results = {}
         for number in range(rounds):
             for scenario in chosen:
@@ -146,7 +146,7 @@ class Bench:
     # --- memory ---------------------------------------------------------------------
 
     def memory_open(self, name: str, count: int) -> float:
-        """Megabytes for *count* streams that have begun and are silent."""
+        """Megabytes for *count* streams that have started and are silent."""
         self._play(scripts.stream("responses", 2, delay_us=60_000_000))
         return self._growth(name, peers.KEY, count)
 
@@ -188,7 +188,7 @@ class Bench:
         return peak - before
 
     def _fresh(self, name: str) -> Program:
-        """*name*, newly started and warm."""
+        """*name*, restarted and warmed up."""
         if old := self.programs.pop(name, None):
             old.stop()
         program = self.program(name)
@@ -196,7 +196,7 @@ class Bench:
         peers.load(program.port, warm, self.folder, clients=8, total=8, seconds=1)
         return program
 
-    # --- the rest -------------------------------------------------------------------
+    # --- single measures ------------------------------------------------------------
 
     def starts(self, name: str, times: int) -> float:
         """Median seconds from start to listening."""
@@ -207,7 +207,7 @@ class Bench:
         return statistics.median(self.started_s[name])
 
     def aborted(self, name: str, count: int = 100) -> dict[str, int]:
-        """Of *count* clients that hang up within their stream: streams that go on."""
+        """Streams that are still active after *count* clients hung up in theirs."""
         self._play(scripts.stream("responses", 500, delay_us=20_000))
         load = peers.load(
             self.program(name).port,
@@ -226,9 +226,9 @@ class Bench:
         return {"left": load["left"], "alive_1s_after": alive}
 
     def commits(self, seconds: int = 5) -> dict[str, float]:
-        """What a terminal waits for the ledger at 100 endings a second, in ms."""
+        """How long a terminal event waits for the ledger at 100 a second, in ms."""
         program = self._fresh("gateway")
-        os.sync()  # what others have left to be written would stand in its way
+        os.sync()  # other programs' unwritten data would delay it
         self._play(scripts.stream("responses", 50, delay_us=20_000))
         peers.load(
             program.port,
@@ -247,7 +247,7 @@ class Bench:
 
 @contextmanager
 def bench(folder: Path) -> Iterator[Bench]:
-    """A Bench whose programs are ended behind the block."""
+    """A Bench whose programs are stopped after the block."""
     made = Bench(folder)
     try:
         yield made
@@ -272,7 +272,7 @@ def _request(scenario: Scenario) -> bytes:
 
 
 def _options(scenario: Scenario) -> dict[str, object]:
-    spoken = PROTOCOLS[scenario.protocol]
+    markers = PROTOCOLS[scenario.protocol]
     ramp_ms = 1000 if scenario.rate else 0
     return {
         "clients": scenario.clients,
@@ -280,15 +280,16 @@ def _options(scenario: Scenario) -> dict[str, object]:
         "ramp_ms": ramp_ms,
         "skip_ms": ramp_ms,
         "events": scenario.events,
-        "delta": spoken.delta,
-        "end": spoken.end,
+        "delta": markers.delta,
+        "end": markers.end,
     }
 
 
 def _quantile(metrics: str, quantile: float) -> float:
     """
-    A quantile of the commit waits, in milliseconds, from their histogram's buckets;
-    between two bounds it is taken as even.
+    A quantile of the commit waits, in milliseconds, from their histogram's buckets.
+
+    Between two bounds it is interpolated.
     """
     buckets: list[tuple[float, float]] = []
     for line in metrics.splitlines():

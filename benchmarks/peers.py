@@ -84,14 +84,14 @@ def build(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that is free at this moment."""
+    """A port of this machine that is free now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def on_core(core: str) -> list[str]:
-    """The prefix of a command that keeps it on *core*, where that can be had."""
+    """The prefix of a command that pins it to *core*, if the machine can."""
     can = shutil.which("taskset") and len(os.sched_getaffinity(0)) > 1
     return ["taskset", "-c", core] if can else []
 
@@ -128,7 +128,7 @@ class Program:
         self.start_s = time.monotonic() - begun
 
     def output(self) -> str:
-        """What it wrote last, apart from lines about requests that went well."""
+        """Its last lines of output, without those of successful requests."""
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join([line for line in lines if '"outcome":"ok"' not in line][-20:])
 
@@ -140,7 +140,7 @@ class Program:
         return True
 
     def stop(self) -> None:
-        """End it; nothing of it is left when this returns."""
+        """Stop it and all its children."""
         self.process.terminate()
         try:
             self.process.wait(5)
@@ -194,11 +194,11 @@ class Upstream(Program):
         super().__init__("upstream", command, port, TOOL_CORE, folder)
 
     def script(self, path: str, script: bytes) -> None:
-        """From now on play *script* at *path*."""
+        """Play *script* at *path* from now on."""
         self.ask("PUT", path, script)
 
     def stats(self) -> dict[str, int]:
-        """How many streams were started, finished, aborted; are active."""
+        """The numbers of streams: started, finished, aborted, active."""
         found: dict[str, int] = json.loads(self.ask("GET", "/stats"))
         return found
 
@@ -218,7 +218,7 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
     facts: dict[str, Any] = {"port": port, "upstream": upstream.port, "folder": own}
     if name == "nginx":
         (own / "nginx.conf").write_text(NGINX.format(**facts))
-        # -e: the log file compiled into nginx may not be ours to open
+        # -e: the log file compiled into nginx may not be writable
         command = ["nginx", "-e", "stderr", "-p", f"{own}", "-c", f"{own}/nginx.conf"]
     elif name == "relay":
         script = HERE / "plain_relay.py"

@@ -1,7 +1,7 @@
 """
 What the upstream plays and what the clients send, for each protocol.
 
-A delta's text is ``@T`` + the moment of its write + ``@`` + its index: see
+A delta's text is ``@T``, the time of its write, ``@`` and its index; see
 ``tools/load.c``.
 """
 
@@ -20,14 +20,14 @@ SSE_HEAD = (
 )
 
 
-class Spoken(NamedTuple):
+class ProtocolMarkers(NamedTuple):
     """
-    How a protocol looks to the load generator.
+    What the load generator looks for in a protocol's bytes.
 
     Attributes:
         path: of the endpoint.
-        delta: marks a line with a piece of the answer's text.
-        end: marks the line that ends a stream.
+        delta: text of each line with a piece of the answer.
+        end: text of the line that ends a stream.
     """
 
     path: str
@@ -36,11 +36,11 @@ class Spoken(NamedTuple):
 
 
 PROTOCOLS = {
-    "responses": Spoken(
+    "responses": ProtocolMarkers(
         "/v1/responses", "response.output_text.delta", '"response.completed"'
     ),
-    "chat": Spoken("/v1/chat/completions", '"content":"@T', "[DONE]"),
-    "messages": Spoken("/v1/messages", "text_delta", "message_stop"),
+    "chat": ProtocolMarkers("/v1/chat/completions", '"content":"@T', "[DONE]"),
+    "messages": ProtocolMarkers("/v1/messages", "text_delta", "message_stop"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What was measured, as a table for people, JSON for machines and a plot."""
+"""The results as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Take = Callable[[Sample], float]
 
 
 def machine() -> str:
-    """What it ran on, in one line."""
+    """The machine and its software, in one line."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -53,7 +53,7 @@ def latency(kind: str, quantile: str) -> Take:
 
 
 def median(results: Results, scenario: str, program: str, take: Take) -> float:
-    """Of all rounds."""
+    """The median of all rounds."""
     return statistics.median(take(row) for row in results[scenario][program])
 
 

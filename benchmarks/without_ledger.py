@@ -1,5 +1,5 @@
 """
-The daemon with a ledger that keeps nothing: what the real one costs is the difference.
+The daemon with a ledger that stores nothing: the difference is the ledger's cost.
 
 ``python -m benchmarks.without_ledger serve --config …``
 """
@@ -10,16 +10,16 @@ import sys
 
 from gateway.__main__ import main
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.writer import Entry
+from gateway.ledger.writer import LedgerEntry
 from gateway.record import Record
 
 
-def _forget(ledger: Ledger, *of: Record | Entry) -> None:
-    """Keep nothing of it."""
+def _forget(ledger: Ledger, *of: Record | LedgerEntry) -> None:
+    """Store nothing."""
 
 
-async def _durable(ledger: Ledger, of: Record | Entry) -> None:
-    """Say that it is durable."""
+async def _durable(ledger: Ledger, of: Record | LedgerEntry) -> None:
+    """Return as if it were stored."""
 
 
 INSTEAD = {
@@ -29,6 +29,7 @@ INSTEAD = {
 
 
 if __name__ == "__main__":
-    for name, nothing in INSTEAD.items():
-        setattr(Ledger, name, nothing)
+    for name, replacement in INSTEAD.items():
+        getattr(Ledger, name)  # fails if the ledger has been changed
+        setattr(Ledger, name, replacement)
     sys.exit(main())

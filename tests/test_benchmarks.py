@@ -1,4 +1,4 @@
-"""The benchmark's own machinery runs and finds what is broken; no speed is judged."""
+"""The benchmark's own tools run and find broken answers; no speed is judged."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 def ask(bench: Bench, protocol: str, script: bytes, events: int) -> dict[str, object]:
     """Two requests straight to the upstream that plays *script*."""
-    spoken = PROTOCOLS[protocol]
-    bench.upstream.script(spoken.path, script)
+    markers = PROTOCOLS[protocol]
+    bench.upstream.script(markers.path, script)
     return peers.load(
         bench.upstream.port,
         scripts.request(protocol, peers.KEY),
@@ -39,8 +39,8 @@ def ask(bench: Bench, protocol: str, script: bytes, events: int) -> dict[str, ob
         total=2,
         seconds=10,
         events=events,
-        delta=spoken.delta,
-        end=spoken.end,
+        delta=markers.delta,
+        end=markers.end,
     )
 
 
@@ -71,7 +71,8 @@ def test_a_broken_stream_is_bad(bench: Bench, script: bytes) -> None:
     assert (0, 2) == (counts["good"], counts["bad"])
 
 
-SMALL = Scenario("paced 4", ("direct", "relay", "gateway"), 4, events=3, seconds=3)
+PROGRAMS = ("direct", "relay", "gateway", "gateway-no-ledger")
+SMALL = Scenario("paced 4", PROGRAMS, 4, events=3, seconds=3)
 
 
 @pytest.mark.parametrize(

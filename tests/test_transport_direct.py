@@ -1,4 +1,4 @@
-"""What only connections of our own promise."""
+"""What the gateway's own connections promise beyond the interface."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ class TestKeeping:
 
 
 class Late(Dialer):
-    """Gives a connection away only when told."""
+    """Returns a connection only when the test allows it."""
 
     def __init__(self) -> None:
         super().__init__(client_tls())

@@ -178,9 +178,11 @@ def refusing(read_bytes: int, kind: str) -> Iterator[URL]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield URL(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/")
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield URL(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/")
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

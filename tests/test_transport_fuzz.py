@@ -23,7 +23,7 @@ FAILURES = {"upstream_malformed", "upstream_reset", "upstream_cut", "upstream_id
 
 
 class Loop:
-    """As much of an event loop as a reply needs while nobody waits."""
+    """As much of an event loop as a response needs while no task waits."""
 
     def time(self) -> float:
         return 0.0
@@ -195,7 +195,7 @@ def test_bytes_behind_an_answer_are_not_part_of_it(
 def test_an_answer_that_was_cut_is_never_whole(
     answer: Answer, missing: int, places: list[int]
 ) -> None:
-    """Where its framing can tell: a body that only a close ends cannot."""
+    """By its framing; a body that only a close ends has none."""
     whole = answer.wire
     length = len(whole) - min(missing, len(whole))
     head_bytes = whole.index(b"\r\n\r\n", whole.index(b"X-One")) + 4

@@ -1,4 +1,4 @@
-"""Silence is what the upstream does not say, not what we do not hear."""
+"""The idle timeout counts the upstream's silence, not the loop's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LIMIT_S = 0.05
 
 
 class Watched:
-    """A Silence, and when its limit was reached."""
+    """An idle timeout, and whether it has fired."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
-        self.silence = IdleTimeout(asyncio.get_running_loop(), self, LIMIT_S)
-        self.silence.start()
+        self.idle_timeout = IdleTimeout(asyncio.get_running_loop(), self, LIMIT_S)
+        self.idle_timeout.start()
 
     def is_reading_paused(self) -> bool:
         return False
@@ -25,10 +25,10 @@ class Watched:
         self.reached.set()
 
     def heard(self) -> None:
-        self.silence.last_received_at = asyncio.get_running_loop().time()
+        self.idle_timeout.last_received_at = asyncio.get_running_loop().time()
 
 
-async def test_who_says_nothing_reaches_the_limit() -> None:
+async def test_an_upstream_that_sends_nothing_reaches_the_limit() -> None:
     await asyncio.wait_for(Watched().reached.wait(), 5)
 
 
@@ -43,7 +43,7 @@ async def test_what_came_while_the_loop_stood_still_is_heard() -> None:
     await asyncio.sleep(0.01)
 
     assert not watched.reached.is_set()
-    watched.silence.stop()
+    watched.idle_timeout.stop()
 
 
 async def test_a_loop_that_stood_still_is_forgiven_once() -> None:

@@ -143,7 +143,7 @@ class TestFraming:
         assert (b"", b"next") == (nothing, something)
         assert 1 == server.connections
 
-    async def test_status_and_headers_are_told(self, client: Client) -> None:
+    async def test_status_and_headers_are_returned(self, client: Client) -> None:
         answer = sized(b"no", "X-One:  a \r\nX-Two: b\r\nx-two: c\r\n", "429 Slow")
         async with client.upstream(replays(answer)) as server:
             reply = await post(client, server.url)
@@ -579,7 +579,7 @@ class TestPump:
 
 class TestBackPressure:
     async def sent_before_it_blocks(self, reply_wants: str, client: Client) -> int:
-        """How much an upstream gets rid of while nobody takes it."""
+        """How much an upstream can send while nothing reads it."""
         sent = 0
 
         async def script(peer: Peer) -> None:

@@ -291,16 +291,16 @@ async def test_a_proxy_s_password_is_in_no_text() -> None:
         await transport.stop()
         rule = proxy_rule({"all": address})
         assert rule is not None
-        told = [repr(rule(HTTPS)), caught.value.detail, str(log.lines)]
+        texts = [repr(rule(HTTPS)), caught.value.detail, str(log.lines)]
         with pytest.raises(UpstreamError) as refused:
             await post(by_proxy("socks5://me:s3cret-w0rd@p:1"), HTTPS)
 
-    for text in (*told, refused.value.detail):
+    for text in (*texts, refused.value.detail):
         assert "s3cret" not in text
         assert "bWU6" not in text  # the same in base64
 
 
-def test_a_tunnel_tells_its_failure_to_the_protocol_above() -> None:
+def test_a_lost_connection_reaches_the_protocol_above() -> None:
     class Above(asyncio.Protocol):
         lost: Exception | None = None
 

@@ -71,7 +71,7 @@ def test_host_of_the_caller_wins() -> None:
         pytest.param("DELETE", 2, True, id="delete-with-body"),
     ],
 )
-def test_length_is_told_where_a_body_may_be(
+def test_a_length_is_sent_where_a_body_may_be(
     method: str, body_bytes: int, expected: bool
 ) -> None:
     assert expected == (b"Content-Length" in request_head(method, X, [], body_bytes))

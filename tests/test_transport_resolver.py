@@ -88,7 +88,7 @@ async def test_the_address_comes_with_the_port_that_is_asked_for(names: Names) -
     assert ["a.test"] == names.asked
 
 
-async def test_many_who_ask_for_one_name_are_one_question(names: Names) -> None:
+async def test_many_waiters_for_one_name_share_a_lookup(names: Names) -> None:
     looking = Resolver()
     answer = names.hang("a.test")
     asking = [asyncio.create_task(hosts(looking, "a.test")) for _ in range(50)]
@@ -99,7 +99,7 @@ async def test_many_who_ask_for_one_name_are_one_question(names: Names) -> None:
     assert ["a.test"] == names.asked
 
 
-async def test_who_leaves_does_not_take_the_question_along(names: Names) -> None:
+async def test_a_cancelled_waiter_does_not_cancel_the_lookup(names: Names) -> None:
     looking = Resolver()
     answer = names.hang("a.test")
     leaving, staying = (asyncio.create_task(hosts(looking, "a.test")) for _ in range(2))
@@ -139,7 +139,7 @@ async def test_a_name_that_hangs_keeps_one_thread_however_often_it_is_asked(
     assert ["192.0.2.1"] == await hosts(looking, "dead.test")
 
 
-async def test_threads_are_bounded_and_who_gets_none_blames_no_account(
+async def test_threads_are_bounded_and_a_name_without_one_blames_no_account(
     names: Names, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolver, "MAX_LOOKUPS", 3)
@@ -244,7 +244,7 @@ async def test_the_names_that_are_remembered_are_bounded(
 
 
 async def test_a_missing_descriptor_is_not_the_names_failure(names: Names) -> None:
-    """It is told as it is, and the name is asked again at once."""
+    """It is reported as such, and the next lookup starts at once."""
     looking = Resolver()
     names.answers["a.test"] = OSError(errno.EMFILE, "Too many open files")
     with pytest.raises(OSError) as caught:
@@ -270,9 +270,9 @@ async def test_no_thread_is_left(names: Names, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_numeric_address_asks_nobody(names: Names, host: str) -> None:
+async def test_a_numeric_address_needs_no_lookup(names: Names, host: str) -> None:
     with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        unheard.bind(("127.0.0.1", 0))  # bound, not listening
         port = unheard.getsockname()[1]
         with pytest.raises(UpstreamError):
             await Dialer(client_tls()).dial(

@@ -1,4 +1,4 @@
-"""Sockets that this process cannot create: nobody else's failure, told once."""
+"""Sockets that this process cannot create: its own failure, logged once."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def test_an_address_that_refuses_is_the_upstreams_failure(
     await transport.stop()
 
 
-async def test_the_log_tells_an_episode_once_and_its_end(
+async def test_a_shortage_is_logged_once_with_its_end(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shortage, "QUIET_S", 0.05)
@@ -207,5 +207,5 @@ async def test_a_shortage_that_lasts_sends_clients_away_for_longer(log: Log) -> 
     own.stop()
 
 
-def test_clients_are_told_to_come_back() -> None:
+def test_clients_get_a_503() -> None:
     assert (503, "server_error") == CODES["gateway_overloaded"][:2]

@@ -53,7 +53,7 @@ async def peer(script: Script) -> AsyncIterator[URL]:
 
     errors: list[OSError] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield URL(f"https://127.0.0.1:{listener.getsockname()[1]}/")
         await asyncio.to_thread(thread.join)
@@ -234,7 +234,7 @@ async def test_a_peer_is_sent_the_reason_why_its_certificate_is_refused() -> Non
 
     transport = HttpTransport(ConnectionPool(Dialer(tls_context())))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         with pytest.raises(UpstreamError) as caught:
             await post(transport, URL(f"https://127.0.0.1:{listener.getsockname()[1]}"))

@@ -345,7 +345,7 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void tell(const char *name, Times *times)
+static void print_times(const char *name, Times *times)
 {
     size_t count = times->count;
     if (count)
@@ -432,9 +432,9 @@ int main(int count, char **words)
     double elapsed_s = (double)(now_ns() - start_ns) / 1e9;
     printf("{\"good\":%ld,\"bad\":%ld,\"left\":%ld,\"cut\":%ld,\"events\":%ld,", good, bad,
            left_early, begun - done, all_events);
-    tell("first_us", &first_us);
-    tell("event_us", &event_us);
-    tell("answer_us", &answer_us);
+    print_times("first_us", &first_us);
+    print_times("event_us", &event_us);
+    print_times("answer_us", &answer_us);
     printf("\"elapsed_s\":%.4f,\"trouble\":\"%s\"}\n", elapsed_s, trouble);
     return 0;
 }

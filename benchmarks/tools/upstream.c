@@ -1,5 +1,5 @@
 /*
- * A scripted upstream: plays prepared bytes to whoever asks, on 127.0.0.1.
+ * A scripted upstream: plays prepared bytes to every client, on 127.0.0.1.
  *
  *   upstream PORT
  *
