@@ -7,15 +7,18 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import pytest
 import uvloop
 from yarl import URL
 
 from gateway.transport import socket_state
+from gateway.transport.connection import Connection
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.http_transport import HttpTransport
+from gateway.transport.request import Origin, Route
 from gateway.transport.socket_state import left_in_socket
 from tests.transport_peer import (
     CHUNKED,
@@ -212,6 +215,33 @@ class TestEarlyRefusal:
         with refusing(read_bytes, kind) as url:
             with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
                 runner.run(run())
+
+    async def test_a_slice_is_written_only_when_nothing_waits_to_be_read(self) -> None:
+        class Below(asyncio.Transport):
+            def __init__(self, sock: socket.socket) -> None:
+                super().__init__({"socket": sock})
+                self.written = 0
+
+            def write(self, data: bytes | bytearray | memoryview) -> None:
+                self.written += len(data)
+
+            def is_closing(self) -> bool:
+                return False
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            below = Below(ours)
+            route, unused = Route(Origin("http", "up.test", 80)), cast(Any, None)
+            connection = Connection(route, unused)
+            connection.connection_made(below)
+            theirs.sendall(b"HTTP/1.1 413")
+            connection.send_request(unused, b"head", bytes(1_000_000))
+            for _ in range(3):
+                await asyncio.sleep(0)
+                assert below.written == len(b"head")
+            assert ours.recv(100) == b"HTTP/1.1 413"
+            await asyncio.sleep(0)
+            assert below.written == len(b"head") + 1_000_000
 
     async def test_what_a_failed_write_left_in_the_socket_is_read(self) -> None:
         left, right = socket.socketpair()

@@ -158,19 +158,21 @@ class Below(asyncio.Transport):
 class Memory:
     """A TLS stream and its peer without a socket between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, early: bytes = b"") -> None:
+        """*early*: the peer writes it behind its last bytes of the handshake."""
         self.above, self.below = Above(), Below()
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.peer = server_tls("127.0.0.1").wrap_bio(
-            self.incoming, self.outgoing, server_side=True
-        )
+        context = server_tls("127.0.0.1", newest=not early)
+        self.peer = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.stream = TlsStream(client_tls(), "127.0.0.1", self.above)
         self.stream.connection_made(self.below)
         for _ in range(3):
             self.carry()
             with suppress(ssl.SSLWantReadError):
                 self.peer.do_handshake()
-            self.stream.data_received(self.outgoing.read())
+                early = early[self.peer.write(early) :] if early else b""
+            if data := self.outgoing.read():
+                self.stream.data_received(data)
         assert self.above.is_connected
 
     def carry(self) -> None:
@@ -195,6 +197,11 @@ def test_a_record_may_come_in_two_packets(cut: int) -> None:
     memory.stream.data_received(record[cut:])
 
     assert memory.above.received == [b"hello"]
+
+
+def test_bytes_behind_the_handshake_are_delivered_at_once() -> None:
+    """They may come in the same packet (TLS 1.2)."""
+    assert Memory(early=b"220 ready").above.received == [b"220 ready"]
 
 
 def test_what_one_read_brings_is_one_piece() -> None:

@@ -231,10 +231,12 @@ def chunk(data: bytes) -> bytes:
 
 
 @cache
-def server_tls(*names: str) -> ssl.SSLContext:
+def server_tls(*names: str, newest: bool = True) -> ssl.SSLContext:
     """A server's side, with a certificate of ``AUTHORITY`` for *names*."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.issue_cert(*names).configure_cert(context)
+    if not newest:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 

@@ -62,8 +62,6 @@ class ProxyTunnel(asyncio.Protocol):
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        if self._error is not None:
-            return
         self._head += data
         while end := _END_OF_HEAD.search(self._head):
             status = _STATUS_LINE.match(self._head)

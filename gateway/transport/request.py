@@ -23,7 +23,6 @@ OWN_HEADERS = frozenset(
         "content-length",
         "expect",
         "keep-alive",
-        "proxy-authorization",
         "proxy-connection",
         "te",
         "trailer",

@@ -172,8 +172,6 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         if pieces:
             whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._above.data_received(whole)
-        if has_ended:
-            self._above.eof_received()
         if has_ended or self._error is not None:
             self._below.abort()
 
