@@ -149,7 +149,7 @@ def free_port() -> int:
 
 
 def unprivileged() -> pwd.struct_passwd:
-    for name in ("postgres", "nobody"):
+    for name in ("postgres", "daemon"):
         try:
             return pwd.getpwnam(name)
         except KeyError:

@@ -1,4 +1,4 @@
-"""Who may still spend, and what a refusal says."""
+"""What a budget still allows, and what a refusal says."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def killed(place: Place, run: int, after: int) -> list[str]:
         child.kill()
         lines += out.readlines()
     assert -9 == child.returncode
-    told = [line.decode() for line in lines if line.startswith(b"closed ")]
-    return [line.split()[1] for line in told if line.endswith("\n")]
+    acknowledged = [line.decode() for line in lines if line.startswith(b"closed ")]
+    return [line.split()[1] for line in acknowledged if line.endswith("\n")]
 
 
 @pytest.mark.timeout(120)
@@ -68,7 +68,7 @@ async def test_every_acknowledged_ending_survives_kill_9(
     sqlite_place: Place, open_ledger: OpenLedger
 ) -> None:
     chance = random.Random(11)
-    told = [
+    acknowledged = [
         request_id
         for run in range(ROUNDS)
         for request_id in killed(sqlite_place, run, chance.randint(2, 60))
@@ -79,8 +79,8 @@ async def test_every_acknowledged_ending_survives_kill_9(
     rows = dict(sqlite_place.rows("SELECT request_id, outcome FROM request"))
     [(count,)] = sqlite_place.rows("SELECT count(*) FROM request")
     assert len(rows) == count
-    assert len(told) > ROUNDS
-    assert {"ok"} == {rows[request_id] for request_id in told}
+    assert len(acknowledged) > ROUNDS
+    assert {"ok"} == {rows[request_id] for request_id in acknowledged}
     assert {"ok", "failed"} == set(rows.values())
     assert [("crashed",)] == sqlite_place.rows(
         "SELECT DISTINCT error_code FROM request WHERE outcome = 'failed'"

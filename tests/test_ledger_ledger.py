@@ -216,7 +216,7 @@ async def test_what_a_crash_left_open_is_closed_as_crashed(
     ]
 
 
-async def test_stopping_writes_what_nobody_waits_for(place: Place) -> None:
+async def test_stopping_writes_rows_without_a_waiter(place: Place) -> None:
     ledger = await place.open()
     for _ in range(50):
         ledger.add(record_of())
@@ -273,7 +273,7 @@ async def test_whatever_a_client_writes_can_be_kept(
     assert ledger.healthy
 
 
-async def test_a_clock_that_is_set_back_is_no_trouble(
+async def test_a_clock_that_is_set_back_does_no_harm(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     ledger = await open_ledger(place, retention_days=0, trace_retention_days=0)
@@ -287,19 +287,19 @@ async def test_a_clock_that_is_set_back_is_no_trouble(
     assert [(4,)] == place.rows("SELECT count(*) FROM request")
 
 
-async def test_sums_of_thousands_are_exactly_what_was_told(
+async def test_sums_of_thousands_are_exactly_those_of_the_records(
     place: Place, open_ledger: OpenLedger
 ) -> None:
     ledger = await open_ledger(place)
     chance = random.Random(7)
-    told: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
     waits = []
     for number in range(5000):
         record = mixed(chance, number)
         for name in ("input_tokens", "output_tokens", "cached_tokens"):
-            told[name] += getattr(record.usage, name) or 0
-        told[record.outcome] += 1
-        told["attempts"] += len(record.attempts)
+            expected[name] += getattr(record.usage, name) or 0
+        expected[record.outcome] += 1
+        expected["attempts"] += len(record.attempts)
         if record.attempts:
             ledger.begin(record)
         if record.outcome in ("ok", "incomplete"):
@@ -317,17 +317,17 @@ async def test_sums_of_thousands_are_exactly_what_was_told(
     )
     assert [
         (
-            told["input_tokens"],
-            told["output_tokens"],
-            told["cached_tokens"],
-            told["attempts"],
+            expected["input_tokens"],
+            expected["output_tokens"],
+            expected["cached_tokens"],
+            expected["attempts"],
             5000,
         )
     ] == [tuple(map(int, row)) for row in sums]
-    assert {name: told[name] for name in OUTCOMES} == dict(
+    assert {name: expected[name] for name in OUTCOMES} == dict(
         place.rows("SELECT outcome, count(*) FROM request GROUP BY outcome")
     )
-    assert [(told["attempts"],)] == place.rows("SELECT count(*) FROM attempt")
+    assert [(expected["attempts"],)] == place.rows("SELECT count(*) FROM attempt")
 
 
 def mixed(chance: random.Random, number: int) -> Record:

@@ -1,4 +1,4 @@
-"""Sums, and finding one request by whatever name somebody has for it."""
+"""Sums, and finding one request by each of its ids."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_a_request_is_found_by(
 @pytest.mark.parametrize(
     "wanted",
     [
-        pytest.param("nobody", id="unknown"),
+        pytest.param("no-such-id", id="unknown"),
         pytest.param("", id="empty"),
         pytest.param("---", id="dashes"),
         pytest.param("nul\0byte", id="nul"),
@@ -242,10 +242,10 @@ async def test_a_story_has_attempts_and_moments_in_order(
     ]
     await ledger.close(record_of(ID, attempts=tries, marks=marks))
 
-    def tell(connection: Any) -> report.RequestHistory:
+    def ask(connection: Any) -> report.RequestHistory:
         return report.history(connection, report.find(connection, ID)[0])
 
-    history = await ledger.read(tell)
+    history = await ledger.read(ask)
     assert ["openai-1", "openai-2"] == [one["account"] for one in history.attempts]
     assert marks == history.marks
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from gateway.ledger import response_rows
-from gateway.ledger import response_store as room
+from gateway.ledger import response_store as store_module
 from gateway.ledger.database import Database
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import (
@@ -114,8 +114,8 @@ async def test_twenty_turns_take_twenty_times_as_much_as_one(
     for n in range(20):
         await store(turns, f"{n}", f"{n - 1}" if n else "", padding=10_000)
 
-    [(size, told)] = place.rows("SELECT sum(length(body)), sum(bytes) FROM response")
-    assert size == told
+    [(size, counted)] = place.rows("SELECT sum(length(body)), sum(bytes) FROM response")
+    assert size == counted
     assert 20 * 10_000 < size < 21 * 10_100
     assert 40 == len((await found(turns, "19")).items)
 
@@ -244,7 +244,7 @@ async def test_a_conversation_is_bounded_in_turns(
     turns = ResponseStore(await open_ledger(place))
     for name, previous in (("a", ""), ("b", "a"), ("c", "b")):
         await store(turns, name, previous)
-    monkeypatch.setattr(room, "MAX_TURNS", 2)
+    monkeypatch.setattr(store_module, "MAX_TURNS", 2)
 
     assert [True, True, False] == [bool(await words(turns, name)) for name in "abc"]
     await store(turns, "d", "b")
@@ -257,7 +257,7 @@ async def test_a_conversation_is_bounded_in_turns(
 async def test_a_conversation_is_bounded_in_bytes(
     place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_BYTES", 5_000)
+    monkeypatch.setattr(store_module, "MAX_BYTES", 5_000)
     turns = ResponseStore(await open_ledger(place))
     await store(turns, "a", padding=2_000)
     await store(turns, "b", "a", padding=2_000)
@@ -266,7 +266,7 @@ async def test_a_conversation_is_bounded_in_bytes(
 
     assert ["a a", "a a b b", None, None] == [await words(turns, n) for n in "abcd"]
     assert 2 == count(place), "the others are not even kept"
-    monkeypatch.setattr(room, "MAX_BYTES", 3_000)
+    monkeypatch.setattr(store_module, "MAX_BYTES", 3_000)
     assert await words(turns, "b") is None
 
 
@@ -319,7 +319,9 @@ async def test_expired_conversations_are_purged_from_their_ends(
     while not removed or removed[-1]:
         with database.write() as connection:
             removed.append(
-                response_rows.purge(connection, room.datetime.now(room.UTC), 2)
+                response_rows.purge(
+                    connection, store_module.datetime.now(store_module.UTC), 2
+                )
             )
     database.dispose()
 

@@ -1,4 +1,4 @@
-"""A record as rows: bounded, and what anybody wrote fits into a database."""
+"""A record as rows: bounded, and every text and number fits into a database."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_a_row_has_the_order_of_its_table() -> None:
 
     own = {f.name for f in fields(Record)} - {"usage", "attempts", "dropped"}
     whole = named(request, rows.request)
-    told = {name: value for name, value in whole.items() if name in own}
-    assert told == {name: getattr(record, name) for name in told} | {
+    columns = {name: value for name, value in whole.items() if name in own}
+    assert columns == {name: getattr(record, name) for name in columns} | {
         "started_at": moment(NOON)
     }
     assert {**whole, **asdict(record.usage)} == whole

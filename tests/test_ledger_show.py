@@ -144,15 +144,15 @@ async def test_a_trace_for_machines(
     ledger = await open_ledger(place)
     await ledger.close(cut_turn())
 
-    told = json.loads(gateway("trace", ID.replace("-", ""), "--json"))
+    shown = json.loads(gateway("trace", ID.replace("-", ""), "--json"))
 
     assert (ID, "failed", 100) == (
-        told["request_id"],
-        told["outcome"],
-        told["input_tokens"],
+        shown["request_id"],
+        shown["outcome"],
+        shown["input_tokens"],
     )
-    assert ["openai-1", "openai-2"] == [one["account"] for one in told["attempts"]]
-    assert {"at_ms": 2.0, "event": "queued", "position": 2} == told["timeline"][2]
+    assert ["openai-1", "openai-2"] == [one["account"] for one in shown["attempts"]]
+    assert {"at_ms": 2.0, "event": "queued", "position": 2} == shown["timeline"][2]
 
 
 async def test_a_session_is_a_list_of_its_requests(
@@ -164,11 +164,11 @@ async def test_a_session_is_a_list_of_its_requests(
 
     lines = gateway("trace", "thread-1").splitlines()
     assert ["turn-one", "turn-two"] == [line.split()[2] for line in lines[2:]]
-    told = json.loads(gateway("trace", "thread-1", "--json"))
-    assert ["turn-one", "turn-two"] == [row["request_id"] for row in told]
+    shown = json.loads(gateway("trace", "thread-1", "--json"))
+    assert ["turn-one", "turn-two"] == [row["request_id"] for row in shown]
 
 
-async def test_a_running_request_is_told_as_running(
+async def test_a_running_request_is_shown_as_running(
     place: Place, open_ledger: OpenLedger, gateway: Command
 ) -> None:
     ledger = await open_ledger(place)
@@ -176,10 +176,10 @@ async def test_a_running_request_is_told_as_running(
     ledger.begin(record)
     await ledger.close(record_of())
 
-    told = gateway("trace", "turn-one")
+    shown = gateway("trace", "turn-one")
 
-    assert "ended     running, HTTP 200" in told
-    assert "still running" in told
+    assert "ended     running, HTTP 200" in shown
+    assert "still running" in shown
 
 
 async def test_without_an_id_requests_are_listed(
@@ -305,12 +305,12 @@ async def test_usage_for_machines(
 ) -> None:
     await filled(place, open_ledger)
 
-    told: list[dict[str, Any]] = json.loads(
+    shown: list[dict[str, Any]] = json.loads(
         gateway("usage", "--by", "user,model", "--user", "alice", "--json")
     )
 
     assert [("alice", "[red]odd:smile:", 0.0, 1), ("alice", "gpt-5", 0.25, 0)] == [
-        (row["user"], row["model"], row["cost_usd"], row["unpriced"]) for row in told
+        (row["user"], row["model"], row["cost_usd"], row["unpriced"]) for row in shown
     ]
 
 

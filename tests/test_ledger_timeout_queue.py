@@ -1,4 +1,4 @@
-"""One timer for everybody who waits."""
+"""One timer for all futures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Overdue(Exception):
     """Not done in time."""
 
 
-async def test_who_is_not_done_in_time_is_told() -> None:
+async def test_a_future_that_is_not_done_in_time_fails() -> None:
     timeouts = TimeoutQueue(Overdue)
     first, second, third = (timeouts.future(0.01) for _ in range(3))
     second.set_result(None)

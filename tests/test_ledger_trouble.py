@@ -1,4 +1,4 @@
-"""A ledger that cannot be written, is slow, is gone, or belongs to somebody newer."""
+"""A ledger that cannot be written, is slow, is gone, or belongs to a newer version."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BY_ID = "SELECT request_id, outcome, error_code FROM request ORDER BY request_id
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that waits for trouble to pass waits less."""
+    """Each wait for the end of a failure is shorter."""
     monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(writer_module, "RETRY_FIRST_S", 0.02)
     monkeypatch.setattr(writer_module, "RETRY_MAX_S", 0.05)
@@ -302,7 +302,7 @@ async def test_a_restart_of_postgresql_amid_the_load_loses_and_doubles_nothing(
 ) -> None:
     monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 20.0)
     ledger = await open_ledger(postgres_place)
-    told: list[str] = []
+    acknowledged: list[str] = []
     running = True
 
     async def load(name: str) -> None:
@@ -313,27 +313,27 @@ async def test_a_restart_of_postgresql_amid_the_load_loses_and_doubles_nothing(
             ledger.begin(record)
             await asyncio.sleep(0.001)
             await ledger.close(record)
-            told.append(record.request_id)
+            acknowledged.append(record.request_id)
 
     async with asyncio.TaskGroup() as group:
         for name in ("a", "b", "c", "d"):
             group.create_task(load(name))
-        await until(lambda: len(told) > 40)
+        await until(lambda: len(acknowledged) > 40)
         await asyncio.to_thread(postgres.stop)
         await until(lambda: not ledger.healthy)
         await asyncio.to_thread(postgres.start)
-        await healed_by_more(ledger, told)
+        await healed_by_more(ledger, acknowledged)
         running = False
     await written(ledger)
 
     rows = postgres_place.rows("SELECT request_id, outcome FROM request")
     assert len(rows) == len(set(rows))
-    assert {(name, "ok") for name in told} == set(rows)
+    assert {(name, "ok") for name in acknowledged} == set(rows)
 
 
-async def healed_by_more(ledger: Ledger, told: list[str]) -> None:
-    before = len(told)
-    await until(lambda: ledger.healthy and len(told) > before + 40)
+async def healed_by_more(ledger: Ledger, acknowledged: list[str]) -> None:
+    before = len(acknowledged)
+    await until(lambda: ledger.healthy and len(acknowledged) > before + 40)
 
 
 # --- at the start -----------------------------------------------------------------
@@ -353,7 +353,7 @@ async def healed_by_more(ledger: Ledger, told: list[str]) -> None:
         ),
     ],
 )
-async def test_a_ledger_that_cannot_be_used_is_told_at_the_start(
+async def test_a_ledger_that_cannot_be_used_is_reported_at_the_start(
     tmp_path: Path, url: str, said: str
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -366,7 +366,7 @@ async def test_a_ledger_that_cannot_be_used_is_told_at_the_start(
     assert "hidden" not in str(raised.value)
 
 
-async def test_a_read_only_ledger_is_told_at_the_start(sqlite_place: Place) -> None:
+async def test_a_read_only_ledger_is_reported_at_the_start(sqlite_place: Place) -> None:
     await (await sqlite_place.open()).stop()
     sqlite_place.execute("UPDATE request SET status = 1")
 

@@ -51,8 +51,8 @@ def writer_fixture(sqlite_place: Place) -> LedgerWriter:
 
 
 @pytest.mark.parametrize("rings", [0, 1, 2])
-def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
-    """For ever would be until somebody rings, and who is busy is not woken for."""
+def test_an_event_wakes_once_and_the_shortest_wait_ends(rings: int) -> None:
+    """A wait without an end would need an event, which a busy thread does not get."""
     event = WakeEvent()
     for _ in range(rings):
         event.set()
@@ -70,7 +70,7 @@ def test_a_bell_wakes_once_and_a_sleep_of_an_instant_ends(rings: int) -> None:
     assert not sleeper.is_alive()
 
 
-def test_a_bell_wakes_who_sleeps() -> None:
+def test_an_event_wakes_the_thread_that_waits() -> None:
     event = WakeEvent()
     sleeper = threading.Thread(target=event.wait, args=(3600.0,), daemon=True)
     sleeper.start()
@@ -88,7 +88,7 @@ def test_a_bell_wakes_who_sleeps() -> None:
         pytest.param([LATER], 0.0, 50 + LINGER_S, WakeOn.URGENT, id="lingering"),
         pytest.param([URGENT], 0.0, 94.0, WakeOn.NONE, id="pulse"),
         pytest.param([LATER, URGENT], 0.0, 94.0, WakeOn.NONE, id="both"),
-        pytest.param([URGENT], 120.0, 120.0, WakeOn.NONE, id="in-trouble"),
+        pytest.param([URGENT], 120.0, 120.0, WakeOn.NONE, id="retrying"),
     ],
 )
 def test_how_long_the_writer_waits_and_for_what(
@@ -214,7 +214,7 @@ async def test_the_view_is_the_writers_alone(
     [
         pytest.param(True, 1.0 / PURGE_SHARE, id="more"),
         pytest.param(False, 1.0 + PURGE_EVERY_S + PURGE_WAIT_S, id="no-more"),
-        pytest.param(OSError("disk"), 1.0 + PURGE_WAIT_S, id="trouble"),
+        pytest.param(OSError("disk"), 1.0 + PURGE_WAIT_S, id="failure"),
     ],
 )
 def test_a_writer_that_never_rests_purges_all_the_same(

@@ -124,7 +124,7 @@ def test_it_is_written_from_info_on(level: str) -> None:
     assert (level in ("debug", "info")) == bool(lines.lines)
 
 
-def test_who_captures_lines_gets_it_too(lines: Log) -> None:
+def test_captured_lines_include_the_canonical_line(lines: Log) -> None:
     with capture_logs() as captured:
         log.finished(record_of(ID))
     log.finished(record_of("later"))
@@ -146,7 +146,7 @@ def test_people_read_it_in_their_own_form() -> None:
 # --- every line ---------------------------------------------------------------------
 
 
-async def test_each_line_of_a_request_bears_its_id(lines: Log) -> None:
+async def test_each_line_of_a_request_has_its_id(lines: Log) -> None:
     async def serve(request_id: str) -> None:
         log.bind(request_id)
         await asyncio.sleep(0)
@@ -184,8 +184,8 @@ def test_times_are_utc_with_microseconds(
     for _ in texts:
         say("server.started")
 
-    told = [line["timestamp"] for line in lines.lines]
-    assert [f"{text}.{fraction}Z" for text in texts] == told
+    timestamps = [line["timestamp"] for line in lines.lines]
+    assert [f"{text}.{fraction}Z" for text in texts] == timestamps
 
 
 def test_times_are_those_of_the_clock(lines: Log) -> None:
@@ -193,8 +193,8 @@ def test_times_are_those_of_the_clock(lines: Log) -> None:
     say("server.started")
 
     [line] = lines.lines
-    told = datetime.fromisoformat(line["timestamp"])
-    assert 0 <= (told - before).total_seconds() < 60
+    written = datetime.fromisoformat(line["timestamp"])
+    assert 0 <= (written - before).total_seconds() < 60
 
 
 def test_an_exception_is_a_part_of_its_line(lines: Log) -> None:
@@ -213,13 +213,13 @@ def test_a_mistake_of_the_config_keeps_its_words(lines: Log) -> None:
         "account[0].api_key: must be env:NAME or file:PATH; not a literal",
         "server.metrics_token: the environment variable TOKEN is not set",
     ]
-    told = [*mistakes, "sk-or-v1-abcdef: unknown key"]
-    say("config.rejected", "error", mistakes=told)
+    logged = [*mistakes, "sk-or-v1-abcdef: unknown key"]
+    say("config.rejected", "error", mistakes=logged)
     (line,) = lines.events("config.rejected")
     assert line["mistakes"] == [*mistakes, "[redacted]: unknown key"]
 
 
-def test_a_librarys_line_is_led_the_same_way(lines: Log) -> None:
+def test_a_librarys_line_is_written_the_same_way(lines: Log) -> None:
     logging.getLogger("a.library").warning("odd: %s", "x" * 3000)
 
     [line] = lines.lines

@@ -222,7 +222,9 @@ def test_the_end_does_not_wait_for_a_reader_that_stands_still() -> None:
 
         assert writer._thread.is_alive()
         os.set_blocking(reader, False)
-        while writer._thread.is_alive():  # else it would write to who gets its number
+        while (
+            writer._thread.is_alive()
+        ):  # else it would write to the next file of its number
             with suppress(BlockingIOError):
                 os.read(reader, 1 << 16)
             writer._thread.join(0.05)

@@ -240,7 +240,7 @@ def padded(size: int) -> bytes:
         pytest.param('failed on {{"model": "x", "input": "{}"}}', id="as-json"),
         pytest.param("{{'input': '{}'}}", id="as-python"),
         pytest.param('{{\\"input\\":\\"{}\\"}}', id="escaped-twice"),
-        pytest.param("cannot read the text {} in turn 3", id="amid-other-words"),
+        pytest.param("cannot read the text {} in turn 3", id="between-other-words"),
     ],
 )
 def test_a_prompt_that_is_quoted_is_taken_out(own: bytes, echo: str) -> None:
