@@ -25,10 +25,10 @@ from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
 from gateway.errors import UpstreamError
 from gateway.protocols.token_estimate import estimate_tokens
-from gateway.relay import upstream_request as outgoing
 from gateway.relay.failover_state import FailoverState
 from gateway.relay.failures import UpstreamRefusal
 from gateway.relay.readable_body import readable_body
+from gateway.relay.upstream_request import RequestWriter
 
 PATH = "/messages/count_tokens"
 COUNT_TIMEOUT_S = 30.0  # at most; an answer's own limit may be shorter
@@ -148,7 +148,7 @@ class TokenCounts:
         self, scope: RequestScope, context: RequestContext, account: Account
     ) -> Answered:
         kept = readable_body(self._pool, FailoverState(context), account)
-        request = outgoing.write(context, account, kept.body)
+        request = RequestWriter(context, account).write(kept.body)
         limits = self._live.config.upstream
         call = Call(
             "POST",

@@ -25,7 +25,6 @@ from gateway.accounts.verdict import Verdict
 from gateway.admission.interface import Slot
 from gateway.protocols.protocol import Ending, StreamFacts
 from gateway.record import AttemptRecord
-from gateway.relay import upstream_request
 from gateway.relay.account_slots import GrantedAccount
 from gateway.relay.conversation import Question
 from gateway.relay.dependencies import Dependencies
@@ -39,7 +38,7 @@ from gateway.relay.failures import (
 )
 from gateway.relay.readable_body import readable_body
 from gateway.relay.upstream_call import UpstreamCall
-from gateway.relay.upstream_request import UpstreamRequest
+from gateway.relay.upstream_request import RequestWriter, UpstreamRequest
 from gateway.telemetry import log
 
 TURN_STATE = "x-codex-turn-state"
@@ -132,7 +131,7 @@ class Attempt(ABC):
             context.session.key,
             account.name,
         )
-        request = upstream_request.write(context, account, kept.body, recall)
+        request = RequestWriter(context, account).write(kept.body, recall)
         if kept.thinking_off:
             context.record.dropped = (*context.record.dropped, "thinking")
         state, query = context.headers.get(TURN_STATE), context.account_query
@@ -244,11 +243,8 @@ class Attempt(ABC):
 
     def _client_left(self) -> None:
         """Have the answer read on for its usage, where that is allowed."""
-        context, dependencies, client = (
-            self._context,
-            self._dependencies,
-            self._state.client,
-        )
+        context, client = self._context, self._state.client
+        drains = self._dependencies.drains
         has_status = client is not None and client.opened
         context.record.client_left(has_status=has_status)
         if self._call is None or self._call.response is None:
@@ -256,7 +252,7 @@ class Attempt(ABC):
         # The client may keep what it got of the answer.
         made = self._accounts.reasoning.made
         made(context.user.name, self._facts.proofs, self.account.name)
-        if not dependencies.drains.open:
+        if not drains.open:
             self._record_usage()
             return
         context.record.drained = True
@@ -264,7 +260,7 @@ class Attempt(ABC):
         if context.slot:
             self.slots.append(context.slot)
             context.slot = None
-        dependencies.drains.adopt(self)
+        drains.adopt(self)
 
     def drained(self, how: str) -> None:
         """See ``Drainable.drained``."""

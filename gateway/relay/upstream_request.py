@@ -2,8 +2,8 @@
 The request as an account gets it.
 
 Same protocol: the client's bytes, changed only where they must be (the model's name
-when it is renamed; Chat's ``include_usage``, without which nobody could know what an
-answer cost). Other protocol: through the neutral model.
+when it is renamed; Chat's ``include_usage``, without which the cost of an answer would
+be unknown). Other protocol: through the neutral model.
 """
 
 from __future__ import annotations
@@ -49,100 +49,98 @@ class UpstreamRequest:
         self.body = b""
 
 
-def write(
-    context: RequestContext,
-    account: Account,
-    document: dict[str, Any],
-    recall: Recall | None = None,
-) -> UpstreamRequest:
-    """
-    The request of *context* for *account*.
+class RequestWriter:
+    """Writes the request of *context* for *account*."""
 
-    Args:
-        document: the client's body; another object than ``context.ask.document`` when
-            something had to be left out of it.
-        recall: gives the reasoning that was kept of a call.
+    def __init__(self, context: RequestContext, account: Account) -> None:
+        self._context = context
+        self._account = account
+        self._model = account.upstream_model(context.ask.model)
 
-    Raises:
-        ClientError: it asks for what the account's protocol cannot say.
-    """
-    protocol = account.upstream_protocol(context.wire.name)
-    same, stream = protocol == context.wire.name, context.ask.stream
-    model = account.upstream_model(context.ask.model)
-    path = context.path if same else PROTOCOLS[protocol].path_of(model, stream)
-    outgoing = UpstreamRequest(
-        protocol=protocol,
-        path=path,
-        headers=upwards(
-            context.headers, account, context.record.request_id, same_protocol=same
-        ),
-        body=context.ask.data,
-        same_protocol=same,
-        renamed=model != context.ask.model,
-    )
-    context.record.dropped = ()
-    if not same:
-        _convert(outgoing, context, account, document, recall)
-        return outgoing
-    document = _fitted(document, context, account, model)
-    if document is not context.ask.document:
-        outgoing.body = dumps(document)
-    if outgoing.renamed:
-        outgoing.body = replace_model(outgoing.body, model)
-    if stream:
-        asking = context.wire.asking_for_usage(outgoing.body, document)
-        if asking is not outgoing.body and account.options(model).stream_options:
-            outgoing.hide_usage, outgoing.body = True, asking
-    return outgoing
+    def write(
+        self, document: dict[str, Any], recall: Recall | None = None
+    ) -> UpstreamRequest:
+        """
+        The request; what it leaves out is entered in the record.
 
+        Args:
+            document: the client's body; another object than ``context.ask.document``
+                when something had to be left out of it.
+            recall: gives the reasoning that was kept of a call.
 
-def _convert(
-    outgoing: UpstreamRequest,
-    context: RequestContext,
-    account: Account,
-    document: dict[str, Any],
-    recall: Recall | None,
-) -> None:
-    model = account.upstream_model(context.ask.model)
-    converted = convert_request(
-        context.wire.name,
-        outgoing.protocol,
-        document,
-        model=context.ask.model,
-        upstream_model=model,
-        options=account.options(model),
-        compact=context.path == COMPACT_PATH,
-        maker=account.server,
-        recall=recall,
-    )
-    outgoing.body = converted.encoded()
-    outgoing.converted = converted._replace(body={})  # its bytes are enough
-    context.record.dropped = converted.dropped
+        Raises:
+            ClientError: it asks for what the account's protocol cannot say.
+        """
+        context, account, wire = self._context, self._account, self._context.wire
+        protocol = account.upstream_protocol(wire.name)
+        same, path = protocol == wire.name, context.path
+        if not same:
+            path = PROTOCOLS[protocol].path_of(self._model, context.ask.stream)
+        ident = context.record.request_id
+        request = UpstreamRequest(
+            protocol=protocol,
+            path=path,
+            headers=upwards(context.headers, account, ident, same_protocol=same),
+            body=context.ask.data,
+            same_protocol=same,
+            renamed=self._model != context.ask.model,
+        )
+        context.record.dropped = ()
+        if same:
+            self._adapt(request, document)
+        else:
+            converted = self._converted(protocol, document, recall)
+            request.body = converted.encoded()
+            request.converted = converted._replace(body={})  # its bytes are enough
+        return request
 
+    def _adapt(self, request: UpstreamRequest, document: dict[str, Any]) -> None:
+        """Change the client's bytes where they must be."""
+        context, wire = self._context, self._context.wire
+        document = self._fitted(document)
+        if document is not context.ask.document:
+            request.body = dumps(document)
+        if request.renamed:
+            request.body = replace_model(request.body, self._model)
+        if context.ask.stream:
+            asking = wire.asking_for_usage(request.body, document)
+            options = self._account.options(self._model)
+            if asking is not request.body and options.stream_options:
+                request.hide_usage, request.body = True, asking
 
-def _fitted(
-    document: dict[str, Any], context: RequestContext, account: Account, model: str
-) -> dict[str, Any]:
-    """
-    *document* as it came; converted where it has another protocol's shape, and with
-    what the account refuses to be without.
-    """
-    wire = context.wire
-    if not wire.is_misshapen(document):
-        fitting = wire.fitted(document, model, account.options)
-        if fitting is document or not context.ask.keep_digits():
+    def _fitted(self, document: dict[str, Any]) -> dict[str, Any]:
+        """
+        *document* as it came; converted where it has another protocol's shape, and
+        with what the account refuses to be without.
+        """
+        ask, wire = self._context.ask, self._context.wire
+        model, options = self._model, self._account.options
+        if wire.is_misshapen(document):
+            return self._converted(wire.name, document, None).body
+        fitting = wire.fitted(document, model, options)
+        if fitting is document or not ask.keep_digits():
             return fitting
-        return wire.fitted(context.ask.document, model, account.options)
-    converted = convert_request(
-        wire.name,
-        wire.name,
-        document,
-        model=context.ask.model,
-        upstream_model=model,
-        options=account.options(model),
-    )
-    context.record.dropped = converted.dropped
-    return converted.body
+        return wire.fitted(ask.document, model, options)
+
+    def _converted(
+        self, protocol: str, document: dict[str, Any], recall: Recall | None
+    ) -> Converted:
+        """*document* in *protocol*, the client's own or another."""
+        context, account = self._context, self._account
+        foreign = protocol != context.wire.name
+        converted = convert_request(
+            context.wire.name,
+            protocol,
+            document,
+            model=context.ask.model,
+            upstream_model=self._model,
+            options=account.options(self._model),
+            compact=context.path == COMPACT_PATH,
+            maker=account.server if foreign else "",
+            recall=recall,
+        )
+        context.record.dropped = converted.dropped
+        return converted
 
 
 def replace_model(body: bytes, model: str) -> bytes:

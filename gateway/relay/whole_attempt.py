@@ -22,7 +22,6 @@ from gateway.relay.first_event_timeout import FirstEventTimeout
 from gateway.relay.stream_codec import converter_of
 from gateway.relay.upstream import MAX_BODY_BYTES
 from gateway.relay.upstream_call import UpstreamCall
-from gateway.relay.upstream_request import COMPACT_PATH
 from gateway.transport.decoded import too_large
 
 Whole = tuple[bytes, dict[str, Any]]
@@ -48,14 +47,10 @@ class WholeAttempt(Attempt):
         if not converted:
             ending = context.wire.read_body(document, facts)
         else:
-            compact = context.path == COMPACT_PATH
-            converter = converter_of(
-                context,
-                call.request,
-                facts,
-                body=context.ask.document if compact else None,
-            )
+            body = context.ask.document
+            converter = converter_of(context, call.request, facts, body)
             document, ending = converter.body(document)
+            del converter, body  # the client's document is not needed any more
             data = dump(document)
             question = self._question(call.request)
             await self._dependencies.conversations.keep(context, question, document)
