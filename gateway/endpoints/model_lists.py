@@ -26,7 +26,7 @@ from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.side_call import json_answer, path_id
 from gateway.errors import ClientError, GatewayError
 from gateway.relay.headers import upwards
-from gateway.relay.upstream import Upstream
+from gateway.relay.upstream import HttpRequest, Upstream
 
 MODELS_TIMEOUT_S = 5.0
 MODELS_KEPT_S = 300.0  # how long an account's own list is believed
@@ -130,15 +130,10 @@ class ModelLists:
         one.fresh_until = loop.time() + kept_s
 
     async def _told(self, account: Account) -> tuple[int, bytes]:
+        headers = upwards({}, account, "models", same_protocol=False)
+        request = HttpRequest(account.protocol, "/models", headers, b"", method="GET")
         async with asyncio.timeout(MODELS_TIMEOUT_S):
-            reply = await self._upstream.open(
-                account,
-                account.protocol,
-                "/models",
-                upwards({}, account, "models", same_protocol=False),
-                b"",
-                method="GET",
-            )
+            reply = await self._upstream.open(account, request)
             try:
                 return reply.status, await reply.body(MAX_LIST_BYTES)
             finally:

@@ -25,7 +25,7 @@ from gateway.errors import UpstreamError
 from gateway.record import AttemptRecord
 from gateway.relay.failures import Failure, read_refusal, redacted_verdict
 from gateway.relay.headers import downwards, upstream_request_id
-from gateway.relay.upstream import Upstream
+from gateway.relay.upstream import HttpRequest, Upstream
 from gateway.telemetry import log
 from gateway.transport.interface import UpstreamResponse
 
@@ -95,15 +95,15 @@ class SideCalls:
     async def _open(
         self, scope: RequestScope, account: Account, call: Call
     ) -> UpstreamResponse:
-        return await self._upstream.open(
-            account,
+        request = HttpRequest(
             scope.wire.name,
             call.path,
             call.headers,
             call.body,
-            method=call.method,
-            query=call.query,
+            call.query,
+            call.method,
         )
+        return await self._upstream.open(account, request)
 
     def failed(
         self,

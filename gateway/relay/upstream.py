@@ -1,7 +1,7 @@
 """
-One account's side: where a request goes, what it bears, how it is opened.
+The way to every account: where a request goes, and who answers it.
 
-The transport speaks HTTP; the trial account answers inside the process behind the
+The transport answers over HTTP; the trial account answers inside the process behind the
 same seam. Nothing above this file knows which of the two it was.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -22,8 +23,24 @@ from gateway.transport.interface import STOP, Feed, Transport, UpstreamResponse
 MAX_BODY_BYTES = 128 * 1024 * 1024  # of a whole answer that is read
 
 
+class HttpRequest(NamedTuple):
+    """
+    Attributes:
+        protocol: that the account is asked in.
+        path: behind ``base_url``, for example "/responses".
+        query: of the client's URL, passed as it was.
+    """
+
+    protocol: str
+    path: str
+    headers: CIMultiDict[str]
+    body: bytes
+    query: str = ""
+    method: str = "POST"
+
+
 class Upstream:
-    """The way to every account."""
+    """The accounts' servers, and the trial account."""
 
     def __init__(self, transport: Transport, limits: UpstreamLimits) -> None:
         self._transport = transport
@@ -34,29 +51,16 @@ class Upstream:
         """Take up changed limits, for the requests that follow."""
         self._limits = limits
 
-    async def open(
-        self,
-        account: Account,
-        protocol: str,
-        path: str,
-        headers: CIMultiDict[str],
-        body: bytes,
-        *,
-        method: str = "POST",
-        query: str = "",
-    ) -> UpstreamResponse:
+    async def open(self, account: Account, request: HttpRequest) -> UpstreamResponse:
         """
-        Send a request to *account* and return when the head of its answer is there.
-        How long that may take, and the body, is the caller's affair.
-
-        Args:
-            path: behind ``base_url``, for example "/responses".
-            query: of the client's URL, passed as it was.
+        Send *request* to *account* and return when the head of its answer is there.
+        The caller limits how long that may take, and reads the body.
 
         Raises:
             UpstreamError: "upstream_connect", "upstream_reset",
                 "upstream_malformed".
         """
+        protocol, path, headers, body, query, method = request
         if account.embedded:
             document = read_object(body)
             answer = trial.answer(
@@ -67,7 +71,7 @@ class Upstream:
                 now_unix=int(time.time()),
                 ident=headers["x-request-id"],
             )
-            return TrialReply(answer)
+            return EmbeddedResponse(answer)
         try:
             return await self._transport.open(
                 method,
@@ -89,7 +93,7 @@ class Upstream:
         return URL(f"{known}?{query}", encoded=True) if query else known
 
 
-class TrialReply:
+class EmbeddedResponse:
     """An answer of the trial account, as an ``UpstreamResponse``."""
 
     def __init__(self, answer: trial.TrialResponse) -> None:

@@ -15,7 +15,7 @@ from gateway.config.schema import Account
 from gateway.context import RequestContext
 from gateway.relay.failures import read_refusal
 from gateway.relay.headers import downwards, upstream_request_id
-from gateway.relay.upstream import Upstream
+from gateway.relay.upstream import HttpRequest, Upstream
 from gateway.relay.upstream_request import UpstreamRequest
 from gateway.telemetry import log
 from gateway.transport.interface import UpstreamResponse
@@ -61,11 +61,13 @@ class UpstreamCall:
         context.mark("connecting", account=account.name)
         self.response = response = await self._upstream.open(
             account,
-            request.protocol,
-            request.path,
-            request.headers,
-            request.body,
-            query=context.query if request.same_protocol else "",
+            HttpRequest(
+                request.protocol,
+                request.path,
+                request.headers,
+                request.body,
+                context.query if request.same_protocol else "",
+            ),
         )
         request.forget()
         ident = log.clean_id(upstream_request_id(response.headers))
