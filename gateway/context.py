@@ -1,4 +1,4 @@
-"""One model request on its way through the gateway: what every room needs of it."""
+"""The request context: what the packages that serve one model request need of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of the failover loop names the functions that act in each state."""
+"""The relay is readable: its head names who acts, nothing is handed through."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from gateway.relay import failover
 
 ROOT = Path(__file__).parents[1]
+MAX_PARAMETERS = 4  # without ``self`` and flags that are named
 HEAD = failover.__doc__ or ""
+MODULES = sorted((ROOT / "gateway/relay").glob("*.py"))
 NAMED = sorted(set(re.findall(r"``(\w+(?:\.\w+)?)``", HEAD)))
 
 
@@ -41,3 +43,15 @@ def test_each_state_says_what_happens(state: str) -> None:
 def test_the_functions_that_the_head_names_are_there() -> None:
     assert NAMED
     assert [name for name in NAMED if name not in defined()] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_functions_have_few_parameters(path: Path) -> None:
+    """What many methods need belongs to the object that they are methods of."""
+    functions = [
+        (node.name, [one.arg for one in node.args.args if one.arg != "self"])
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+    assert [one for one in functions if len(one[1]) > MAX_PARAMETERS] == []

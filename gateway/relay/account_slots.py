@@ -6,7 +6,7 @@ The account that a request goes to next, with a slot of it.
        └──────────────────────────────────────────────────────────┘
 
 A reload or a half-open probe may take the account away while the request waits; then
-the choice is made anew.
+it chooses again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GrantedAccount(NamedTuple):
     The right to ask an account.
 
     Attributes:
-        slot: whoever gets it must release it.
+        slot: its owner must release it.
         key: names the attempt in reports about the account.
     """
 

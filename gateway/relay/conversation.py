@@ -1,9 +1,9 @@
 """
-``previous_response_id`` for accounts that keep nothing.
+``previous_response_id`` for accounts that store nothing.
 
 A Responses client may name its last answer instead of repeating the conversation.
-The account that made an answer natively knows it; of a converted one nobody does, so
-the gateway keeps the turn (unless ``store`` is false) and puts it before the next.
+An account that made an answer natively knows it. No account knows a converted one, so
+the gateway stores the turn (unless ``store`` is false) and puts it before the next.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from gateway.accounts.accounts import Accounts
 from gateway.context import RequestContext
 from gateway.errors import ClientError
-from gateway.ledger import response_store as turns
 from gateway.ledger.response_store import (
     PreviousTurn,
     ResponseStore,
     StoredConversation,
+    StoredTurn,
 )
 from gateway.protocols.lossless_json import dumps
 from gateway.protocols.protocol import read_object, sub
@@ -38,12 +38,12 @@ class Question(NamedTuple):
 class Conversations:
     """
     Args:
-        kept: where turns are kept.
+        store: where turns are stored.
     """
 
-    def __init__(self, kept: ResponseStore, pool: Accounts) -> None:
-        self._kept = kept
-        self._pool = pool
+    def __init__(self, store: ResponseStore, accounts: Accounts) -> None:
+        self._store = store
+        self._accounts = accounts
 
     async def resume(self, state: FailoverState) -> None:
         """
@@ -57,12 +57,12 @@ class Conversations:
         if not context.wire.keeps_responses or not isinstance(ident, str):
             return
         user = context.user.name
-        if self._pool.keeps_response(user, ident):
+        if self._accounts.keeps_response(user, ident):
             return
-        if kept := await self._kept.find(ident, user):
+        if kept := await self._store.find(ident, user):
             state.earlier = kept.last_turn
             state.replace_document(with_earlier(document, kept.items))
-        elif self._pool.has_native(context.ask.model, context.wire.name):
+        elif self._accounts.has_native(context.ask.model, context.wire.name):
             state.native_only = True  # one of them may know it
         else:
             raise ClientError(
@@ -72,7 +72,7 @@ class Conversations:
             )
 
     def question(self, state: FailoverState) -> Question | None:
-        """What is to be kept of the request; None if it is not to be stored."""
+        """What is stored of the request; None if it is not to be."""
         context, wire = state.context, state.context.wire
         if not wire.keeps_responses or context.path != wire.path:
             return None
@@ -85,7 +85,7 @@ class Conversations:
         self, context: RequestContext, question: Question | None, response: Document
     ) -> None:
         """
-        Keep the turn that *response*, a converted answer, ended.
+        Store the turn that *response*, a converted answer, ended.
 
         Raises:
             GatewayError: "ledger_unavailable".
@@ -96,17 +96,17 @@ class Conversations:
         answer = dumps(response)
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
         user, account = context.user.name, context.record.account
-        await self._kept.store(
-            turns.StoredTurn(ident, user, account, body, question.earlier)
+        await self._store.store(
+            StoredTurn(ident, user, account, body, question.earlier)
         )
 
     async def kept(self, user: str, ident: str) -> StoredConversation | None:
-        """The kept conversation up to the response *ident* of *user*."""
-        return await self._kept.find(ident, user)
+        """The stored conversation up to the response *ident* of *user*."""
+        return await self._store.find(ident, user)
 
     async def forget(self, user: str, ident: str) -> None:
-        """Drop a kept turn; later turns that go on from it stay whole."""
-        await self._kept.delete(ident, user)
+        """Drop a stored turn; later turns that go on from it stay whole."""
+        await self._store.delete(ident, user)
 
 
 def _items(document: Document) -> list[Any]:

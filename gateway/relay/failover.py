@@ -51,7 +51,7 @@ from gateway.relay.last_error import last_error, stream_error
 from gateway.relay.streamed_attempt import StreamedAttempt
 from gateway.relay.whole_attempt import WholeAttempt
 
-MAX_REASONING_DROPS = 2  # times that one request is sent anew with less reasoning
+MAX_REASONING_DROPS = 2  # times that one request is sent again with less reasoning
 
 
 class Relay:

@@ -1,7 +1,7 @@
 """
 How an attempt at an account may fail, and the judgement of it.
 
-    Refusal         an error status
+    UpstreamRefusal an error status
     StatedFailure   a 200 that says it failed, or that is no whole answer
     UpstreamError   the connection, or the form of what came
 
@@ -51,18 +51,19 @@ Failure = UpstreamRefusal | StatedFailure | UpstreamError
 FAILURES = (UpstreamRefusal, StatedFailure, UpstreamError)
 
 
-async def read_bounded(reply: UpstreamResponse) -> bytes:
-    """The body of *reply*; empty if it cannot be read whole within the bounds."""
+async def read_bounded(response: UpstreamResponse) -> bytes:
+    """The body of *response*; empty if it cannot be read whole within the bounds."""
     try:
         with FirstEventTimeout(REFUSAL_BODY_S):
-            return await reply.body(MAX_REFUSAL_BYTES)
+            return await response.body(MAX_REFUSAL_BYTES)
     except UpstreamError:
         return b""
 
 
-async def read_refusal(reply: UpstreamResponse) -> UpstreamRefusal:
-    """The refusal that *reply*'s status says."""
-    return UpstreamRefusal(reply.status, reply.headers, await read_bounded(reply))
+async def read_refusal(response: UpstreamResponse) -> UpstreamRefusal:
+    """The refusal that the status of *response* says."""
+    body = await read_bounded(response)
+    return UpstreamRefusal(response.status, response.headers, body)
 
 
 def no_answer(value: object) -> StatedFailure | UpstreamError:
