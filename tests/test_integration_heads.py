@@ -10,15 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.web_protocol import RequestHandler
 
 from gateway.client import connection as client_connection
-from gateway.client.connection import MAX_FIELDS, MAX_LINE_BYTES, ClientConnection
+from gateway.client.connection import MAX_FIELDS, MAX_LINE_BYTES
 from gateway.daemon import http_server
-from gateway.daemon.app import MODEL_ENDPOINTS, components_of
-from gateway.errors import CODES
+from gateway.daemon.app import components_of
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.asking import PATHS, Client, question
@@ -439,51 +435,6 @@ async def test_targets_without_a_path_get_an_answer_in_our_form(
 
     assert expected == status
     check_form("responses", answer, headers["x-request-id"])
-
-
-# --- canaries: what of aiohttp the connection relies on ---
-
-
-def test_aiohttp_has_what_is_used_of_it() -> None:
-    slots = set(RequestHandler.__slots__) | set(
-        RequestHandler.__mro__[1].__slots__  # type: ignore[attr-defined]
-    )
-
-    assert {
-        "_messages",
-        "_waiter",
-        "_request_count",
-        "_lingering_time",
-        "_upgraded",
-        "_loop",
-    } <= slots
-    assert callable(RequestHandler.handle_error)
-
-
-async def test_connections_are_our_own(gateway: Gateway) -> None:
-    seen: list[object] = []
-
-    async def look(request: web.BaseRequest) -> web.StreamResponse:
-        seen.append(request.protocol)
-        return web.Response()
-
-    gateway.inside.app[MODEL_ENDPOINTS]["/look"] = look
-    async with aiohttp.ClientSession() as session:
-        async with session.post(gateway.base_url + "/look") as response:
-            assert 200 == response.status
-
-    assert [ClientConnection] == [type(one) for one in seen]
-
-
-def test_the_parsers_words_for_a_large_head_are_known() -> None:
-    """The first of them tells a head that is too large from a malformed one."""
-    many = client_connection.malformed(BadHttpMessage("Too many headers received"))
-    long = client_connection.malformed(LineTooLong(b"x", 10))
-    other = client_connection.malformed(BadHttpMessage("Bad:\n\n  b'secret'\n  ^"))
-
-    assert ["head_too_large"] * 2 == [many.code, long.code]
-    assert ("invalid_request", "BadHttpMessage: Bad") == (other.code, other.detail)
-    assert 431 == CODES["head_too_large"].status
 
 
 async def test_a_stop_is_not_held_by_half_sent_heads_and_bodies(

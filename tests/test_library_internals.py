@@ -8,21 +8,29 @@ the upper bound in ``setup.cfg`` is raised.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextvars
+import importlib
+import inspect
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
+from gateway.client.connection import ClientConnection, malformed
 from gateway.client.framing import JOIN_BYTES, FramedStream, send_whole
+from gateway.daemon.http_server import HttpRunner
+from gateway.errors import CODES
 from gateway.transport.connection_pool import ConnectionPool
 from gateway.transport.dialing import Dialer
 from gateway.transport.http_transport import HttpTransport
@@ -78,7 +86,11 @@ def wholes(body: bytes, *, ours: bool) -> Answer:
 
 async def bytes_of(answer: Answer, requests: bytes) -> bytes:
     """All that a server with this handler writes for *requests*, then closes."""
-    runner = web.ServerRunner(web.Server(answer))
+    return await bytes_from(web.ServerRunner(web.Server(answer)), requests)
+
+
+async def bytes_from(runner: web.BaseRunner, requests: bytes) -> bytes:
+    """All that *runner* writes for *requests*, then closes."""
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -195,6 +207,95 @@ async def test_a_whole_answer_keeps_the_connection_of_a_client_of_http_1_0() -> 
 
     assert len(ours) == 2
     assert ours == theirs
+
+
+# --- what of aiohttp's own classes is used under a private name ---------------------
+
+USED = {
+    ("gateway.client.connection", "ClientConnection"): {
+        *("_messages", "_waiter", "_request_count", "_upgraded", "_lingering_time"),
+        "_loop",
+    },
+    ("gateway.daemon.http_server", "HttpRunner"): {"_make_server"},
+}
+IMPORTED = {("gateway.client.connection", "_ErrInfo")}
+PRIVATE = re.compile(r"(?:self|super\(\))\.(_[a-z]\w*)")
+
+
+def modules() -> Iterator[ModuleType]:
+    """The modules of the gateway that import aiohttp."""
+    root = Path(__file__).parents[1]
+    for path in sorted((root / "gateway").rglob("*.py")):
+        if "aiohttp" in path.read_text("utf-8"):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield importlib.import_module(".".join(parts))
+
+
+def private_names(classes: Iterable[type]) -> set[str]:
+    """The private attributes and methods that *classes* have or use."""
+    found: set[str] = set()
+    for one in classes:
+        found |= {*vars(one), *vars(one).get("__slots__", ())}
+        found |= set(PRIVATE.findall(inspect.getsource(one)))
+    return {name for name in found if re.match("_[a-z]", name)} - {"_abc_impl"}
+
+
+def test_private_names_of_aiohttp_are_used_by_these_classes_alone() -> None:
+    """And each of the names is still there."""
+    used = {}
+    for module in modules():
+        for name, one in vars(module).items():
+            if not (inspect.isclass(one) and one.__module__ == module.__name__):
+                continue
+            theirs = [base for base in one.__mro__ if "aiohttp" in base.__module__]
+            if both := private_names([one]) & private_names(theirs):
+                used[module.__name__, name] = both
+
+    assert used == USED
+
+
+def test_private_names_of_aiohttp_are_imported_by_these_files_alone() -> None:
+    imported = {
+        (module.__name__, alias.name)
+        for module in modules()
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("aiohttp")
+        for alias in node.names
+        if alias.name.startswith("_")
+    }
+
+    assert imported == IMPORTED
+
+
+async def test_connections_are_our_own() -> None:
+    """``AppRunner`` makes its server by a method that we override."""
+    seen: list[type] = []
+
+    async def look(request: web.Request) -> web.Response:
+        seen.append(type(request.protocol))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", look)
+    runner = HttpRunner(app, lambda head, error: web.Response(status=400))
+    await bytes_from(runner, asked())
+
+    assert seen == [ClientConnection]
+
+
+def test_the_parsers_words_for_a_large_head_are_known() -> None:
+    """The first of them tells a head that is too large from a malformed one."""
+    many = malformed(BadHttpMessage("Too many headers received"))
+    long = malformed(LineTooLong(b"x", 10))
+    other = malformed(BadHttpMessage("Bad:\n\n  b'secret'\n  ^"))
+
+    assert [many.code, long.code] == ["head_too_large"] * 2
+    assert (other.code, other.detail) == ("invalid_request", "BadHttpMessage: Bad")
+    assert CODES["head_too_large"].status == 431
+
+
+# --- what of other libraries is used ------------------------------------------------
 
 
 CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="none")

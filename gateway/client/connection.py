@@ -10,8 +10,9 @@ Rule 3: an answer after which bytes of the client are left unread is followed by
         moment of reading them; else the system would reset the connection, and the
         client might never see the answer.
 
-What aiohttp keeps for itself is touched in this file alone: ``_messages``, ``_waiter``,
-``_request_count``, ``_upgraded``, ``_lingering_time``, ``_ErrInfo``.
+Private names of aiohttp are used in this file alone, but for one method of its runner
+in ``daemon/http_server``: ``_messages``, ``_waiter``, ``_request_count``,
+``_upgraded``, ``_lingering_time``, ``_loop``, ``_ErrInfo``. A test knows each of them.
 """
 
 from __future__ import annotations

@@ -8,20 +8,18 @@ The aiohttp application of the gateway, from the start of its parts to their sto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from gateway.config.schema import Config
 from gateway.daemon import routes
 from gateway.daemon.http_server import HttpRunner
 from gateway.daemon.wiring import Components, know_secrets
-from gateway.endpoints.recording import Handler
 from gateway.ledger.ledger import Ledger
 
 COMPONENTS = web.AppKey("components", Components)
-MODEL_ENDPOINTS: web.AppKey[dict[str, Handler]] = web.AppKey("model_endpoints")
 
 
 def components_of(app: web.Application) -> Components:
@@ -45,8 +43,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     await components.restore()
     app = web.Application()
     app[COMPONENTS] = components
-    app[MODEL_ENDPOINTS] = routes.model_endpoints(components)
-    routes.add_routes(app.router, components, app[MODEL_ENDPOINTS])
+    routes.add_routes(app.router, components)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         saver = asyncio.create_task(components.save_state(), name="state-saver")
@@ -59,34 +56,10 @@ async def build_app(config: Config, base: Path) -> web.Application:
 
 
 async def build_runner(app: web.Application, shutdown_timeout_s: float) -> HttpRunner:
-    """
-    What serves *app*, set up; it listens nowhere yet.
-
-    The model endpoints are found by their path alone: aiohttp's router, made for
-    patterns and nested applications, costs a request as much as its key and its body.
-    """
-    plain_answers, models = components_of(app).plain_answers, app[MODEL_ENDPOINTS]
-    refuse = plain_answers.refuse_head
+    """What serves *app*, set up; it listens nowhere yet."""
+    refuse = components_of(app).plain_answers.refuse_head
     runner = HttpRunner(
         app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s
     )
     await runner.setup()
-    server = runner.server
-    assert server
-    routed = server.request_handler
-
-    def find(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        if request.method == hdrs.METH_POST:
-            if handler := models.get(request.raw_path.partition("?")[0]):
-                return handler(request)
-        elif request.method == hdrs.METH_OPTIONS:
-            if response := plain_answers.maybe_preflight(request):
-                return _ready(response)
-        return routed(request)
-
-    server.request_handler = find
     return runner
-
-
-async def _ready(response: web.Response) -> web.StreamResponse:
-    return response

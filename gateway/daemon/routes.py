@@ -1,8 +1,7 @@
 """
 The paths of the gateway, and the handler of each.
 
-Every path is served with and without ``/v1``. The model endpoints are also given as a
-plain table, for a server that looks them up by their path alone.
+Every path is served with and without ``/v1``.
 """
 
 from __future__ import annotations
@@ -22,22 +21,12 @@ MODEL_PATHS = tuple(
 )
 
 
-def model_endpoints(components: Components) -> dict[str, Handler]:
-    """The handler of each path that takes model requests by POST."""
-    made = components.model_requests.endpoint
-    return {
-        prefix + path: made(protocol, path)
-        for prefix in PREFIXES
-        for protocol, path in MODEL_PATHS
-    }
-
-
-def add_routes(
-    router: web.UrlDispatcher, components: Components, models: dict[str, Handler]
-) -> None:
-    """Add every path to *router*; *models* are those of ``model_endpoints``."""
-    for path, handler in models.items():
-        router.add_post(path, handler, expect_handler=_ask_later)
+def add_routes(router: web.UrlDispatcher, components: Components) -> None:
+    """Add every path to *router*."""
+    for prefix in PREFIXES:
+        for protocol, path in MODEL_PATHS:
+            handler = components.model_requests.endpoint(protocol, path)
+            router.add_post(prefix + path, handler, expect_handler=_ask_later)
     _add_recorded(router, components)
     status, unrecorded = components.status, components.plain_answers.unrecorded
     router.add_get("/healthz", unrecorded(status.health))
@@ -84,10 +73,17 @@ async def _upgrade(scope: RequestScope) -> web.StreamResponse:
 
 
 def _unrouted(components: Components) -> Handler:
-    """An unknown path or method is answered in the protocol's form, too."""
+    """
+    What no other route answers: a page that asks what it may send, to whatever path;
+    and an unknown path or method, in the protocol's form, too.
+    """
+    maybe_preflight = components.plain_answers.maybe_preflight
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request, web.Request)
+        if request.method == hdrs.METH_OPTIONS:
+            if preflight := maybe_preflight(request):
+                return preflight
         allowed: set[str] = set()
         for resource in request.app.router.resources():
             allowed |= (await resource.resolve(request))[1] - {hdrs.METH_ANY}
