@@ -88,6 +88,8 @@ class Daemon:
             runner = await build_runner(app, shutdown_timeout_s=2.0)
             try:
                 await self._start(self._accept(runner))
+                # Before the line that says so: the next thing may be a signal.
+                self._handle_signals()
                 self._log.info(
                     "server.started",
                     version=__version__,
@@ -107,7 +109,6 @@ class Daemon:
     async def _serve(self, components: Components, runner: HttpRunner) -> None:
         """From ready to drained."""
         loop = asyncio.get_running_loop()
-        self._handle_signals()
         tune_garbage_collection()
         self._notifier.ready()
         await components.warm_up()
