@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from gateway.accounts.backoff import (
     EARLY_S,
     LONE_S,
-    PACES,
+    POLICIES,
     Recovery,
+    cooldown_s,
     jittered,
-    window_s,
 )
 from gateway.accounts.health import STALE_S, Health
 from gateway.accounts.health_event import HealthEvent
@@ -277,7 +277,7 @@ def test_a_refused_credential_is_probed_rarely() -> None:
 # -- when nothing else is left ---
 
 
-@pytest.mark.parametrize("reason", [r for r in PACES if r != "no_model"])
+@pytest.mark.parametrize("reason", [r for r in POLICIES if r != "no_model"])
 def test_the_first_strikes_refuse_nobody_who_has_no_other_account(
     reason: Reason,
 ) -> None:
@@ -442,7 +442,7 @@ def test_what_was_learned_is_forgotten_again() -> None:
     assert 30.0 == known.mean(4.0, 0.0)
     assert 17.0 == pytest.approx(known.mean(4.0, 3600.0))
     assert 4.0 == pytest.approx(known.mean(4.0, 40 * 3600.0))
-    assert 15.0 == window_s("failed", 1, known, 0.0)
+    assert 15.0 == cooldown_s("failed", 1, known, 0.0)
 
 
 def test_told_windows_teach_nothing() -> None:

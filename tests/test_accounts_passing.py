@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.accounts.account_health import PROVEN_S
 from gateway.accounts.health import Health
-from gateway.accounts.outages import PROVEN_S
 from gateway.accounts.verdict import (
     PASSING,
     Verdict,

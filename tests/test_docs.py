@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.__main__ import _parser as build_parser
-from gateway.accounts.backoff import PACES
+from gateway.accounts.backoff import POLICIES
 from gateway.config import schema
 from gateway.errors import CODES
 from gateway.protocols.stream_state import StreamState
@@ -119,7 +119,7 @@ def test_the_operators_page_gives_the_first_cooldown_of_every_reason() -> None:
         if len(cells) == 3 and cells[0].startswith("`")
     }
 
-    assert given == {name: f"{policy.first_s:g} s" for name, policy in PACES.items()}
+    assert given == {name: f"{policy.first_s:g} s" for name, policy in POLICIES.items()}
 
 
 def test_ci_runs_what_the_readme_says() -> None:

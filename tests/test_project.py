@@ -26,6 +26,7 @@ PURE = (
     "gateway/accounting/budget.py",
     "gateway/accounting/prices.py",
     "gateway/accounts/[!a]*.py",
+    "gateway/accounts/account_health.py",
     "gateway/accounts/affinity.py",
     "gateway/admission/expected_wait.py",
     "gateway/admission/policy.py",

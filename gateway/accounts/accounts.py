@@ -18,7 +18,7 @@ from gateway.accounts.choice import LoadOf
 from gateway.accounts.chooser import Chooser
 from gateway.accounts.health import Health
 from gateway.accounts.model_index import ModelIndex
-from gateway.accounts.owners import Owners
+from gateway.accounts.proof_owners import ProofOwners
 from gateway.accounts.reasoning_access import ReasoningAccess
 from gateway.config.schema import Account
 
@@ -39,7 +39,7 @@ class Accounts:
         self._index = ModelIndex(accounts)
         self._health = Health(random.random)
         self._affinity = Affinity()
-        owners = Owners()
+        owners = ProofOwners()
         self.chooser = Chooser(self._index, self._health, self._affinity, owners, load)
         self.attempts = AttemptReports(self._index, self._health, self._affinity)
         self.reasoning = ReasoningAccess(self._index, owners, self.chooser.latest)

@@ -37,7 +37,7 @@ class BackoffPolicy(NamedTuple):
     patience: int = 3
 
 
-PACES: dict[str, BackoffPolicy] = {
+POLICIES: dict[str, BackoffPolicy] = {
     "network": BackoffPolicy(1.0, 30.0, True),
     "failed": BackoffPolicy(2.0, 60.0, True),
     "overloaded": BackoffPolicy(2.0, 60.0, True),
@@ -82,14 +82,14 @@ class Recovery:
 
 def usual_s(reason: Reason) -> float:
     """The recovery time that is assumed while nothing is known."""
-    return 2 * PACES[reason].first_s
+    return 2 * POLICIES[reason].first_s
 
 
-def window_s(
+def cooldown_s(
     reason: Reason, strikes: int, recovery: Recovery | None, now: float
 ) -> float:
     """The window of strike number *strikes*, before jitter."""
-    pace = PACES[reason]
+    pace = POLICIES[reason]
     first_s = pace.first_s
     if pace.brief and recovery is not None:
         half = recovery.mean(usual_s(reason), now) / 2

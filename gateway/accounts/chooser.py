@@ -19,7 +19,7 @@ from gateway.accounts.choice import (
 )
 from gateway.accounts.health import Health
 from gateway.accounts.model_index import ModelIndex
-from gateway.accounts.owners import Owners
+from gateway.accounts.proof_owners import ProofOwners
 from gateway.accounts.verdict import Verdict
 from gateway.errors import ClientError, GatewayError
 from gateway.protocols import PROTOCOLS
@@ -36,7 +36,7 @@ class Chooser:
         index: ModelIndex,
         health: Health,
         affinity: Affinity,
-        owners: Owners,
+        owners: ProofOwners,
         load: LoadOf,
     ) -> None:
         self._index = index

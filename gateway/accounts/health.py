@@ -2,7 +2,7 @@
 Which account is well, and when the others return.
 
 Rule 1: a mark stands against an account as a whole, against one model on it, or
-        against it for one user (``Outages``).
+        against it for one user (``AccountHealth``).
 Rule 2: one outage is one strike, however many requests met it: what was sent before
         the last strike only lengthens it, by the upstream's own word.
 Rule 3: after the window one real request is the probe; the others wait for it.
@@ -26,18 +26,18 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.accounts import health_event as happening
+from gateway.accounts.account_health import PROVEN_S, AccountHealth
 from gateway.accounts.backoff import (
     EARLY_S,
-    PACES,
+    POLICIES,
     Recovery,
+    cooldown_s,
     jittered,
     usual_s,
-    window_s,
 )
 from gateway.accounts.health_event import HealthEvent
 from gateway.accounts.outage import WELL, Availability, Outage, look, look_again, worse
-from gateway.accounts.outages import PROVEN_S, Outages
-from gateway.accounts.saved import restored, saved
+from gateway.accounts.saved_outages import outage_of, row_of_outage
 from gateway.accounts.verdict import Verdict
 from gateway.errors import GatewayError, Overloaded, UpstreamError, whole_retry_after
 
@@ -54,7 +54,7 @@ class Health:
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
-        self._accounts: dict[str, Outages] = {}
+        self._accounts: dict[str, AccountHealth] = {}
         self._recovery: dict[str, Recovery] = {}
 
     # -- what happens to accounts ---------------------------------------------------
@@ -132,7 +132,7 @@ class Health:
         if old is not None and old.breaks and started_at < old.struck_at:
             return []  # the same outage
         strikes = min(old.strikes + 1, MAX_STRIKES) if old and old.breaks else 1
-        wait_s = jittered(window_s("failed", strikes, None, now), self._chance())
+        wait_s = jittered(cooldown_s("failed", strikes, None, now), self._chance())
         until = now + wait_s
         one.whole = Outage(
             "failed", now, now, until, until, False, strikes, breaks=True
@@ -269,7 +269,7 @@ class Health:
     def dump(self, now: float, now_unix: float) -> list[dict[str, Any]]:
         """Every window that still runs, in Unix seconds, as JSON values."""
         return [
-            saved(mark, account, scope, name, now_unix - now)
+            row_of_outage(mark, account, scope, name, now_unix - now)
             for account, one in self._accounts.items()
             for scope, name, mark in one.all_marks()
             if mark.ramp_from is None and mark.until > now
@@ -278,7 +278,7 @@ class Health:
     def load(self, rows: Iterable[dict[str, Any]], now: float, now_unix: float) -> None:
         """Take up windows of ``dump`` that still run; odd rows are left out."""
         for row in rows:
-            found = restored(row, now, now - now_unix)
+            found = outage_of(row, now, now - now_unix)
             if found is None:
                 continue
             account, scope, name, mark = found
@@ -286,10 +286,10 @@ class Health:
 
     # -- inside -----------------------------------------------------------------------
 
-    def _of(self, account: str) -> Outages:
+    def _of(self, account: str) -> AccountHealth:
         one = self._accounts.get(account)
         if one is None:
-            one = self._accounts[account] = Outages()
+            one = self._accounts[account] = AccountHealth()
         return one
 
     def _marks_of(
@@ -317,7 +317,7 @@ class Health:
     def _noted(
         self,
         account: str,
-        one: Outages,
+        one: AccountHealth,
         verdict: Verdict,
         started_at: float,
         now: float,
@@ -333,7 +333,7 @@ class Health:
     def _doubted(
         self,
         account: str,
-        one: Outages,
+        one: AccountHealth,
         verdict: Verdict,
         started_at: float,
         now: float,
@@ -361,10 +361,10 @@ class Health:
     ) -> Outage:
         reason = verdict.reason
         strikes, since = 1, now
-        if old is not None and PACES[old.reason].brief == PACES[reason].brief:
+        if old is not None and POLICIES[old.reason].brief == POLICIES[reason].brief:
             strikes = old.strikes + 1
             since = old.since if old.ramp_from is None else now
-        wait_s = window_s(reason, strikes, self._recovery.get(account), now)
+        wait_s = cooldown_s(reason, strikes, self._recovery.get(account), now)
         wait_s = jittered(wait_s, self._chance())
         told_s = verdict.until_s
         if told_s is not None:
@@ -381,7 +381,7 @@ class Health:
         """Another request of the same outage; whether it brought news."""
         if mark.ramp_from is not None:
             return False  # it was sent before the return
-        graver = PACES[verdict.reason].first_s > PACES[mark.reason].first_s
+        graver = POLICIES[verdict.reason].first_s > POLICIES[mark.reason].first_s
         told_s = verdict.until_s or 0.0
         if not graver and now + told_s <= mark.until:
             return False
@@ -391,7 +391,7 @@ class Health:
         return True
 
     def _learn(self, account: str, mark: Outage, now: float) -> None:
-        if not PACES[mark.reason].brief or mark.told:
+        if not POLICIES[mark.reason].brief or mark.told:
             return
         usual = usual_s(mark.reason)
         known = self._recovery.setdefault(account, Recovery(usual, now))

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.accounts.backoff import LONE_S, PACES
+from gateway.accounts.backoff import LONE_S, POLICIES
 from gateway.accounts.verdict import Reason
 
 PROBE_PATIENCE_S = 10.0  # a probe that says nothing for so long lets another start
@@ -92,7 +92,7 @@ def look(mark: Outage, now: float) -> Availability:
 
 def look_again(mark: Outage, now: float) -> Availability:
     """*mark* when nothing else is left."""
-    pace = PACES[mark.reason]
+    pace = POLICIES[mark.reason]
     if mark.ramp_from is not None or mark.told and mark.reason != "no_model":
         return look(mark, now)
     if not pace.patience or mark.strikes < pace.patience or mark.breaks:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.accounts.choice import AccountQuery
 from gateway.accounts.model_index import ModelIndex
-from gateway.accounts.owners import Owners
+from gateway.accounts.proof_owners import ProofOwners
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.reasoning_proofs import FilteredBody, ProofFilter
 
@@ -35,7 +35,7 @@ class ReasoningAccess:
     def __init__(
         self,
         index: ModelIndex,
-        owners: Owners,
+        owners: ProofOwners,
         latest: Callable[[AccountQuery], str],
     ) -> None:
         self._index = index

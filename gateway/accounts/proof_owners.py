@@ -36,7 +36,7 @@ class _Known:
     likely: str = ""  # the account that most likely made it
 
 
-class Owners:
+class ProofOwners:
     """The memory of who made which proof; a proof is named by its last characters."""
 
     def __init__(self) -> None:

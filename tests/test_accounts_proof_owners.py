@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts import owners as room
-from gateway.accounts.owners import Owners
+from gateway.accounts.proof_owners import ProofOwners
 
 USER = "alice"
 
 
-def foreign(owners: Owners, proof: str, account: str, latest: str = "") -> bool:
+def foreign(owners: ProofOwners, proof: str, account: str, latest: str = "") -> bool:
     return owners.is_foreign(USER, proof, account, latest)
 
 
 def test_what_was_seen_being_made_is_foreign_to_all_others() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.made(USER, ["p"], "one")
     assert not foreign(owners, "p", "one", latest="two")
     assert foreign(owners, "p", "two", latest="two")
@@ -25,7 +25,7 @@ def test_what_was_seen_being_made_is_foreign_to_all_others() -> None:
 
 
 def test_servers_that_seal_alike_all_read_it() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.made(USER, ["p"], "one")
     owners.made(USER, ["p"], "two")
     assert not foreign(owners, "p", "one")
@@ -34,26 +34,26 @@ def test_servers_that_seal_alike_all_read_it() -> None:
 
 
 def test_what_nobody_was_seen_making_may_be_anybodys() -> None:
-    assert not foreign(Owners(), "p", "one")
-    assert not foreign(Owners(), "p", "one", latest="one")
+    assert not foreign(ProofOwners(), "p", "one")
+    assert not foreign(ProofOwners(), "p", "one", latest="one")
 
 
 def test_after_a_move_what_is_unknown_is_the_earlier_accounts() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     assert foreign(owners, "p", "two", latest="one")
     assert foreign(owners, "p", "two", latest="two"), "for ever"
     assert not foreign(owners, "p", "one", latest="two"), "and back"
 
 
 def test_what_an_account_refused_it_is_not_sent_again_but_others_are() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.refused(USER, ["p"], "one")
     assert foreign(owners, "p", "one", latest="one")
     assert not foreign(owners, "p", "two", latest="one")
 
 
 def test_a_refusal_blames_what_was_not_seen_being_made() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.made(USER, ["own"], "one")
     owners.refused(USER, ["own", "p"], "one")
     assert not foreign(owners, "own", "one")
@@ -63,14 +63,14 @@ def test_a_refusal_blames_what_was_not_seen_being_made() -> None:
 
 
 def test_who_is_seen_making_it_reads_it_again() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.refused(USER, ["p"], "one")
     owners.made(USER, ["p"], "one")
     assert not foreign(owners, "p", "one")
 
 
 def test_a_guess_is_taken_back_by_a_refusal() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     assert foreign(owners, "p", "two", latest="one")
     owners.refused(USER, ["p"], "one")
     assert foreign(owners, "p", "one")
@@ -78,13 +78,13 @@ def test_a_guess_is_taken_back_by_a_refusal() -> None:
 
 
 def test_what_is_known_is_a_users_own() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.made("bob", ["p"], "one")
     assert not foreign(owners, "p", "two")
 
 
 def test_a_proof_is_named_by_its_end() -> None:
-    owners = Owners()
+    owners = ProofOwners()
     owners.made(USER, ["head" + "x" * 48], "one")
     assert foreign(owners, "x" * 48, "two")
 
@@ -93,7 +93,7 @@ def test_memory_is_bounded_and_the_longest_unused_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "MAX_PROOFS", 5)
-    owners = Owners()
+    owners = ProofOwners()
     for n in range(5):
         owners.made(USER, [f"p{n}"], "one")
     assert foreign(owners, "p0", "two")
@@ -108,7 +108,7 @@ def test_memory_is_bounded_and_the_longest_unused_goes(
 
 def test_accounts_of_one_proof_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_ACCOUNTS", 2)
-    owners = Owners()
+    owners = ProofOwners()
     for name in ("a", "b", "c"):
         owners.made(USER, ["p"], name)
         owners.refused(USER, ["q"], name)
@@ -125,7 +125,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_the_last_word_of_an_account_counts(steps: list[tuple[str, str]]) -> None:
-    owners, last = Owners(), dict[str, str]()
+    owners, last = ProofOwners(), dict[str, str]()
     for what, account in steps:
         getattr(owners, what)(USER, ["p"], account)
         last[account] = what

@@ -49,7 +49,7 @@ class Served(NamedTuple):
     others_at: float = _NEVER
 
 
-class Outages:
+class AccountHealth:
     """
     One account.
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gateway.accounts.backoff import EARLY_S, PACES
+from gateway.accounts.account_health import Scope
+from gateway.accounts.backoff import EARLY_S, POLICIES
 from gateway.accounts.outage import Outage
-from gateway.accounts.outages import Scope
 
 MAX_RESTORED_STRIKES = 64
 
 
-def saved(
+def row_of_outage(
     mark: Outage, account: str, scope: Scope, name: str, shift: float
 ) -> dict[str, Any]:
     """
@@ -42,7 +42,7 @@ def saved(
     }
 
 
-def restored(
+def outage_of(
     row: dict[str, Any], now: float, shift: float
 ) -> tuple[str, Scope, str, Outage] | None:
     """
@@ -59,7 +59,7 @@ def restored(
         until, since = float(row["until"]) + shift, float(row["since"]) + shift
         strikes, told = int(row["strikes"]), bool(row["told"])
         reason = row["reason"]
-        cap_s = PACES[reason].cap_s
+        cap_s = POLICIES[reason].cap_s
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not (math.isfinite(until) and math.isfinite(since) and until > now):

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from gateway.accounts.backoff import LONE_S, PACES
-from gateway.accounts.health import STALE_S, Health
-from gateway.accounts.health_event import HealthEvent
-from gateway.accounts.outage import RAMP_S, Outage
-from gateway.accounts.outages import (
+from gateway.accounts.account_health import (
     BROKEN_STREAMS,
     MAX_MODEL_MARKS,
     MAX_SERVED_MODELS,
     MAX_USERS,
     PROVEN_S,
-    Outages,
+    AccountHealth,
 )
-from gateway.accounts.saved import MAX_RESTORED_STRIKES
+from gateway.accounts.backoff import LONE_S, POLICIES
+from gateway.accounts.health import STALE_S, Health
+from gateway.accounts.health_event import HealthEvent
+from gateway.accounts.outage import RAMP_S, Outage
+from gateway.accounts.saved_outages import MAX_RESTORED_STRIKES
 from gateway.accounts.verdict import Verdict, judge_status
 
 A, B, M = "a", "b", "gpt-x"
@@ -107,7 +107,7 @@ def test_an_answer_to_an_older_request_does_not() -> None:
 def test_a_probes_word_takes_it_out() -> None:
     health = steady()
     refused(health, BOB, 0.0)
-    again = PACES["refused"].first_s
+    again = POLICIES["refused"].first_s
     assert health.available(A, M, again, BOB).probe
     refused(health, BOB, again)
 
@@ -117,7 +117,7 @@ def test_a_probes_word_takes_it_out() -> None:
 def test_but_not_where_others_are_served() -> None:
     health = steady()
     refused(health, BOB, 0.0)
-    again = PACES["refused"].first_s
+    again = POLICIES["refused"].first_s
     # Sent before the first refusal, so that it proves nothing about that.
     health.succeeded(A, M, -1.0, again - 1, ALICE)
     refused(health, BOB, again)
@@ -166,7 +166,7 @@ def test_with_one_user_alone_it_is_shown_as_refused() -> None:
 def test_an_old_word_counts_no_more() -> None:
     health = steady()
     refused(health, BOB, 0.0)
-    late = PACES["refused"].first_s + STALE_S + 1
+    late = POLICIES["refused"].first_s + STALE_S + 1
     refused(health, ALICE, late)
 
     assert ok(health, CAROL, late)
@@ -188,7 +188,7 @@ def test_a_refusal_beside_a_limit_leaves_the_limit() -> None:
 
 
 def test_the_users_that_are_remembered_are_bounded() -> None:
-    one = Outages()
+    one = AccountHealth()
     for n in range(3 * MAX_USERS):
         one.note_served(M, f"user-{n}", 0.0)
         one.mark_user(f"user-{n}", Outage("refused", 0.0, 0.0, 9.0, 9.0, False, 1))
@@ -356,13 +356,13 @@ DAY = 86400.0
 SKEWS = [DAY, 365 * DAY, 1e12, 1e300]
 
 
-@pytest.mark.parametrize("reason", list(PACES))
+@pytest.mark.parametrize("reason", list(POLICIES))
 @pytest.mark.parametrize("skew_s", SKEWS)
 @pytest.mark.parametrize("told", [True, False])
 def test_a_clock_error_keeps_nobody_out_longer_than_the_reasons_cap(
     reason: str, skew_s: float, told: bool
 ) -> None:
-    health, cap_s = steady(), PACES[reason].cap_s  # type: ignore[index]
+    health, cap_s = steady(), POLICIES[reason].cap_s  # type: ignore[index]
     until = 1_000_030.0 + skew_s
     health.load([row(reason=reason, until=until, told=told)], 5.0, 1_000_000.0)
 
@@ -389,7 +389,7 @@ def test_an_odd_beginning_teaches_no_odd_recovery(since: float) -> None:
     health.succeeded(A, M, 16.0, 16.0)
 
     recovery = health._recovery[A]
-    assert 0.0 <= recovery.mean_s <= PACES["failed"].cap_s + 10
+    assert 0.0 <= recovery.mean_s <= POLICIES["failed"].cap_s + 10
 
 
 @pytest.mark.parametrize(
