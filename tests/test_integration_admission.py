@@ -21,6 +21,7 @@ from gateway.admission.registry import Registry
 from gateway.config.schema import Config
 from gateway.daemon.app import components_of
 from gateway.daemon.wiring import Components
+from gateway.errors import GatewayError
 from tests.conftest import Serve
 from tests.kit import endings, plays
 from tests.kit.asking import Reply
@@ -323,3 +324,37 @@ async def test_five_thousand_wait_at_once_and_leave_nothing(
     assert list(range(number)) == order
     (count,) = registry.counts("user")
     assert (0, 0) == (count.in_use, count.waiting)
+
+
+async def test_a_holder_is_found_and_ended_wherever_it_is(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    """One that waits gets the error as a status, one that streams as its ending."""
+    gateway = await serve(limits={**ONE, "ping_interval_s": 30})
+    ask, registry = gateway.client().ask, components(gateway).registry
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate))
+    runs = asyncio.create_task(ask("chat", "chat-x"))
+    await upstream.wait_for(1)
+    waits = asyncio.create_task(ask("chat", "chat-x"))
+    await gateway.inside.waiting("alice", 1)
+    last = asyncio.create_task(ask("chat", "chat-x"))
+    await gateway.inside.waiting("alice", 2)
+
+    running, waiting, _ = await registry.holders()
+    assert (running.user, running.account, running.state) == (
+        "alice",
+        "chat",
+        "running",
+    )
+    assert (waiting.account, waiting.state) == ("", "queued_user")
+    error = GatewayError("gateway_shutdown")
+    assert await registry.end(waiting.request_id, error)
+    assert (await waits).status == 503
+    assert await registry.end(running.request_id, error)
+    ended = await runs
+    assert endings.in_stream("chat", ended)
+    assert (await gateway.finished(ended))["error_code"] == "gateway_shutdown"
+
+    endings.whole("chat", await last)
+    gate.set()
