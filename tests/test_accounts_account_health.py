@@ -10,7 +10,7 @@ import pytest
 
 from gateway.accounts.account_health import (
     BROKEN_STREAMS,
-    MAX_MODEL_MARKS,
+    MAX_MODEL_OUTAGES,
     MAX_SERVED_MODELS,
     MAX_USERS,
     PROVEN_S,
@@ -191,7 +191,9 @@ def test_the_users_that_are_remembered_are_bounded() -> None:
     one = AccountHealth()
     for n in range(3 * MAX_USERS):
         one.note_served(M, f"user-{n}", 0.0)
-        one.mark_user(f"user-{n}", Outage("refused", 0.0, 0.0, 9.0, 9.0, False, 1))
+        one.set_user_outage(
+            f"user-{n}", Outage("refused", 0.0, 0.0, 9.0, 9.0, False, 1)
+        )
     assert MAX_USERS == len(one.by_user) == len(one._users)
 
 
@@ -308,7 +310,7 @@ def test_invented_models_do_not_remove_a_mark_of_the_account() -> None:
 
     for name in (A, B):
         assert "quota" == health.available(name, M, 2.0, ALICE).reason
-        assert MAX_MODEL_MARKS == len(health._accounts[name].by_model)
+        assert MAX_MODEL_OUTAGES == len(health._accounts[name].by_model)
 
 
 NO_MODEL = b'{"error":{"code":"model_not_found","message":"no"}}'
@@ -319,7 +321,7 @@ def test_invented_models_do_not_remove_a_mark_of_one_that_is_served() -> None:
     health = steady()
     health.succeeded(A, M, 0.0, 0.0, ALICE)
     health.failed(A, M, http(503, BUSY), 1.0, 1.0, ALICE)
-    for n in range(2 * MAX_MODEL_MARKS):
+    for n in range(2 * MAX_MODEL_OUTAGES):
         health.failed(A, f"invented-{n}", http(404, NO_MODEL), 1.0, 1.0, BOB)
 
     assert "overloaded" == health.available(A, M, 1.5, ALICE).reason

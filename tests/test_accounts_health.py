@@ -19,11 +19,12 @@ from gateway.accounts.backoff import (
 from gateway.accounts.health import STALE_S, Health
 from gateway.accounts.health_event import HealthEvent
 from gateway.accounts.outage import (
+    DATED_PROBE_S,
     PROBE_PATIENCE_S,
     RAMP_S,
     RAMP_STARTS,
-    TOLD_PROBE_S,
 )
+from gateway.accounts.refusals import last_error, refusal, returns_at
 from gateway.accounts.verdict import Reason, Scope, Verdict, judge_status
 from gateway.errors import UpstreamError
 
@@ -103,11 +104,11 @@ def test_a_long_told_window_is_probed_now_and_then() -> None:
     """Upstreams reset windows early; an idle account would never find out."""
     health = steady()
     health.failed(A, M, blame("quota", 7 * 86400.0), 0.0, 0.0)
-    assert not health.available(A, M, TOLD_PROBE_S - 1).ok
-    found = health.available(A, M, TOLD_PROBE_S)
+    assert not health.available(A, M, DATED_PROBE_S - 1).ok
+    found = health.available(A, M, DATED_PROBE_S)
     assert (True, True) == (found.ok, found.probe)
-    assert health.started(A, M, TOLD_PROBE_S)
-    assert not health.available(A, M, TOLD_PROBE_S + 1).ok
+    assert health.started(A, M, DATED_PROBE_S)
+    assert not health.available(A, M, DATED_PROBE_S + 1).ok
 
 
 def test_after_the_window_exactly_one_request_probes() -> None:
@@ -306,8 +307,8 @@ def test_a_dead_pool_is_probed_every_few_seconds(reason: Reason, chance: float) 
     found = health.last_resort(A, M, struck + EARLY_S)
     assert (True, True) == (found.ok, found.probe)
     assert not health.available(A, M, struck + EARLY_S).ok
-    returns_at = health.returns_at([A], M, struck)
-    assert returns_at is not None and struck < returns_at <= struck + EARLY_S
+    at = returns_at(health, [A], M, struck)
+    assert at is not None and struck < at <= struck + EARLY_S
 
 
 @pytest.mark.parametrize("reason", ["quota", "refused"])
@@ -349,21 +350,21 @@ def test_the_first_return_is_what_clients_are_told() -> None:
     health = steady()
     health.failed(A, M, blame("rate_limited", 30.0), 0.0, 0.0)
     health.failed(B, M, blame("rate_limited", 12.0), 0.0, 0.0)
-    at = health.returns_at([A, B], M, 2.0)
-    error = health.refusal([A, B], M, 2.0)
+    at = returns_at(health, [A, B], M, 2.0)
+    error = refusal(health, [A, B], M, 2.0)
     assert at is not None and 12.0 <= at <= 13.0
     assert ("cooling_down", 429, 11) == (
         error.code,
         error.status,
         error.retry_after_s,
     )
-    assert health.returns_at([], M, 2.0) is None
+    assert returns_at(health, [], M, 2.0) is None
 
 
 def test_a_far_return_is_refused_for_a_minute() -> None:
     health = steady()
     health.failed(A, M, blame("quota", 9000.0), 0.0, 0.0)
-    error = health.refusal([A], M, 1.0)
+    error = refusal(health, [A], M, 1.0)
     assert ("cooling_down", 60) == (error.code, error.retry_after_s)
 
 
@@ -373,7 +374,7 @@ def test_a_far_return_is_refused_for_a_minute() -> None:
 def test_what_waiting_does_not_help_is_told_as_it_is(reason: Reason, code: str) -> None:
     health = steady()
     struck = dead(health, reason, 3)
-    error = health.refusal([A], M, struck + 1)
+    error = refusal(health, [A], M, struck + 1)
     assert (code, 502, None) == (error.code, error.status, error.retry_after_s)
 
 
@@ -381,7 +382,7 @@ def test_one_account_that_will_return_makes_waiting_worth_while() -> None:
     health = steady()
     struck = dead(health, "refused", 3)
     health.failed(B, M, blame("rate_limited", 9.0), struck, struck)
-    assert "cooling_down" == health.refusal([A, B], M, struck + 1).code
+    assert "cooling_down" == refusal(health, [A, B], M, struck + 1).code
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_the_last_word_says_when_to_come_back(
 ) -> None:
     health = steady()
     health.failed(A, M, verdict, 0.0, 0.0)
-    error = health.last_error(verdict, [A], M, 0.0)
+    error = last_error(health, verdict, [A], M, 0.0)
     assert (verdict.error, expected) == (error, error.retry_after_s)
 
 
@@ -527,7 +528,7 @@ def test_a_changed_credential_clears_the_account() -> None:
 REASONS = st.sampled_from(["network", "failed", "rate_limited", "quota", "refused"])
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["failed", "told", "succeeded", "dropped", "started"]),
+        st.sampled_from(["failed", "dated", "succeeded", "dropped", "started"]),
         REASONS,
         st.floats(0.0, 40.0),
         st.floats(0.0, 5.0),
@@ -552,8 +553,8 @@ def test_whatever_happens_an_account_comes_back(
     health, now = Health(lambda: 0.7), 0.0
     for what, reason, at, started_at in times(steps):
         now = at
-        if what in ("failed", "told"):
-            verdict = blame(reason, 20.0 if what == "told" else None)
+        if what in ("failed", "dated"):
+            verdict = blame(reason, 20.0 if what == "dated" else None)
             health.failed(A, M, verdict, started_at, now)
         elif what == "started":
             health.started(A, M, now)

@@ -56,9 +56,9 @@ def fails(
     model: str = BIG,
     verdict: Verdict = BROKEN,
 ) -> list[str]:
-    """One failure; the events that the log is told."""
-    told = health.failed(A, model, verdict, now, now, user)
-    return [line.event for line in told]
+    """One failure; the events for the log."""
+    events = health.failed(A, model, verdict, now, now, user)
+    return [line.event for line in events]
 
 
 @each

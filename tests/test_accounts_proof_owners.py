@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts import owners as room
+from gateway.accounts import proof_owners
 from gateway.accounts.proof_owners import ProofOwners
 
 USER = "alice"
@@ -92,7 +92,7 @@ def test_a_proof_is_named_by_its_end() -> None:
 def test_memory_is_bounded_and_the_longest_unused_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "MAX_PROOFS", 5)
+    monkeypatch.setattr(proof_owners, "MAX_PROOFS", 5)
     owners = ProofOwners()
     for n in range(5):
         owners.made(USER, [f"p{n}"], "one")
@@ -107,7 +107,7 @@ def test_memory_is_bounded_and_the_longest_unused_goes(
 
 
 def test_accounts_of_one_proof_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_ACCOUNTS", 2)
+    monkeypatch.setattr(proof_owners, "MAX_ACCOUNTS", 2)
     owners = ProofOwners()
     for name in ("a", "b", "c"):
         owners.made(USER, ["p"], name)

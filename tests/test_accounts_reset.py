@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.reset import MAX_TOLD_S, sentence_s, told_return_s
+from gateway.accounts.reset import MAX_TOLD_S, sentence_s, upstream_return_s
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 UNIFIED = "anthropic-ratelimit-unified"
 
 
-def told(
+def returns_in(
     headers: dict[str, str] | None = None,
     fields: dict[str, Any] | None = None,
     message: str = "",
     limited: bool = True,
 ) -> float | None:
-    return told_return_s(headers or {}, fields or {}, message, NOW, limited=limited)
+    return upstream_return_s(headers or {}, fields or {}, message, NOW, limited=limited)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def told(
     ],
 )
 def test_headers_of_a_limit(headers: dict[str, str], expected: float | None) -> None:
-    assert expected == pytest.approx(told(headers))
+    assert expected == pytest.approx(returns_in(headers))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_headers_of_a_limit(headers: dict[str, str], expected: float | None) -> 
     ],
 )
 def test_fields_of_the_error(fields: dict[str, Any], expected: float | None) -> None:
-    assert expected == pytest.approx(told(fields=fields))
+    assert expected == pytest.approx(returns_in(fields=fields))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_fields_of_the_error(fields: dict[str, Any], expected: float | None) -> 
 )
 def test_the_sentence(message: str, expected: float | None) -> None:
     assert expected == pytest.approx(sentence_s(message))
-    assert expected == pytest.approx(told(message=message))
+    assert expected == pytest.approx(returns_in(message=message))
 
 
 @pytest.mark.parametrize(
@@ -226,23 +226,23 @@ def test_the_sentence(message: str, expected: float | None) -> None:
 def test_nonsense_is_not_told(name: str, value: str) -> None:
     if name == "retry-after-ms" and value == str(int(MAX_TOLD_S) + 1):
         value += "000"
-    assert told({name: value, f"{UNIFIED}-status": "rejected"}) is None
+    assert returns_in({name: value, f"{UNIFIED}-status": "rejected"}) is None
 
 
 def test_nonsense_does_not_hide_the_next_word() -> None:
     headers = {"retry-after": "-1", "x-ratelimit-reset-requests": "3s"}
-    assert 3.0 == told(headers, {"resets_at": 253_402_300_799}, "")
+    assert 3.0 == returns_in(headers, {"resets_at": 253_402_300_799}, "")
 
 
 def test_a_window_that_is_used_up_outlasts_retry_after() -> None:
-    assert 3600.0 == told({"retry-after": "5"}, {"resets_at": NOW + 3600})
+    assert 3600.0 == returns_in({"retry-after": "5"}, {"resets_at": NOW + 3600})
 
 
 def test_what_is_no_limit_only_means_its_retry_after() -> None:
     headers = {"x-ratelimit-reset-requests": "6m0s", "retry-after": "3"}
-    assert 3.0 == told(headers, limited=False)
+    assert 3.0 == returns_in(headers, limited=False)
     del headers["retry-after"]
-    assert told(headers, limited=False) is None
+    assert returns_in(headers, limited=False) is None
 
 
 NAMES = [
@@ -263,5 +263,5 @@ NAMES = [
     st.text(max_size=30),
 )
 def test_whatever_comes_the_wait_is_sane(headers: dict[str, str], text: str) -> None:
-    wait = told(headers, {"resets_at": text, "retry_after": text}, text)
+    wait = returns_in(headers, {"resets_at": text, "retry_after": text}, text)
     assert wait is None or 0 < wait <= MAX_TOLD_S

@@ -68,7 +68,7 @@ def test_the_first_name_counts(
     assert (source, value, source != "user") == (
         session.source,
         session.value,
-        session.told,
+        session.is_named,
     )
 
 

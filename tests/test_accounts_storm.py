@@ -3,7 +3,7 @@ Two hundred clients and a pool that dies and returns, played without a network.
 
 Every request goes through the real attempt loop (``Relay.run``), the real accounts and
 the real slots, in virtual time. Only the transport, the ledger and the clients are
-played: an attempt takes ``TOOK_S``, and a client comes back when it was told to.
+played: an attempt takes ``TOOK_S``, and a client comes back when its error says.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Play:
         self.fails = fails
         self.calls: list[tuple[float, str]] = []
         self.served: dict[int, float] = {}
-        self.told: list[GatewayError] = []
+        self.errors: list[GatewayError] = []
         self._names = names
         self._relay: Relay | None = None
 
@@ -174,7 +174,7 @@ class Play:
             try:
                 await relay.run(context_of(n), None)
             except GatewayError as error:
-                self.told.append(error)
+                self.errors.append(error)
                 if not patient or error.retry_after_s is None:
                     return
                 await asyncio.sleep(error.retry_after_s)
@@ -255,8 +255,8 @@ def test_a_dead_pool_costs_no_storm(names: str, death: Death) -> None:
     # While some pause before the same account again, the floor fills up a little.
     refilled = REFILL_PER_S * SAME_PAUSE_S[1]
     assert len(play.calls) <= CLIENTS * (1 + SHARE) + FLOOR + refilled
-    assert CLIENTS == len(play.told)
-    assert all(error.retry_after_s for error in play.told)
+    assert CLIENTS == len(play.errors)
+    assert all(error.retry_after_s for error in play.errors)
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])
@@ -297,11 +297,11 @@ def test_service_returns_as_soon_after_a_long_outage() -> None:
 @pytest.mark.parametrize("names", ["ab", "abcd"])
 @pytest.mark.parametrize("death", DEATHS)
 def test_one_dead_account_is_met_by_no_client(names: str, death: Death) -> None:
-    """All at once and cold: nobody has proven anything yet."""
+    """All at once and cold: no account is proven yet."""
     clients = 100
     play = Play(names, lambda name, at: death if name == "a" else None)
     play.run(clients, 60.0)
-    assert [] == play.told
+    assert [] == play.errors
     assert clients == len(play.served)
     assert Counter(name for _, name in play.calls)["a"] <= clients
 
@@ -318,7 +318,7 @@ def test_losing_an_account_under_full_load_is_met_by_no_client() -> None:
         play.calls.clear()
         play.fails = lambda name, at: BROKEN if name == "a" else None
         await play.ask(400, 20.0)
-        assert [] == play.told
+        assert [] == play.errors
         assert 400 == len(play.served)
         assert 400 + homes["a"] == len(play.calls)
 

@@ -293,7 +293,7 @@ ACCOUNTS: list[Any] = [
     (403, {"Message": "User is not authorized"}, "refused"),
     (400, {"__type": "ExpiredTokenException", "message": "x"}, "refused"),
     (200, {"throttlingException": {"message": "Too many"}}, "rate_limited"),
-    # servers that people run themselves, and what stands before them
+    # servers that people run themselves, and what is in front of them
     (503, {"error": {"code": 503, "message": "Loading model"}}, "failed"),
     (
         503,
@@ -310,7 +310,7 @@ ACCOUNTS: list[Any] = [
 
 
 def judged(status: int, body: object, model: str = "gpt-x") -> Verdict:
-    """The verdict of *body*, told with *status* or inside a 200."""
+    """The verdict of *body*, with *status* or inside a 200."""
     if status == 200:
         return judge_event(body, NOW, model)
     return judge_status(status, {}, json.dumps(body).encode(), NOW, model)

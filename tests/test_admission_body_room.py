@@ -198,7 +198,7 @@ async def test_a_changed_limit_counts_at_once() -> None:
     assert not asked.done()
 
     rooms.resize("alice", 2 * MAX)
-    rooms.resize("nobody", 2 * MAX)
+    rooms.resize("unknown", 2 * MAX)
     await asked
 
 

@@ -1,4 +1,4 @@
-"""Who is next, and where one stands."""
+"""Which waiter is next, and at which position the others are."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def serve(line: FairQueue[Waiter], names: str) -> str:
             "u1 v3 u2",
             id="two-lines-do-not-give-two-shares",
         ),
-        pytest.param([("u", A)], "BA", "- u1", id="nobody-gets-what-does-not-fit"),
+        pytest.param([("u", A)], "BA", "- u1", id="no-waiter-gets-what-does-not-fit"),
     ],
 )
 def test_who_is_served(

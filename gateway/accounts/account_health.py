@@ -1,12 +1,12 @@
 """
-What stands against one account, and for it.
+The health of one account: its outages, and what it served.
 
-Rule 1: a mark stands against the account as a whole, against one model on it, or
-        against it for one user alone: a credential may be refused because of what
+Rule 1: an outage concerns the account as a whole, one model on it, or one user of it
+        alone: a credential may be refused because of what
         that user's request holds.
 Rule 2: the three are bounded apart from each other. Model names come from clients, so
-        no number of them removes a mark of another kind, or of another account.
-Rule 3: an answer to anybody proves the credential, and clears what single users met.
+        no number of them removes one of another kind, or of another account.
+Rule 3: an answer to any user proves the credential, and clears what single users met.
 Rule 4: a failure that passes by itself belongs to the user, or to the model, where the
         account has served others since: another user that model, or another model. A
         second user or a second model that meets it makes it the account's.
@@ -24,7 +24,7 @@ from gateway.accounts.verdict import PASSING
 
 Scope = Literal["account", "user", "model"]
 
-MAX_MODEL_MARKS = 256  # of one account
+MAX_MODEL_OUTAGES = 256  # of one account
 MAX_SERVED_MODELS = 1024  # of one account
 MAX_USERS = 64  # of one account that are known to be served
 PROVEN_S = 60.0
@@ -41,7 +41,7 @@ class Served(NamedTuple):
 
     Attributes:
         user: to whom.
-        others_at: when to somebody else.
+        others_at: when to another user.
     """
 
     at: float = _NEVER
@@ -54,11 +54,11 @@ class AccountHealth:
     One account.
 
     Attributes:
-        whole: the mark on all of it.
-        by_user: the marks that concern one user.
-        by_model: the marks on one model, the oldest first.
+        whole: the outage on all of it.
+        by_user: the outages that concern one user.
+        by_model: the outages on one model, the oldest first.
         served: when each model was served last, the oldest first.
-        broken: how many streams broke amid the answer since the last whole answer.
+        broken: how many streams broke within the answer since the last whole answer.
     """
 
     __slots__ = (
@@ -77,17 +77,17 @@ class AccountHealth:
 
     @property
     def any(self) -> bool:
-        """Whether there is any mark."""
+        """Whether there is any outage."""
         return bool(self.whole or self.by_user or self.by_model)
 
-    def marks(
+    def outages(
         self, model: str, user: str, now: float | None = None
     ) -> Iterator[Outage]:
         """
-        The marks that count for *model* and *user*, those over by *now* removed.
+        The outages that count for *model* and *user*, those over by *now* removed.
 
         Args:
-            user: "" for nobody in particular: what one user met counts then unless
+            user: "" for no user in particular: what one user met counts then unless
                 others are served.
         """
         if now is not None:
@@ -100,51 +100,51 @@ class AccountHealth:
             mine = next((m for m in self.by_user.values() if not m.quiet), None)
         if mine is not None:
             yield mine
-        if (mark := self.by_model.get(model)) is not None:
-            yield mark
+        if (outage := self.by_model.get(model)) is not None:
+            yield outage
 
     def _clean(self, model: str, user: str, now: float) -> None:
         if self.whole is not None and self.whole.over(now):
             self.whole = None
-        mark = self.by_model.get(model)
-        if mark is not None and mark.over(now):
+        outage = self.by_model.get(model)
+        if outage is not None and outage.over(now):
             del self.by_model[model]
 
-    def all_marks(self) -> Iterator[tuple[Scope, str, Outage]]:
-        """Every mark with its scope and its name there."""
+    def all_outages(self) -> Iterator[tuple[Scope, str, Outage]]:
+        """Every outage with its scope and its name there."""
         if self.whole is not None:
             yield "account", "", self.whole
-        for user, mark in self.by_user.items():
-            yield "user", user, mark
-        for model, mark in self.by_model.items():
-            yield "model", model, mark
+        for user, outage in self.by_user.items():
+            yield "user", user, outage
+        for model, outage in self.by_model.items():
+            yield "model", model, outage
 
     def drop_stale(self, before: float) -> None:
-        """Forget what single users met whose window ended *before* that moment."""
-        stale = [name for name, mark in self.by_user.items() if mark.until < before]
+        """Forget what single users met whose cooldown ended *before* that moment."""
+        stale = [name for name, outage in self.by_user.items() if outage.until < before]
         for name in stale:
             del self.by_user[name]
 
-    def put(self, scope: Scope, name: str, mark: Outage) -> None:
-        """Put *mark* on the account, or on what *name* is there."""
+    def put(self, scope: Scope, name: str, outage: Outage) -> None:
+        """Put *outage* on the account, or on what *name* is there."""
         if scope == "model":
-            self.mark_model(name, mark)
+            self.set_model_outage(name, outage)
         elif scope == "user":
-            self.mark_user(name, mark)
+            self.set_user_outage(name, outage)
         else:
-            self.whole = mark
+            self.whole = outage
 
-    def mark_model(self, model: str, mark: Outage) -> None:
-        """Put *mark* on *model*; of too many, names that nothing served go first."""
-        self.by_model[model] = mark
+    def set_model_outage(self, model: str, outage: Outage) -> None:
+        """Put *outage* on *model*; of too many, names that nothing served go first."""
+        self.by_model[model] = outage
         self.by_model.move_to_end(model)
-        if len(self.by_model) > MAX_MODEL_MARKS:
+        if len(self.by_model) > MAX_MODEL_OUTAGES:
             unserved = (name for name in self.by_model if name not in self.served)
             del self.by_model[next(unserved, next(iter(self.by_model)))]
 
-    def mark_user(self, user: str, mark: Outage) -> None:
-        """Put *mark* on the account, for *user* alone."""
-        self.by_user[user] = mark
+    def set_user_outage(self, user: str, outage: Outage) -> None:
+        """Put *outage* on the account, for *user* alone."""
+        self.by_user[user] = outage
         self.by_user.move_to_end(user)
         if len(self.by_user) > MAX_USERS:
             self.by_user.popitem(last=False)
@@ -157,7 +157,7 @@ class AccountHealth:
         _note(self._users, user, now, MAX_USERS)
 
     def serves_others(self, user: str, now: float) -> bool:
-        """Whether somebody else than *user* was served lately."""
+        """Whether another user than *user* was served lately."""
         for other, at in reversed(self._users.items()):
             if now - at > PROVEN_S:
                 return False
@@ -172,8 +172,8 @@ class AccountHealth:
         last = self.served.get(model, Served())
         others_at = last.others_at if last.user == user else last.at
         met_by_others = any(
-            mark.reason in PASSING
-            for name, mark in self.by_user.items()
+            outage.reason in PASSING
+            for name, outage in self.by_user.items()
             if name != user
         )
         if now - others_at <= PROVEN_S and not met_by_others:
@@ -186,9 +186,9 @@ class AccountHealth:
 
     def _passing(self, model: str) -> Iterator[float]:
         """When other models than *model* met what passes by itself."""
-        for name, mark in self.by_model.items():
-            if name != model and mark.reason in PASSING and mark.ramp_from is None:
-                yield mark.struck_at
+        for name, outage in self.by_model.items():
+            if name != model and outage.reason in PASSING and outage.ramp_from is None:
+                yield outage.struck_at
 
     def note_broken(self, user: str) -> bool:
         """A stream of *user* broke; whether the account is to be left alone for it."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from gateway.accounts import refusals
 from gateway.accounts.health import Health
 from gateway.accounts.model_index import ModelIndex
 from gateway.config.schema import Account, Price
@@ -37,7 +38,7 @@ class AccountStatus:
         """
         if not self.is_available(account, user):
             now = time.monotonic()
-            raise self._health.refusal([account.name], "", now, user)
+            raise refusals.refusal(self._health, [account.name], "", now, user)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Every account: whether it takes requests, else why not and until when."""

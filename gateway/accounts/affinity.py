@@ -35,7 +35,7 @@ WARM_S = 300.0  # a prompt cache outlives the last request by about this
 
 
 class Bound(NamedTuple):
-    """Where a session stands: its account, and whether its cache is still warm."""
+    """The account of a session, and whether its cache is still warm."""
 
     account: str
     warm: bool
@@ -49,7 +49,7 @@ _ANY: Fitting = frozenset()
 @dataclass(slots=True)
 class _Place:
     """
-    Where a session stands among the accounts that fit one or more of its models.
+    What a session has among the accounts that fit one or more of its models.
 
     Attributes:
         accounts: those that answered, the latest first.
@@ -64,7 +64,7 @@ class _Place:
 
 
 _Places = OrderedDict[Fitting, _Place]
-"""A session: the place that was used last stands last."""
+"""A session: the place that was used last is the last."""
 
 
 class Affinity:
@@ -149,7 +149,7 @@ class Affinity:
                     self._hold(place.accounts, 1)
 
     def forget_responses(self, account: str) -> None:
-        """The name *account* stands for another server now, which made nothing."""
+        """The name *account* is another server's now, which made nothing."""
         for key in [key for key, made in self._made.items() if made[0] == account]:
             del self._made[key]
 

@@ -62,7 +62,9 @@ class AttemptReports:
         account, model, user, now = key
         fitting = self._index.fitting(model)
         proven = self._health.proven(account, model, now, user)
-        return self._budget.take(fitting, account, now, proven=proven and not same)
+        return self._budget.try_withdraw(
+            fitting, account, now, proven=proven and not same
+        )
 
     def start(self, key: AttemptKey, *, first: bool, last_resort: bool) -> bool:
         """
@@ -74,7 +76,7 @@ class AttemptReports:
         """
         account, model, user, now = key
         if first:
-            self._budget.request(self._index.fitting(model), now)
+            self._budget.deposit(self._index.fitting(model), now)
         return self._health.started(
             account, model, now, last_resort=last_resort, user=user
         )
@@ -86,7 +88,7 @@ class AttemptReports:
         account, model, user, started_at = key
         now = time.monotonic()
         self._write(self._health.succeeded(account, model, started_at, now, user))
-        if session.told:
+        if session.is_named:
             fitting = self._index.fitting(model)
             self._affinity.bind(session.key, account, now, fitting, model)
         if response_id:

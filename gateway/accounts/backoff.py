@@ -1,5 +1,5 @@
 """
-How long an account stays out when its upstream did not say.
+How long an account cools down when its upstream did not say.
 
 Rule 1: seconds, not minutes. Of accounts that reported an overload, half were seen to
         serve again after 17 s, and of those that limited the rate without a word,
@@ -20,10 +20,10 @@ from gateway.accounts.verdict import Reason
 
 class BackoffPolicy(NamedTuple):
     """
-    One reason's windows.
+    The cooldowns of one reason.
 
     Attributes:
-        first_s: the first window; half the learned recovery time takes its place.
+        first_s: the first cooldown; half the learned recovery time takes its place.
         cap_s: the longest.
         brief: it passes by itself within seconds: learned from, probed every
             ``EARLY_S`` while nothing else is left, and proven over by any success.
@@ -45,7 +45,7 @@ POLICIES: dict[str, BackoffPolicy] = {
     # The rest wait for a human or a calendar. Every probe costs a request its time.
     "quota": BackoffPolicy(60.0, 3600.0, False),
     "refused": BackoffPolicy(300.0, 3600.0, False),
-    # Whoever has no other account shall read the upstream's own answer.
+    # A request with no other account shall get the upstream's own answer.
     "no_model": BackoffPolicy(60.0, 3600.0, False, patience=0),
 }
 
@@ -54,7 +54,7 @@ EARLY_S = 3.0
 
 LONE_S = 5.0
 """The same for the other reasons: a person who has just mended the account's key should
-not have to wait for it, and nobody else could serve the request anyway."""
+not have to wait for it, and no other account could serve the request anyway."""
 
 SHORTEST_S = 0.5
 LONGEST_FIRST_S = 30.0
@@ -88,13 +88,13 @@ def usual_s(reason: Reason) -> float:
 def cooldown_s(
     reason: Reason, strikes: int, recovery: Recovery | None, now: float
 ) -> float:
-    """The window of strike number *strikes*, before jitter."""
-    pace = POLICIES[reason]
-    first_s = pace.first_s
-    if pace.brief and recovery is not None:
+    """The cooldown of strike number *strikes*, before jitter."""
+    policy = POLICIES[reason]
+    first_s = policy.first_s
+    if policy.brief and recovery is not None:
         half = recovery.mean(usual_s(reason), now) / 2
         first_s = min(max(half, SHORTEST_S), LONGEST_FIRST_S)
-    return min(pace.cap_s, math.ldexp(first_s, min(strikes - 1, 30)))
+    return min(policy.cap_s, math.ldexp(first_s, min(strikes - 1, 30)))
 
 
 def jittered(seconds: float, chance: float) -> float:

@@ -7,7 +7,7 @@ Rule 2: priority, then the session's own account, then least load. A session who
         cache is warm stays even if an account of better priority is free again:
         moving costs its prompt cache and its reasoning.
 Rule 3: nothing is refused while any fitting account is untried (*last resort*).
-Rule 4: who made a response or a compaction answers for it, and nobody else.
+Rule 4: only the account that made a response or a compaction can go on from it.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def candidates(
         return Choice([[well[0].name]], "", rejected, names, last_resort)
     able = [account.name for account in well]
     bound = affinity.bound(query.session.key, able, now, fitting, model)
-    held = bound if bound and query.session.told else None
+    held = bound if bound and query.session.is_named else None
     mine = held.account if held else ""
     tiers = _tiers(well, query.protocol, mine if held and held.warm else "")
     order = _Order(affinity, load(), query.session, mine, found, now)
@@ -185,7 +185,7 @@ class _Order(NamedTuple):
         def rank(account: Account) -> tuple[bool, bool, bool, float, int]:
             name = account.name
             load = self.load.get(name, Load(0, account.max_concurrent))
-            share = 0.0 if self.session.told else load.share
+            share = 0.0 if self.session.is_named else load.share
             spare = self.found[name].spare
             return (name != self.mine, load.full, spare, share, place[name])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from gateway.accounts import refusals
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.choice import (
     AccountQuery,
@@ -150,7 +151,7 @@ class Chooser:
         model = query.model
         if not choice.fitting:
             return _no_model(model)
-        error = self._health.refusal(choice.fitting, model, now, query.user)
+        error = refusals.refusal(self._health, choice.fitting, model, now, query.user)
         if error.code == "cooling_down":
             error.message = f"Every account for model {model} is cooling down"
         return error
@@ -163,7 +164,9 @@ class Chooser:
         now: float,
     ) -> GatewayError:
         """The client's error after the last *verdict*, when no account is left."""
-        return self._health.last_error(verdict, fitting, query.model, now, query.user)
+        return refusals.last_error(
+            self._health, verdict, fitting, query.model, now, query.user
+        )
 
 
 def _compaction_in(query: AccountQuery, document: dict[str, Any]) -> str:

@@ -14,13 +14,13 @@ class HealthEvent(NamedTuple):
     facts: dict[str, Any]
 
 
-def cooled(account: str, model: str, mark: Outage, now: float) -> HealthEvent:
+def cooled(account: str, model: str, outage: Outage, now: float) -> HealthEvent:
     """*account*, or *model* on it, is left alone; *model* is "" for all of it."""
     facts: dict[str, Any] = {
         "account": account,
-        "until_s": round(mark.until - now, 1),
-        "reason": mark.reason,
-        "strikes": mark.strikes,
+        "until_s": round(outage.until - now, 1),
+        "reason": outage.reason,
+        "strikes": outage.strikes,
     }
     return HealthEvent("account.cooled", facts | ({"model": model} if model else {}))
 

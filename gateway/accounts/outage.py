@@ -1,5 +1,5 @@
 """
-One mark against an account, and what it allows.
+One outage of an account, and what it allows.
 
     cooling ──until──▶ half-open ──a request starts──▶ probing
        ▲                                                │   │
@@ -18,7 +18,7 @@ from gateway.accounts.backoff import LONE_S, POLICIES
 from gateway.accounts.verdict import Reason
 
 PROBE_PATIENCE_S = 10.0  # a probe that says nothing for so long lets another start
-TOLD_PROBE_S = 900.0  # a told window can be stale: asked once in so long
+DATED_PROBE_S = 900.0  # the upstream's own time can be stale: asked once in so long
 RAMP_S = 5.0
 RAMP_STARTS = 4  # requests that may start at once after a return
 
@@ -51,11 +51,12 @@ WELL = Availability(True)
 @dataclass(slots=True)
 class Outage:
     """
-    One outage. Times are monotonic seconds.
+    Times are monotonic seconds.
 
     Attributes:
-        quiet: it was not told to the log, since the account serves others.
-        breaks: its streams broke amid the answer: only a whole answer ends it.
+        dated: the upstream itself said when the account returns.
+        quiet: it is not logged, since the account serves others.
+        breaks: its streams broke within the answer: only a whole answer ends it.
     """
 
     reason: Reason
@@ -63,7 +64,7 @@ class Outage:
     struck_at: float
     until: float
     early: float  # of ``last_resort``
-    told: bool
+    dated: bool
     strikes: int
     probe_at: float | None = None
     ramp_from: float | None = None
@@ -80,33 +81,33 @@ class Outage:
         return self.ramp_from is not None or self.until <= now
 
 
-def look(mark: Outage, now: float) -> Availability:
-    """*mark* while other accounts are well."""
-    if mark.ramp_from is not None:
-        share = RAMP_STARTS * math.exp2(now - mark.ramp_from)
-        return Availability(True, mark.reason, None, spare=mark.starts >= share)
-    stale = mark.struck_at + TOLD_PROBE_S if mark.told else mark.until
-    found = _half_open(mark, min(mark.until, stale), now)
-    return found._replace(shunned=True) if mark.breaks and not found.ok else found
+def look(outage: Outage, now: float) -> Availability:
+    """*outage* while other accounts are well."""
+    if outage.ramp_from is not None:
+        share = RAMP_STARTS * math.exp2(now - outage.ramp_from)
+        return Availability(True, outage.reason, None, spare=outage.starts >= share)
+    stale = outage.struck_at + DATED_PROBE_S if outage.dated else outage.until
+    found = _half_open(outage, min(outage.until, stale), now)
+    return found._replace(shunned=True) if outage.breaks and not found.ok else found
 
 
-def look_again(mark: Outage, now: float) -> Availability:
-    """*mark* when nothing else is left."""
-    pace = POLICIES[mark.reason]
-    if mark.ramp_from is not None or mark.told and mark.reason != "no_model":
-        return look(mark, now)
-    if not pace.patience or mark.strikes < pace.patience or mark.breaks:
-        return Availability(True, mark.reason, mark.until)
-    early = mark.early if pace.brief else mark.struck_at + LONE_S
-    return _half_open(mark, min(mark.until, early), now)
+def look_again(outage: Outage, now: float) -> Availability:
+    """*outage* when nothing else is left."""
+    policy = POLICIES[outage.reason]
+    if outage.ramp_from is not None or outage.dated and outage.reason != "no_model":
+        return look(outage, now)
+    if not policy.patience or outage.strikes < policy.patience or outage.breaks:
+        return Availability(True, outage.reason, outage.until)
+    early = outage.early if policy.brief else outage.struck_at + LONE_S
+    return _half_open(outage, min(outage.until, early), now)
 
 
-def _half_open(mark: Outage, due: float, now: float) -> Availability:
+def _half_open(outage: Outage, due: float, now: float) -> Availability:
     if now < due:
-        return Availability(False, mark.reason, due)
-    if mark.probe_at is not None and now < mark.probe_at + PROBE_PATIENCE_S:
-        return Availability(False, mark.reason, now + 1.0)
-    return Availability(True, mark.reason, mark.until, probe=True)
+        return Availability(False, outage.reason, due)
+    if outage.probe_at is not None and now < outage.probe_at + PROBE_PATIENCE_S:
+        return Availability(False, outage.reason, now + 1.0)
+    return Availability(True, outage.reason, outage.until, probe=True)
 
 
 def worse(found: list[Availability]) -> Availability:

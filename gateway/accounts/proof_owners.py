@@ -8,9 +8,9 @@ the proof, not by the session.
 
 Rule 1: an account that was seen making a proof can read it. Several may have been:
         servers exist that sign everything alike.
-Rule 2: a proof that nobody was seen making belongs to the account that gave the
+Rule 2: a proof that no account was seen making belongs to the account that gave the
         session's last answer, among the accounts that fit this model. Where that is
-        not known either, it may be anybody's: it is sent, and a refusal tells.
+        not known either, it may be any account's: it is sent, and a refusal shows.
 Rule 3: an account that refused a proof is not sent it again; others may be.
 Rule 4: what is known is a user's own, and bounded; the longest unused goes first.
 """
@@ -29,7 +29,7 @@ MAX_ACCOUNTS = 4  # that are remembered as makers of one proof, and as refusing 
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one proof; the latest account of each kind stands last."""
+    """What is known of one proof; the latest account of each kind is the last."""
 
     seen: tuple[str, ...] = ()  # accounts that were seen making it
     refused: tuple[str, ...] = ()  # accounts that could not read it

@@ -1,7 +1,7 @@
 """
 Which reasoning of a request an account is sent.
 
-The memory of who made what is in ``owners``; how a body is changed, in
+The memory of which account made what is in ``proof_owners``; how a body is changed, in
 ``gateway.protocols.reasoning_proofs``.
 """
 

@@ -1,7 +1,7 @@
 """
 When an account returns, in its upstream's own words.
 
-Rule 1: nonsense is not told at all: text, negative, zero, not finite, or later than
+Rule 1: nonsense counts as no time: text, negative, zero, not finite, or later than
         ``MAX_TOLD_S``. Then the account's pace decides.
 Rule 2: a window counts only when it is used up. The limits that come with every
         answer say when they are *full* again, which is not when the account serves.
@@ -39,7 +39,7 @@ _UNIFIED = "anthropic-ratelimit-unified"
 _UNIFIED_WINDOW = re.compile(rf"({_UNIFIED}-(?!overage)[^-]+)-(?:status|utilization)")
 
 
-def told_return_s(
+def upstream_return_s(
     headers: Mapping[str, str],
     fields: Mapping[str, Any],
     message: str,
@@ -48,14 +48,14 @@ def told_return_s(
     limited: bool = True,
 ) -> float | None:
     """
-    Seconds until the account returns, None if the upstream told nothing sane.
+    Seconds until the account returns, None if the upstream gave no sane time.
 
     Args:
         headers: the answer's, in any case.
         fields: the error object.
         message: its sentence.
         now_unix: Unix seconds.
-        limited: it is a limit (429, a quota) that was told; other failures carry
+        limited: it is a limit (429, a quota); other failures carry
             the limits' headers too, but mean only their ``retry-after``.
     """
     lower = {name.lower(): value for name, value in headers.items()}

@@ -1,8 +1,8 @@
 """
-How many further attempts the gateway may make on its own account.
+How many further attempts the gateway may make: a retry budget.
 
 Rule 1: a first attempt is never refused here.
-Rule 2: going on to an account that is proven to serve costs nothing: nobody shall
+Rule 2: going on to an account that is proven to serve costs nothing: no client shall
         meet a failure because many sessions lost the same account at once.
 Rule 3: every other further attempt costs one, of its pool and of that account in it: a
         dead pool of any size multiplies traffic by little more than 1 + ``SHARE``.
@@ -27,8 +27,8 @@ Pool = frozenset[str]
 """The names of the accounts that fit a model."""
 
 
-class Purse:
-    """One balance."""
+class Balance:
+    """A floor that refills slowly, and deposits that decay."""
 
     __slots__ = ("_floor", "_earned", "_at")
 
@@ -40,18 +40,18 @@ class Purse:
         self._age(now)
         return self._earned
 
-    def earn(self, now: float) -> None:
-        """A request began."""
+    def deposit(self, now: float) -> None:
+        """A request deposits its share."""
         self._age(now)
         self._earned += SHARE
 
-    def has_one(self, now: float) -> bool:
-        """Whether an attempt could be paid."""
+    def covers_one(self, now: float) -> bool:
+        """Whether one attempt could be withdrawn."""
         self._age(now)
         return self._floor + self._earned >= 1
 
-    def pay(self) -> None:
-        """One attempt, from what expires first."""
+    def withdraw(self) -> None:
+        """Withdraw one attempt, from what expires first."""
         from_earned = min(1.0, self._earned)
         self._earned -= from_earned
         self._floor -= 1.0 - from_earned
@@ -72,25 +72,25 @@ class _PoolBudget:
     __slots__ = ("_all", "_each")
 
     def __init__(self, now: float) -> None:
-        self._all = Purse(now)
-        self._each: dict[str, Purse] = {}
+        self._all = Balance(now)
+        self._each: dict[str, Balance] = {}
 
-    def earn(self, now: float) -> None:
-        """A request began."""
-        self._all.earn(now)
-        for purse in self._each.values():
-            purse.earn(now)
+    def deposit(self, now: float) -> None:
+        """A request deposits its share."""
+        self._all.deposit(now)
+        for balance in self._each.values():
+            balance.deposit(now)
 
-    def take(self, account: str, now: float) -> bool:
-        """Whether an attempt at *account* can be paid; if so, it is."""
-        # An account that is met for the first time has earned like all the others.
+    def try_withdraw(self, account: str, now: float) -> bool:
+        """Whether an attempt at *account* is covered; if so, it is withdrawn."""
+        # An account that is asked again for the first time has the pool's deposits.
         own = self._each.get(account)
         if own is None:
-            own = self._each[account] = Purse(now, self._all.earned(now))
-        if not (self._all.has_one(now) and own.has_one(now)):
+            own = self._each[account] = Balance(now, self._all.earned(now))
+        if not (self._all.covers_one(now) and own.covers_one(now)):
             return False
-        self._all.pay()
-        own.pay()
+        self._all.withdraw()
+        own.withdraw()
         return True
 
 
@@ -100,22 +100,22 @@ class RetryBudget:
     def __init__(self) -> None:
         self._pools: OrderedDict[Pool, _PoolBudget] = OrderedDict()
 
-    def request(self, pool: Pool, now: float) -> None:
+    def deposit(self, pool: Pool, now: float) -> None:
         """A request makes its first attempt, at an account of *pool*."""
-        self._of(pool, now).earn(now)
+        self._of(pool, now).deposit(now)
 
-    def take(
+    def try_withdraw(
         self, pool: Pool, account: str, now: float, *, proven: bool = False
     ) -> bool:
         """
-        Whether a further attempt may go to *account*; if so, it is paid.
+        Whether a further attempt may go to *account*; if so, it is withdrawn.
 
         Args:
             pool: the accounts that fit the request.
             proven: the account served this model lately and nothing failed since
                 (``Health.proven``); never so for the same account again.
         """
-        return proven or self._of(pool, now).take(account, now)
+        return proven or self._of(pool, now).try_withdraw(account, now)
 
     def _of(self, pool: Pool, now: float) -> _PoolBudget:
         budget = self._pools.get(pool)

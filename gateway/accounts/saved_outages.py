@@ -1,9 +1,9 @@
 """
-Marks as JSON values, for the next process.
+Outages as JSON values, for the next process.
 
-Rule: clocks err, and a restored mark must not outlive that. No window is longer than
-      its reason's cap, whatever a row says; what an upstream told for later, it tells
-      the next request again.
+Rule: clocks err, and a restored outage must not outlive that. No cooldown is longer
+      than its reason's cap, whatever a row says; an upstream that gave a later time
+      gives it to the next request again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MAX_RESTORED_STRIKES = 64
 
 
 def row_of_outage(
-    mark: Outage, account: str, scope: Scope, name: str, shift: float
+    outage: Outage, account: str, scope: Scope, name: str, shift: float
 ) -> dict[str, Any]:
     """
-    *mark* as JSON values, in Unix seconds.
+    *outage* as JSON values, in Unix seconds.
 
     Args:
         name: the model or the user that it concerns; "" for the whole account.
@@ -32,13 +32,13 @@ def row_of_outage(
         "account": account,
         "model": name if scope == "model" else "",
         "user": name if scope == "user" else "",
-        "reason": mark.reason,
-        "since": mark.since + shift,
-        "until": mark.until + shift,
-        "told": mark.told,
-        "strikes": mark.strikes,
-        "quiet": mark.quiet,
-        "breaks": mark.breaks,
+        "reason": outage.reason,
+        "since": outage.since + shift,
+        "until": outage.until + shift,
+        "told": outage.dated,
+        "strikes": outage.strikes,
+        "quiet": outage.quiet,
+        "breaks": outage.breaks,
     }
 
 
@@ -46,8 +46,8 @@ def outage_of(
     row: dict[str, Any], now: float, shift: float
 ) -> tuple[str, Scope, str, Outage] | None:
     """
-    Account, scope, name and mark of a row of ``saved``; None for an odd one, or one
-    whose window is over.
+    Account, scope, name and outage of such a row; None for an odd one, or one whose
+    cooldown is over.
 
     Args:
         now: monotonic seconds.
@@ -57,7 +57,7 @@ def outage_of(
         account, model = str(row["account"]), str(row["model"])
         user = str(row.get("user") or "")
         until, since = float(row["until"]) + shift, float(row["since"]) + shift
-        strikes, told = int(row["strikes"]), bool(row["told"])
+        strikes, dated = int(row["strikes"]), bool(row["told"])
         reason = row["reason"]
         cap_s = POLICIES[reason].cap_s
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -67,8 +67,8 @@ def outage_of(
     until, since = min(until, now + cap_s), min(now, max(since, now - cap_s))
     strikes = min(max(1, strikes), MAX_RESTORED_STRIKES)
     early = min(until, now + EARLY_S)
-    mark = Outage(reason, since, now, until, early, told, strikes)
-    mark.quiet, mark.breaks = bool(row.get("quiet")), bool(row.get("breaks"))
+    outage = Outage(reason, since, now, until, early, dated, strikes)
+    outage.quiet, outage.breaks = bool(row.get("quiet")), bool(row.get("breaks"))
     if user:
-        return account, "user", user, mark
-    return account, "model" if model else "account", model, mark
+        return account, "user", user, outage
+    return account, "model" if model else "account", model, outage

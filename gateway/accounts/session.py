@@ -44,8 +44,8 @@ class Session(NamedTuple):
     value: str
 
     @property
-    def told(self) -> bool:
-        """Whether the client named it; else all of a user's requests share it."""
+    def is_named(self) -> bool:
+        """Whether the client named it; else all requests of a user share it."""
         return self.source != "user"
 
 
@@ -85,9 +85,9 @@ def _inside(user_id: object) -> str:
         return ""
     if user_id.lstrip()[:1] == "{":
         try:
-            told = orjson.loads(user_id)
+            found = orjson.loads(user_id)
         except orjson.JSONDecodeError:
             return ""
-        return _clean(told.get("session_id")) if isinstance(told, dict) else ""
+        return _clean(found.get("session_id")) if isinstance(found, dict) else ""
     _, mark, session = user_id.rpartition(_MARK)
     return _clean(session) if mark else ""

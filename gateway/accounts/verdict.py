@@ -3,8 +3,8 @@ Whose fault an upstream's failure is, and what may be done about it.
 
 Rule 1: first the scope of blame, then everything else. What a client did wrong, or
         can make an upstream say, never counts against an account.
-Rule 2: every HTTP status stands in ``STATUSES`` or falls under its hundred.
-Rule 3: the status decides what the client would be told, a strong word of the body
+Rule 2: every HTTP status is in ``STATUSES`` or falls under its hundred.
+Rule 3: the status decides what the client would get, a strong word of the body
         (``gateway.protocols.failure_table``) decides why, and so for how long. A body
         that could not be read changes nothing.
 Rule 4: what an upstream says of its account (no credit, a key that is not valid) is
@@ -20,12 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from gateway.accounts.reset import told_return_s
+from gateway.accounts.reset import upstream_return_s
 from gateway.errors import GatewayError, PassedOn, UpstreamError
 from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, Told, told_in
 from gateway.protocols.failure_table import Kind, Meaning, meaning
 
-Scope = Literal["client", "nobody", "model", "account", "network"]
+Scope = Literal["client", "none", "model", "account", "network"]
 Reason = Literal[
     "",
     "network",
@@ -50,13 +50,12 @@ class Verdict(NamedTuple):
     What a failure before the first output means.
 
     Attributes:
-        scope: who is to blame; "nobody" and "client" leave no mark on an account.
+        scope: whose fault it is; "none" and "client" make no outage of an account.
         error: what the client gets when this failure is the last word.
-        reason: the row of the account's pace; "" where nothing is marked.
+        reason: its backoff policy; "" where it makes no outage.
         switch: another account may serve the request.
         retry_same: if no other account is free, the same one after ``SAME_PAUSE_S``.
-        until_s: seconds until the account returns, as the upstream told.
-        loud: an operator must look: the account's credential was refused.
+        until_s: seconds until the account returns, by the upstream's own time.
         doubtful: the request of this one user may have brought it about.
         pass_on: with no account left, the client gets the upstream's own answer.
         strip: repeat once on the same account, without foreign reasoning.
@@ -68,7 +67,6 @@ class Verdict(NamedTuple):
     switch: bool = False
     retry_same: bool = False
     until_s: float | None = None
-    loud: bool = False
     doubtful: bool = False
     pass_on: bool = False
     strip: bool = False
@@ -80,7 +78,7 @@ class Verdict(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a status says by itself: whose fault, the code, the pace."""
+    """What a status says by itself: whose fault, the code, the reason."""
 
     scope: Scope
     code: str = ""
@@ -106,7 +104,7 @@ STATUSES: dict[int, Row] = {
     408: Row("network", "upstream_timeout", "network"),
     # A lock inside that account; another account has none. SDKs retry it themselves,
     # so with no account left it goes to the client as it is.
-    409: Row("nobody"),
+    409: Row("none"),
     429: Row("account", "upstream_rate_limited", "rate_limited"),
     451: Row("account", "upstream_refused", "failed"),  # its region
     # A proxy on the way says that we hung up, and we did not.
@@ -121,7 +119,7 @@ _KINDS: dict[Kind, Row] = {
     Kind.REFUSED: Row("account", "upstream_refused", "refused"),
     Kind.FAILED: Row("account", "upstream_failed", "failed"),
     Kind.NO_MODEL: Row("model", "model_not_found", "no_model"),
-    Kind.FOREIGN: Row("nobody"),
+    Kind.FOREIGN: Row("none"),
     Kind.CLIENT: _PASS,
 }
 
@@ -134,7 +132,7 @@ _TRANSPORT: dict[str, Row] = {
     "upstream_empty": Row("account", "", "failed"),
     "upstream_malformed": Row("account", "", "failed"),
     # The answer to this one request; the account is well.
-    "upstream_too_large": Row("nobody"),
+    "upstream_too_large": Row("none"),
 }
 
 
@@ -163,45 +161,40 @@ def judge_status(
         same_protocol: the client speaks it too, and can be given *body* as it is.
     """
     data = _json(body)
-    told = told_in(data) or Told()
+    stated = told_in(data) or Told()
     row = row_of(status)
     if row.scope == "client" and body.lstrip()[:1] == b"<":
         row = _BROKEN  # a web page: no API is at the account's address
     elif row.reason == "refused" and body.lstrip()[:1] == b"<":
         row = row._replace(reason="failed")  # a guard before the API, not our key
-    elif row.scope == "client" and told.status:
-        row = row_of(told.status)
-    # Words that are no JSON are weighed too, and passed on to nobody.
-    row = _bettered(row, meaning(told if data else Told(message=_plain(body))))
+    elif row.scope == "client" and stated.status:
+        row = row_of(stated.status)
+    # Words that are no JSON are weighed too, and not passed on.
+    row = _bettered(row, meaning(stated if data else Told(message=_plain(body))))
     raw = body if data and same_protocol else b""
-    return _Case(told, status, now_unix, model, raw).verdict(row, headers)
+    return _Case(stated, status, now_unix, model, raw).verdict(row, headers)
 
 
 def judge_event(data: object, now_unix: float, model: str = "") -> Verdict:
     """
-    Judge a failure told inside a 200 answer: an event's or a body's JSON.
+    Judge a failure inside a 200 answer: an event's or a body's JSON.
 
-    JSON that tells no failure, where a stream should be, is ``upstream_malformed``.
+    JSON that states no failure, where a stream should be, is ``upstream_malformed``.
     """
-    told = told_in(data)
-    if told is None:
+    stated = told_in(data)
+    if stated is None:
         return judge_transport(UpstreamError("upstream_malformed"))
-    said = meaning(told)
+    said = meaning(stated)
     row = _KINDS[said.kind]
-    if not said.sure and told.status:
-        row = _bettered(row_of(told.status), said)
-    return _Case(told, told.status, now_unix, model, b"").verdict(row, {})
-
-
-def judge_body(body: bytes, now_unix: float, model: str = "") -> Verdict:
-    """Judge a 200 answer that is no stream although one was asked for."""
-    return judge_event(_json(body), now_unix, model)
+    if not said.sure and stated.status:
+        row = _bettered(row_of(stated.status), said)
+    return _Case(stated, stated.status, now_unix, model, b"").verdict(row, {})
 
 
 def judge_transport(error: UpstreamError) -> Verdict:
     """Judge a failure of the connection or of the stream's form."""
     row = _TRANSPORT.get(error.code, _BROKEN)
-    switch = row.scope != "nobody"
+    switch = row.scope != "none"
     return Verdict(row.scope, error, row.reason, switch=switch)
 
 
@@ -217,7 +210,7 @@ def _bettered(row: Row, said: Meaning) -> Row:
         return row if keep else better
     if said.kind is Kind.NO_MODEL:
         return row if row.reason in ("quota", "rate_limited") else better
-    if row.scope in ("client", "nobody"):
+    if row.scope in ("client", "none"):
         return better
     if row.reason == "refused" and said.kind is not Kind.QUOTA:
         return row
@@ -231,19 +224,19 @@ def _bettered(row: Row, said: Meaning) -> Row:
 class _Case(NamedTuple):
     """One failure, read."""
 
-    told: Told
+    stated: Told
     status: int  # 0 inside a stream
     now_unix: float
     model: str
     raw: bytes
 
     def verdict(self, row: Row, headers: Mapping[str, str]) -> Verdict:
-        told = self.told
-        if row.scope in ("client", "nobody") or row.reason == "no_model":
+        stated = self.stated
+        if row.scope in ("client", "none") or row.reason == "no_model":
             return self._passed_on(row)
         limited = row.reason in ("rate_limited", "quota", "overloaded")
-        until_s = told_return_s(
-            headers, told.fields, told.message, self.now_unix, limited=limited
+        until_s = upstream_return_s(
+            headers, stated.fields, stated.message, self.now_unix, limited=limited
         )
         error = UpstreamError(
             row.code,
@@ -252,7 +245,7 @@ class _Case(NamedTuple):
             upstream_status=self.status,
         )
         if not self._is_the_operators(row):
-            error.words = told.message
+            error.words = stated.message
         return Verdict(
             self._scope(row),
             error,
@@ -260,30 +253,29 @@ class _Case(NamedTuple):
             switch=True,
             retry_same=row.reason == "rate_limited" and until_s is None,
             until_s=until_s,
-            loud=row.reason == "refused",
             doubtful=self._doubtful(row),
         )
 
     def _passed_on(self, row: Row) -> Verdict:
-        told, status = self.told, self.status
+        stated, status = self.stated, self.status
         if status in (0, 401, 403) or status >= 500:  # never the client's
             status = 404 if row.reason == "no_model" else 400
         error = PassedOn(
-            told.message,
+            stated.message,
             status=status,
-            kind=told.type,
-            spoken=told.code,
-            param=told.param,
+            kind=stated.type,
+            spoken=stated.code,
+            param=stated.param,
             raw=self.raw,
         )
-        error.detail = f"{self.status} {told.code or told.type}"
+        error.detail = f"{self.status} {stated.code or stated.type}"
         return Verdict(
             row.scope,
             error,
             row.reason,
             switch=row.reason == "no_model" or self.status == 409,
             pass_on=True,
-            strip=meaning(told).kind is Kind.FOREIGN,
+            strip=meaning(stated).kind is Kind.FOREIGN,
         )
 
     def _doubtful(self, row: Row) -> bool:
@@ -293,15 +285,15 @@ class _Case(NamedTuple):
 
     def _scope(self, row: Row) -> Scope:
         """A limit or an overload of one model leaves the account's others alone."""
-        said = self.told.message
+        said = self.stated.message
         if row.scope != "account":
             return row.scope
         if row.reason in ("rate_limited", "overloaded") and self.model:
             if self.model.lower() in said.lower():
                 return "model"
         one_model = {"server_is_overloaded", "model_overloaded"} & {
-            self.told.code,
-            self.told.type,
+            self.stated.code,
+            self.stated.type,
         }
         if row.reason == "overloaded" and (one_model or "model" in said.lower()):
             return "model"
@@ -316,9 +308,9 @@ class _Case(NamedTuple):
         )
 
     def _detail(self) -> str:
-        told = self.told
-        said = told.code or told.type or "no code"
-        return f"{self.status or 'in stream'} {said}: {told.message}"
+        stated = self.stated
+        said = stated.code or stated.type or "no code"
+        return f"{self.status or 'in stream'} {said}: {stated.message}"
 
 
 def _json(body: bytes) -> Any:
