@@ -308,6 +308,6 @@ def test_a_lost_connection_reaches_the_protocol_above() -> None:
             self.lost = exc
 
     above = Above()
-    ProxyTunnel(b"", "proxy:1", above).connection_lost(OSError("cable"))
+    ProxyTunnel(b"", above).connection_lost(OSError("cable"))
 
     assert str(above.lost) == "cable"

@@ -127,8 +127,7 @@ class Dialer:
             lowest = TlsStream(self._tls, route.origin.host, lowest)
             if route.proxy is not None:
                 request = connect_request(route, route.proxy)
-                name = authority_of(route.proxy.origin)
-                lowest = ProxyTunnel(request, name, lowest)
+                lowest = ProxyTunnel(request, lowest)
         if route.proxy is not None and route.proxy.origin.scheme == "https":
             lowest = TlsStream(self._tls, route.proxy.origin.host, lowest)
         return lowest

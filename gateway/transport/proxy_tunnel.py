@@ -44,14 +44,12 @@ class ProxyTunnel(asyncio.Protocol):
 
     Args:
         request: as ``connect_request`` writes it.
-        name: the proxy's host and port, for the failure's text.
         above: gets ``connection_made`` when the tunnel is open, else
             ``connection_lost`` with the reason.
     """
 
-    def __init__(self, request: bytes, name: str, above: asyncio.Protocol) -> None:
+    def __init__(self, request: bytes, above: asyncio.Protocol) -> None:
         self._request = request
-        self._name = name
         self._above = above
         self._transport: asyncio.Transport
         self._head = bytearray()
@@ -77,8 +75,8 @@ class ProxyTunnel(asyncio.Protocol):
             self._refuse(f"answered with more than {HEAD_LIMIT_BYTES} bytes of head")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        text = f"the proxy {self._name} hung up before it answered"
-        self._above.connection_lost(self._error or exc or TunnelRefused(text))
+        error = self._error or exc or TunnelRefused("hung up before it answered")
+        self._above.connection_lost(error)
 
     def _answered(self, status: int, bytes_behind: int) -> None:
         if status >= 300:
@@ -90,7 +88,7 @@ class ProxyTunnel(asyncio.Protocol):
             self._above.connection_made(self._transport)
 
     def _refuse(self, text: str) -> None:
-        self._error = TunnelRefused(f"the proxy {self._name} {text}")
+        self._error = TunnelRefused(text)
         self._transport.abort()
 
 
