@@ -42,7 +42,7 @@ ENDINGS = {
 }
 
 
-class SlotCount(Protocol):
+class SlotUsage(Protocol):
     """The slots of one user or account, at this moment."""
 
     @property
@@ -69,7 +69,7 @@ class Metrics:
 
     def __init__(
         self,
-        slots: Callable[[], Iterable[SlotCount]],
+        slots: Callable[[], Iterable[SlotUsage]],
         accounts: Callable[[], Mapping[str, Mapping[str, Any]]],
         waiting: Callable[[], int] = lambda: 0,
         configured: Callable[[str, str], bool] = lambda account, model: False,
@@ -205,7 +205,7 @@ class _LiveMetrics(Collector):
 
     def __init__(
         self,
-        slots: Callable[[], Iterable[SlotCount]],
+        slots: Callable[[], Iterable[SlotUsage]],
         accounts: Callable[[], Mapping[str, Mapping[str, Any]]],
         waiting: Callable[[], int],
         lines_lost: Callable[[], int],
