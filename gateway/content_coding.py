@@ -181,32 +181,32 @@ def maybe_decoder(coding: str) -> Decoder | None:
     return _Unpacker() if coding == "zstd" else None
 
 
-class Turns:
+class DecodeScheduler:
     """
-    The event loop's time for decoding: one step in each pass of the loop, for all
-    bodies in turn. So a thousand steps of one body delay the others by one each.
+    Shares the event loop's time for decoding: one step in each pass of the loop, for
+    all bodies in turn. So a thousand steps of one body delay the others by one each.
     """
 
     def __init__(self) -> None:
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._called = False
 
     async def wait(self) -> None:
         """Return when the next step may be taken."""
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._line.append(turn)
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
         if not self._called:
             self._called = True
             loop.call_soon(self._call, loop)
-        await turn
+        await waiter
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():  # else it was cancelled
-                turn.set_result(None)
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # else it was cancelled
+                waiter.set_result(None)
                 break
-        self._called = bool(self._line)
+        self._called = bool(self._waiting)
         if self._called:
             loop.call_soon(self._call, loop)

@@ -1,5 +1,5 @@
 """
-What can go wrong, whose fault it is, and what a client is told.
+What can go wrong, whose fault it is, and what a client reads.
 
 Rule 1: ``code`` is stable snake_case; it is logged, stored and counted.
 Rule 2: a client reads the fixed sentence of its code (``CODES``), or a message that
@@ -194,10 +194,10 @@ class ClientError(GatewayError):
 
 class PassedOn(ClientError):
     """
-    The client's own mistake as the upstream told it.
+    The client's own mistake, in the upstream's words.
 
     Args:
-        status: the upstream's HTTP status, 200 when it was told inside a stream.
+        status: the upstream's HTTP status, 200 when it came inside a stream.
         kind: the upstream's ``error.type``.
         spoken: the upstream's ``error.code``, which clients branch on.
         raw: the upstream's own body, for a client of the same protocol.

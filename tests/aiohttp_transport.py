@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import http_exceptions
 from yarl import URL
 
-from gateway.content_coding import Turns
+from gateway.content_coding import DecodeScheduler
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
 from gateway.transport.interface import STOP, Feed, UpstreamResponse
@@ -79,7 +79,7 @@ class AiohttpTransport:
 
     def __init__(self, tls: SSLContext) -> None:
         self._tls = tls
-        self._turns = Turns()
+        self._turns = DecodeScheduler()
         self._session: aiohttp.ClientSession | None = None
         self._stopped = False
 

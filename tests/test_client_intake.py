@@ -18,7 +18,7 @@ from backports import zstd
 from gateway.admission.body_room import BodyRooms
 from gateway.client import intake
 from gateway.client.intake import Intake
-from gateway.content_coding import PIECE_BYTES, Turns
+from gateway.content_coding import PIECE_BYTES, DecodeScheduler
 from gateway.errors import ClientError
 
 LIMIT = 100_000
@@ -33,7 +33,7 @@ async def reading(
     limit: int = LIMIT, rooms: BodyRooms | None = None
 ) -> AsyncIterator[TestServer]:
     """A server that answers with the body it read: 200, or status and message."""
-    reader, rooms = Intake(Turns()), rooms or BodyRooms()
+    reader, rooms = Intake(DecodeScheduler()), rooms or BodyRooms()
 
     async def handle(request: web.Request) -> web.Response:
         with rooms.enter("alice", ROOM) as share:

@@ -16,7 +16,7 @@ from gateway.content_coding import (
     PIECE_BYTES,
     CodingError,
     Decoder,
-    Turns,
+    DecodeScheduler,
     maybe_decoder,
 )
 
@@ -129,7 +129,7 @@ def test_bytes_of_another_kind_are_an_error(coding: str) -> None:
 
 
 def test_a_window_beyond_8_mib_is_an_error() -> None:
-    """The sender says how much memory its frame needs; nobody else bounds it."""
+    """The sender says how much memory its frame needs; nothing else bounds it."""
     large = bytes(range(256)) * (40 * 1024 * 4)  # 40 MiB
     frame = zstd.compress(large, options={zstd.CompressionParameter.window_log: 25})
 
@@ -201,7 +201,7 @@ def test_a_step_looks_at_a_bounded_part_of_what_was_fed(
 
 
 async def test_one_step_is_taken_in_each_pass_of_the_loop() -> None:
-    turns, loop = Turns(), asyncio.get_running_loop()
+    turns, loop = DecodeScheduler(), asyncio.get_running_loop()
     passes, taken = 0, []
     running = True
 
@@ -227,7 +227,7 @@ async def test_one_step_is_taken_in_each_pass_of_the_loop() -> None:
 
 
 async def test_who_leaves_its_turn_holds_up_nobody() -> None:
-    turns = Turns()
+    turns = DecodeScheduler()
     leaving = asyncio.create_task(turns.wait())
     staying = asyncio.create_task(turns.wait())
     await asyncio.sleep(0)

@@ -27,8 +27,8 @@ CODEX_KEYS = {
 
 
 def ids(listed: list[dict[str, object]]) -> list[object]:
-    told = catalogue([(NAMED, listed)])
-    return [entry["id"] for entry in told["data"]]
+    document = catalogue([(NAMED, listed)])
+    return [entry["id"] for entry in document["data"]]
 
 
 def test_what_the_config_names_is_there_and_globs_are_not() -> None:
@@ -55,10 +55,10 @@ def test_an_upstreams_catalogue_entry_passes_as_it_is() -> None:
 
 
 def test_anthropic_clients_find_their_keys() -> None:
-    told = catalogue([(NAMED, [])])
+    document = catalogue([(NAMED, [])])
 
-    assert {"has_more", "first_id", "last_id"} < set(told)
-    assert {"id", "type", "display_name", "created_at"} <= set(told["data"][0])
+    assert {"has_more", "first_id", "last_id"} < set(document)
+    assert {"id", "type", "display_name", "created_at"} <= set(document["data"][0])
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ async def test_a_stored_response_that_does_not_come_is_a_failure(
 async def test_a_stored_response_whose_account_was_replaced_is_not_found(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
-    """The server that stands for the name now has never seen it."""
+    """The server that the name now leads to has never seen it."""
     rows = [account(upstream, "responses")]
     gateway = await serve(accounts=rows)
     made = await a_response(gateway)

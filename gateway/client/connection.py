@@ -238,9 +238,9 @@ class _LastWords(web.Response):
 
 def malformed(error: HttpProcessingError) -> ClientError:
     """
-    *error* of the parser as the client is told it.
+    *error* of the parser as the client reads it.
 
-    Its own text quotes what came, which may be a key; so it is neither told nor logged.
+    Its own text quotes what came, which may be a key, so it is not used.
     """
     if isinstance(error, LineTooLong) or "Too many headers" in error.message:
         return head_too_large()

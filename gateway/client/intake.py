@@ -23,7 +23,7 @@ from gateway.admission.body_room import BodyShare
 from gateway.content_coding import (
     CodingError,
     Decoder,
-    Turns,
+    DecodeScheduler,
     content_coding,
     maybe_decoder,
 )
@@ -37,11 +37,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Intake:
     """
     Args:
-        turns: shared with all others who decode.
+        scheduler: shared with all others who decode.
     """
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, scheduler: DecodeScheduler) -> None:
+        self._scheduler = scheduler
 
     async def read(
         self, request: web.BaseRequest, share: BodyShare, limit_bytes: int
@@ -121,7 +121,7 @@ class Intake:
                 body.add(piece)
             if decoder.hungry:
                 return
-            await self._turns.wait()
+            await self._scheduler.wait()
             await body.share.room()
 
 

@@ -24,7 +24,8 @@ from gateway.admission.registry import Registry
 from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config, User
 from gateway.config.secrets import secrets_of
-from gateway.content_coding import Turns
+from gateway.content_coding import DecodeScheduler
+from gateway.endpoints.auxiliary_call import AuxiliaryCalls
 from gateway.endpoints.count_tokens import TokenCounts
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.model_lists import ModelLists
@@ -33,7 +34,6 @@ from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.plain_answers import PlainAnswers
 from gateway.endpoints.recording import Recorder
 from gateway.endpoints.request_reader import RequestReader
-from gateway.endpoints.side_call import SideCalls
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
 from gateway.errors import GatewayError
@@ -88,16 +88,16 @@ class Components:
         self.accounting = Accounting(ledger, self.maybe_prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
         self.response_store = ResponseStore(ledger)
-        turns = Turns()
+        scheduler = DecodeScheduler()
         self.shortage = Shortage()
         self.transport = HttpTransport(
             ConnectionPool(Dialer(tls_context(), shortage=self.shortage)),
-            turns,
+            scheduler,
             proxy_rule(getproxies_environment()),
         )
         self.upstream = Upstream(self.transport, config.upstream)
         conversations = Conversations(self.response_store, self.accounts)
-        self._make_endpoints(Intake(turns), conversations)
+        self._make_endpoints(Intake(scheduler), conversations)
 
     def _make_endpoints(self, intake: Intake, conversations: Conversations) -> None:
         config = self._config
@@ -126,7 +126,7 @@ class Components:
             self.accounts,
             self.budget_guard,
         )
-        calls = SideCalls(self.accounts, self.upstream)
+        calls = AuxiliaryCalls(self.accounts, self.upstream)
         self.model_lists = ModelLists(reader, self.accounts, self.upstream)
         self.token_counts = TokenCounts(
             live, reader, self.accounts, calls, self.budget_guard

@@ -14,7 +14,7 @@ from gateway.config.keys import key_sha256
 from gateway.config.schema import Limits, User
 from gateway.errors import ClientError
 
-KEY_PARAMETERS = frozenset(
+KEY_QUERY_NAMES = frozenset(
     ("key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "token")
 )
 
@@ -68,7 +68,7 @@ def refuse_keys_in(query: Iterable[str]) -> None:
         ClientError: "invalid_request".
     """
     for name in query:
-        if name.lower() in KEY_PARAMETERS:
+        if name.lower() in KEY_QUERY_NAMES:
             raise ClientError(
                 "invalid_request",
                 f"'{name}' must not be in the URL: send the key as a bearer token",

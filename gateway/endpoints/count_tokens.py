@@ -19,10 +19,15 @@ from gateway.accounts.choice import Choice
 from gateway.accounts.verdict import Verdict
 from gateway.config.schema import Account
 from gateway.context import RequestContext
+from gateway.endpoints.auxiliary_call import (
+    AuxiliaryAnswer,
+    AuxiliaryCalls,
+    AuxiliaryRequest,
+    json_answer,
+)
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.request_scope import RequestScope
-from gateway.endpoints.side_call import Answered, Call, SideCalls, json_answer
 from gateway.errors import UpstreamError
 from gateway.protocols.token_estimate import estimate_tokens
 from gateway.relay.failover_state import FailoverState
@@ -44,21 +49,21 @@ class TokenCounts:
         self,
         live: LiveConfig,
         reader: RequestReader,
-        pool: Accounts,
-        calls: SideCalls,
-        allowance: BudgetGuard,
+        accounts: Accounts,
+        calls: AuxiliaryCalls,
+        budget_guard: BudgetGuard,
     ) -> None:
         self._live = live
         self._reader = reader
-        self._pool = pool
+        self._accounts = accounts
         self._calls = calls
-        self._allowance = allowance
+        self._budget_guard = budget_guard
 
     async def count(self, scope: RequestScope) -> web.Response:
         """The handler."""
         context = await self._reader.context(scope, PATH, slot=False)
-        self._allowance.admit(context.user.name, context.client.name)
-        self._pool.chooser.check_model(context.ask.model)
+        self._budget_guard.admit(context.user.name, context.client.name)
+        self._accounts.chooser.check_model(context.ask.model)
         answer = await self._counted(scope, context)
         scope.record.set_outcome("ok")
         if answer:
@@ -69,7 +74,7 @@ class TokenCounts:
 
     async def _counted(
         self, scope: RequestScope, context: RequestContext
-    ) -> Answered | None:
+    ) -> AuxiliaryAnswer | None:
         """
         The answer of an account; None if there is none that can count.
 
@@ -81,7 +86,7 @@ class TokenCounts:
         while True:
             now = time.monotonic()
             query, document = context.account_query, context.ask.document
-            choice = self._pool.chooser.choose(query, document, tried, now)
+            choice = self._accounts.chooser.choose(query, document, tried, now)
             account = self._next(context, choice)
             if account is None:
                 if self._is_estimated(context, choice, verdict):
@@ -93,7 +98,7 @@ class TokenCounts:
             try:
                 return await self._ask(scope, context, account)
             except (UpstreamRefusal, UpstreamError) as failure:
-                found = self._calls.failed(
+                found = self._calls.note_failure(
                     scope, account, failure, context.ask.data, now, context.ask.model
                 )
                 if _cannot_count(failure, found):
@@ -107,7 +112,7 @@ class TokenCounts:
         if choice.last_resort:
             return None
         for name in choice.ordered:
-            account = self._pool.by_name[name]
+            account = self._accounts.by_name[name]
             if account.is_native(context.wire.name):
                 return account
         return None
@@ -118,7 +123,7 @@ class TokenCounts:
         """Whether accounts are left that would answer, but none that counts."""
         if choice.ordered and not choice.last_resort:
             return True
-        accounts = self._pool.by_name
+        accounts = self._accounts.by_name
         if not any(accounts[n].is_native(context.wire.name) for n in choice.fitting):
             return True
         reasons = {reason for _, reason in choice.rejected}
@@ -130,7 +135,7 @@ class TokenCounts:
         if tried > self._live.config.upstream.max_switches:
             return False
         key = AttemptKey(account.name, context.ask.model, context.user.name, now)
-        return self._pool.attempts.may_retry(key, same=False)
+        return self._accounts.attempts.may_retry(key, same=False)
 
     def _last_word(
         self,
@@ -139,18 +144,18 @@ class TokenCounts:
         verdict: Verdict | None,
         now: float,
     ) -> Exception:
-        query, chooser = context.account_query, self._pool.chooser
+        query, chooser = context.account_query, self._accounts.chooser
         if verdict:
             return chooser.last_error(query, verdict, choice.fitting, now)
         return chooser.refusal(query, choice, now)
 
     async def _ask(
         self, scope: RequestScope, context: RequestContext, account: Account
-    ) -> Answered:
-        kept = readable_body(self._pool, FailoverState(context), account)
+    ) -> AuxiliaryAnswer:
+        kept = readable_body(self._accounts, FailoverState(context), account)
         request = RequestWriter(context, account).write(kept.body)
         limits = self._live.config.upstream
-        call = Call(
+        call = AuxiliaryRequest(
             "POST",
             request.path,
             request.headers,
@@ -159,7 +164,7 @@ class TokenCounts:
             min(COUNT_TIMEOUT_S, limits.first_event_timeout_s),
             MAX_COUNT_BYTES,
         )
-        return await self._calls.ask(scope, account, call)
+        return await self._calls.send(scope, account, call)
 
 
 def _cannot_count(failure: UpstreamRefusal | UpstreamError, verdict: Verdict) -> bool:

@@ -43,14 +43,14 @@ Listed = tuple[Account, list[dict[str, Any]]]
 def read_list(data: bytes) -> list[dict[str, Any]]:
     """The entries of an upstream's own list, in either form; [] for anything else."""
     try:
-        told = orjson.loads(data)
+        document = orjson.loads(data)
     except orjson.JSONDecodeError:
         return []
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         return []
     found: list[dict[str, Any]] = []
     for key in ("data", "models"):
-        entries = told.get(key)
+        entries = document.get(key)
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and isinstance(_id(entry), str):
                 found.append(entry)

@@ -20,17 +20,17 @@ from aiohttp import web
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.model_index import serves
 from gateway.config.schema import Account
+from gateway.endpoints.auxiliary_call import json_answer, path_id
 from gateway.endpoints.model_catalog import catalogue, entry_of, read_list
 from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.request_scope import RequestScope
-from gateway.endpoints.side_call import json_answer, path_id
 from gateway.errors import ClientError, GatewayError
 from gateway.relay.headers import upwards
 from gateway.relay.upstream import HttpRequest, Upstream
 
 MODELS_TIMEOUT_S = 5.0
 MODELS_KEPT_S = 300.0  # how long an account's own list is believed
-MODELS_FAILED_S = 30.0  # how long an account that did not tell it is not asked
+MODELS_FAILED_S = 30.0  # how long an account that gave none is not asked
 MAX_LIST_BYTES = 8 * 1024 * 1024
 NO_LIST = frozenset({404, 405, 501})  # the server has none, and will have none soon
 
@@ -49,10 +49,10 @@ class ModelLists:
     """The handlers, and the lists that they remember."""
 
     def __init__(
-        self, reader: RequestReader, pool: Accounts, upstream: Upstream
+        self, reader: RequestReader, accounts: Accounts, upstream: Upstream
     ) -> None:
         self._reader = reader
-        self._pool = pool
+        self._accounts = accounts
         self._upstream = upstream
         self._lists: dict[str, _List] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,28 +60,28 @@ class ModelLists:
     async def models(self, scope: RequestScope) -> web.Response:
         """``GET /v1/models``: what all accounts together serve."""
         self._reader.identity(scope)
-        accounts = list(self._pool.by_name.values())
+        accounts = list(self._accounts.by_name.values())
         lists = self._known(accounts)
         waited = [one.asking for one in lists if one.asking and not one.entries]
         if waited:
             await asyncio.wait(waited)  # cancels nothing
-        told = catalogue([(one.account, one.entries) for one in lists])
+        document = catalogue([(one.account, one.entries) for one in lists])
         scope.record.set_outcome("ok")
-        return json_answer(scope, 200, orjson.dumps(told))
+        return json_answer(scope, 200, orjson.dumps(document))
 
     async def model(self, scope: RequestScope) -> web.Response:
         """``GET /v1/models/{id}``."""
         self._reader.identity(scope)
         ident = path_id(scope)
-        for account in self._pool.by_name.values():
+        for account in self._accounts.by_name.values():
             if serves(account, ident):
                 scope.record.set_outcome("ok")
-                told = orjson.dumps(entry_of(ident, account.name))
-                return json_answer(scope, 200, told)
+                document = orjson.dumps(entry_of(ident, account.name))
+                return json_answer(scope, 200, document)
         raise ClientError("model_not_found", f"No account serves the model '{ident}'")
 
     async def stop(self) -> None:
-        """Ask nobody any more."""
+        """Cancel every question to an account."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -104,20 +104,20 @@ class ModelLists:
             return
         if one.asking or loop.time() < one.fresh_until:
             return
-        if not self._pool.status.is_available(account):
+        if not self._accounts.status.is_available(account):
             return
         one.asking = loop.create_task(
-            self._ask(one),
+            self._refresh_now(one),
             name="model-list",
             context=Context(),  # it is no part of the request that asked first
         )
         self._tasks.add(one.asking)
         one.asking.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, one: _List) -> None:
+    async def _refresh_now(self, one: _List) -> None:
         loop = asyncio.get_running_loop()
         try:
-            status, data = await self._told(one.account)
+            status, data = await self._fetch(one.account)
         except (GatewayError, TimeoutError):
             status, data = 0, b""
         finally:
@@ -129,7 +129,7 @@ class ModelLists:
             kept_s = MODELS_KEPT_S
         one.fresh_until = loop.time() + kept_s
 
-    async def _told(self, account: Account) -> tuple[int, bytes]:
+    async def _fetch(self, account: Account) -> tuple[int, bytes]:
         headers = upwards({}, account, "models", same_protocol=False)
         request = HttpRequest(account.protocol, "/models", headers, b"", method="GET")
         async with asyncio.timeout(MODELS_TIMEOUT_S):

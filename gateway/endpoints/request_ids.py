@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping
 
-# A key fits, too, and an id stands in every line: the gateway's own, and those of the
+# A key fits, too, and an id is in every log line: the gateway's own, and those of the
 # vendors whose form cannot be mistaken.
 _KEY = r"(?:gw-[A-Za-z0-9_-]{43}|sk-[A-Za-z0-9_-]{32,}|AIza[A-Za-z0-9_-]{35})\Z"
 _REQUEST_ID = re.compile(rf"(?!{_KEY})[A-Za-z0-9._-]{{8,128}}")

@@ -22,13 +22,13 @@ class StatusHandlers:
         self,
         live: LiveConfig,
         open_requests: OpenRequests,
-        pool: Accounts,
+        accounts: Accounts,
         ledger: Ledger,
         metrics: Metrics,
     ) -> None:
         self._live = live
         self._open = open_requests
-        self._pool = pool
+        self._accounts = accounts
         self._ledger = ledger
         self._metrics = metrics
 
@@ -42,11 +42,11 @@ class StatusHandlers:
 
     async def ready(self, request: web.Request) -> web.Response:
         """``GET /readyz``: it takes work; else 503 and why not."""
-        accounts = self._pool.status.states()
+        accounts = self._accounts.status.states()
         reasons = []
         if self._open.draining:
             reasons.append("draining")
-        if not self._pool.status.usable():
+        if not self._accounts.status.usable():
             reasons.append("no usable account")
         if not self._ledger.healthy:
             reasons.append("ledger unavailable")

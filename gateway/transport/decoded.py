@@ -1,7 +1,7 @@
 """
 A response whose body an upstream compressed although it was asked not to.
 
-Decoding runs in bounded steps, which take turns with the steps of all other bodies.
+Decoding runs in bounded steps, which take scheduler with the steps of all other bodies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.content_coding import (
     CodingError,
     Decoder,
-    Turns,
+    DecodeScheduler,
     content_coding,
     maybe_decoder,
 )
@@ -30,7 +30,7 @@ class _Unknown(Decoder):
         raise CodingError("the content coding is not known")
 
 
-def decoded(reply: UpstreamResponse, turns: Turns) -> UpstreamResponse:
+def decoded(reply: UpstreamResponse, scheduler: DecodeScheduler) -> UpstreamResponse:
     """
     *reply* itself, or a response that decodes it if its head names a coding.
 
@@ -44,9 +44,9 @@ def decoded(reply: UpstreamResponse, turns: Turns) -> UpstreamResponse:
     if not coding:
         return reply
     if decoder := maybe_decoder(coding):
-        return DecodedResponse(reply, decoder, turns)
+        return DecodedResponse(reply, decoder, scheduler)
     if reply.status != 200:
-        return DecodedResponse(reply, _Unknown(), turns)
+        return DecodedResponse(reply, _Unknown(), scheduler)
     reply.close()
     raise UpstreamError(
         "upstream_malformed", detail=f"content-encoding {coding[:80]} is not known"
@@ -61,10 +61,12 @@ class DecodedResponse:
     so the case is too rare to be fast.
     """
 
-    def __init__(self, reply: UpstreamResponse, decoder: Decoder, turns: Turns) -> None:
+    def __init__(
+        self, reply: UpstreamResponse, decoder: Decoder, scheduler: DecodeScheduler
+    ) -> None:
         self._reply = reply
         self._decoder = decoder
-        self._turns = turns
+        self._scheduler = scheduler
         self._touched = False
         headers = CIMultiDict(reply.headers)
         headers.popall("content-encoding", None)
@@ -83,7 +85,7 @@ class DecodedResponse:
     async def read(self) -> bytes:
         while True:
             if not self._decoder.hungry:
-                await self._turns.wait()
+                await self._scheduler.wait()
             elif data := await self._reply.read():
                 self._decoder.feed(data)
                 self._touched = True

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from yarl import URL
 
-from gateway.content_coding import Turns
+from gateway.content_coding import DecodeScheduler
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.connection_pool import ConnectionPool
@@ -21,7 +21,7 @@ class HttpTransport:
     A Transport over one pool.
 
     Args:
-        turns: shared with all others who decode.
+        scheduler: shared with all others who decode.
         proxy_of: the proxy for a URL, None if it is reached directly; may raise an
             ``UpstreamError``.
     """
@@ -29,11 +29,11 @@ class HttpTransport:
     def __init__(
         self,
         pool: ConnectionPool,
-        turns: Turns | None = None,
+        scheduler: DecodeScheduler | None = None,
         proxy_of: Callable[[URL], Proxy | None] | None = None,
     ) -> None:
         self.pool = pool
-        self._turns = turns or Turns()
+        self._scheduler = scheduler or DecodeScheduler()
         self._proxy_of = proxy_of
 
     async def open(
@@ -73,7 +73,7 @@ class HttpTransport:
         except BaseException:
             reply.close()
             raise
-        return decoded(reply, self._turns)
+        return decoded(reply, self._scheduler)
 
     async def stop(self) -> None:
         await self.pool.stop()

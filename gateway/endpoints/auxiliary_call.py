@@ -1,7 +1,7 @@
 """
 One call to one account beside the model endpoints: bounded in time and bytes.
 
-It takes no slot. Its failure is judged as that of an attempt, and says as much of the
+It takes no slot. Its failure is judged as an attempt's is, but says less of the
 account: only that it cannot be reached, or that it refuses the account's key. A limit
 on counting or listing is none on answers.
 """
@@ -29,13 +29,13 @@ from gateway.relay.upstream import HttpRequest, Upstream
 from gateway.telemetry import log
 from gateway.transport.interface import UpstreamResponse
 
-TELLING = frozenset({"network", "refused"})
-"""The reasons that an account is left alone for also when such a call met them."""
+HEALTH_REASONS = frozenset({"network", "refused"})
+"""The reasons of failures that count for the account's health."""
 
 
-class Call(NamedTuple):
+class AuxiliaryRequest(NamedTuple):
     """
-    What is asked.
+    What an account is asked.
 
     Attributes:
         path: behind ``base_url``.
@@ -51,7 +51,7 @@ class Call(NamedTuple):
     limit_bytes: int
 
 
-class Answered(NamedTuple):
+class AuxiliaryAnswer(NamedTuple):
     """A whole answer, and the headers of it that the client gets."""
 
     status: int
@@ -59,20 +59,22 @@ class Answered(NamedTuple):
     headers: dict[str, str]
 
 
-class SideCalls:
+class AuxiliaryCalls:
     """Calls accounts, enters each call as an attempt, and notes what it says."""
 
-    def __init__(self, pool: Accounts, upstream: Upstream) -> None:
-        self._pool = pool
+    def __init__(self, accounts: Accounts, upstream: Upstream) -> None:
+        self._accounts = accounts
         self._upstream = upstream
         self._log = log.get()
 
-    async def ask(self, scope: RequestScope, account: Account, call: Call) -> Answered:
+    async def send(
+        self, scope: RequestScope, account: Account, request: AuxiliaryRequest
+    ) -> AuxiliaryAnswer:
         """
         The answer of *account*, a status below 300.
 
         Raises:
-            Refusal: another status.
+            UpstreamRefusal: another status.
             UpstreamError: it could not be had.
         """
         record = scope.record
@@ -82,36 +84,36 @@ class SideCalls:
         attempt = AttemptRecord(number, account.name, time.time())
         record.attempts.append(attempt)
         try:
-            async with asyncio.timeout(call.timeout_s):
-                reply = await self._open(scope, account, call)
-                attempt.status = reply.status
-                return await _read(scope, reply, call.limit_bytes)
+            async with asyncio.timeout(request.timeout_s):
+                response = await self._open(scope, account, request)
+                attempt.status = response.status
+                return await _read(scope, response, request.limit_bytes)
         except TimeoutError:
-            detail = f"no answer after {call.timeout_s:g} s"
+            detail = f"no answer after {request.timeout_s:g} s"
             raise UpstreamError("upstream_timeout", detail=detail) from None
         finally:
             attempt.ended_at = time.time()
 
     async def _open(
-        self, scope: RequestScope, account: Account, call: Call
+        self, scope: RequestScope, account: Account, request: AuxiliaryRequest
     ) -> UpstreamResponse:
-        request = HttpRequest(
+        http_request = HttpRequest(
             scope.wire.name,
-            call.path,
-            call.headers,
-            call.body,
-            call.query,
-            call.method,
+            request.path,
+            request.headers,
+            request.body,
+            request.query,
+            request.method,
         )
-        return await self._upstream.open(account, request)
+        return await self._upstream.open(account, http_request)
 
-    def failed(
+    def note_failure(
         self,
         scope: RequestScope,
         account: Account,
         failure: Failure,
         body: bytes,
-        began: float,
+        started_at: float,
         model: str = "",
     ) -> Verdict:
         """
@@ -119,7 +121,7 @@ class SideCalls:
 
         Args:
             body: the client's, which an upstream may have quoted.
-            began: monotonic seconds.
+            started_at: when the call began, in monotonic seconds.
         """
         verdict = redacted_verdict(failure, account.upstream_model(model), body)
         error, attempt = verdict.error, scope.record.attempts[-1]
@@ -131,24 +133,24 @@ class SideCalls:
             error_code=attempt.error_code,
             detail=error.detail,
         )
-        if verdict.reason in TELLING:
-            key = AttemptKey(account.name, model, scope.record.user, began)
-            self._pool.attempts.failed(key, verdict)
+        if verdict.reason in HEALTH_REASONS:
+            key = AttemptKey(account.name, model, scope.record.user, started_at)
+            self._accounts.attempts.failed(key, verdict)
         return verdict
 
 
 async def _read(
-    scope: RequestScope, reply: UpstreamResponse, limit_bytes: int
-) -> Answered:
+    scope: RequestScope, response: UpstreamResponse, limit_bytes: int
+) -> AuxiliaryAnswer:
     try:
-        ident = upstream_request_id(reply.headers)
+        ident = upstream_request_id(response.headers)
         scope.record.upstream_request_id = log.clean_id(ident)
-        if reply.status >= 300:
-            raise await read_refusal(reply)
-        body = await reply.body(limit_bytes)
+        if response.status >= 300:
+            raise await read_refusal(response)
+        body = await response.body(limit_bytes)
     finally:
-        reply.close()
-    return Answered(reply.status, body, _passed(reply.headers))
+        response.close()
+    return AuxiliaryAnswer(response.status, body, _passed(response.headers))
 
 
 def _passed(headers: CIMultiDictProxy[str]) -> dict[str, str]:
@@ -169,6 +171,6 @@ def json_answer(
 
 
 def path_id(scope: RequestScope) -> str:
-    """What stands for ``{id}`` in the path."""
+    """The value of ``{id}`` in the path."""
     assert isinstance(scope.request, web.Request)  # it came through the router
     return scope.request.match_info["id"]
