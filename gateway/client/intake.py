@@ -81,12 +81,7 @@ class Intake:
         declared = request.content_length
         if declared is not None and declared > limit_bytes:
             raise _too_large(limit_bytes)
-        decoder = maybe_decoder(coding) if coding else None
-        if coding and decoder is None:
-            raise ClientError(
-                "unsupported_encoding",
-                "The content encoding is not supported; send zstd, gzip or none",
-            )
+        decoder = _decoder_of(coding) if coding else None
         content = request.content
         content.on_eof(lambda: share.wake() if content.at_eof() else None)
         body = _Body(share, limit_bytes)
@@ -176,6 +171,20 @@ async def _next(content: StreamReader) -> bytes:
         "request_timeout",
         f"The request body did not arrive: nothing came for {SILENCE_S:.0f} s",
     )
+
+
+def _decoder_of(coding: str) -> Decoder:
+    """
+    Raises:
+        ClientError: "unsupported_encoding".
+    """
+    decoder = maybe_decoder(coding)
+    if decoder is None:
+        raise ClientError(
+            "unsupported_encoding",
+            "The content encoding is not supported; send zstd, gzip or none",
+        )
+    return decoder
 
 
 def _too_large(limit_bytes: int) -> ClientError:

@@ -13,7 +13,7 @@ from functools import partial
 
 from aiohttp import web
 
-from gateway.accounts.session import session_of
+from gateway.accounts.session import Session, session_of
 from gateway.admission.body_room import BodyRooms
 from gateway.admission.interface import Holder, QueuePosition, SlotSource
 from gateway.client import body
@@ -67,26 +67,19 @@ class RequestReader:
         Args:
             path: the endpoint behind ``/v1``.
             slot: it runs in a slot of its user, and may have to wait for it.
-
-        Raises:
-            GatewayError: it is refused.
         """
         request, record, keys = scope.request, scope.record, self._live.keys
         identity = self._identify(scope)
         query = _query_of(request)
         self._open.check_draining()
-        if not self._ledger.healthy:
-            raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
+        self._check_ledger()
         holder = _holder(record)
         data = await self._queued_body(scope, identity, holder if slot else None)
         if self._live.keys is not keys:  # a reload came while the body arrived
             identity = self._identify(scope)
             if holder.user != record.user:  # the key is another's now
                 holder = _holder(record)
-        ask = body.parse(data)
-        record.model, record.stream = log.clean_id(ask.model), ask.stream
-        session = session_of(request.headers, ask.document, record.user)
-        record.session = log.clean_id(session.value)
+        ask, session = _parsed(scope, data)
         assert scope.body_share
         return RequestContext(
             ask=ask,
@@ -103,6 +96,10 @@ class RequestReader:
             deadline=record.arrived + identity.limits.queue_timeout_s,
             share=scope.body_share,
         )
+
+    def _check_ledger(self) -> None:
+        if not self._ledger.healthy:
+            raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
 
     async def _queued_body(
         self, scope: RequestScope, identity: Identity, holder: Holder | None
@@ -147,6 +144,15 @@ class RequestReader:
         record.user, record.key = identity.user.name, identity.key
         record.mark(time.monotonic(), "authenticated", user=record.user)
         return identity
+
+
+def _parsed(scope: RequestScope, data: bytes) -> tuple[body.RequestBody, Session]:
+    """What *data* asks for, and the session it belongs to; noted in the record."""
+    record, ask = scope.record, body.parse(data)
+    record.model, record.stream = log.clean_id(ask.model), ask.stream
+    session = session_of(scope.request.headers, ask.document, record.user)
+    record.session = log.clean_id(session.value)
+    return ask, session
 
 
 def _query_of(request: web.BaseRequest) -> str:
