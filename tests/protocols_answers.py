@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.protocols.model import Asked, ToolName, Tools
-from gateway.protocols.protocol import Ending, StreamFacts
+from gateway.protocols.protocol import Ending
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.stream_converter import StreamConverter
+from gateway.protocols.stream_facts import StreamFacts
 
 PROTOCOLS = ("responses", "chat", "messages")
 REQUEST_ID = "fd277bc5-ff7e-45d1-8aa9-f54e1df318f1"

@@ -16,7 +16,7 @@ from gateway.client import answer as answer_module
 from gateway.client.answer import ClientAnswer
 from gateway.client.interface import QueuePlace
 from gateway.errors import ClientError, GatewayError
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import CLOSED, STREAMING, WAITING, StreamState
 from gateway.record import Record
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import CODES, GatewayError, UpstreamError
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from tests.kit import answers
 from tests.kit.asking import read_event
 

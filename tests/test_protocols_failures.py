@@ -14,7 +14,6 @@ import pytest
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, told_in
 from gateway.protocols.failure_table import meaning
-from gateway.protocols.protocol import StreamFacts
 from gateway.protocols.stray_failures import MAX_MISPLACED_BYTES, MAX_TRIES, Misplaced
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_state import Batch, PassThrough
@@ -62,7 +61,7 @@ each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 def course(source: str, target: str) -> PassThrough | StreamConverter:
     """What follows a stream of *source* for a client of *target*."""
     if source == target:
-        return PassThrough(PROTOCOLS[source], StreamFacts())
+        return PassThrough(PROTOCOLS[source], PROTOCOLS[source].new_facts())
     return translation(source, target)
 
 
@@ -160,7 +159,7 @@ def test_amid_an_answer(
 def test_events_of_an_answer_are_not_looked_at_for_failures(protocol: str) -> None:
     """They pass unread; what a needle points at costs a parse."""
     stream = answers.stream(protocol, Answer(), {"model": "m"})
-    watch = PassThrough(PROTOCOLS[protocol], StreamFacts())
+    watch = PassThrough(PROTOCOLS[protocol], PROTOCOLS[protocol].new_facts())
     for event in stream.begun(1):
         watch.feed(event)
 

@@ -20,8 +20,8 @@ from gateway.protocols import reasoning_recorder
 from gateway.protocols.model import Reasoning
 from gateway.protocols.opaque import Collected, Opaque, packed, unpacked
 from gateway.protocols.options import Options
-from gateway.protocols.protocol import StreamFacts
 from gateway.protocols.request_converter import Converted, convert_request
+from gateway.protocols.stream_facts import StreamFacts
 from tests.protocols_answers import chunk, objects, relayed, sse, translation
 
 MAKER, OTHER = "maker", "another"

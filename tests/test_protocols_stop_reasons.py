@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.protocol import Ending, StreamFacts
+from gateway.protocols.protocol import Ending
 from gateway.protocols.stop_reasons import WORDS, Stop, stop_of, unknown
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import PassThrough
 from tests.protocols_answers import (
     PROTOCOLS,
@@ -160,7 +161,7 @@ def test_a_word_means_the_same_for_every_client(
 
 def followed(source: str, data: bytes) -> tuple[bytes, Ending, StreamFacts]:
     """The same protocol on both sides: what passes, and what the record says."""
-    facts = StreamFacts()
+    facts = WIRES[source].new_facts()
     watch = PassThrough(WIRES[source], facts)
     batch = watch.feed(data)
     passed = batch.data + batch.terminal

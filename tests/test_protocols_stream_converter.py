@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gateway.protocols import sse as sse_file
 from gateway.protocols.overload_text import ANSWERS
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import Batch
 from tests.protocols_answers import (
     MODEL,

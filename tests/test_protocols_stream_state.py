@@ -12,7 +12,7 @@ import pytest
 
 from gateway.errors import Overloaded, UpstreamError
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import Batch, PassThrough, StreamState
 
 STREAMS = Path(__file__).parent / "wire" / "streams"
@@ -39,7 +39,7 @@ def relayed(
     name: str, pieces: list[bytes], *, clean: bool = True
 ) -> tuple[bytes, Batch]:
     """What a client gets of *pieces* and then the end: its bytes, the last batch."""
-    watch, got = PassThrough(PROTOCOLS[name], StreamFacts()), b""
+    watch, got = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts()), b""
     for piece in pieces:
         batch = watch.feed(piece)
         got += batch.data + batch.terminal
@@ -61,7 +61,7 @@ def test_a_whole_stream_passes_byte_for_byte(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_usage_and_ids_are_learnt_on_the_way(name: str) -> None:
-    facts = StreamFacts()
+    facts = PROTOCOLS[name].new_facts()
     PassThrough(PROTOCOLS[name], facts).feed(stream_of(name))
     usage = facts.usage
 
@@ -73,7 +73,7 @@ def test_usage_and_ids_are_learnt_on_the_way(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_output_begins_with_the_first_real_delta(name: str) -> None:
-    watch, held = PassThrough(PROTOCOLS[name], StreamFacts()), b""
+    watch, held = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts()), b""
     for piece in chunks(stream_of(name), 1):
         batch = watch.feed(piece)
         held += batch.data
@@ -175,7 +175,7 @@ def test_what_is_no_answer_fails(name: str, stream: bytes, code: str) -> None:
 
 
 def test_the_usage_chunk_is_hidden_from_who_did_not_ask() -> None:
-    facts = StreamFacts()
+    facts = PROTOCOLS["chat"].new_facts()
     facts.hide_usage = True
     watch, got = PassThrough(PROTOCOLS["chat"], facts), b""
     for piece in chunks(stream_of("chat"), 50):
@@ -224,7 +224,7 @@ def test_needles_amid_a_large_read_are_found(name: str, end: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_follows_the_events(name: str) -> None:
-    watch = PassThrough(PROTOCOLS[name], StreamFacts())
+    watch = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts())
     states = [watch.state]
     for piece in chunks(stream_of(name), 1):
         watch.feed(piece)
@@ -281,7 +281,7 @@ def test_vectors_cut_at_every_byte_end_legally(
     wire, stream = PROTOCOLS[name], path.read_bytes()
     frames: dict[bytes, bytes] = {}
     for cut in range(len(stream) + 1):
-        facts = StreamFacts()
+        facts = wire.new_facts()
         watch = PassThrough(wire, facts)
         batch = watch.feed(stream[:cut])
         got = batch.data + batch.terminal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import PassThrough
 from gateway.usage import MAX_TOKENS, Usage, count
 from tests.protocols_answers import (
@@ -179,7 +179,7 @@ def test_a_chat_server_tells_its_usage(place: str) -> None:
 @pytest.mark.parametrize("read", (1, 10**6))
 def test_it_is_read_where_the_answer_passes(place: str, read: int) -> None:
     chunks, wanted = CHAT[place]
-    data, facts = sse(*chunks, "[DONE]"), StreamFacts()
+    data, facts = sse(*chunks, "[DONE]"), WIRES["chat"].new_facts()
     watch = PassThrough(WIRES["chat"], facts)
 
     for at in range(0, len(data), read):
@@ -230,7 +230,7 @@ def test_a_messages_server_tells_its_usage(
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end},
         {"type": "message_stop"},
     )
-    passing = StreamFacts()
+    passing = WIRES["messages"].new_facts()
     PassThrough(WIRES["messages"], passing).feed(data)
     assert wanted == numbers(passing.usage)[:4]
     for target in ("responses", "chat"):
@@ -251,7 +251,7 @@ def test_a_responses_server_tells_its_usage(usage: dict[str, Any]) -> None:
     item = {"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}
     response = {"status": "completed", "output": [item], "usage": usage}
     data = sse({"type": "response.completed", "response": response})
-    passing, whole = StreamFacts(), StreamFacts()
+    passing, whole = WIRES["responses"].new_facts(), StreamFacts()
     PassThrough(WIRES["responses"], passing).feed(data)
     WIRES["responses"].read_body(response, whole)
     out, _ = relayed(translation("responses", "messages"), data)

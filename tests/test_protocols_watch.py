@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.chat import protocol as chat_wire
 from gateway.protocols.model import Asked, Tools
-from gateway.protocols.protocol import MAX_PROOFS, PROOF_CHARS, Step, StreamFacts
+from gateway.protocols.protocol import Step
+from gateway.protocols.reasoning_proofs import PROOF_CHARS
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.responses import protocol as wire
 from gateway.protocols.stray_failures import STRAYS
 from gateway.protocols.stream_converter import StreamConverter
+from gateway.protocols.stream_facts import MAX_PROOFS, StreamFacts
 from gateway.protocols.stream_state import TRANSITIONS, Batch, PassThrough, StreamState
 from tests.kit import answers
 from tests.kit.answer import Answer
@@ -94,8 +96,8 @@ def whole_events(data: bytes) -> Iterator[bytes]:
 
 def told(facts: StreamFacts) -> dict[str, Any]:
     """What *facts* hold, without what only serves the reading."""
-    wire._settle(facts)
-    names = set(StreamFacts.__slots__) - {"noted", "unread", "terminal", "failure"}
+    own = {"lifecycle", "terminal", "failure"}
+    names = {*StreamFacts.__slots__, *type(facts).__slots__} - own
     return {name: getattr(facts, name) for name in names}
 
 
@@ -112,14 +114,14 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
 
     Returns what the client gets, the outcome, the facts.
     """
-    facts, state, got = StreamFacts(), StreamState.WAITING, b""
+    facts, state, got = PROTOCOLS[name].new_facts(), StreamState.WAITING, b""
     facts.certain = True
     for event in whole_events(data):
         if state is StreamState.STREAMING and not is_looked_at(name, event):
             got += event
             continue
-        wire._settle(facts)
-        facts.noted = b""
+        if isinstance(facts, wire.ResponsesFacts):
+            facts.lifecycle = b""
         step = PROTOCOLS[name].read(event, facts)
         state = TRANSITIONS[state][step]
         if state is StreamState.CLOSED:
@@ -136,7 +138,7 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
 
 def watched(name: str, chunks: list[bytes]) -> tuple[bytes, str, dict[str, Any]]:
     """The same of ``PassThrough``; a chunk that passes is not fed."""
-    facts, got = StreamFacts(), b""
+    facts, got = PROTOCOLS[name].new_facts(), b""
     facts.certain = True
     watch = PassThrough(PROTOCOLS[name], facts)
     for chunk in chunks:
@@ -181,19 +183,19 @@ def test_what_passes_would_have_been_handed_out_as_it_is(
     case: tuple[str, list[bytes]],
 ) -> None:
     name, chunks = case
-    watch = PassThrough(PROTOCOLS[name], StreamFacts())
+    watch = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts())
     for chunk in chunks:
         passes = watch.passes(chunk)
         batch = watch.feed(chunk)
 
-        assert not passes or Batch(chunk, True, told=True) == batch
+        assert not passes or Batch(chunk, True, has_event=True) == batch
         if batch.ending:
             break
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_nothing_passes_before_an_answer_has_begun(name: str) -> None:
-    watch = PassThrough(PROTOCOLS[name], StreamFacts())
+    watch = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts())
 
     assert not watch.passes(b": note\n\n")
     watch.feed(EVENTS[name][0] + b"\n\n")
@@ -202,7 +204,7 @@ def test_nothing_passes_before_an_answer_has_begun(name: str) -> None:
 
 @pytest.mark.parametrize("word", WORDS["responses"])
 def test_no_needle_and_no_half_event_passes(word: bytes) -> None:
-    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
+    watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
     delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
     watch.feed(delta % b"hello")
 
@@ -227,11 +229,10 @@ REPEATED = b'event: response.in_progress\ndata: {"type":"response.in_progress",'
 def test_a_lifecycle_event_that_says_something_new_is_noted(
     second: bytes, model: str
 ) -> None:
-    facts, read = StreamFacts(), PROTOCOLS["responses"].read
+    facts, read = wire.new_facts(), wire.read
 
     assert Step.NEUTRAL is read(EVENTS["responses"][0] + b"\n\n", facts)
     assert read(second + b"\n\n", facts) in (Step.NEUTRAL, Step.IDLE)
-    wire._settle(facts)
     assert (model, 7) == (facts.model, facts.created_at)
 
 
@@ -258,7 +259,7 @@ def test_what_opens_something_empty_begins_no_answer(
     """Known by its beginning or parsed: it means the same."""
     name = "event: " + said.split('"')[1] + "\n" if named else ""
     data = f'{{"type":{said}}}'.replace(":", ":" + blank).replace(",", "," + blank)
-    facts = StreamFacts()
+    facts = wire.new_facts()
 
     step = PROTOCOLS["responses"].read(f"{name}data: {data}\n\n".encode(), facts)
 
@@ -297,7 +298,7 @@ def test_every_byte_is_the_same_at_every_split(
         event for event, body in zip(listed, WHOLE[name]) if not hide or body != HIDDEN
     ]
     for chunks in pieces(b"".join(listed)):
-        facts, got = StreamFacts(), b""
+        facts, got = PROTOCOLS[name].new_facts(), b""
         facts.hide_usage = hide
         watch = PassThrough(PROTOCOLS[name], facts)
         for chunk in filter(None, chunks):
@@ -312,7 +313,7 @@ def test_every_byte_is_the_same_at_every_split(
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_terminal_that_lacks_the_last_lf_is_whole(clean: bool) -> None:
     """The line has ended with its CR, even if the connection broke behind it."""
-    watch = PassThrough(PROTOCOLS["messages"], StreamFacts())
+    watch = PassThrough(PROTOCOLS["messages"], PROTOCOLS["messages"].new_facts())
     watch.feed(EVENTS["messages"][6].replace(b"\n", b"\r\n") + b"\r\n\r")
     batch = watch.finish(clean=clean)
 
@@ -349,15 +350,17 @@ FIRST_EVENTS = {
 def test_a_sign_of_life_is_no_event(name: str) -> None:
     """A first event is waited for: comments and pings do not end the wait."""
     for event in [b": ping", b"", b"event: x", b"id: 1", *SIGNS_OF_LIFE[name]]:
-        batch = PassThrough(PROTOCOLS[name], StreamFacts()).feed(event + b"\n\n")
+        batch = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts()).feed(
+            event + b"\n\n"
+        )
 
-        assert (False, False) == (batch.told, batch.started), event
+        assert (False, False) == (batch.has_event, batch.started), event
     for event in FIRST_EVENTS[name]:
-        batch = PassThrough(PROTOCOLS[name], StreamFacts()).feed(
+        batch = PassThrough(PROTOCOLS[name], PROTOCOLS[name].new_facts()).feed(
             b": ping\n\n" + event + b"\n\n"
         )
 
-        assert batch.told, event
+        assert batch.has_event, event
 
 
 @pytest.mark.parametrize("target", PROTOCOLS)
@@ -368,7 +371,7 @@ def test_a_sign_of_life_is_no_event_where_it_is_translated(
     def told(event: bytes) -> bool:
         asked = Converted({}, (), Tools(), Asked("m"))
         translation = StreamConverter(source, target, StreamFacts(), asked, "r", "m", 0)
-        return translation.feed(event + b"\n\n").told
+        return translation.feed(event + b"\n\n").has_event
 
     assert [] == [e for e in [b": ping", *SIGNS_OF_LIFE[source]] if told(e)]
     assert [] == [e for e in FIRST_EVENTS[source] if not told(e)]
@@ -379,7 +382,7 @@ ERROR = b'event: error\ndata: {"type":"error","code":"c","message":"m%s"}\n\n'
 
 def test_of_error_events_the_last_is_held_and_no_more() -> None:
     """However many there are, and however large."""
-    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
+    watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
     for number in range(100):
         watch.feed(ERROR % (b"%d" % number) + ERROR % b"x")
 
@@ -387,13 +390,13 @@ def test_of_error_events_the_last_is_held_and_no_more() -> None:
     batch = watch.feed(EVENTS["responses"][10] + b"\n\n")
     assert ERROR % b"x" + EVENTS["responses"][10] + b"\n\n" == batch.terminal
 
-    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
+    watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
     watch.feed(ERROR % (b"x" * wire.MAX_HELD_BYTES))
     assert b"" == watch.facts.held
 
 
 def test_what_is_hidden_costs_no_copy_of_what_is_not() -> None:
-    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
+    watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
     delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
     watch.feed(delta % b"hello")
     data = CountedBytes(delta % (b"x" * 100_000) + ERROR % b"" * 1000)
@@ -403,7 +406,7 @@ def test_what_is_hidden_costs_no_copy_of_what_is_not() -> None:
 
 
 def test_nineteen_megabytes_of_error_events_take_a_step_each() -> None:
-    watch = PassThrough(PROTOCOLS["responses"], StreamFacts())
+    watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
     event = ERROR % (b"x" * 900)
     work_bytes = 0
     for _ in range(1000):
@@ -426,7 +429,7 @@ LOOKED_AT = {
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_of_a_text_the_beginning_alone_is_kept(name: str) -> None:
     """Some name a needle in each event, so that each is read."""
-    facts = StreamFacts()
+    facts = PROTOCOLS[name].new_facts()
     watch = PassThrough(PROTOCOLS[name], facts)
     for _ in range(1000):
         watch.feed(b"data: " + LOOKED_AT[name] + b"\n\n")
@@ -435,7 +438,7 @@ def test_of_a_text_the_beginning_alone_is_kept(name: str) -> None:
 
 
 def test_choices_are_followed_up_to_a_bound() -> None:
-    facts = StreamFacts()
+    facts = chat_wire.new_facts()
     watch = PassThrough(PROTOCOLS["chat"], facts)
     chunk = b'data: {"choices":[{"index":1%05d,"delta":{"content":"x"}}]}\n\n'
     for index in range(2 * chat_wire.MAX_CHOICES):
@@ -447,7 +450,7 @@ def test_choices_are_followed_up_to_a_bound() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_terminal_is_not_kept(name: str) -> None:
     """It may be as large as the whole answer, and the facts outlive the stream."""
-    facts = StreamFacts()
+    facts = PROTOCOLS[name].new_facts()
     for event in EVENTS[name]:
         if PassThrough(PROTOCOLS[name], facts).feed(event + b"\n\n").ending:
             assert {} == facts.terminal
@@ -474,7 +477,7 @@ def test_proofs_are_noted_wherever_the_stream_was_broken(
 
 
 def watching(name: str) -> tuple[PassThrough, StreamFacts]:
-    facts = StreamFacts()
+    facts = PROTOCOLS[name].new_facts()
     return PassThrough(PROTOCOLS[name], facts), facts
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocols import PROTOCOLS as WIRES
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import PassThrough
 from tests.protocols_answers import (
     PROTOCOLS,
@@ -209,7 +209,7 @@ def compared(source: str, data: bytes, request: Any = None) -> int:
         if ending.outcome != "failed":
             told = json.loads(json.dumps(told))
             assert meant(said(target, out)) == meant(said_whole(target, told))
-    passed, whole = StreamFacts(), StreamFacts()
+    passed, whole = WIRES[source].new_facts(), StreamFacts()
     watch = PassThrough(WIRES[source], passed)
     last = watch.feed(data).ending or watch.finish().ending
     assert last and last.outcome == WIRES[source].read_body(body, whole).outcome

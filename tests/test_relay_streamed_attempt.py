@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.protocols import PROTOCOLS
 from gateway.protocols.protocol import Ending
 from gateway.protocols.stream_state import Batch
 from gateway.record import AttemptRecord
@@ -60,8 +61,9 @@ def attempt_of(response: Response, codec: Codec) -> StreamedAttempt:
     accounts = SimpleNamespace(by_name={"a": None})
     dependencies: Any = SimpleNamespace(accounts=accounts, limits=None)
     granted: Any = SimpleNamespace(slot=SimpleNamespace(name="a"), key=None)
-    record = AttemptRecord(1, "a", 0.0)
-    state: Any = SimpleNamespace(context=SimpleNamespace(attempt=record))
+    record, wire = AttemptRecord(1, "a", 0.0), PROTOCOLS["chat"]
+    context = SimpleNamespace(attempt=record, wire=wire)
+    state: Any = SimpleNamespace(context=context)
     attempt = StreamedAttempt(dependencies, state, granted)
     attempt._call = cast(Any, SimpleNamespace(response=response))
     attempt._codec = cast(Any, codec)

@@ -25,7 +25,7 @@ from typing import Any
 from gateway.client.answer_headers import id_headers
 from gateway.client.interface import ClientStream, QueuePlace
 from gateway.errors import ClientError, GatewayError
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import CLOSED, STREAMING, WAITING, StreamState
 from gateway.record import Record
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from gateway.errors import GatewayError
-from gateway.protocols.protocol import StreamFacts
+from gateway.protocols.stream_facts import StreamFacts
 
 
 class QueuePlace(NamedTuple):

@@ -11,7 +11,8 @@ from gateway.client.interface import QueuePlace
 from gateway.client.keepalives import SseKeepalives
 from gateway.client.kinds import ClientKind
 from gateway.errors import GatewayError
-from gateway.protocols.protocol import StreamFacts, WireProtocol
+from gateway.protocols.protocol import WireProtocol
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.record import Record
 
 STREAM_HEADERS = {

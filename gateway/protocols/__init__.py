@@ -15,19 +15,19 @@ account speaks it where ``gateway.trial`` has a module for it.
 
 from __future__ import annotations
 
-from gateway.protocols.chat import protocol as chat
+from gateway.protocols.chat import protocol as chat_protocol
 from gateway.protocols.chat.codec import CODEC as chat_codec
 from gateway.protocols.codec import ProtocolCodec
-from gateway.protocols.messages import protocol as messages
+from gateway.protocols.messages import protocol as messages_protocol
 from gateway.protocols.messages.codec import CODEC as messages_codec
 from gateway.protocols.protocol import WireProtocol
-from gateway.protocols.responses import protocol as responses
+from gateway.protocols.responses import protocol as responses_protocol
 from gateway.protocols.responses.codec import CODEC as responses_codec
 
 _ROWS: tuple[tuple[WireProtocol, ProtocolCodec], ...] = (
-    (responses, responses_codec),
-    (chat, chat_codec),
-    (messages, messages_codec),
+    (responses_protocol, responses_codec),
+    (chat_protocol, chat_codec),
+    (messages_protocol, messages_codec),
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol, codec in _ROWS}

@@ -11,109 +11,16 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 
-import orjson
-
-from gateway.errors import GatewayError, UpstreamError
-from gateway.protocols.lossless_json import loads
-from gateway.protocols.model import Reasoning
+from gateway.errors import GatewayError
 from gateway.protocols.options import OptionsOf
-from gateway.protocols.overload_text import MAX_OPENING_CHARS
-from gateway.protocols.reasoning_proofs import PROOF_CHARS, ReasoningProofs
+from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle
-from gateway.usage import Usage
-
-# error.type -> the code that a Responses client reads
-TYPE_CODES = {
-    "rate_limit_error": "rate_limit_exceeded",
-    "invalid_request_error": "invalid_request",
-    "permission_error": "permission_denied",
-    "authentication_error": "authentication_failed",
-    "upstream_error": "upstream_error",
-    "server_error": "server_error",
-    "api_error": "server_error",
-    "": "server_error",
-}
-# Own codes that clients branch on.
-SPOKEN_CODES = frozenset(
-    {
-        "model_not_found",
-        "previous_response_not_found",
-        "unsupported_parameter",
-        "ledger_unavailable",
-    }
-)
-
-
-def spoken_code(error: GatewayError) -> str:
-    """The ``code`` that an OpenAI client reads."""
-    if error.spoken:
-        return error.spoken
-    if error.code in SPOKEN_CODES:
-        return error.code
-    return TYPE_CODES.get(error.type, error.type)
+from gateway.protocols.stream_facts import StreamFacts
 
 
 def response_id_of(request_id: str) -> str:
     """The ``resp_`` id that the gateway makes for a request."""
     return "resp_" + request_id.replace("-", "")
-
-
-def openai_error(error: GatewayError, request_id: str) -> dict[str, Any]:
-    """``error`` as Responses and Chat clients read it."""
-    return {
-        "type": error.type or "server_error",
-        "code": spoken_code(error),
-        "message": error.sentence(request_id),
-        "param": None,
-    }
-
-
-def openai_error_status(error: GatewayError) -> int:
-    """The HTTP status of a failure for Responses and Chat clients."""
-    return error.status
-
-
-def openai_error_body(error: GatewayError, request_id: str) -> bytes:
-    """The HTTP body of a failure for Responses and Chat clients."""
-    told = openai_error(error, request_id)
-    return orjson.dumps({"error": {**told, "param": error.param, **error.facts}})
-
-
-def read_json(data: bytes, *, exact: bool = False) -> Any:
-    """
-    *data* as JSON; None for anything else.
-
-    Args:
-        exact: whole numbers keep their digits, for what is written again.
-    """
-    try:
-        return loads(data) if exact else orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def read_object(data: bytes) -> dict[str, Any]:
-    """*data* as a JSON object; an empty one for anything else."""
-    if not data:  # a comment's; raising costs more than all the rest
-        return {}
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def sub(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object at *key*; an empty one for anything else."""
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def objects(value: object) -> list[dict[str, Any]]:
-    """The objects in the list *value*; none for anything else."""
-    if not isinstance(value, list):
-        return []
-    return [item for item in value if isinstance(item, dict)]
 
 
 class Step(Enum):
@@ -155,83 +62,6 @@ class Ending(NamedTuple):
     failure: dict[str, Any] | None = None
 
 
-MAX_PROOFS = 256  # of one answer that are noted
-
-
-class StreamFacts:
-    """What the stream has told so far; filled by ``WireProtocol.read``."""
-
-    __slots__ = (
-        "response_id",
-        "model",
-        "created_at",
-        "usage",
-        "finished",
-        "failure",
-        "failure_event",
-        "held",
-        "opening",
-        "certain",
-        "has_output",
-        "hide_usage",
-        "unfinished",
-        "noted",
-        "unread",
-        "terminal",
-        "unknown_stop",
-        "kept",
-        "thinks",
-        "proofs",
-    )
-
-    def __init__(self) -> None:
-        self.response_id = ""
-        self.model = ""
-        self.created_at: int | None = None
-        self.usage = Usage()
-        # All of the answer came, only the protocol's last word is missing:
-        # Messages after message_delta, Chat after every finish_reason.
-        self.finished = ""  # "", "ok" or "incomplete"
-        # An error event that a failure event should follow (Responses).
-        self.failure: UpstreamError | None = None
-        self.failure_event: dict[str, Any] | None = None
-        # The last such event, until its failure event comes; empty if it is too large.
-        self.held = b""
-        self.has_output = False  # Chat: something of an answer has come
-        # The text that the answer begins with, read until there is more than text:
-        # an overload may be told as the answer itself.
-        self.opening = ""
-        self.certain = False
-        self.hide_usage = False  # Chat: the client did not ask for the usage chunk
-        self.unfinished: set[int] = set()  # Chat: choices without finish_reason
-        # Responses: the bytes, from the response object on, of a lifecycle event that
-        # has been noted. The next one mostly repeats them, often by the ten kilobytes.
-        self.noted = b""
-        # The same of one that is small, of which only the id was read: what else it
-        # tells is wanted where the gateway itself writes the ending.
-        self.unread = b""
-        # The terminal's document, from ``read`` to ``ending``; empty for a bare mark.
-        self.terminal: dict[str, Any] = {}
-        # Reasoning that the client has no place for, by the call that it led to.
-        self.kept: dict[str, list[Reasoning]] = {}
-        self.unknown_stop = ""  # a word for why the answer ended that is not known
-        self.thinks = False  # the answer begins with reasoning
-        # The ends of the proofs that the client got: signatures, encrypted reasoning
-        # and compactions, which only the account that made them can read.
-        self.proofs: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Note that *text* is the next part of the answer; its beginning is kept."""
-        room = MAX_OPENING_CHARS + 1 - len(self.opening)
-        if room > 0:
-            self.opening += text[:room]
-
-    def note_proof(self, proof: object) -> None:
-        """Note a *proof* that the answer holds; anything but a text is none."""
-        if isinstance(proof, str) and proof and len(self.proofs) < MAX_PROOFS:
-            self.proofs.append(proof[-PROOF_CHARS:])
-
-
 class WireProtocol(Protocol):
     """
     One protocol: a module ``protocol`` in the protocol's package.
@@ -257,6 +87,8 @@ class WireProtocol(Protocol):
             begin with reasoning.
         last_word: the terminal event that this protocol may leave out when
             ``StreamFacts.finished`` (written by the gateway then), else ``b""``.
+
+    ``facts`` are what ``new_facts`` made, where nothing else is said.
     """
 
     name: str
@@ -303,7 +135,11 @@ class WireProtocol(Protocol):
         """
         ...
 
-    def read(self, event: bytes, facts: StreamFacts) -> Step:
+    def new_facts(self) -> StreamFacts:
+        """The state of a stream that has not begun, as this protocol keeps it."""
+        ...
+
+    def read(self, event: bytes, facts: Any) -> Step:
         """
         Read one whole *event* (its frame bytes): note facts, say its step.
 
@@ -311,8 +147,14 @@ class WireProtocol(Protocol):
         """
         ...
 
-    def ending(self, facts: StreamFacts) -> Ending:
+    def ending(self, facts: Any) -> Ending:
         """What the terminal in ``facts.terminal`` says."""
+        ...
+
+    def ending_without_terminal(self, facts: Any) -> Ending | None:
+        """
+        What the answer came to if the upstream ends now; None: it was cut.
+        """
         ...
 
     def is_own_failure(self, event: bytes) -> bool:
@@ -327,13 +169,16 @@ class WireProtocol(Protocol):
         ...
 
     def read_body(self, body: dict[str, Any], facts: StreamFacts) -> Ending:
-        """Read a whole non-stream answer."""
+        """Read a whole non-stream answer; *facts* may be of any protocol."""
         ...
 
     def failure_frame(
         self, error: GatewayError, request_id: str, facts: StreamFacts, model: str
     ) -> bytes:
-        """The gateway's own ending of a stream that has begun."""
+        """
+        The gateway's own ending of a stream that has begun; *facts* may be of any
+        protocol.
+        """
         ...
 
     def error_body(self, error: GatewayError, request_id: str) -> bytes:
@@ -343,6 +188,3 @@ class WireProtocol(Protocol):
     def error_status(self, error: GatewayError) -> int:
         """The HTTP status that goes with ``error_body``."""
         ...
-
-
-__all__ = ["Ending", "StreamFacts", "Step", "UpstreamError", "WireProtocol"]

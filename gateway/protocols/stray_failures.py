@@ -12,7 +12,8 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.protocols.failure_forms import failure_in
-from gateway.protocols.protocol import Ending, read_json
+from gateway.protocols.json_access import read_json
+from gateway.protocols.protocol import Ending
 from gateway.protocols.sse import Needle
 
 NO_STREAM = (b"<", b"{", b"[")  # what HTML or JSON begins with

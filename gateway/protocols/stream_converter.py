@@ -37,12 +37,19 @@ from gateway.protocols.events import (
     TextDelta,
 )
 from gateway.protocols.overload_text import MAX_OPENING_CHARS, answer_so_far
-from gateway.protocols.protocol import Ending, StreamFacts
+from gateway.protocols.protocol import END, FAIL, NEUTRAL, OUTPUT, Ending, Step
 from gateway.protocols.reasoning_recorder import Keeping
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
 from gateway.protocols.stray_failures import NO_STREAM, Misplaced
-from gateway.protocols.stream_state import Batch, StreamState
+from gateway.protocols.stream_facts import StreamFacts
+from gateway.protocols.stream_state import (
+    CLOSED,
+    TRANSITIONS,
+    WAITING,
+    Batch,
+    StreamState,
+)
 
 _LAST = frozenset((Finish, Fail))
 _PROVING = frozenset((Signature, Private))
@@ -84,7 +91,7 @@ class StreamConverter:
         settings = AnswerSettings(converted.asked, request_id, model, created_at, now)
         settings.client_body = client_body or {}
         self.facts = facts
-        self.state = StreamState.WAITING
+        self.state: StreamState = WAITING
         self._reader = upstream.reader(facts.usage, converted.tools.by_wire)
         self._writer = client.writer(settings)
         self._calls = WholeCalls(converted.tools)
@@ -127,7 +134,7 @@ class StreamConverter:
 
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""
-        if self.state is StreamState.CLOSED:
+        if self.state is CLOSED:
             return Batch(b"", True)
         if not self._begun:
             chunk = chunk.removeprefix(_BOM)
@@ -152,9 +159,9 @@ class StreamConverter:
         """
         The upstream is at its end without a terminal so far.
 
-        See ``grammar.Watch.finish``.
+        See ``PassThrough.finish``.
         """
-        if self.state is StreamState.CLOSED:
+        if self.state is CLOSED:
             return Batch(b"", True)
         if self._misplaced is not None:
             return self._refuse(self._misplaced.finish())
@@ -172,7 +179,7 @@ class StreamConverter:
 
     @property
     def _started(self) -> bool:
-        return self.state is not StreamState.WAITING
+        return self.state is not WAITING
 
     def _read(self, frames: Iterable[bytes]) -> Batch:
         """Read whole events and write what they mean."""
@@ -189,15 +196,17 @@ class StreamConverter:
     def _write(self, found: list[Event]) -> Batch:
         write = self._writer.write
         out: list[bytes] = []
-        started = self._started
         for event in self._staged(found):
             if type(event) in _LAST:
-                return self._last(event, out, started)
+                return self._last(event, out)
             out.append(write(event))
-            started = started or self._is_answer(event)
-        if started:
-            self.state = StreamState.STREAMING
-        return Batch(b"".join(out), started, told=started or bool(found))
+            if self.state is WAITING:
+                self._step(OUTPUT if self._is_answer(event) else NEUTRAL)
+        started = self._started
+        return Batch(b"".join(out), started, has_event=started or bool(found))
+
+    def _step(self, step: Step) -> None:
+        self.state = TRANSITIONS[self.state][step]
 
     def _is_answer(self, event: Event) -> bool:
         """Whether *event* is output, and not an overload told as a text."""
@@ -206,17 +215,18 @@ class StreamConverter:
             return answer_so_far(self._opening) == "no"
         return type(event) not in _NO_ANSWER
 
-    def _last(self, event: Event, out: list[bytes], started: bool) -> Batch:
+    def _last(self, event: Event, out: list[bytes]) -> Batch:
         """The answer is whole, or has failed; what came before is the client's."""
-        self.state = StreamState.CLOSED
+        started = self._started
         if not started and answer_so_far(self._opening) == "yes":
             event, out = Fail(UpstreamError("upstream_overloaded")), []
+        self._step(FAIL if isinstance(event, Fail) else END)
         if isinstance(event, Fail):
             ending = Ending("failed", event.error, event.failure)
             return Batch(b"".join(out), started, b"", ending)
         out.append(self._writer.write(event))
         terminal = self._writer.terminal
-        return Batch(b"".join(out), True, terminal, self._ending(event), told=True)
+        return Batch(b"".join(out), True, terminal, self._ending(event), has_event=True)
 
     def _staged(self, found: list[Event]) -> list[Event]:
         """*found*, as the stages let it pass, up to the last event of the answer."""
@@ -248,11 +258,11 @@ class StreamConverter:
     def _refuse(self, ending: Ending | None) -> Batch:
         """What JSON where a stream should be means, once it is there."""
         if ending is not None:
-            self.state = StreamState.CLOSED
+            self._step(FAIL)
         return Batch(b"", False, b"", ending)
 
     def _failed(self, code: str) -> Batch:
-        return self._last(Fail(UpstreamError(code)), [], self._started)
+        return self._last(Fail(UpstreamError(code)), [])
 
     # ------------------------------------------------------------ non-stream
 
@@ -262,7 +272,7 @@ class StreamConverter:
 
         The answer is empty if it is a failure.
         """
-        self.state = StreamState.CLOSED
+        self._step(END)
         found = self._staged(self._reader.read_body(upstream_body))
         last = found[-1] if found else Fail(UpstreamError("upstream_malformed"))
         if not any(map(self._is_answer, found[:-1])):

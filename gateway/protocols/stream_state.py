@@ -28,7 +28,6 @@ from gateway.protocols.protocol import (
     OUTPUT,
     Ending,
     Step,
-    StreamFacts,
     WireProtocol,
 )
 from gateway.protocols.sse import (
@@ -39,6 +38,7 @@ from gateway.protocols.sse import (
     next_telling,
 )
 from gateway.protocols.stray_failures import NO_STREAM, Misplaced
+from gateway.protocols.stream_facts import StreamFacts
 
 
 class StreamState(Enum):
@@ -90,14 +90,14 @@ class Batch(NamedTuple):
         terminal: the client's terminal event; nothing may follow it.
         ending: what the terminal said; for a failure without ``terminal`` the
             gateway writes the ending itself.
-        told: an event has come, not signs of life alone.
+        has_event: an event has come, not signs of life alone.
     """
 
     data: bytes
     started: bool
     terminal: bytes = b""
     ending: Ending | None = None
-    told: bool = False
+    has_event: bool = False
 
 
 class PassThrough:
@@ -167,14 +167,12 @@ class PassThrough:
                 return batch
             # Only the event that finished the answer is known to be whole.
             data = b"" if finished else batch.data
-        if self.facts.finished:
-            self.state = CLOSED
-            ending = Ending(self.facts.finished)
-            return Batch(data, True, self._wire.last_word, ending)
-        if error := self.facts.failure:
+        ending = self._wire.ending_without_terminal(self.facts)
+        if ending is not None:
             started, self.state = self._started, CLOSED
-            ending = Ending("failed", error, self.facts.failure_event)
-            return Batch(b"", started, b"", ending)
+            if ending.outcome == "failed":
+                return Batch(b"", started, b"", ending)
+            return Batch(data, True, self._wire.last_word, ending)
         empty = not began and not rest
         return self._failed("upstream_empty" if empty else "upstream_cut")
 
@@ -233,7 +231,7 @@ class PassThrough:
         if passed:
             passed.append(data[done:])
             data = b"".join(passed)
-        return Batch(data, state is not WAITING, told=told)
+        return Batch(data, state is not WAITING, has_event=told)
 
     def _streaming_needles(self) -> tuple[Needle, ...]:
         """What to look for in a running stream; proofs only where some may come."""
@@ -250,7 +248,7 @@ class PassThrough:
             return self._failed("upstream_overloaded")
         self.state = CLOSED
         terminal = facts.held + event if step is FAIL else event
-        return Batch(passed, started, terminal, ending, told=True)
+        return Batch(passed, started, terminal, ending, has_event=True)
 
     def _is_answer(self) -> bool:
         """Whether what has come is not the beginning of an overload told as text."""

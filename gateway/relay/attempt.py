@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from gateway.accounts.verdict import Verdict
 from gateway.admission.interface import Slot
-from gateway.protocols.protocol import Ending, StreamFacts
+from gateway.protocols.protocol import Ending
 from gateway.record import AttemptRecord
 from gateway.relay.account_slots import GrantedAccount
 from gateway.relay.conversation import Question
@@ -69,7 +69,7 @@ class Attempt(ABC):
         self._accounts = dependencies.accounts
         self._state = state
         self._context = state.context
-        self._facts = StreamFacts()
+        self._facts = state.context.wire.new_facts()
         self._call: UpstreamCall | None = None
         self._record: AttemptRecord | None = None
         self._answered = False  # the upstream has nothing left to say

@@ -19,8 +19,8 @@ from gateway.ledger.response_store import (
     StoredConversation,
     StoredTurn,
 )
+from gateway.protocols.json_access import read_object, sub
 from gateway.protocols.lossless_json import dumps
-from gateway.protocols.protocol import read_object, sub
 from gateway.protocols.responses.request import with_earlier
 from gateway.protocols.sse import events, payload
 from gateway.relay.failover_state import FailoverState

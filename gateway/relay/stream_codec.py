@@ -6,8 +6,8 @@ import time
 from typing import Any, Protocol
 
 from gateway.context import RequestContext
-from gateway.protocols.protocol import StreamFacts
 from gateway.protocols.stream_converter import StreamConverter
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import Batch, PassThrough
 from gateway.relay.upstream_request import UpstreamRequest
 

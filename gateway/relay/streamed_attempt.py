@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 
 from gateway.client.answer import ClientAnswer
 from gateway.errors import UpstreamError
-from gateway.protocols.protocol import read_json
+from gateway.protocols.json_access import read_json
 from gateway.protocols.stream_state import Batch, StreamState
 from gateway.relay import drains
 from gateway.relay.account_slots import GrantedAccount
@@ -91,7 +91,7 @@ class StreamedAttempt(Attempt):
             chunk = await response.read()
             context.attempt.receive(len(chunk), time.monotonic())
             batch = codec.feed(chunk) if chunk else codec.finish()
-            if batch.told and not has_event:
+            if batch.has_event and not has_event:
                 has_event = True
                 context.mark("first_event")
                 timeout.end()

@@ -17,7 +17,7 @@ from yarl import URL
 from gateway import trial
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.errors import UpstreamError
-from gateway.protocols.protocol import read_object
+from gateway.protocols.json_access import read_object
 from gateway.transport.interface import STOP, Feed, Transport, UpstreamResponse
 
 MAX_BODY_BYTES = 128 * 1024 * 1024  # of a whole answer that is read

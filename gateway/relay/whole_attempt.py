@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.event_json import dump
-from gateway.protocols.protocol import read_json
+from gateway.protocols.json_access import read_json
 from gateway.relay import drains
 from gateway.relay.account_slots import GrantedAccount
 from gateway.relay.attempt import Answer, Attempt

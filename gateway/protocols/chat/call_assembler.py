@@ -30,9 +30,9 @@ from gateway.protocols.events import (
     ItemClose,
     Private,
 )
+from gateway.protocols.json_access import sub
 from gateway.protocols.model import Kind
 from gateway.protocols.opaque import CALL_MEMBERS, members
-from gateway.protocols.protocol import sub
 
 _NOTHING = ("", "{}", "null")  # arguments that say nothing
 

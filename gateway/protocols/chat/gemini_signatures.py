@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.protocol import sub
+from gateway.protocols.json_access import sub
 
 FILLER = "skip_thought_signature_validator"
 

@@ -17,6 +17,12 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.chat import fitting
 from gateway.protocols.chat.responses_shape import is_responses
 from gateway.protocols.failure_forms import failure_in
+from gateway.protocols.json_access import read_object, sub
+from gateway.protocols.openai_errors import (
+    openai_error,
+    openai_error_body,
+    openai_error_status,
+)
 from gateway.protocols.protocol import (
     END,
     FAIL,
@@ -26,17 +32,12 @@ from gateway.protocols.protocol import (
     OUTPUT,
     Ending,
     Step,
-    StreamFacts,
-    openai_error,
-    openai_error_body,
-    openai_error_status,
-    read_object,
-    sub,
 )
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import STRAYS, stray
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.usage_fields import read_usage, told_in
 
 name = "chat"
@@ -75,12 +76,30 @@ MAX_CHOICES = 1024  # of one answer that are followed; OpenAI gives 128 at most
 _MORE = ("refusal", "reasoning_content", "reasoning", "function_call")
 
 
+class ChatFacts(StreamFacts):
+    """
+    Attributes:
+        unfinished: the choices that have begun and have no finish reason yet.
+        has_output: something of an answer has come.
+    """
+
+    __slots__ = ("unfinished", "has_output")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unfinished: set[int] = set()
+        self.has_output = False
+
+
+new_facts = ChatFacts
+
+
 def path_of(model: str, stream: bool) -> str:
     """See ``WireProtocol.path_of``."""
     return path
 
 
-def read(event: bytes, facts: StreamFacts) -> Step:
+def read(event: bytes, facts: ChatFacts) -> Step:
     """See ``WireProtocol.read``."""
     raw = payload(event)
     if raw.strip() == b"[DONE]":
@@ -111,7 +130,7 @@ def read(event: bytes, facts: StreamFacts) -> Step:
     return step
 
 
-def _read_choice(choice: dict[str, Any], facts: StreamFacts) -> bool:
+def _read_choice(choice: dict[str, Any], facts: ChatFacts) -> bool:
     """Note how far *choice* is; whether it holds output."""
     index = choice.get("index")
     index = index if isinstance(index, int) else 0
@@ -135,13 +154,18 @@ def _read_choice(choice: dict[str, Any], facts: StreamFacts) -> bool:
     return bool(reason or text or more)
 
 
-def ending(facts: StreamFacts) -> Ending:
+def ending(facts: ChatFacts) -> Ending:
     """See ``WireProtocol.ending``."""
     if chunk := facts.terminal:
         return _failed(chunk)
     if not (facts.finished or facts.has_output):
         return Ending("failed", UpstreamError("upstream_empty"))
     return Ending(facts.finished or "ok")
+
+
+def ending_without_terminal(facts: ChatFacts) -> Ending | None:
+    """See ``WireProtocol.ending_without_terminal``."""
+    return Ending(facts.finished) if facts.finished else None
 
 
 def is_own_failure(event: bytes) -> bool:

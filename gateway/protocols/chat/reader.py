@@ -32,8 +32,8 @@ from gateway.protocols.events import (
     Start,
     TextDelta,
 )
+from gateway.protocols.json_access import objects, sub
 from gateway.protocols.opaque import MESSAGE_MEMBERS, Collected, members
-from gateway.protocols.protocol import objects, sub
 from gateway.protocols.sse import payload
 from gateway.protocols.stop_reasons import CUT, Stop, broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import stray

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.protocol import objects
+from gateway.protocols.json_access import objects
 from gateway.protocols.reasoning_proofs import (
     Document,
     FilteredBody,

@@ -14,26 +14,16 @@ from typing import Any, TypeGuard
 import orjson
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.protocols.json_access import objects, read_object, sub
 from gateway.protocols.messages import proofs as request_proofs
 from gateway.protocols.messages.proofs import THINKING
 from gateway.protocols.options import OptionsOf
-from gateway.protocols.protocol import (
-    END,
-    FAIL,
-    IDLE,
-    NEUTRAL,
-    OUTPUT,
-    Ending,
-    Step,
-    StreamFacts,
-    objects,
-    read_object,
-    sub,
-)
+from gateway.protocols.protocol import END, FAIL, IDLE, NEUTRAL, OUTPUT, Ending, Step
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, field, payload
 from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import STRAYS, stray
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.usage_fields import cached_in
 from gateway.usage import Usage, count
 
@@ -53,6 +43,7 @@ needles: tuple[Needle, ...] = (
     *STRAYS,
 )
 proof_needle: Needle | None = re.compile(rb"signature_delta")
+new_facts = StreamFacts
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 OVERLOADED = 529
@@ -140,6 +131,11 @@ def ending(facts: StreamFacts) -> Ending:
     if reason := sub(data, "delta").get("stop_reason"):
         return Ending("failed", broken_off(str(reason)))
     return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+
+
+def ending_without_terminal(facts: StreamFacts) -> Ending | None:
+    """See ``WireProtocol.ending_without_terminal``."""
+    return Ending(facts.finished) if facts.finished else None
 
 
 def is_own_failure(event: bytes) -> bool:

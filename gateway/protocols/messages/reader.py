@@ -35,9 +35,9 @@ from gateway.protocols.events import (
     TextDelta,
 )
 from gateway.protocols.failure_forms import may_be_failure
+from gateway.protocols.json_access import sub
 from gateway.protocols.lossless_json import has_long_number, loads
 from gateway.protocols.messages.protocol import read_usage
-from gateway.protocols.protocol import sub
 from gateway.protocols.sse import payload
 from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import stray

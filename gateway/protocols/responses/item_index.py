@@ -19,7 +19,7 @@ from collections import Counter
 from typing import Any
 
 from gateway.protocols.event_json import string
-from gateway.protocols.protocol import sub
+from gateway.protocols.json_access import sub
 
 _IDS = ("call_id", "id", "item_id")
 

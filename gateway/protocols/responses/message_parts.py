@@ -19,7 +19,7 @@ from gateway.protocols.events import (
     Status,
     TextDelta,
 )
-from gateway.protocols.protocol import objects
+from gateway.protocols.json_access import objects
 from gateway.usage import count
 
 Kind = Literal["text", "refusal"]

@@ -15,6 +15,12 @@ import orjson
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.protocols.failure_forms import may_be_failure
+from gateway.protocols.json_access import objects, read_object, sub
+from gateway.protocols.openai_errors import (
+    openai_error,
+    openai_error_body,
+    openai_error_status,
+)
 from gateway.protocols.options import OptionsOf
 from gateway.protocols.protocol import (
     END,
@@ -25,14 +31,7 @@ from gateway.protocols.protocol import (
     OUTPUT,
     Ending,
     Step,
-    StreamFacts,
-    objects,
-    openai_error,
-    openai_error_body,
-    openai_error_status,
-    read_object,
     response_id_of,
-    sub,
 )
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.responses import proofs as request_proofs
@@ -40,6 +39,7 @@ from gateway.protocols.responses.items import COMPACTIONS
 from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stop_reasons import broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import STRAYS, stray
+from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.usage_fields import read_usage
 
 name = "responses"
@@ -80,12 +80,11 @@ _NOTHING_SAID = {"type", "sequence_number"}  # an event that has no more is a pi
 BOUND_ITEMS = ("reasoning", *COMPACTIONS)
 """The types of items that only their maker can read."""
 _ITEM_ADDED = "response.output_item.added"
-# What stands between the type and the response object of a lifecycle event; its id.
+# What comes between the type and the response object of a lifecycle event.
 _BEFORE_RESPONSE = re.compile(
-    rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{"id": ?"([\w.-]+)")'
+    rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{)'
 )
 MAX_HELD_BYTES = 65536  # of an error event that waits for its failure event
-MAX_UNREAD_BYTES = 4096  # of a response object that is kept in case it is wanted
 # The same up to the type of an item without content.
 _EMPTY_ITEM = re.compile(
     rb', ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
@@ -111,6 +110,27 @@ _HEADS = _heads(
 )
 
 
+class ResponsesFacts(StreamFacts):
+    """
+    Attributes:
+        failure, failure_event: of the last ``error`` event, which a failure event
+            should follow.
+        lifecycle: the response object of the last lifecycle event, as bytes. The next
+            one mostly repeats it, often by tens of kilobytes, and is not parsed then.
+    """
+
+    __slots__ = ("failure", "failure_event", "lifecycle")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: UpstreamError | None = None
+        self.failure_event: dict[str, Any] | None = None
+        self.lifecycle = b""
+
+
+new_facts = ResponsesFacts
+
+
 def path_of(model: str, stream: bool) -> str:
     """See ``WireProtocol.path_of``."""
     return path
@@ -133,14 +153,14 @@ def asking_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
     return body
 
 
-def read(event: bytes, facts: StreamFacts) -> Step:
+def read(event: bytes, facts: ResponsesFacts) -> Step:
     """See ``WireProtocol.read``."""
     comma = event.find(b",")
     known, start = _HEADS.get(event[:comma], ("", 0))
-    if known in _LIFECYCLE and _passes_over(event, comma, facts):
+    if known in _LIFECYCLE and _repeats(event, comma, facts):
         return NEUTRAL
     if known in _OPENERS or known == _ITEM_ADDED and _EMPTY_ITEM.match(event, comma):
-        facts.noted = b""
+        facts.lifecycle = b""
         facts.thinks = facts.thinks or b'"reasoning"' in event
         return NEUTRAL
     data = _document(event, start)
@@ -155,7 +175,7 @@ def read(event: bytes, facts: StreamFacts) -> Step:
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
         return NEUTRAL
-    facts.noted = b""
+    facts.lifecycle = b""
     if kind == "error":
         return _read_error(event, data, facts)
     if not kind.startswith("response.") or data.keys() <= _NOTHING_SAID:
@@ -187,36 +207,19 @@ def _document(event: bytes, start: int) -> dict[str, Any]:
     return read_object(payload(event))
 
 
-def _passes_over(event: bytes, comma: int, facts: StreamFacts) -> bool:
-    """
-    Whether a lifecycle *event* need not be parsed: it tells what the last one told, or
-    it is the first, and so small that all but its id may wait (``_settle``).
-    """
+def _repeats(event: bytes, comma: int, facts: ResponsesFacts) -> bool:
+    """Whether a lifecycle *event* holds the response object of the one before."""
     before = _BEFORE_RESPONSE.match(event, comma)
     if before is None:
         return False
-    told = event[before.end() :]
-    if told == facts.unread or told == facts.noted:
+    response = event[before.end() :]
+    if response == facts.lifecycle:
         return True
-    if facts.response_id or len(told) > MAX_UNREAD_BYTES:
-        _settle(facts)
-        facts.noted = told
-        return False
-    facts.response_id, facts.unread = before[1].decode(), told
-    return True
+    facts.lifecycle = response
+    return False
 
 
-def _settle(facts: StreamFacts) -> None:
-    """Note what is still unread, and what nobody has told since."""
-    if facts.unread:
-        event = b'data: {"response":' + facts.unread
-        facts.unread, older = b"", StreamFacts()
-        _note(sub(read_object(payload(event)), "response"), older)
-        facts.model = facts.model or older.model
-        facts.created_at = facts.created_at or older.created_at
-
-
-def _read_error(event: bytes, data: dict[str, Any], facts: StreamFacts) -> Step:
+def _read_error(event: bytes, data: dict[str, Any], facts: ResponsesFacts) -> Step:
     """
     Hold an ``error`` event back.
 
@@ -232,6 +235,13 @@ def _read_error(event: bytes, data: dict[str, Any], facts: StreamFacts) -> Step:
 def ending(facts: StreamFacts) -> Ending:
     """See ``WireProtocol.ending``."""
     return _ending(facts.terminal, facts)
+
+
+def ending_without_terminal(facts: ResponsesFacts) -> Ending | None:
+    """See ``WireProtocol.ending_without_terminal``; an ``error`` event is a failure."""
+    if facts.failure is None:
+        return None
+    return Ending("failed", facts.failure, facts.failure_event)
 
 
 def is_own_failure(event: bytes) -> bool:
@@ -302,7 +312,6 @@ def failure_frame(
     error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """See ``WireProtocol.failure_frame``; it has no sequence number."""
-    _settle(facts)
     told = openai_error(error, request_id)
     response: dict[str, Any] = {
         "id": facts.response_id or response_id_of(request_id),

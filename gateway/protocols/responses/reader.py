@@ -35,8 +35,8 @@ from gateway.protocols.events import (
     Status,
 )
 from gateway.protocols.failure_forms import may_be_failure
+from gateway.protocols.json_access import objects, sub
 from gateway.protocols.model import Kind
-from gateway.protocols.protocol import objects, sub
 from gateway.protocols.responses.item_index import Places
 from gateway.protocols.responses.message_parts import Kind as PartKind
 from gateway.protocols.responses.message_parts import Parts, Place
