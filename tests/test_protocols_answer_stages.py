@@ -12,10 +12,10 @@ from gateway.errors import UpstreamError
 from gateway.protocols import CODECS
 from gateway.protocols.answer_stages import (
     DRAINED_EVENTS,
-    Binding,
-    Halves,
+    CallBinding,
     Stage,
     StopCut,
+    SurrogateJoiner,
 )
 from gateway.protocols.call_ids import narrow, wide
 from gateway.protocols.events import (
@@ -166,7 +166,7 @@ def bound(*events: Event, target: str = "chat", native: bool = False) -> list[Ev
     if native:
         tools.native.add("apply_patch")
     client = CODECS[target]
-    stage = Binding(
+    stage = CallBinding(
         tools,
         "5eed",
         free_text_calls=client.free_text_calls,
@@ -236,7 +236,7 @@ def test_an_id_that_is_no_such_one_stays(id: str) -> None:
 
 
 def test_half_a_character_waits_for_the_other() -> None:
-    told = taken(Halves(), *text("a\ud83d", "\ude00", "\ud83d"), ItemClose(1))
+    told = taken(SurrogateJoiner(), *text("a\ud83d", "\ude00", "\ud83d"), ItemClose(1))
 
     assert [*text("a", "😀"), ItemClose(1)] == told
 

@@ -14,7 +14,11 @@ import pytest
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, told_in
 from gateway.protocols.failure_table import meaning
-from gateway.protocols.stray_failures import MAX_MISPLACED_BYTES, MAX_TRIES, Misplaced
+from gateway.protocols.stray_failures import (
+    MAX_MISPLACED_BYTES,
+    MAX_TRIES,
+    NonStreamBody,
+)
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_state import Batch, PassThrough
 from tests.kit import answers
@@ -249,7 +253,7 @@ def test_other_json_is_no_answer(protocol: str, body: object) -> None:
 
 
 def test_misplaced_json_is_read_within_bounds() -> None:
-    endless = Misplaced()
+    endless = NonStreamBody()
     pieces = 0
     while endless.take(b'{"a":' + b" " * 1019) is None:
         pieces += 1
@@ -265,7 +269,7 @@ def test_misplaced_json_is_not_parsed_at_each_piece(
         parsed.append(data)
 
     monkeypatch.setattr("gateway.protocols.stray_failures.read_json", read)
-    one = Misplaced()
+    one = NonStreamBody()
     for _ in range(1000):
         assert one.take(b"{}") is None
     assert MAX_TRIES == len(parsed)

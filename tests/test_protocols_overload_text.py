@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocols.failure_forms import Told, told_in
-from gateway.protocols.failure_table import STRONG, WEAK, Kind, meaning
+from gateway.protocols.failure_forms import FailureWords, told_in
+from gateway.protocols.failure_table import STRONG, WEAK, FailureKind, meaning
 from gateway.protocols.overload_text import ANSWERS, answer_so_far
 
 ERROR = {"code": "slow_down", "type": "t", "message": "m", "param": "p"}
@@ -128,9 +128,11 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("word", "kind"), WORDS)
-def test_each_word_has_its_kind_as_code_and_as_type(word: str, kind: Kind) -> None:
-    assert kind is meaning(Told(code=word)).kind
-    assert kind is meaning(Told(type=word.upper())).kind
+def test_each_word_has_its_kind_as_code_and_as_type(
+    word: str, kind: FailureKind
+) -> None:
+    assert kind is meaning(FailureWords(code=word)).kind
+    assert kind is meaning(FailureWords(type=word.upper())).kind
 
 
 def test_no_word_stands_in_two_rows() -> None:
@@ -175,7 +177,7 @@ def test_no_word_stands_in_two_rows() -> None:
     ],
 )
 def test_the_beginning_of_the_message_betters_a_weak_word(text: str, kind: str) -> None:
-    said = meaning(Told(type="invalid_request_error", message=text))
+    said = meaning(FailureWords(type="invalid_request_error", message=text))
     assert (kind, True) == (said.kind.value, said.sure)
 
 
@@ -189,17 +191,19 @@ def test_the_beginning_of_the_message_betters_a_weak_word(text: str, kind: str) 
 )
 def test_a_quoted_text_blames_nobody_else(text: str) -> None:
     """A client can make an upstream quote any words in the middle of a message."""
-    said = meaning(Told(type="invalid_request_error", message=text))
-    assert (Kind.CLIENT, False) == said
+    said = meaning(FailureWords(type="invalid_request_error", message=text))
+    assert (FailureKind.CLIENT, False) == said
 
 
 def test_a_strong_word_is_not_bettered_by_the_message() -> None:
-    told = Told(code="context_length_exceeded", message="Overloaded")
-    assert Kind.CLIENT is meaning(told).kind
+    told = FailureWords(code="context_length_exceeded", message="Overloaded")
+    assert FailureKind.CLIENT is meaning(told).kind
 
 
 def test_an_unknown_failure_is_the_upstreams() -> None:
-    assert (Kind.FAILED, False) == meaning(Told(code="never_seen", message="?"))
+    assert (FailureKind.FAILED, False) == meaning(
+        FailureWords(code="never_seen", message="?")
+    )
 
 
 @pytest.mark.parametrize("text", ANSWERS)
@@ -232,4 +236,4 @@ JSON = st.recursive(
 @given(JSON)
 def test_no_json_breaks_the_reading(data: Any) -> None:
     told = told_in(data)
-    assert told is None or isinstance(meaning(told).kind, Kind)
+    assert told is None or isinstance(meaning(told).kind, FailureKind)

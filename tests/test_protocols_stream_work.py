@@ -15,7 +15,7 @@ from gateway.protocols.call_arguments import InputText, ObjectText
 from gateway.protocols.events import ItemClose
 from gateway.protocols.messages import reader as messages_reader
 from gateway.protocols.messages.reader import MessagesReader
-from gateway.protocols.responses.message_parts import Parts
+from gateway.protocols.responses.message_parts import MessageParts
 from gateway.usage import Usage
 
 
@@ -40,7 +40,7 @@ def lines_run(work: Callable[[], object]) -> int:
 def test_each_message_closes_its_own_parts() -> None:
     def messages(number: int) -> Callable[[], object]:
         def work() -> None:
-            parts = Parts(iter(range(number)).__next__)
+            parts = MessageParts(iter(range(number)).__next__)
             for index in range(number):
                 parts.tell((index, 0), "text", "x", whole=False)
             for index in range(number):

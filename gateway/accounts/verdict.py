@@ -22,8 +22,8 @@ import orjson
 
 from gateway.accounts.reset import upstream_return_s
 from gateway.errors import GatewayError, PassedOn, UpstreamError
-from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, Told, told_in
-from gateway.protocols.failure_table import Kind, Meaning, meaning
+from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, FailureWords, told_in
+from gateway.protocols.failure_table import FailureKind, FailureMeaning, meaning
 
 Scope = Literal["client", "none", "model", "account", "network"]
 Reason = Literal[
@@ -112,15 +112,15 @@ STATUSES: dict[int, Row] = {
     529: Row("account", "upstream_overloaded", "overloaded"),
 }
 
-_KINDS: dict[Kind, Row] = {
-    Kind.OVERLOADED: Row("account", "upstream_overloaded", "overloaded"),
-    Kind.RATE_LIMITED: Row("account", "upstream_rate_limited", "rate_limited"),
-    Kind.QUOTA: Row("account", "upstream_quota", "quota"),
-    Kind.REFUSED: Row("account", "upstream_refused", "refused"),
-    Kind.FAILED: Row("account", "upstream_failed", "failed"),
-    Kind.NO_MODEL: Row("model", "model_not_found", "no_model"),
-    Kind.FOREIGN: Row("none"),
-    Kind.CLIENT: _PASS,
+_KINDS: dict[FailureKind, Row] = {
+    FailureKind.OVERLOADED: Row("account", "upstream_overloaded", "overloaded"),
+    FailureKind.RATE_LIMITED: Row("account", "upstream_rate_limited", "rate_limited"),
+    FailureKind.QUOTA: Row("account", "upstream_quota", "quota"),
+    FailureKind.REFUSED: Row("account", "upstream_refused", "refused"),
+    FailureKind.FAILED: Row("account", "upstream_failed", "failed"),
+    FailureKind.NO_MODEL: Row("model", "model_not_found", "no_model"),
+    FailureKind.FOREIGN: Row("none"),
+    FailureKind.CLIENT: _PASS,
 }
 
 _TRANSPORT: dict[str, Row] = {
@@ -161,7 +161,7 @@ def judge_status(
         same_protocol: the client speaks it too, and can be given *body* as it is.
     """
     data = _json(body)
-    stated = told_in(data) or Told()
+    stated = told_in(data) or FailureWords()
     row = row_of(status)
     if row.scope == "client" and body.lstrip()[:1] == b"<":
         row = _BROKEN  # a web page: no API is at the account's address
@@ -170,7 +170,9 @@ def judge_status(
     elif row.scope == "client" and stated.status:
         row = row_of(stated.status)
     # Words that are no JSON are weighed too, and not passed on.
-    row = _bettered(row, meaning(stated if data else Told(message=_plain(body))))
+    row = _bettered(
+        row, meaning(stated if data else FailureWords(message=_plain(body)))
+    )
     raw = body if data and same_protocol else b""
     return _Case(stated, status, now_unix, model, raw).verdict(row, headers)
 
@@ -198,25 +200,28 @@ def judge_transport(error: UpstreamError) -> Verdict:
     return Verdict(row.scope, error, row.reason, switch=switch)
 
 
-def _bettered(row: Row, said: Meaning) -> Row:
+def _bettered(row: Row, said: FailureMeaning) -> Row:
     """*row* of a status, with what the body's strong words add."""
     if not said.sure:
         return row
     better = _KINDS[said.kind]
-    if said.kind in (Kind.CLIENT, Kind.FOREIGN):
+    if said.kind in (FailureKind.CLIENT, FailureKind.FOREIGN):
         # Also inside a 403 or 5xx: else a client could talk an account out of work.
         # Not for our key, our money or a limit.
         keep = row.reason in ("quota", "rate_limited") or row is STATUSES[401]
         return row if keep else better
-    if said.kind is Kind.NO_MODEL:
+    if said.kind is FailureKind.NO_MODEL:
         return row if row.reason in ("quota", "rate_limited") else better
     if row.scope in ("client", "none"):
         return better
-    if row.reason == "refused" and said.kind is not Kind.QUOTA:
+    if row.reason == "refused" and said.kind is not FailureKind.QUOTA:
         return row
-    if row is STATUSES[429] and said.kind not in (Kind.QUOTA, Kind.OVERLOADED):
+    if row is STATUSES[429] and said.kind not in (
+        FailureKind.QUOTA,
+        FailureKind.OVERLOADED,
+    ):
         return row
-    if said.kind is Kind.OVERLOADED and row.code == "upstream_status":
+    if said.kind is FailureKind.OVERLOADED and row.code == "upstream_status":
         return better
     return row._replace(reason=better.reason)
 
@@ -224,7 +229,7 @@ def _bettered(row: Row, said: Meaning) -> Row:
 class _Case(NamedTuple):
     """One failure, read."""
 
-    stated: Told
+    stated: FailureWords
     status: int  # 0 inside a stream
     now_unix: float
     model: str
@@ -275,7 +280,7 @@ class _Case(NamedTuple):
             row.reason,
             switch=row.reason == "no_model" or self.status == 409,
             pass_on=True,
-            strip=meaning(stated).kind is Kind.FOREIGN,
+            strip=meaning(stated).kind is FailureKind.FOREIGN,
         )
 
     def _doubtful(self, row: Row) -> bool:

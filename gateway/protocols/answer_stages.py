@@ -2,9 +2,11 @@
 What happens to an answer's events between the reader and the writer.
 
 A stage takes one event and gives those that go on in its place. ``WholeCalls`` and
-``Binding`` are always there; ``Halves`` when characters come as escapes; ``StopCut``
-when the upstream does not know the client's stop sequences; ``Compacting`` when the
-answer is to stand for the conversation.
+``CallBinding`` are always there. The others are added when they are needed:
+
+``SurrogateJoiner``  characters come as escapes
+``StopCut``          the upstream does not know the client's stop sequences
+``CompactionStage``  the answer replaces the conversation
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Stage(Protocol):
         ...
 
 
-class Halves:
+class SurrogateJoiner:
     """Join a character that the upstream cut between two deltas."""
 
     def __init__(self) -> None:
@@ -66,7 +68,7 @@ class Halves:
         return [event]
 
 
-class Binding:
+class CallBinding:
     """
     Say each call by the client's own tool: name, kind, namespace, an id.
 
@@ -275,7 +277,7 @@ class StopCut:
         return [*closed, finish]
 
 
-class Compacting:
+class CompactionStage:
     """Turn an answer's text into the one item that stands for the conversation."""
 
     def __init__(self) -> None:

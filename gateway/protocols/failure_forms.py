@@ -36,7 +36,7 @@ _BAD = ("error", "fail", "failed", "failure")
 _NOT_BARE = ("id", "object", "role", "event", "success", "ok", *_CODES)
 
 
-class Told(NamedTuple):
+class FailureWords(NamedTuple):
     """
     A failure in the upstream's words; empty or None where it said nothing.
 
@@ -55,12 +55,12 @@ class Told(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-def told_in(data: object) -> Told | None:
+def told_in(data: object) -> FailureWords | None:
     """Read the failure in *data*, an event's or a body's JSON; None if none is told."""
     if isinstance(data, list):
         return told_in(data[0]) if data else None
     if isinstance(data, str):
-        return Told(message=_cut(data)) if data.strip() else None
+        return FailureWords(message=_cut(data)) if data.strip() else None
     if not isinstance(data, dict):
         return None
     for holder in (data.get("response"), data, _first_choice(data)):
@@ -69,7 +69,7 @@ def told_in(data: object) -> Told | None:
     if data.get("type") == "error" or data.get("object") == "error":
         return _read(data, {})
     if data.get("type") in ("response.failed", "response.cancelled"):
-        return Told()
+        return FailureWords()
     return _without_error(data)
 
 
@@ -93,13 +93,13 @@ def may_be_failure(kind: object) -> bool:
     return kind.lower().endswith(("error", "exception")) or ":" in kind
 
 
-def _without_error(data: dict[str, Any]) -> Told | None:
+def _without_error(data: dict[str, Any]) -> FailureWords | None:
     """The forms that have no member ``error``."""
     base = data.get("base_resp")
     if isinstance(base, dict) and _is_bad(base.get("status_code")):
         code = f"base_resp_{base['status_code']}"
         message = _cut(_message(base))
-        return Told(message=message, fields=base, reasons=(code,))
+        return FailureWords(message=message, fields=base, reasons=(code,))
     if any(data.get(member) is not None for member in _ANSWER):
         return None
     if detail := data.get("detail"):
@@ -142,20 +142,22 @@ def _first_choice(data: dict[str, Any]) -> object:
     return choices[0] if isinstance(choices, list) and choices else None
 
 
-def _read(error: object, around: dict[str, Any]) -> Told:
+def _read(error: object, around: dict[str, Any]) -> FailureWords:
     if isinstance(error, list):
         return _read_list(error, around)
     if error is True:
         error = {**around, "error": None}
     if not isinstance(error, dict):
-        return Told(message=_cut(str(error)), status=_status(around), fields=around)
+        return FailureWords(
+            message=_cut(str(error)), status=_status(around), fields=around
+        )
     code = _first(error, _CODES)
     kind = _first(error, _TYPES)
     details = error.get("details")
     if code is None and isinstance(details, dict):  # Anthropic's finer code
         code = details.get("error_code")
     param = error.get("param")
-    return Told(
+    return FailureWords(
         code=_word(code),
         type="" if kind == "error" else _word(kind),
         message=_cut(_message(error) or _message(around)),
@@ -166,7 +168,7 @@ def _read(error: object, around: dict[str, Any]) -> Told:
     )
 
 
-def _read_list(errors: list[Any], around: dict[str, Any]) -> Told:
+def _read_list(errors: list[Any], around: dict[str, Any]) -> FailureWords:
     """
     Several failures: the first decides, the words are all of them's.
 
@@ -176,7 +178,7 @@ def _read_list(errors: list[Any], around: dict[str, Any]) -> Told:
     words = [_placed(error) if isinstance(error, dict) else error for error in errors]
     message = _cut("; ".join(str(word) for word in words if word))
     if not objects:
-        return Told(message=message, status=_status(around), fields=around)
+        return FailureWords(message=message, status=_status(around), fields=around)
     first = _read(objects[0], around)
     if "loc" in objects[0]:
         return first._replace(code="", type="validation_error", message=message)

@@ -19,10 +19,10 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from gateway.protocols.failure_forms import Told
+from gateway.protocols.failure_forms import FailureWords
 
 
-class Kind(Enum):
+class FailureKind(Enum):
     """What a failure says, whoever is to blame for it."""
 
     OVERLOADED = "overloaded"  # no capacity at the moment
@@ -35,15 +35,15 @@ class Kind(Enum):
     CLIENT = "client"  # the request itself
 
 
-class Meaning(NamedTuple):
+class FailureMeaning(NamedTuple):
     """What a failure says; *sure* if a strong word or the message decided it."""
 
-    kind: Kind
+    kind: FailureKind
     sure: bool
 
 
-STRONG: dict[Kind, tuple[str, ...]] = {
-    Kind.OVERLOADED: (
+STRONG: dict[FailureKind, tuple[str, ...]] = {
+    FailureKind.OVERLOADED: (
         # OpenAI, Anthropic
         *("server_is_overloaded", "overloaded_error", "overloaded"),
         *("engine_overloaded", "model_overloaded", "model_at_capacity"),
@@ -57,7 +57,7 @@ STRONG: dict[Kind, tuple[str, ...]] = {
         *("serviceunavailableexception", "modelnotreadyexception"),  # Bedrock
         *("unavailable_error",),  # llama.cpp: it loads the model
     ),
-    Kind.RATE_LIMITED: (
+    FailureKind.RATE_LIMITED: (
         *("rate_limit_exceeded", "slow_down", "too_many_requests", "requests"),
         *("tokens", "concurrency_limit_exceeded", "rate_limit_reached"),
         *("resource_exhausted",),  # Gemini
@@ -70,7 +70,7 @@ STRONG: dict[Kind, tuple[str, ...]] = {
         *("base_resp_2045",),
         *("throttlingexception", "toomanyrequestsexception"),  # Bedrock
     ),
-    Kind.QUOTA: (
+    FailureKind.QUOTA: (
         # OpenAI, Codex
         *("insufficient_quota", "usage_limit_reached", "usage_not_included"),
         *("usage_limit_exceeded", "quota_exceeded", "monthly_quota_exceeded"),
@@ -89,7 +89,7 @@ STRONG: dict[Kind, tuple[str, ...]] = {
         *("base_resp_1008", "base_resp_2056"),  # MiniMax
         *("servicequotaexceededexception",),  # Bedrock
     ),
-    Kind.REFUSED: (
+    FailureKind.REFUSED: (
         *("authentication_error", "invalid_api_key", "invalid_authentication"),
         *("account_deactivated", "organization_disabled", "organization_deactivated"),
         *("token_expired", "token_invalidated", "unauthorized", "api_key_disabled"),
@@ -120,7 +120,7 @@ STRONG: dict[Kind, tuple[str, ...]] = {
         *("incompletesignatureexception", "incompletesignature"),
         *("10000", "10001"),  # Cloudflare
     ),
-    Kind.FAILED: (
+    FailureKind.FAILED: (
         *("internal_error", "internal_server_error", "timeout_error"),
         *("upstream_error", "bad_gateway", "gateway_timeout", "model_error"),
         *("vector_store_timeout", "stream_error"),
@@ -132,7 +132,7 @@ STRONG: dict[Kind, tuple[str, ...]] = {
         *("base_resp_1000", "base_resp_1001", "base_resp_1013"),
         *("base_resp_1024", "base_resp_1033"),
     ),
-    Kind.NO_MODEL: (
+    FailureKind.NO_MODEL: (
         *("model_not_found", "model_not_available", "model_not_supported"),
         *("unsupported_model", "model_not_found_error", "model_not_exist"),
         *("deploymentnotfound",),  # Azure
@@ -142,8 +142,8 @@ STRONG: dict[Kind, tuple[str, ...]] = {
         *("modelnotfound", "model.accessdenied"),  # DashScope
         *("base_resp_2061",),  # MiniMax
     ),
-    Kind.FOREIGN: ("invalid_encrypted_content",),
-    Kind.CLIENT: (
+    FailureKind.FOREIGN: ("invalid_encrypted_content",),
+    FailureKind.CLIENT: (
         *("context_length_exceeded", "string_above_max_length", "invalid_prompt"),
         *("array_above_max_length", "integer_above_max_value"),
         *("content_policy_violation", "content_filter", "cyber_policy", "bio_policy"),
@@ -170,121 +170,147 @@ STRONG: dict[Kind, tuple[str, ...]] = {
     ),
 }
 
-WEAK: dict[Kind, tuple[str, ...]] = {
-    Kind.CLIENT: (
+WEAK: dict[FailureKind, tuple[str, ...]] = {
+    FailureKind.CLIENT: (
         *("invalid_request_error", "invalid_request", "not_found_error", "not_found"),
         *("conflict_error", "bad_request", "bad_request_error", "badrequest"),
         *("invalid_argument", "failed_precondition", "out_of_range"),  # Gemini
         *("badrequesterror", "notfounderror", "unprocessableentityerror"),  # vLLM
         *("validationerror", "invalidrequesterror", "unprocessable_entity"),
     ),
-    Kind.REFUSED: (
+    FailureKind.REFUSED: (
         *("permission_error", "permission_denied", "forbidden", "access_denied"),
         *("request_forbidden", "permission_denied_error"),
     ),
-    Kind.RATE_LIMITED: ("rate_limit_error", "ratelimiterror"),
-    Kind.FAILED: ("server_error", "api_error", "unknown", "invalid_response_error"),
+    FailureKind.RATE_LIMITED: ("rate_limit_error", "ratelimiterror"),
+    FailureKind.FAILED: (
+        "server_error",
+        "api_error",
+        "unknown",
+        "invalid_response_error",
+    ),
 }
 
 _KEY = r"(?:the |your |this |provided )*(?:api|access|subscription)[ _-]?key"
 _END = r"\s*(?:[.,:;!(]|$)"
 _WHOSE = r"(?:the |your |this )?(?:account|organization|organisation|project|team)\b"
 
-TEXTS: tuple[tuple[Kind, str], ...] = (
+TEXTS: tuple[tuple[FailureKind, str], ...] = (
     (
-        Kind.OVERLOADED,
+        FailureKind.OVERLOADED,
         r"(?:selected |the |this |that )?(?:requested )?model\b[^.]{0,80}?"
         r"\b(?:is|are) (?:currently |temporarily )?(?:at capacity|overloaded)",
     ),
     (
-        Kind.OVERLOADED,
+        FailureKind.OVERLOADED,
         r"(?:sorry, )?(?:(?:our|the) )?(?:servers?|engine|service)(?: is| are)? "
         r"(?:currently |temporarily )?(?:overloaded|at capacity|unavailable)",
     ),
-    (Kind.OVERLOADED, r"(?:upstream )?overloaded\b"),
-    (Kind.OVERLOADED, r"该模型当前访问量过大"),
-    (Kind.RATE_LIMITED, r"rate limit (?:reached|exceeded)\b"),
-    (Kind.RATE_LIMITED, r"(?:sorry, )?too many (?:concurrent )?requests\b"),
+    (FailureKind.OVERLOADED, r"(?:upstream )?overloaded\b"),
+    (FailureKind.OVERLOADED, r"该模型当前访问量过大"),
+    (FailureKind.RATE_LIMITED, r"rate limit (?:reached|exceeded)\b"),
+    (FailureKind.RATE_LIMITED, r"(?:sorry, )?too many (?:concurrent )?requests\b"),
     (
-        Kind.RATE_LIMITED,
+        FailureKind.RATE_LIMITED,
         r"(?:this request would exceed|(?:you|request)[^.]{0,40} (?:hit|reached|"
         r"exceeded)) (?:your |the )?(?:account'?s? |organization'?s? )?"
         r"(?:[\w-]+ ){0,3}rate limits?\b",
     ),
-    (Kind.RATE_LIMITED, r"resource (?:has been )?exhausted\b"),
-    (Kind.QUOTA, r"(?:your )?credit balance is too low\b"),
-    (Kind.QUOTA, r"you (?:have )?exceeded your (?:[\w-]+ ){0,3}quota\b"),
+    (FailureKind.RATE_LIMITED, r"resource (?:has been )?exhausted\b"),
+    (FailureKind.QUOTA, r"(?:your )?credit balance is too low\b"),
+    (FailureKind.QUOTA, r"you (?:have )?exceeded your (?:[\w-]+ ){0,3}quota\b"),
     (
-        Kind.QUOTA,
+        FailureKind.QUOTA,
         r"you(?:'ve| have)? (?:hit|reached|exceeded|used up) (?:your|the) "
         r"(?:[\w'-]+ ){0,4}(?:usage|spend|spending|credit|monthly|weekly|daily) "
         r"(?:[\w'-]+ )?limits?\b",
     ),
-    (Kind.QUOTA, r"usage limit (?:reached|exceeded)\b"),
-    (Kind.QUOTA, r"(?:weekly|monthly|daily|weekly/monthly) (?:usage )?limit\b"),
-    (Kind.QUOTA, r"(?:you(?:'re| are) )?out of (?:extra usage|usage|credits?|quota)\b"),
-    (Kind.QUOTA, r"third-party apps now draw from your extra usage\b"),
-    (Kind.QUOTA, r"insufficient (?:account )?(?:credits?|balance|quota|funds)\b"),
-    (Kind.QUOTA, r"this request requires more credits\b"),
-    (Kind.QUOTA, r"(?:your )?billing (?:hard )?limit\b|billing is not active\b"),
-    (Kind.QUOTA, r"(?:free )?(?:allocated )?quota (?:has been )?exceeded\b"),
-    (Kind.QUOTA, _WHOSE + r"[^.]{0,120}\b(?:billing details|balance|in arrears)\b"),
-    (Kind.QUOTA, r"access denied, please make sure your account is in good stand"),
-    (Kind.QUOTA, r"余额不足|账户已欠费|您的账户已欠费"),
+    (FailureKind.QUOTA, r"usage limit (?:reached|exceeded)\b"),
+    (FailureKind.QUOTA, r"(?:weekly|monthly|daily|weekly/monthly) (?:usage )?limit\b"),
     (
-        Kind.REFUSED,
+        FailureKind.QUOTA,
+        r"(?:you(?:'re| are) )?out of (?:extra usage|usage|credits?|quota)\b",
+    ),
+    (FailureKind.QUOTA, r"third-party apps now draw from your extra usage\b"),
+    (
+        FailureKind.QUOTA,
+        r"insufficient (?:account )?(?:credits?|balance|quota|funds)\b",
+    ),
+    (FailureKind.QUOTA, r"this request requires more credits\b"),
+    (FailureKind.QUOTA, r"(?:your )?billing (?:hard )?limit\b|billing is not active\b"),
+    (FailureKind.QUOTA, r"(?:free )?(?:allocated )?quota (?:has been )?exceeded\b"),
+    (
+        FailureKind.QUOTA,
+        _WHOSE + r"[^.]{0,120}\b(?:billing details|balance|in arrears)\b",
+    ),
+    (
+        FailureKind.QUOTA,
+        r"access denied, please make sure your account is in good stand",
+    ),
+    (FailureKind.QUOTA, r"余额不足|账户已欠费|您的账户已欠费"),
+    (
+        FailureKind.REFUSED,
         _WHOSE + r"[^.]{0,80}\b(?:has been|is|was) (?:currently )?"
         r"(?:disabled|deactivated|suspended|restricted|terminated|not active)\b",
     ),
-    (Kind.REFUSED, r"(?:incorrect|invalid) (?:x-)?api[ -]?key(?: provided)?" + _END),
-    (Kind.REFUSED, r"invalid x-api-key\b"),
     (
-        Kind.REFUSED,
+        FailureKind.REFUSED,
+        r"(?:incorrect|invalid) (?:x-)?api[ -]?key(?: provided)?" + _END,
+    ),
+    (FailureKind.REFUSED, r"invalid x-api-key\b"),
+    (
+        FailureKind.REFUSED,
         _KEY
         + r" (?:is )?(?:not valid|invalid|not found|expired|disabled|revoked)"
         + _END,
     ),
     (
-        Kind.REFUSED,
+        FailureKind.REFUSED,
         _KEY + r" (?:has|was)(?: been)? "
         r"(?:expired|disabled|revoked|suspended|deleted|reported)\b",
     ),
-    (Kind.REFUSED, r"authentication (?:error|failed|fails)\b|unauthori[sz]ed" + _END),
-    (Kind.REFUSED, r"invalid (?:authentication|bearer token)" + _END),
-    (Kind.REFUSED, r"oauth (?:token|authentication)\b"),
-    (Kind.REFUSED, r"this credential is only authorized\b"),
-    (Kind.REFUSED, r"access denied due to invalid subscription key\b"),
-    (Kind.REFUSED, r"user location is not supported\b"),
-    (Kind.REFUSED, r"country, region, or territory not supported\b"),
-    (Kind.REFUSED, r"身份验证失败|令牌已过期"),
-    (Kind.FAILED, r"an error occurred while processing your request\b"),
-    (Kind.FAILED, r"the server had an error\b|internal server error\b"),
-    (Kind.NO_MODEL, r"the model .{1,200} (?:does not exist|is not supported)\b"),
-    (Kind.NO_MODEL, r"model: \S+$"),
-    (Kind.NO_MODEL, r"project .{1,200} does not have access to model\b"),
-    (Kind.FOREIGN, r"(?:the )?encrypted content\b.* could not be (?:verified|decr)"),
-    (Kind.FOREIGN, r"(?:\S+: )?invalid `?signature`? in `?thinking`? block\b"),
-    (Kind.FOREIGN, r"\S+\.thinking\.signature(?:\.\S+)?: "),
-    (Kind.FOREIGN, r"\S+\.redacted_thinking\.data(?:\.\S+)?: "),
     (
-        Kind.FOREIGN,
+        FailureKind.REFUSED,
+        r"authentication (?:error|failed|fails)\b|unauthori[sz]ed" + _END,
+    ),
+    (FailureKind.REFUSED, r"invalid (?:authentication|bearer token)" + _END),
+    (FailureKind.REFUSED, r"oauth (?:token|authentication)\b"),
+    (FailureKind.REFUSED, r"this credential is only authorized\b"),
+    (FailureKind.REFUSED, r"access denied due to invalid subscription key\b"),
+    (FailureKind.REFUSED, r"user location is not supported\b"),
+    (FailureKind.REFUSED, r"country, region, or territory not supported\b"),
+    (FailureKind.REFUSED, r"身份验证失败|令牌已过期"),
+    (FailureKind.FAILED, r"an error occurred while processing your request\b"),
+    (FailureKind.FAILED, r"the server had an error\b|internal server error\b"),
+    (FailureKind.NO_MODEL, r"the model .{1,200} (?:does not exist|is not supported)\b"),
+    (FailureKind.NO_MODEL, r"model: \S+$"),
+    (FailureKind.NO_MODEL, r"project .{1,200} does not have access to model\b"),
+    (
+        FailureKind.FOREIGN,
+        r"(?:the )?encrypted content\b.* could not be (?:verified|decr)",
+    ),
+    (FailureKind.FOREIGN, r"(?:\S+: )?invalid `?signature`? in `?thinking`? block\b"),
+    (FailureKind.FOREIGN, r"\S+\.thinking\.signature(?:\.\S+)?: "),
+    (FailureKind.FOREIGN, r"\S+\.redacted_thinking\.data(?:\.\S+)?: "),
+    (
+        FailureKind.FOREIGN,
         r"(?:\S+: )?expected `?thinking`? or `?redacted_thinking`?, but found",
     ),
     (
-        Kind.FOREIGN,
+        FailureKind.FOREIGN,
         r"(?:\S+: )?`?thinking`? or `?redacted_thinking`? blocks in the latest "
         r"assistant message cannot be modified",
     ),
-    (Kind.FOREIGN, r"item with id '?(?:rs|cmp)_\S+ not found"),
-    (Kind.CLIENT, r"prompt is too long\b"),
+    (FailureKind.FOREIGN, r"item with id '?(?:rs|cmp)_\S+ not found"),
+    (FailureKind.CLIENT, r"prompt is too long\b"),
 )
 
-_ACCOUNTS = frozenset({Kind.QUOTA, Kind.REFUSED})
+_ACCOUNTS = frozenset({FailureKind.QUOTA, FailureKind.REFUSED})
 # What gateways in between put before a vendor's words.
 _PREFIX = r"(?:(?:api |upstream |provider )?error(?: code)?: ?)?"
 
 
-def _by_word(table: dict[Kind, tuple[str, ...]]) -> dict[str, Kind]:
+def _by_word(table: dict[FailureKind, tuple[str, ...]]) -> dict[str, FailureKind]:
     return {word: kind for kind, words in table.items() for word in words}
 
 
@@ -294,16 +320,16 @@ WORDS = frozenset((*_STRONG, *_WEAK))
 _TEXTS = tuple((kind, re.compile(_PREFIX + text, re.I | re.S)) for kind, text in TEXTS)
 
 
-def meaning(told: Told) -> Meaning:
+def meaning(told: FailureWords) -> FailureMeaning:
     """What *told* says."""
     words = [word.lower() for word in (*told.reasons, told.code, told.type) if word]
     for word in words:
         if word in _STRONG:
-            return Meaning(_STRONG[word], True)
+            return FailureMeaning(_STRONG[word], True)
     for kind, text in _TEXTS:
         if text.match(told.message) and not (told.param and kind in _ACCOUNTS):
-            return Meaning(kind, True)
+            return FailureMeaning(kind, True)
     for word in words:
         if word in _WEAK:
-            return Meaning(_WEAK[word], False)
-    return Meaning(Kind.FAILED, False)
+            return FailureMeaning(_WEAK[word], False)
+    return FailureMeaning(FailureKind.FAILED, False)

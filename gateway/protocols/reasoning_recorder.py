@@ -25,7 +25,7 @@ MAX_CHARS = 1_000_000
 _KINDS = frozenset((CallOpen, ItemClose, ItemOpen, ReasoningDelta, Signature))
 
 
-class Keeping:
+class ReasoningRecorder:
     """
     Attributes:
         kept: by call id, what led to the call since the one before.

@@ -1,8 +1,8 @@
 """
 A failure that comes in another form than the protocol has for it.
 
-``Misplaced`` reads JSON where a stream should be; ``stray`` an event of a stream that
-is none of the protocol's own.
+``NonStreamBody`` reads JSON where a stream should be; ``stray`` reads an event that is
+none of the protocol's own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def stray(event: bytes, raw: bytes, document: dict[str, Any]) -> dict[str, Any] 
     return document or {"error": raw.decode("utf-8", "replace") or "no words"}
 
 
-class Misplaced:
+class NonStreamBody:
     """JSON or a web page where a stream should be; ``NO_STREAM`` tells it."""
 
     def __init__(self) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 from gateway.errors import UpstreamError
 from gateway.protocols import CODECS
 from gateway.protocols.answer_stages import (
-    Binding,
-    Compacting,
-    Halves,
+    CallBinding,
+    CompactionStage,
     Stage,
     StopCut,
+    SurrogateJoiner,
     WholeCalls,
 )
 from gateway.protocols.codec import AnswerSettings, ProtocolCodec
@@ -38,10 +38,10 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.overload_text import MAX_OPENING_CHARS, answer_so_far
 from gateway.protocols.protocol import END, FAIL, NEUTRAL, OUTPUT, Ending, Step
-from gateway.protocols.reasoning_recorder import Keeping
+from gateway.protocols.reasoning_recorder import ReasoningRecorder
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.sse import CR, EventScanner, EventTooLarge, events
-from gateway.protocols.stray_failures import NO_STREAM, Misplaced
+from gateway.protocols.stray_failures import NO_STREAM, NonStreamBody
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import (
     CLOSED,
@@ -95,7 +95,7 @@ class StreamConverter:
         self._reader = upstream.reader(facts.usage, converted.tools.by_wire)
         self._writer = client.writer(settings)
         self._calls = WholeCalls(converted.tools)
-        self._binding = Binding(
+        self._binding = CallBinding(
             converted.tools,
             settings.seed,
             converted.maker,
@@ -104,12 +104,12 @@ class StreamConverter:
         )
         self._asked = converted.asked
         shown = client.shows_reasoning(converted.asked)
-        self._keeping = None if shown else Keeping()
+        self._keeping = None if shown else ReasoningRecorder()
         self._proof_of = client.proof_of
         self._stages = self._other_stages(upstream)
         self._scanner = EventScanner()
         self._begun = False
-        self._misplaced: Misplaced | None = None
+        self._misplaced: NonStreamBody | None = None
         self._opening = ""  # the text so far, while it may be an overload
         self._escaped = False  # surrogate pairs come as escapes
         facts.response_id = self._writer.response_id
@@ -123,7 +123,7 @@ class StreamConverter:
         if self._asked.cut:
             stages.append(StopCut(self._asked.cut, self.facts.usage))
         if self._asked.compaction:
-            stages.append(Compacting())
+            stages.append(CompactionStage())
         return stages
 
     # ------------------------------------------------------------ stream
@@ -141,7 +141,7 @@ class StreamConverter:
             if first := chunk.lstrip()[:1]:
                 self._begun = True
                 if first in NO_STREAM:
-                    self._misplaced = Misplaced()
+                    self._misplaced = NonStreamBody()
         if self._misplaced is not None:
             return self._refuse(self._misplaced.take(chunk))
         try:
@@ -152,7 +152,7 @@ class StreamConverter:
             return Batch(b"", self._started)
         if not self._escaped and _HALF.search(data):
             self._escaped = True
-            self._stages.insert(0, Halves())
+            self._stages.insert(0, SurrogateJoiner())
         return self._read(data.split(b"\n\n") if CR not in data else events(data))
 
     def finish(self, *, clean: bool = True) -> Batch:
@@ -232,7 +232,7 @@ class StreamConverter:
         """*found*, as the stages let it pass, up to the last event of the answer."""
         for stage in self._stages:
             found = [passed for event in found for passed in stage.take(event)]
-        bound, bind = Binding.BOUND, self._binding.take
+        bound, bind = CallBinding.BOUND, self._binding.take
         out: list[Event] = []
         for event in found:
             begun = len(out)

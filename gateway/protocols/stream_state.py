@@ -37,7 +37,7 @@ from gateway.protocols.sse import (
     event_finder,
     next_telling,
 )
-from gateway.protocols.stray_failures import NO_STREAM, Misplaced
+from gateway.protocols.stray_failures import NO_STREAM, NonStreamBody
 from gateway.protocols.stream_facts import StreamFacts
 
 
@@ -120,7 +120,7 @@ class PassThrough:
         self._scanner = EventScanner()
         self._held = self._scanner.held
         self._begun = False
-        self._misplaced: Misplaced | None = None
+        self._misplaced: NonStreamBody | None = None
         self.state: StreamState = WAITING
         self.facts = facts
 
@@ -185,7 +185,7 @@ class PassThrough:
         first = chunk.removeprefix(_BOM).lstrip()[:1]
         self._begun = bool(first)
         if first in NO_STREAM:
-            self._misplaced = Misplaced()
+            self._misplaced = NonStreamBody()
         return first in NO_STREAM
 
     def _refuse(self, ending: Ending | None) -> Batch:

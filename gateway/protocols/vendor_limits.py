@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 
-class Refusal(NamedTuple):
+class VendorLimit(NamedTuple):
     """
     One thing that the server of a protocol's vendor answers with 400.
 
@@ -383,8 +383,8 @@ _ANTHROPIC = (
     ),
 )
 
-REFUSALS: dict[tuple[str, str], Refusal] = {
-    (protocol, row[0]): Refusal(protocol, *row)  # type: ignore[arg-type]
+REFUSALS: dict[tuple[str, str], VendorLimit] = {
+    (protocol, row[0]): VendorLimit(protocol, *row)  # type: ignore[arg-type]
     for protocol, rows in (
         ("chat", (*_OPENAI, *_CHAT)),
         ("responses", (*_OPENAI, *_RESPONSES)),

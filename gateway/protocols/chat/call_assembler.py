@@ -37,7 +37,7 @@ from gateway.protocols.opaque import CALL_MEMBERS, members
 _NOTHING = ("", "{}", "null")  # arguments that say nothing
 
 
-class _Call:
+class _PartialCall:
     """One call while its fragments come."""
 
     __slots__ = ("key", "id", "name", "kind", "own", "pieces", "opened", "closed")
@@ -64,7 +64,7 @@ class _Call:
         return bool(text.strip()) and whole(text)
 
 
-class Calls:
+class CallAssembler:
     """
     Args:
         new_key: gives a key that no other part of the answer has.
@@ -76,8 +76,8 @@ class Calls:
     ) -> None:
         self._new_key = new_key
         self._declared = declared
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+        self._calls: list[_PartialCall] = []
+        self._by_index: dict[int, _PartialCall] = {}
 
     @property
     def named(self) -> bool:
@@ -131,7 +131,7 @@ class Calls:
 
     def _call_of(
         self, fragment: dict[str, Any], name: str, text: str, out: list[Event]
-    ) -> _Call | None:
+    ) -> _PartialCall | None:
         """The call that *fragment* belongs to; None for the rest of nothing."""
         index, call_id = _index(fragment), string(fragment, "id")
         call = self._meant(index, call_id, name)
@@ -149,7 +149,7 @@ class Calls:
             self._by_index[index] = call
         return call
 
-    def _meant(self, index: int | None, call_id: str, name: str) -> _Call | None:
+    def _meant(self, index: int | None, call_id: str, name: str) -> _PartialCall | None:
         """The call that index, id or place point at; None for a new one."""
         if index is not None and index in self._by_index:
             return self._by_index[index]
@@ -165,7 +165,7 @@ class Calls:
         return None if index is not None and last and last.whole else last
 
     def _begins(
-        self, call: _Call, index: int | None, call_id: str, name: str, text: str
+        self, call: _PartialCall, index: int | None, call_id: str, name: str, text: str
     ) -> bool:
         """Whether *name*, told where *call* is meant, begins another call."""
         if call.whole:
@@ -179,7 +179,7 @@ class Calls:
             return True
         return call.name + name not in self._declared and bool(call_id or text)
 
-    def _new_call(self, out: list[Event]) -> _Call:
+    def _new_call(self, out: list[Event]) -> _PartialCall:
         """A call whose arguments are whole ends when the next one begins."""
         for known in self._calls:
             if known.name and not known.opened:
@@ -187,16 +187,16 @@ class Calls:
             if known.opened and not known.closed and known.whole:
                 known.closed = True
                 out.append(ItemClose(known.key))
-        call = _Call(self._new_key())
+        call = _PartialCall(self._new_key())
         self._calls.append(call)
         return call
 
-    def _tell_own(self, call: _Call, out: list[Event]) -> None:
+    def _tell_own(self, call: _PartialCall, out: list[Event]) -> None:
         if call.own:
             own, call.own = call.own, {}
             out.append(Private(self._new_key(), call.key, own))
 
-    def _open(self, call: _Call, out: list[Event]) -> None:
+    def _open(self, call: _PartialCall, out: list[Event]) -> None:
         call.opened = True
         self._tell_own(call, out)
         out.append(CallOpen(call.key, call.id, call.name, call.kind))
@@ -204,7 +204,7 @@ class Calls:
             out.append(ArgsDelta(call.key, call.text))
 
 
-def _repeats(call: _Call, call_id: str, name: str, text: str) -> bool:
+def _repeats(call: _PartialCall, call_id: str, name: str, text: str) -> bool:
     """Whether a fragment only says again what is known of a whole *call*."""
     if name != call.name or not call.whole:
         return False

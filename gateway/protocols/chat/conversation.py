@@ -118,7 +118,7 @@ def _read_legacy_call(node: Node, position: int, legacy: dict[str, str]) -> Tool
 # ---------------------------------------------------------------- writing
 
 
-class Turns:
+class ChatTurns:
     """The messages of a Chat body while they are written."""
 
     def __init__(self, request: Request, options: Options, names: Tools) -> None:

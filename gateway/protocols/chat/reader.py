@@ -15,7 +15,7 @@ from collections.abc import Callable, Container
 from typing import Any, Literal
 
 from gateway.errors import UpstreamError
-from gateway.protocols.chat.call_assembler import Calls
+from gateway.protocols.chat.call_assembler import CallAssembler
 from gateway.protocols.event_json import is_done, parse, string
 from gateway.protocols.events import (
     Annotation,
@@ -67,7 +67,7 @@ class ChatReader:
         self._keys = itertools.count()
         self._said = ""  # the kind of the open text, refusal or reasoning
         self._said_key = -1
-        self._calls = Calls(self._keys.__next__, declared)
+        self._calls = CallAssembler(self._keys.__next__, declared)
         self._started = False
         self._output = False
         self._own = Collected()  # what the server wants back with the next turn

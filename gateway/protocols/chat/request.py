@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.protocols.chat.conversation import Turns, read_messages
+from gateway.protocols.chat.conversation import ChatTurns, read_messages
 from gateway.protocols.chat.gemini_signatures import signed
 from gateway.protocols.chat.responses_shape import is_responses, nested
 from gateway.protocols.chat.roles import arranged
@@ -242,7 +242,7 @@ def write_request(request: Request, options: Options) -> Written:
 def _write_messages(
     request: Request, options: Options, names: Tools
 ) -> list[dict[str, Any]]:
-    turns = Turns(request, options, names)
+    turns = ChatTurns(request, options, names)
     for item in settled(request.items, options):
         turns.add(item)
     turns.finish()

@@ -32,7 +32,7 @@ _REASONS = {"length": "length", "context": "length", "filter": "content_filter"}
 _DONE = b"data: [DONE]\n\n"
 
 
-class _Call:
+class _WrittenCall:
     """One call: its index among the calls, and whether arguments have come."""
 
     __slots__ = ("index", "custom", "head", "tail", "any")
@@ -65,7 +65,7 @@ class ChatWriter:
         self._text_head = self._delta + b'{"content":'
         self._text_tail = b"}" + self._tail
         self._begun = False
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _WrittenCall] = {}
         self._position = 0  # characters of text written
         self._offsets: dict[int, int] = {}  # where a text begins in all of them
         self._thought = False
@@ -104,7 +104,7 @@ class ChatWriter:
     def _call(self, event: CallOpen) -> bytes:
         index, custom = len(self._calls), event.kind == "custom"
         kind, field = (b"custom", b"input") if custom else (b"function", b"arguments")
-        self._calls[event.key] = _Call(
+        self._calls[event.key] = _WrittenCall(
             index,
             custom,
             self._delta
@@ -152,7 +152,7 @@ class ChatWriter:
 
     def body(self, events: list[Event]) -> dict[str, Any]:
         """See ``AnswerWriter``."""
-        fold = _Fold()
+        fold = _ChatFold()
         for event in events:
             fold.take(event)
         finish = fold.finish
@@ -190,7 +190,7 @@ _WRITE: dict[type, Callable[[ChatWriter, Any], bytes]] = {
 }
 
 
-class _Fold:
+class _ChatFold:
     """The message that events make up."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ CHARACTERS_PER_TOKEN = 4
 """Of the estimate that stands where the upstream told no usage."""
 
 
-class Stop:
+class MessageStop:
     """
     Why the answer ended, in Messages' words.
 
@@ -214,12 +214,12 @@ def _body_usage(finish: Finish, told: dict[str, Any]) -> dict[str, Any]:
 
 def fold(events: list[Event], id: str, settings: AnswerSettings) -> dict[str, Any]:
     """The non-stream answer that *events* make up, the last one a ``Finish``."""
-    folded = _Fold(settings)
+    folded = _MessageFold(settings)
     for event in events:
         folded.take(event)
     content = folded.content()
     refused = joined(folded.refused)
-    stop = Stop(folded.finish, called=folded.called, refused=refused)
+    stop = MessageStop(folded.finish, called=folded.called, refused=refused)
     if stop.text:
         content.append({"type": "text", "text": stop.text, "citations": None})
     told = delta_usage(
@@ -232,7 +232,7 @@ def fold(events: list[Event], id: str, settings: AnswerSettings) -> dict[str, An
     return {**message(id, settings.model, content, usage), **stop.members()}
 
 
-class _Fold:
+class _MessageFold:
     """The blocks that events make up, in the order in which they began."""
 
     def __init__(self, settings: AnswerSettings) -> None:

@@ -155,7 +155,7 @@ def openai_signature(item_id: str, encrypted_content: str) -> str:
 # ---------------------------------------------------------------- writing
 
 
-class Turns:
+class MessagesTurns:
     """
     The turns of a Messages body while they are written.
 

@@ -15,7 +15,7 @@ from gateway.protocols.filler_turns import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.json_reader import Node, Unsupported, parsed, refuse
 from gateway.protocols.messages.content import anywhere, read_mark, read_parts
-from gateway.protocols.messages.conversation import Turns, read_messages
+from gateway.protocols.messages.conversation import MessagesTurns, read_messages
 from gateway.protocols.messages.tools import (
     read_choice,
     read_tools,
@@ -255,7 +255,7 @@ def write_request(request: Request, options: Options) -> Written:
 def _write_conversation(
     body: dict[str, Any], request: Request, options: Options, names: Tools
 ) -> None:
-    turns = Turns(request, options, names)
+    turns = MessagesTurns(request, options, names)
     turns.system += [
         {"type": "text", "text": text.text}
         for text in request.instructions

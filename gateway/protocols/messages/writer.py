@@ -34,7 +34,7 @@ from gateway.protocols.events import (
     TextDelta,
 )
 from gateway.protocols.messages.answer import (
-    Stop,
+    MessageStop,
     call_block,
     delta_usage,
     fold,
@@ -217,7 +217,7 @@ class MessagesWriter:
     def _finish(self, event: Finish) -> bytes:
         out = b""
         refused = joined(self._refused)
-        stop = Stop(event, called=self._called, refused=refused)
+        stop = MessageStop(event, called=self._called, refused=refused)
         if stop.text:
             self._written += len(stop.text)
             out += self._start(_TEXT, b'"type":"text_delta","text":')

@@ -24,7 +24,7 @@ from gateway.protocols.json_access import sub
 _IDS = ("call_id", "id", "item_id")
 
 
-class Places:
+class ItemIndex:
     """The items of one answer, by their output index."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ class _Part:
         self.closed = False
 
 
-class Parts:
+class MessageParts:
     """
     Args:
         new_key: gives a key that nothing else of the answer has.

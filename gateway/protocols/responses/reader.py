@@ -37,15 +37,15 @@ from gateway.protocols.events import (
 from gateway.protocols.failure_forms import may_be_failure
 from gateway.protocols.json_access import objects, sub
 from gateway.protocols.model import Kind
-from gateway.protocols.responses.item_index import Places
+from gateway.protocols.responses.item_index import ItemIndex
 from gateway.protocols.responses.message_parts import Kind as PartKind
-from gateway.protocols.responses.message_parts import Parts, Place
+from gateway.protocols.responses.message_parts import MessageParts, Place
 from gateway.protocols.responses.protocol import (
     outcome,
     stop_reason,
     unknown_stop,
 )
-from gateway.protocols.responses.reasoning_text import Source, Thought
+from gateway.protocols.responses.reasoning_text import ReasoningText, Source
 from gateway.protocols.sse import payload
 from gateway.protocols.stop_reasons import Stop, broken_off, stop_of
 from gateway.protocols.stray_failures import stray
@@ -70,7 +70,7 @@ class _Item:
         self.key = key
         self.type = type
         self.length = 0  # characters of arguments told so far
-        self.thought = Thought()
+        self.thought = ReasoningText()
         self.closed = False
 
 
@@ -84,11 +84,11 @@ class ResponsesReader:
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
-        self._places = Places()
+        self._places = ItemIndex()
         self._items: dict[int, _Item] = {}
         self._early: dict[int, str] = {}  # arguments of calls that have no name yet
         self._new_key = count(1).__next__  # no method: it would make a circle
-        self._parts = Parts(self._new_key)
+        self._parts = MessageParts(self._new_key)
         self._started = False
         self._over = False
         self._failure: Fail | None = None

@@ -15,7 +15,7 @@ from gateway.protocols.event_json import string
 Source = Literal["summary", "raw"]
 
 
-class Thought:
+class ReasoningText:
     """The text of one reasoning item."""
 
     __slots__ = ("_source", "_part", "_told", "_length")
