@@ -149,6 +149,17 @@ async def test_a_proxy_that_hangs_has_the_connect_timeout(answer: bytes) -> None
     assert "no connection after 0.1 s" in detail
 
 
+async def test_a_host_that_no_certificate_can_name() -> None:
+    """It has an empty label; no connection is made for it."""
+    async with upstream(answers_connect(OPEN)) as proxy:
+        detail = await failure(
+            f"http://127.0.0.1:{proxy.url.port}", URL("https://.up.test/")
+        )
+
+    assert "idna" in detail
+    assert proxy.connections == 0
+
+
 async def test_a_proxy_that_is_not_there() -> None:
     async with upstream(answers_connect()) as proxy:
         pass

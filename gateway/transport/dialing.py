@@ -85,7 +85,7 @@ class Dialer:
                 detail = str(exc) or f"no connection after {timeout_s} s"
             except TunnelRefused as exc:
                 detail = str(exc)
-            except (OSError, ssl.SSLError, UnicodeError) as exc:
+            except (OSError, ssl.SSLError, ValueError) as exc:  # or no host name
                 if own := attempts.shortage(exc):
                     raise self._shortage.refusal(own) from None
                 detail = repr(exc)
@@ -100,6 +100,8 @@ class Dialer:
         self, route: Route, addresses: list[AddressInfo], owner: ConnectionOwner
     ) -> Connection:
         loop = asyncio.get_running_loop()
+        connection = Connection(route, owner)
+        lowest = self._layers(route, connection)
         sock = await aiohappyeyeballs.start_connection(
             addresses,
             happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S,
@@ -110,8 +112,6 @@ class Dialer:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # a peer that vanished is noticed even while no timeout runs
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection = Connection(route, owner)
-        lowest = self._layers(route, connection)
         transport, _ = await loop.create_connection(lambda: lowest, sock=sock)
         try:
             await connection.opened
