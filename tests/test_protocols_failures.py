@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.protocols import PROTOCOLS
-from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, told_in
+from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, failure_in, stated_error
 from gateway.protocols.failure_table import meaning
 from gateway.protocols.stray_failures import (
     MAX_MISPLACED_BYTES,
@@ -90,17 +90,17 @@ def kind_of(batch: Batch) -> str:
     """What the failure in *batch* means."""
     assert batch.ending and "failed" == batch.ending.outcome
     assert batch.ending.failure is not None
-    told = told_in(batch.ending.failure)
+    told = stated_error(batch.ending.failure)
     assert told is not None
     return meaning(told).kind.value
 
 
 @each_form
 def test_each_form_is_read(form: Any, kind: str) -> None:
-    told = told_in(form)
+    told = stated_error(form)
     assert told is not None
     assert kind == meaning(told).kind.value
-    again = told_in(failure_in(form))
+    again = stated_error(failure_in(form))
     assert again is not None and told.message == again.message
     assert meaning(told) == meaning(again)
 
@@ -203,7 +203,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize("data", ANSWERS, ids=lambda data: json.dumps(data))
 def test_what_holds_or_announces_an_answer_is_no_failure(data: object) -> None:
-    assert told_in(data) is None
+    assert stated_error(data) is None
     assert failure_in(data) is None
 
 
@@ -277,12 +277,12 @@ def test_misplaced_json_is_not_parsed_at_each_piece(
 
 def test_words_are_shortened() -> None:
     for form in ({"error": {"message": "x" * 9999}}, {"error": "x" * 9999}, "x" * 9999):
-        told = told_in(form)
+        told = stated_error(form)
         assert told is not None and MAX_MESSAGE_CHARS == len(told.message)
 
 
 def test_the_words_of_many_errors_are_told_with_their_places() -> None:
-    told = told_in(
+    told = stated_error(
         {
             "detail": [
                 {"loc": ["body", "a", 0], "msg": "too long"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocols.failure_forms import FailureWords, told_in
+from gateway.protocols.failure_forms import FailureWords, stated_error
 from gateway.protocols.failure_table import STRONG, WEAK, FailureKind, meaning
 from gateway.protocols.overload_text import ANSWERS, answer_so_far
 
@@ -38,7 +38,7 @@ READ = ("slow_down", "t", "m", "p")
     ],
 )
 def test_a_failure_is_read_in_every_form(data: object) -> None:
-    told = told_in(data)
+    told = stated_error(data)
     assert told is not None
     assert READ == (told.code, told.type, told.message, told.param)
 
@@ -97,7 +97,7 @@ def test_a_failure_is_read_in_every_form(data: object) -> None:
 def test_odd_forms_are_read_as_far_as_they_go(
     data: object, expected: tuple[str, str, str, int]
 ) -> None:
-    told = told_in(data)
+    told = stated_error(data)
     assert told is not None
     assert expected == (told.code, told.type, told.message, told.status)
 
@@ -116,7 +116,7 @@ def test_odd_forms_are_read_as_far_as_they_go(
     ],
 )
 def test_what_is_no_failure_is_not_read_as_one(data: object) -> None:
-    assert told_in(data) is None
+    assert stated_error(data) is None
 
 
 WORDS = [
@@ -235,5 +235,5 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_no_json_breaks_the_reading(data: Any) -> None:
-    told = told_in(data)
+    told = stated_error(data)
     assert told is None or isinstance(meaning(told).kind, FailureKind)

@@ -22,7 +22,11 @@ import orjson
 
 from gateway.accounts.reset import upstream_return_s
 from gateway.errors import GatewayError, PassedOn, UpstreamError
-from gateway.protocols.failure_forms import MAX_MESSAGE_CHARS, FailureWords, told_in
+from gateway.protocols.failure_forms import (
+    MAX_MESSAGE_CHARS,
+    FailureWords,
+    stated_error,
+)
 from gateway.protocols.failure_table import FailureKind, FailureMeaning, meaning
 
 Scope = Literal["client", "none", "model", "account", "network"]
@@ -161,7 +165,7 @@ def judge_status(
         same_protocol: the client speaks it too, and can be given *body* as it is.
     """
     data = _json(body)
-    stated = told_in(data) or FailureWords()
+    stated = stated_error(data) or FailureWords()
     row = row_of(status)
     if row.scope == "client" and body.lstrip()[:1] == b"<":
         row = _BROKEN  # a web page: no API is at the account's address
@@ -183,7 +187,7 @@ def judge_event(data: object, now_unix: float, model: str = "") -> Verdict:
 
     JSON that states no failure, where a stream should be, is ``upstream_malformed``.
     """
-    stated = told_in(data)
+    stated = stated_error(data)
     if stated is None:
         return judge_transport(UpstreamError("upstream_malformed"))
     said = meaning(stated)

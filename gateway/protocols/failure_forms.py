@@ -55,10 +55,10 @@ class FailureWords(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-def told_in(data: object) -> FailureWords | None:
-    """Read the failure in *data*, an event's or a body's JSON; None if none is told."""
+def stated_error(data: object) -> FailureWords | None:
+    """Read the failure in *data*, an event's or a body's JSON; None if it has none."""
     if isinstance(data, list):
-        return told_in(data[0]) if data else None
+        return stated_error(data[0]) if data else None
     if isinstance(data, str):
         return FailureWords(message=_cut(data)) if data.strip() else None
     if not isinstance(data, dict):
@@ -75,10 +75,10 @@ def told_in(data: object) -> FailureWords | None:
 
 def failure_in(value: object) -> dict[str, Any] | None:
     """
-    *value*, an event's JSON, as an object that ``told_in`` reads; None if it tells of
-    no failure.
+    *value*, an event's JSON, as an object that ``stated_error`` reads; None if it
+    states no failure.
     """
-    if told_in(value) is None:
+    if stated_error(value) is None:
         return None
     if isinstance(value, list):
         return failure_in(value[0])

@@ -28,7 +28,7 @@ _WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
 _REASONING = ("reasoning_tokens",)
 
 
-def told_in(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def usage_objects(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every ``usage`` of a Chat chunk or body, the usual place last."""
     choices = chunk.get("choices")
     if isinstance(choices, list):

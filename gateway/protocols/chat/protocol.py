@@ -38,7 +38,7 @@ from gateway.protocols.sse import Needle, payload
 from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import STRAYS, stray
 from gateway.protocols.stream_facts import StreamFacts
-from gateway.protocols.usage_fields import read_usage, told_in
+from gateway.protocols.usage_fields import read_usage, usage_objects
 
 name = "chat"
 path = "/chat/completions"
@@ -227,7 +227,7 @@ def _note(chunk: dict[str, Any], facts: StreamFacts) -> None:
         facts.response_id = ident
     if isinstance(model := chunk.get("model"), str) and model:
         facts.model = model
-    for usage in told_in(chunk):
+    for usage in usage_objects(chunk):
         read_usage(usage, facts.usage)
 
 

@@ -37,7 +37,7 @@ from gateway.protocols.opaque import MESSAGE_MEMBERS, Collected, members
 from gateway.protocols.sse import payload
 from gateway.protocols.stop_reasons import CUT, Stop, broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import stray
-from gateway.protocols.usage_fields import read_usage, told_in
+from gateway.protocols.usage_fields import read_usage, usage_objects
 from gateway.usage import Usage, count
 
 _REASONS: dict[Stop, Reason] = {
@@ -132,7 +132,7 @@ class ChatReader:
                 if isinstance(choice, dict) and not choice.get("index"):
                     self._choice(choice, out)
                     break
-        for usage in told_in(chunk):
+        for usage in usage_objects(chunk):
             read_usage(usage, self._usage)
         if tier := chunk.get("service_tier"):
             self._tier = tier if isinstance(tier, str) else ""
