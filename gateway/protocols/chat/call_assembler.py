@@ -47,7 +47,7 @@ class _PartialCall:
         self.id = ""
         self.name = ""
         self.kind: Kind = "function"
-        self.own: dict[str, Any] = {}  # what the server wants back, not told yet
+        self.own: dict[str, Any] = {}  # what the server wants back, not emitted yet
         self.pieces: list[str] = []
         self.opened = False
         self.closed = False
@@ -101,7 +101,7 @@ class CallAssembler:
         if text:
             call.pieces.append(text)
         if call.opened:
-            self._tell_own(call, out)
+            self._emit_own(call, out)
             if text:
                 out.append(ArgsDelta(call.key, text))
         elif text and call.name:
@@ -167,7 +167,7 @@ class CallAssembler:
     def _begins(
         self, call: _PartialCall, index: int | None, call_id: str, name: str, text: str
     ) -> bool:
-        """Whether *name*, told where *call* is meant, begins another call."""
+        """Whether a fragment for *call* that has this *name* begins another call."""
         if call.whole:
             return True
         if call.pieces:
@@ -191,14 +191,14 @@ class CallAssembler:
         self._calls.append(call)
         return call
 
-    def _tell_own(self, call: _PartialCall, out: list[Event]) -> None:
+    def _emit_own(self, call: _PartialCall, out: list[Event]) -> None:
         if call.own:
             own, call.own = call.own, {}
             out.append(Private(self._new_key(), call.key, own))
 
     def _open(self, call: _PartialCall, out: list[Event]) -> None:
         call.opened = True
-        self._tell_own(call, out)
+        self._emit_own(call, out)
         out.append(CallOpen(call.key, call.id, call.name, call.kind))
         if call.pieces:
             out.append(ArgsDelta(call.key, call.text))

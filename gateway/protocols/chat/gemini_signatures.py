@@ -5,7 +5,7 @@ Gemini 3 refuses a step whose first call is not signed. A call that another mode
 or whose client kept no signature, has none; for these Google documents a filler.
 
 Source: https://ai.google.dev/gemini-api/docs/thought-signatures, autumn 2026; on the
-OpenAI-compatible endpoint it stands in the call's ``extra_content``.
+OpenAI-compatible endpoint it is in the call's ``extra_content``.
 """
 
 from __future__ import annotations

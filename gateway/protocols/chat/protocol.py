@@ -205,11 +205,11 @@ def _reasons(chunk: dict[str, Any]) -> list[object]:
 
 
 def _failed(chunk: dict[str, Any]) -> Ending:
-    """The failure that a chunk or body tells: by an error, or by a finish reason."""
+    """The failure that a chunk or body reports, by an error or a finish reason."""
     words = [str(word) for word in _reasons(chunk) if stop_of(word) == "broken"]
     if words and not chunk.get("error"):
         return Ending("failed", broken_off(words[0]))
-    error = UpstreamError("upstream_failed", detail=_told(chunk))
+    error = UpstreamError("upstream_failed", detail=_failure_detail(chunk))
     return Ending("failed", error, chunk)
 
 
@@ -217,8 +217,10 @@ def failure_frame(
     error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """See ``WireProtocol.failure_frame``."""
-    told = openai_error(error, request_id)
-    ordered = {member: told[member] for member in ("type", "message", "param", "code")}
+    failure = openai_error(error, request_id)
+    ordered = {
+        member: failure[member] for member in ("type", "message", "param", "code")
+    }
     return b"event: error\ndata: " + orjson.dumps({"error": ordered}) + b"\n\n"
 
 
@@ -231,7 +233,7 @@ def _note(chunk: dict[str, Any], facts: StreamFacts) -> None:
         read_usage(usage, facts.usage)
 
 
-def _told(chunk: dict[str, Any]) -> str:
+def _failure_detail(chunk: dict[str, Any]) -> str:
     error = chunk.get("error")
     if not isinstance(error, dict):
         return str(error)[:500]

@@ -58,7 +58,7 @@ class ChatReader:
     One answer of a Chat upstream.
 
     Args:
-        usage: filled as the upstream tells it.
+        usage: filled as the upstream reports it.
         declared: the names of the request's tools.
     """
 
@@ -178,7 +178,7 @@ class ChatReader:
         if kind != self._said:
             self._close_said(out)
             if kind != "reasoning":
-                self._tell_own(out)
+                self._emit_own(out)
             self._said, self._said_key = kind, next(self._keys)
             self._output = True
             out.append(ItemOpen(self._said_key, kind))
@@ -199,11 +199,11 @@ class ChatReader:
         if any(isinstance(event, CallOpen) for event in events):
             self._output = True
             self._close_said(out)
-            self._tell_own(out)
+            self._emit_own(out)
         out += events
 
-    def _tell_own(self, out: list[Event]) -> None:
-        """What the server wants back stands before what it belongs to, if it can."""
+    def _emit_own(self, out: list[Event]) -> None:
+        """Emit what the server wants back, if it can before the item it belongs to."""
         if fields := self._own.taken():
             out.append(Private(next(self._keys), -1, fields))
 
@@ -229,7 +229,7 @@ class ChatReader:
     def _finish(self) -> list[Event]:
         out: list[Event] = []
         self._close_all(out)
-        self._tell_own(out)
+        self._emit_own(out)
         reason = _REASONS.get(self._stop, "end")
         finish = Finish(
             reason, self._usage, tier=self._tier, unknown=unknown(self._reason)
@@ -237,8 +237,9 @@ class ChatReader:
         return [*out, *self._end(finish)]
 
     def _fail(self, error: object, chunk: dict[str, Any]) -> list[Event]:
-        told = error if isinstance(error, dict) else {"message": error}
-        detail = f"{told.get('code') or told.get('type')}: {told.get('message')}"
+        failure = error if isinstance(error, dict) else {"message": error}
+        name = failure.get("code") or failure.get("type")
+        detail = f"{name}: {failure.get('message')}"
         return self._end(
             Fail(UpstreamError("upstream_failed", detail=detail[:500]), chunk)
         )
@@ -250,7 +251,7 @@ class ChatReader:
 
 def _said(kind: _Said, value: Any) -> list[tuple[_Said, str]]:
     """
-    What *value* says: a text, or a list of parts. Mistral's thinking is a part that
+    The texts of *value*: a text, or a list of parts. Mistral's thinking is a part that
     holds parts itself.
     """
     if isinstance(value, str):

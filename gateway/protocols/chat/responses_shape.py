@@ -1,7 +1,7 @@
 """
 Chat requests in the shape of Responses, as Cursor sends them to ``/chat/completions``.
 
-Rule 1: only what can mean one thing is read: a function whose name and parameters stand
+Rule 1: only what can mean one thing is read: a function whose name and parameters are
         beside its type, and a body with ``input`` in the place of ``messages``.
 Rule 2: a request that is Chat already is not touched.
 """

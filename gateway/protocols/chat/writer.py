@@ -267,7 +267,7 @@ def _citation(event: Annotation, offset: int) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any] | None:
-    """``usage`` as Chat tells it; None if nothing is known."""
+    """``usage`` in the form of Chat; None if nothing is known."""
     if usage.input_tokens is None and usage.output_tokens is None:
         return None
     read, written = usage.input_tokens or 0, usage.output_tokens or 0

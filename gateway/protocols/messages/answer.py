@@ -35,7 +35,7 @@ _REASONS = {
 }
 _TIERS = {"priority": "priority", "flex": "batch"}
 CHARACTERS_PER_TOKEN = 4
-"""Of the estimate that stands where the upstream told no usage."""
+"""Of the estimate that is used where the upstream reports no usage."""
 
 
 class MessageStop:
@@ -147,7 +147,7 @@ def signature_of(proof: Signature) -> str:
 
 
 def start_usage(input_tokens: int) -> dict[str, Any]:
-    """What ``message_start`` says: an estimate, corrected at the end."""
+    """The usage of ``message_start``: an estimate, corrected at the end."""
     return {
         "input_tokens": max(1, input_tokens),
         "cache_creation_input_tokens": 0,
@@ -168,10 +168,10 @@ def delta_usage(
     usage: Usage, input_tokens: int, characters: int, searches: int
 ) -> dict[str, Any]:
     """
-    What ``message_delta`` says.
+    The usage of ``message_delta``.
 
     Args:
-        input_tokens: estimate of the prompt, where the upstream told nothing.
+        input_tokens: estimate of the prompt, where the upstream reports none.
         characters: of the answer, for the estimate of its tokens.
     """
     read, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
@@ -195,11 +195,11 @@ def delta_usage(
     }
 
 
-def _body_usage(finish: Finish, told: dict[str, Any]) -> dict[str, Any]:
+def _body_usage(finish: Finish, counts: dict[str, Any]) -> dict[str, Any]:
     hour = finish.usage.cache_write_1h_tokens or 0
-    written = told["cache_creation_input_tokens"]
+    written = counts["cache_creation_input_tokens"]
     return {
-        **told,
+        **counts,
         "cache_creation": {
             "ephemeral_5m_input_tokens": max(0, written - hour),
             "ephemeral_1h_input_tokens": hour,
@@ -222,13 +222,13 @@ def fold(events: list[Event], id: str, settings: AnswerSettings) -> dict[str, An
     stop = MessageStop(folded.finish, called=folded.called, refused=refused)
     if stop.text:
         content.append({"type": "text", "text": stop.text, "citations": None})
-    told = delta_usage(
+    counts = delta_usage(
         folded.finish.usage,
         settings.asked.input_tokens,
         folded.characters + len(stop.text),
         folded.searches,
     )
-    usage = _body_usage(folded.finish, told)
+    usage = _body_usage(folded.finish, counts)
     return {**message(id, settings.model, content, usage), **stop.members()}
 
 

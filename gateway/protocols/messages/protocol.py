@@ -47,7 +47,7 @@ new_facts = StreamFacts
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 OVERLOADED = 529
-# What Anthropic calls a client's mistake; another vendor's word is told by its status.
+# What Anthropic calls a client's mistake; another vendor's is known by its status.
 _CLIENTS_TYPES = frozenset(
     "invalid_request_error authentication_error permission_error not_found_error "
     "request_too_large conflict_error billing_error rate_limit_error".split()
@@ -130,7 +130,9 @@ def ending(facts: StreamFacts) -> Ending:
         return Ending(facts.finished or "ok")
     if reason := sub(data, "delta").get("stop_reason"):
         return Ending("failed", broken_off(str(reason)))
-    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+    return Ending(
+        "failed", UpstreamError("upstream_failed", detail=_failure_detail(data)), data
+    )
 
 
 def ending_without_terminal(facts: StreamFacts) -> Ending | None:
@@ -141,9 +143,9 @@ def ending_without_terminal(facts: StreamFacts) -> Ending | None:
 def is_own_failure(event: bytes) -> bool:
     """See ``WireProtocol.is_own_failure``; a nameless failure is passed over."""
     data = read_object(payload(event))
-    told = sub(data, "error")
+    error = sub(data, "error")
     named = field(event, b"event") == b"error" and data.get("type") == "error"
-    return named and all(isinstance(told.get(key), str) for key in ("type", "message"))
+    return named and all(isinstance(error.get(key), str) for key in ("type", "message"))
 
 
 def is_answer(body: object) -> TypeGuard[dict[str, Any]]:
@@ -175,16 +177,16 @@ def failure_frame(
     """
     See ``WireProtocol.failure_frame``.
 
-    The data line stands first; without the event's name every SDK drops the frame.
+    The data line comes first; without the event's name every SDK drops the frame.
     """
     return b"data: " + error_body(error, request_id) + b"\nevent: error\n\n"
 
 
 def error_body(error: GatewayError, request_id: str) -> bytes:
     """See ``WireProtocol.error_body``."""
-    told = {"type": _error_type(error), "message": error.sentence(request_id)}
+    failure = {"type": _error_type(error), "message": error.sentence(request_id)}
     return orjson.dumps(
-        {"type": "error", "error": {**told, **error.facts}, "request_id": request_id}
+        {"type": "error", "error": {**failure, **error.facts}, "request_id": request_id}
     )
 
 
@@ -207,18 +209,18 @@ def _error_type(error: GatewayError) -> str:
     return "api_error" if error.type in ("", "upstream_error") else error.type
 
 
-def read_usage(told: dict[str, Any], usage: Usage) -> None:
+def read_usage(reported: dict[str, Any], usage: Usage) -> None:
     """
-    Note ``usage`` in *usage*.
+    Note *reported*, the ``usage`` of a message, in *usage*.
 
     The counts of ``message_delta`` are cumulative and overwrite those of
-    ``message_start``; what it leaves out stays. A server that tells the cached tokens
+    ``message_start``; what it leaves out stays. A server that reports the cached tokens
     by a name of OpenAI's protocols counts them in the input, too.
     """
-    read = count(told.get("cache_read_input_tokens"))
-    written = count(told.get("cache_creation_input_tokens"))
-    fresh = count(told.get("input_tokens"))
-    if read is None and (shared := cached_in(told)) is not None:
+    read = count(reported.get("cache_read_input_tokens"))
+    written = count(reported.get("cache_creation_input_tokens"))
+    fresh = count(reported.get("input_tokens"))
+    if read is None and (shared := cached_in(reported)) is not None:
         read = shared
         fresh = None if fresh is None else max(0, fresh - shared)
     if read is None:
@@ -231,13 +233,13 @@ def read_usage(told: dict[str, Any], usage: Usage) -> None:
     usage.cached_tokens, usage.cache_write_tokens = read, written
     if fresh is not None:
         usage.input_tokens = fresh + (read or 0) + (written or 0)
-    hour = count(sub(told, "cache_creation").get("ephemeral_1h_input_tokens"))
+    hour = count(sub(reported, "cache_creation").get("ephemeral_1h_input_tokens"))
     if hour is not None:
         usage.cache_write_1h_tokens = hour
-    output = count(told.get("output_tokens"))
+    output = count(reported.get("output_tokens"))
     if output is not None:
         usage.output_tokens = output
-    thinking = count(sub(told, "output_tokens_details").get("thinking_tokens"))
+    thinking = count(sub(reported, "output_tokens_details").get("thinking_tokens"))
     if thinking is not None:
         usage.reasoning_tokens = thinking
 
@@ -272,6 +274,6 @@ def _read_delta(data: dict[str, Any], facts: StreamFacts) -> Step:
     return OUTPUT
 
 
-def _told(data: dict[str, Any]) -> str:
+def _failure_detail(data: dict[str, Any]) -> str:
     error = sub(data, "error")
     return f"{error.get('type')}: {error.get('message')}"[:500]

@@ -2,7 +2,7 @@
 Messages, read: stream or body into the events of ``protocols.events``.
 
 A block is closed late, when the next one begins or the stop reason is known: only then
-can it be told whether a limit cut it.
+is it known whether a limit cut it.
 
 Source: the Anthropic API reference (streaming messages).
 """
@@ -79,7 +79,7 @@ class MessagesReader:
     One answer of a Messages upstream.
 
     Args:
-        usage: filled as the upstream tells it.
+        usage: filled as the upstream reports it.
     """
 
     def __init__(self, usage: Usage) -> None:
@@ -136,7 +136,7 @@ class MessagesReader:
         return out if self._over else [*out, *self._message_stop({})]
 
     def _whole(self, index: int, block: dict[str, Any]) -> list[Event]:
-        """What a stream tells by deltas only."""
+        """What a stream sends in deltas only."""
         out: list[Event] = []
         if isinstance(cited := block.get("citations"), list):
             for citation in cited:
@@ -158,9 +158,9 @@ class MessagesReader:
         return [Start(id, model)]
 
     def _note_usage(self, data: dict[str, Any]) -> None:
-        told = sub(data, "usage")
-        read_usage(told, self._usage)
-        if tier := _TIERS.get(string(told, "service_tier")):
+        reported = sub(data, "usage")
+        read_usage(reported, self._usage)
+        if tier := _TIERS.get(string(reported, "service_tier")):
             self._tier = tier
 
     def _message_delta(self, data: dict[str, Any]) -> list[Event]:
@@ -327,7 +327,7 @@ class MessagesReader:
         return []
 
     def _cited(self, block: _Block) -> list[Event]:
-        """Web pages cited for the whole of a text block; documents are not told."""
+        """Web pages cited for a whole text block; cited documents are left out."""
         length = sum(map(len, block.pieces))
         return [
             Annotation(block.key, url, string(citation, "title"), 0, length)

@@ -166,7 +166,7 @@ def _read_thinking(request: Request, node: Node) -> None:
 
 
 def effort_of_budget(budget: int | None) -> str:
-    """The effort that a thinking budget (tokens) stands for; None: adaptive."""
+    """The effort that matches a thinking budget (tokens); None: adaptive."""
     if budget is None:
         return "high"
     for most, effort in ((2048, "low"), (8192, "medium"), (20000, "high")):

@@ -222,14 +222,14 @@ class MessagesWriter:
             self._written += len(stop.text)
             out += self._start(_TEXT, b'"type":"text_delta","text":')
             out += self._head + quote(stop.text) + _TAIL + self._stop()
-        told = {
+        delta = {
             "type": "message_delta",
             "delta": {**stop.members(), "container": None},
             "usage": delta_usage(
                 event.usage, self._asked.input_tokens, self._written, self._searches
             ),
         }
-        self.terminal = b"event: message_delta\ndata: %b\n\n" % dump(told) + _STOP
+        self.terminal = b"event: message_delta\ndata: %b\n\n" % dump(delta) + _STOP
         return out
 
     def body(self, events: list[Event]) -> dict[str, Any]:
