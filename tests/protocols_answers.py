@@ -80,8 +80,8 @@ def chunk(
 ) -> dict[str, Any]:
     """A Chat chunk."""
     choice = {"index": index, "delta": delta, "finish_reason": finish}
-    told = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m"}
-    return {**told, "choices": [choice], **({"usage": usage} if usage else {})}
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m"}
+    return {**head, "choices": [choice], **({"usage": usage} if usage else {})}
 
 
 def objects(data: bytes) -> Iterator[dict[str, Any]]:
@@ -143,8 +143,8 @@ def _words(item: dict[str, Any]) -> str:
 
 def _response(body: dict[str, Any]) -> dict[str, Any]:
     why = (body["incomplete_details"] or {}).get("reason")
-    told = [line for item in body["output"] for line in _item(item)]
-    return {"said": told, "stop": why or body["status"], "usage": _usage(body)}
+    lines = [line for item in body["output"] for line in _item(item)]
+    return {"said": lines, "stop": why or body["status"], "usage": _usage(body)}
 
 
 def _item(item: dict[str, Any]) -> Iterator[str]:
@@ -226,23 +226,23 @@ def _fragments(calls: list[dict[str, Any]], fragments: list[dict[str, Any]]) -> 
 def _completion(body: dict[str, Any]) -> dict[str, Any]:
     choice = body["choices"][0]
     message = choice["message"]
-    told = []
+    lines = []
     if message.get("reasoning_content"):
-        told.append(f"reasoning: {message['reasoning_content']}")
+        lines.append(f"reasoning: {message['reasoning_content']}")
     for key, name in (("content", "text"), ("refusal", "refusal")):
         if message.get(key):
-            told.append(f"{name}: {message[key]}")
+            lines.append(f"{name}: {message[key]}")
     for note in message.get("annotations", ()):
         cited = note["url_citation"]
         span = f"{cited['start_index']}-{cited['end_index']}"
-        told.append(f"cited: {cited['url']} {cited['title']} {span}")
+        lines.append(f"cited: {cited['url']} {cited['title']} {span}")
     for call in message.get("tool_calls") or ():
         if call["type"] == "custom":
             custom = call["custom"]
-            told.append(f"custom: {custom['name']} {custom['input']}")
+            lines.append(f"custom: {custom['name']} {custom['input']}")
         else:
             function = call["function"]
-            told.append(f"call: {function['name']} {function['arguments']}")
+            lines.append(f"call: {function['name']} {function['arguments']}")
     usage = body.get("usage")
     counts = usage and [
         usage["prompt_tokens"],
@@ -251,7 +251,7 @@ def _completion(body: dict[str, Any]) -> dict[str, Any]:
         usage["completion_tokens"],
         usage["completion_tokens_details"]["reasoning_tokens"],
     ]
-    return {"said": told, "stop": choice["finish_reason"], "usage": counts}
+    return {"said": lines, "stop": choice["finish_reason"], "usage": counts}
 
 
 # ---------------------------------------------------------------- Messages
@@ -295,25 +295,25 @@ def _messages(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _message(body: dict[str, Any]) -> dict[str, Any]:
-    told = []
+    lines = []
     for block in body["content"]:
         kind = block["type"]
         if kind == "text":
-            told.append(f"text: {block['text']}")
+            lines.append(f"text: {block['text']}")
         elif kind == "thinking":
             proof = block["signature"]
-            told.append(
+            lines.append(
                 f"reasoning: {block['thinking']}" + (f" [{proof}]" if proof else "")
             )
         elif kind == "tool_use":
-            told.append(f"call: {block['name']} {json.dumps(block['input'])}")
+            lines.append(f"call: {block['name']} {json.dumps(block['input'])}")
         elif kind == "server_tool_use":
-            told.append(f"searched: {block['input']['query']}")
+            lines.append(f"searched: {block['input']['query']}")
         elif kind == "web_search_tool_result":
-            told += [f"found: {page['url']}" for page in block["content"]]
+            lines += [f"found: {page['url']}" for page in block["content"]]
     details = body["stop_details"] or {}
     if details.get("explanation"):
-        told.append(f"explained: {details['explanation']}")
+        lines.append(f"explained: {details['explanation']}")
     usage = body["usage"]
     read = usage["cache_read_input_tokens"]
     written = usage["cache_creation_input_tokens"]
@@ -326,7 +326,7 @@ def _message(body: dict[str, Any]) -> dict[str, Any]:
     ]
     sequence = body["stop_sequence"]
     stop = f"{body['stop_reason']}" + (f" {sequence!r}" if sequence else "")
-    return {"said": told, "stop": stop, "usage": counts}
+    return {"said": lines, "stop": stop, "usage": counts}
 
 
 _STREAMS = {"responses": _responses, "chat": _chat, "messages": _messages}

@@ -122,7 +122,7 @@ async def test_what_cannot_be_made_durable_is_never_a_success(
     assert said in logs[0]["detail"]
 
 
-async def test_a_lock_that_is_let_go_in_time_costs_nobody_his_success(
+async def test_a_lock_that_is_let_go_in_time_fails_no_request(
     sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 10.0)
@@ -294,7 +294,7 @@ async def test_stopping_says_what_could_not_be_written(
     ]
 
 
-async def test_a_restart_of_postgresql_amid_the_load_loses_and_doubles_nothing(
+async def test_a_restart_of_postgresql_under_load_loses_and_doubles_nothing(
     postgres: Postgres,
     postgres_place: Place,
     open_ledger: OpenLedger,

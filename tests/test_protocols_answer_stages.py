@@ -69,14 +69,14 @@ def test_stop_sequence(
 ) -> None:
     stage = StopCut(tuple(sequences), USAGE)
 
-    told = taken(stage, *text(*pieces), ItemClose(1), END)
+    events = taken(stage, *text(*pieces), ItemClose(1), END)
 
-    said = "".join(event.text for event in told if isinstance(event, TextDelta))
-    finish = told[-1]
+    said = "".join(event.text for event in events if isinstance(event, TextDelta))
+    finish = events[-1]
     assert isinstance(finish, Finish)
     assert (kept, met) == (said, finish.sequence)
     assert ("sequence" if met else "end") == finish.reason
-    assert 1 == sum(isinstance(event, ItemClose) for event in told)
+    assert 1 == sum(isinstance(event, ItemClose) for event in events)
 
 
 def test_after_the_cut_only_calls_that_were_open_go_on() -> None:
@@ -84,10 +84,10 @@ def test_after_the_cut_only_calls_that_were_open_go_on() -> None:
     before: list[Event] = [CallOpen(9, "c", "f"), *text("aENDb")]
     late: list[Event] = [ArgsDelta(9, "{}"), TextDelta(1, "c"), ItemOpen(2, "text")]
 
-    told = taken(stage, *before, *late, ItemClose(9), ItemClose(1), END)
+    events = taken(stage, *before, *late, ItemClose(9), ItemClose(1), END)
 
     assert [CallOpen, ItemOpen, TextDelta, ItemClose, ArgsDelta, ItemClose, Finish] == [
-        type(event) for event in told
+        type(event) for event in events
     ]
 
 
@@ -95,19 +95,21 @@ def test_a_failure_behind_the_cut_does_no_harm() -> None:
     stage = StopCut(("END",), USAGE)
     failure = Fail(UpstreamError("upstream_cut"))
 
-    told = taken(stage, CallOpen(9, "c", "f"), *text("aEND"), failure)
+    events = taken(stage, CallOpen(9, "c", "f"), *text("aEND"), failure)
 
-    assert [ItemClose(9, "incomplete"), Finish("sequence", USAGE, "END")] == told[-2:]
+    assert [ItemClose(9, "incomplete"), Finish("sequence", USAGE, "END")] == events[-2:]
 
 
 def test_what_follows_the_cut_is_read_for_its_usage_but_not_for_long() -> None:
     stage = StopCut(("END",), USAGE)
     taken(stage, *text("END"))
 
-    told = [stage.take(TextDelta(1, "x")) for _ in range(2 * DRAINED_EVENTS)]
+    batches = [stage.take(TextDelta(1, "x")) for _ in range(2 * DRAINED_EVENTS)]
 
-    assert [[Finish("sequence", USAGE, "END")]] == [events for events in told if events]
-    assert told[DRAINED_EVENTS - 1]
+    assert [[Finish("sequence", USAGE, "END")]] == [
+        events for events in batches if events
+    ]
+    assert batches[DRAINED_EVENTS - 1]
 
 
 # --- refusals ------------------------------------------------------------------------
@@ -138,18 +140,20 @@ PASSED = [
 
 @pytest.mark.parametrize("pieces, finish", PASSED)
 def test_other_texts_stay_texts(pieces: tuple[str, ...], finish: Any) -> None:
-    told = refused(*pieces, **finish)
+    events = refused(*pieces, **finish)
 
-    assert "".join(pieces) == "".join(e.text for e in told if isinstance(e, TextDelta))
-    assert isinstance(told[-1], Finish) and "filter" == told[-1].reason
+    assert "".join(pieces) == "".join(
+        e.text for e in events if isinstance(e, TextDelta)
+    )
+    assert isinstance(events[-1], Finish) and "filter" == events[-1].reason
 
 
 def test_ordinary_text_passes_at_once() -> None:
     stage = RefusalText()
 
-    told = [len(stage.take(event)) for event in text("I", " can", " do it", " now")]
+    counts = [len(stage.take(event)) for event in text("I", " can", " do it", " now")]
 
-    assert [0, 0, 0, 4, 1] == told
+    assert [0, 0, 0, 4, 1] == counts
 
 
 # --- calls ---------------------------------------------------------------------------
@@ -176,22 +180,22 @@ def bound(*events: Event, target: str = "chat", native: bool = False) -> list[Ev
 
 
 def test_a_call_bears_the_clients_name() -> None:
-    told = bound(CallOpen(1, "c1", "mcp__fs__read"), CallOpen(2, "c2", "local_shell"))
+    events = bound(CallOpen(1, "c1", "mcp__fs__read"), CallOpen(2, "c2", "local_shell"))
 
     assert [
         CallOpen(1, "c1", "read", "function", "mcp__fs"),
         CallOpen(2, "c2", "local_shell", "local_shell"),
-    ] == told
+    ] == events
 
 
-def test_a_free_form_call_that_was_cut_keeps_what_it_told() -> None:
-    told = bound(
+def test_a_free_form_call_that_was_cut_keeps_its_input_so_far() -> None:
+    events = bound(
         CallOpen(1, "c1", "apply_patch"),
         ArgsDelta(1, '{"input": "half\\'),
         ItemClose(1, "incomplete"),
     )
 
-    assert [ArgsDelta(1, "half"), ItemClose(1, "incomplete")] == told[1:]
+    assert [ArgsDelta(1, "half"), ItemClose(1, "incomplete")] == events[1:]
 
 
 def test_the_upstreams_own_free_form_call_passes() -> None:
@@ -203,10 +207,10 @@ def test_the_upstreams_own_free_form_call_passes() -> None:
 def test_a_free_form_call_is_wrapped_for_a_protocol_without() -> None:
     call = CallOpen(1, "c1", "unheard", "custom")
 
-    told = bound(call, ArgsDelta(1, 'a"\n'), ItemClose(1), target="messages")
+    events = bound(call, ArgsDelta(1, 'a"\n'), ItemClose(1), target="messages")
 
-    arguments = "".join(event.text for event in told if isinstance(event, ArgsDelta))
-    assert call._replace(kind="function") == told[0]
+    arguments = "".join(event.text for event in events if isinstance(event, ArgsDelta))
+    assert call._replace(kind="function") == events[0]
     assert {"input": 'a"\n'} == json.loads(arguments)
 
 
@@ -215,9 +219,9 @@ def test_a_free_form_call_is_wrapped_for_a_protocol_without() -> None:
 )
 def test_calls_keep_their_ids_and_each_has_its_own(target: str, wanted: str) -> None:
     given = enumerate(["", "a:1", "b", "b"])
-    told = bound(*(CallOpen(key, id, "f") for key, id in given), target=target)
+    events = bound(*(CallOpen(key, id, "f") for key, id in given), target=target)
 
-    ids = [event.call_id for event in told if isinstance(event, CallOpen)]
+    ids = [event.call_id for event in events if isinstance(event, CallOpen)]
     assert ["call_5eed0000", wanted, "b", "call_5eed0003"] == ids
 
 
@@ -236,9 +240,11 @@ def test_an_id_that_is_no_such_one_stays(id: str) -> None:
 
 
 def test_half_a_character_waits_for_the_other() -> None:
-    told = taken(SurrogateJoiner(), *text("a\ud83d", "\ude00", "\ud83d"), ItemClose(1))
+    events = taken(
+        SurrogateJoiner(), *text("a\ud83d", "\ude00", "\ud83d"), ItemClose(1)
+    )
 
-    assert [*text("a", "😀"), ItemClose(1)] == told
+    assert [*text("a", "😀"), ItemClose(1)] == events
 
 
 # --- compaction ----------------------------------------------------------------------

@@ -30,9 +30,9 @@ def part(
     """A fragment with what is given, and nothing else."""
     function = {"name": name, "arguments": arguments}
     fragment = {"index": index, "id": id}
-    told = {key: value for key, value in fragment.items() if value is not ABSENT}
+    head = {key: value for key, value in fragment.items() if value is not ABSENT}
     body = {key: value for key, value in function.items() if value is not ABSENT}
-    return {**told, "function": body}
+    return {**head, "function": body}
 
 
 def first(name: str, index: Any = ABSENT, id: Any = ABSENT, args: Any = "") -> Any:

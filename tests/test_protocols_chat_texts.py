@@ -107,7 +107,7 @@ def beside(message: Body, **choice: Any) -> Body:
     ids=["in-place-of-a-delta", "beside-deltas"],
 )
 @pytest.mark.parametrize("target", ["responses", "messages"])
-def test_a_message_within_a_stream_is_told_once(
+def test_a_message_within_a_stream_is_written_once(
     chunks: list[Body], target: str
 ) -> None:
     out, ending = relayed(translation("chat", target), sse(*chunks, "[DONE]"))

@@ -36,7 +36,7 @@ def wish(source: str, effort: str) -> dict[str, Any]:
     return {"thinking": {"type": "adaptive"}, "output_config": {"effort": effort}}
 
 
-def told(target: str, converted: Converted) -> str:
+def effort_in(target: str, converted: Converted) -> str:
     body = converted.body
     if target == "responses":
         return str(body.get("reasoning", {}).get("effort", ""))
@@ -84,7 +84,7 @@ def test_an_effort_becomes_the_nearest_that_the_account_takes(
     options = row("other", efforts=("low", "high"))
     converted = convert(source, target, "m", options, **wish(source, asked))
 
-    assert taken == told(target, converted)
+    assert taken == effort_in(target, converted)
 
 
 @pytest.mark.parametrize("target", ["responses", "chat"])
@@ -113,7 +113,7 @@ def test_an_effort_becomes_the_nearest_that_the_account_takes(
         (row("azure"), "gpt-5.1", "max", "high"),
         (row("openai"), "gpt-4o", "high", ""),
         (row("mistral"), "mistral-small", "medium", "high"),
-        # A word that nobody knows is for the upstream to judge.
+        # The upstream judges an unknown word.
         (row("openai"), "gpt-5.5", "gigantic", "gigantic"),
     ],
 )
@@ -122,7 +122,7 @@ def test_efforts_of_a_server(
 ) -> None:
     converted = convert("messages", target, model, options, **_messages(asked))
 
-    assert taken == told(target, converted)
+    assert taken == effort_in(target, converted)
     assert bool(taken) != bool(
         {"thinking", "output_config.effort"} & _dropped(converted)
     )
@@ -150,7 +150,7 @@ def test_efforts_of_claude(model: str, asked: str, taken: str) -> None:
         "responses", "messages", model, Options(), **wish("responses", asked)
     )
 
-    assert taken == told("messages", converted)
+    assert taken == effort_in("messages", converted)
 
 
 @pytest.mark.parametrize(

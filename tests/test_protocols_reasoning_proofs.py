@@ -218,7 +218,7 @@ UNSIGNED = [
 
 
 @pytest.mark.parametrize("block", UNSIGNED)
-def test_messages_what_nobody_signed_goes_to_those_alone_who_do_not_verify(
+def test_messages_unsigned_thinking_goes_only_to_those_who_do_not_verify(
     block: dict[str, Any],
 ) -> None:
     body = {"messages": [said(block, TEXT), {"role": "user"}, "odd"]}
@@ -229,7 +229,7 @@ def test_messages_what_nobody_signed_goes_to_those_alone_who_do_not_verify(
 
 
 @pytest.mark.parametrize("block", UNSIGNED)
-def test_messages_a_conversion_gets_what_nobody_signed(block: dict[str, Any]) -> None:
+def test_messages_a_conversion_gets_unsigned_thinking(block: dict[str, Any]) -> None:
     body = {"messages": [said(block, TEXT)]}
     own = {"is_foreign": lambda proof: False}
     assert (body, 0) == strip_foreign("messages", body, native=False, **own)

@@ -82,7 +82,7 @@ def test_custom_input_survives_its_function(text: str) -> None:
 @pytest.mark.parametrize(
     "arguments, text",
     [
-        pytest.param('{"input": "a"}', "a", id="as-told"),
+        pytest.param('{"input": "a"}', "a", id="as-declared"),
         pytest.param("*** Begin Patch", "*** Begin Patch", id="not-json"),
         pytest.param('"quoted"', "quoted", id="bare-string"),
         pytest.param("{}", "", id="empty-object"),

@@ -29,7 +29,7 @@ def summary(*values: str) -> list[dict[str, Any]]:
     return [{"type": "summary_text", "text": value} for value in values]
 
 
-# The same four items, told whole.
+# The same four items, complete.
 WHOLE = [
     {**REASONING, "summary": summary("One.", "Two.")},
     {**MESSAGE, "content": [text("Hello"), no("But no.")]},
@@ -170,9 +170,9 @@ def test_nothing_is_lost_and_nothing_is_doubled(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_parts_alone_tell_a_message_and_a_summary(target: str) -> None:
-    told = heard(target, events("added", "parts", output=WHOLE))
+    lines = heard(target, events("added", "parts", output=WHOLE))
 
-    assert sorted(ALL[target]) == told
+    assert sorted(ALL[target]) == lines
 
 
 def every(kinds: tuple[str, ...], change: Any) -> list[dict[str, Any]]:
@@ -229,9 +229,9 @@ def test_a_terminal_that_leaves_reasoning_out_repeats_nothing(
 ) -> None:
     output = [{**item, "id": item["id"] + ids[:-4]} for item in WHOLE[1:]]
 
-    told = heard(target, events("added", "deltas", "items", output=output))
+    lines = heard(target, events("added", "deltas", "items", output=output))
 
-    assert sorted(ALL[target]) == told
+    assert sorted(ALL[target]) == lines
 
 
 @pytest.mark.parametrize("target", TARGETS)

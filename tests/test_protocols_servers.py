@@ -300,7 +300,7 @@ CHOICES = ["required", {"type": "function", "name": "read"}]
 def test_a_forced_call_is_asked_without_thinking(
     dialect: str, effort: str, choice: Any
 ) -> None:
-    """They think unless told not to, and then refuse every choice but "auto"."""
+    """They think unless the request forbids it; then they refuse all but "auto"."""
     body = {**CODEX, "tool_choice": choice, "reasoning": {"effort": effort}}
     converted = to_chat(dialect, body)
 
@@ -334,7 +334,7 @@ def test_a_forced_call_on_a_messages_server_is_asked_without_thinking() -> None:
         ("deepseek-k3000", True),
     ],
 )
-def test_a_model_of_fixed_sampling_is_told_none(model: str, sent: bool) -> None:
+def test_a_model_of_fixed_sampling_is_sent_none(model: str, sent: bool) -> None:
     """ "invalid temperature: only 1 is allowed for this model" (Moonshot)."""
     body = {**CODEX, "temperature": 0.2, "top_p": 0.9}
     options = dialects.options("kimi", {})

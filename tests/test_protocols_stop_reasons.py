@@ -27,7 +27,7 @@ PAIRS = list(itertools.permutations(PROTOCOLS, 2))
 ODD = "odd_reason"
 
 # What each vendor's reference (or server) says, and what it means for a client.
-TOLD: list[tuple[str, str, Stop]] = [
+REASONS: list[tuple[str, str, Stop]] = [
     # https://api-docs.deepseek.com/api/create-chat-completion
     ("chat", "insufficient_system_resource", "broken"),
     # https://docs.bigmodel.cn/api-reference (GLM)
@@ -145,7 +145,7 @@ def ends(source: str, target: str, word: str, called: bool) -> set[tuple[str, st
 
 
 @pytest.mark.parametrize("called", (False, True))
-@pytest.mark.parametrize("source, word, stop", TOLD)
+@pytest.mark.parametrize("source, word, stop", REASONS)
 def test_a_word_means_the_same_for_every_client(
     source: str, word: str, stop: Stop, called: bool
 ) -> None:
@@ -169,7 +169,7 @@ def followed(source: str, data: bytes) -> tuple[bytes, Ending, StreamFacts]:
     return passed, batch.ending, facts
 
 
-@pytest.mark.parametrize("source, word, stop", TOLD)
+@pytest.mark.parametrize("source, word, stop", REASONS)
 def test_the_record_says_it_too_where_the_answer_passes(
     source: str, word: str, stop: Stop
 ) -> None:
@@ -257,14 +257,14 @@ def test_of_a_terminals_type_and_status_the_worse_counts(
 def test_a_whole_answer_that_is_not_finished_is_none(status: str) -> None:
     body = {**body_of("responses", ""), "status": status}
 
-    told, ending = translation("responses", "chat").body(body)
+    converted_body, ending = translation("responses", "chat").body(body)
 
-    assert ({}, "failed") == (told, ending.outcome)
+    assert ({}, "failed") == (converted_body, ending.outcome)
     # A background response is not finished either, and its client asked for that.
     assert "ok" == WIRES["responses"].read_body(body, StreamFacts()).outcome
 
 
-def test_overload_is_told_as_what_it_is() -> None:
+def test_overload_is_reported_as_what_it_is() -> None:
     for word, code in (
         ("insufficient_system_resource", "upstream_overloaded"),
         ("abort", "upstream_failed"),

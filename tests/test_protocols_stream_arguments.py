@@ -24,9 +24,9 @@ def passed(kind: type[ObjectText] | type[InputText], text: str, size: int) -> st
 
 
 def at_any_size(kind: type[ObjectText] | type[InputText], text: str) -> str:
-    told = {passed(kind, text, size) for size in (1, 2, 3, 7, 1000)}
-    assert 1 == len(told)
-    return told.pop()
+    results = {passed(kind, text, size) for size in (1, 2, 3, 7, 1000)}
+    assert 1 == len(results)
+    return results.pop()
 
 
 OBJECTS = [
@@ -66,9 +66,11 @@ REPAIRED = [
 
 @pytest.mark.parametrize("text, kept", REPAIRED)
 def test_what_is_no_object_becomes_one(text: str, kept: dict[str, object]) -> None:
-    told = at_any_size(ObjectText, text)
+    arguments = at_any_size(ObjectText, text)
 
-    assert (None if kept is None else {**kept, RAW: text}) == json.loads(told or "null")
+    assert (None if kept is None else {**kept, RAW: text}) == json.loads(
+        arguments or "null"
+    )
 
 
 TOLERATED = [
@@ -79,16 +81,16 @@ TOLERATED = [
 ]
 
 
-@pytest.mark.parametrize("text, told", TOLERATED)
-def test_slips_of_the_pen_are_mended(text: str, told: dict[str, object]) -> None:
-    assert told == json.loads(at_any_size(ObjectText, text))
+@pytest.mark.parametrize("text, repaired", TOLERATED)
+def test_slips_of_the_pen_are_mended(text: str, repaired: dict[str, object]) -> None:
+    assert repaired == json.loads(at_any_size(ObjectText, text))
 
 
 @given(st.text(alphabet='{}[]",:\\ \nu0aé1-.tnul', max_size=30), st.integers(1, 5))
 def test_any_text_makes_an_object(text: str, size: int) -> None:
-    told = passed(ObjectText, '{"k": ' + text, size)
+    arguments = passed(ObjectText, '{"k": ' + text, size)
 
-    assert isinstance(json.loads(told), dict)
+    assert isinstance(json.loads(arguments), dict)
 
 
 JSON = st.recursive(
@@ -117,9 +119,9 @@ INPUTS = [
 ]
 
 
-@pytest.mark.parametrize("text, told", INPUTS)
-def test_the_free_text_is_taken_out(text: str, told: str) -> None:
-    assert told == at_any_size(InputText, text)
+@pytest.mark.parametrize("text, free_text", INPUTS)
+def test_the_free_text_is_taken_out(text: str, free_text: str) -> None:
+    assert free_text == at_any_size(InputText, text)
 
 
 @given(st.text(), st.integers(1, 9), st.booleans())

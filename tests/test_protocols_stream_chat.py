@@ -57,8 +57,8 @@ def test_a_text_is_streamed_in_the_form_of_the_vendor() -> None:
     chunks = list(objects(answer(*TEXT)))
 
     same = {"object": "chat.completion.chunk", "created": NOW, "model": MODEL}
-    assert all(same.items() <= told.items() for told in chunks)
-    assert 1 == len({told["id"] for told in chunks})
+    assert all(same.items() <= chunk.items() for chunk in chunks)
+    assert 1 == len({chunk["id"] for chunk in chunks})
     assert chunks[0]["id"].startswith("chatcmpl-")
     assert [
         ({"role": "assistant", "content": "", "refusal": None}, None),
@@ -66,10 +66,10 @@ def test_a_text_is_streamed_in_the_form_of_the_vendor() -> None:
         ({"content": ' "you"\n'}, None),
         ({}, "stop"),
     ] == [
-        (told["choices"][0]["delta"], told["choices"][0]["finish_reason"])
-        for told in chunks[:-1]
+        (chunk["choices"][0]["delta"], chunk["choices"][0]["finish_reason"])
+        for chunk in chunks[:-1]
     ]
-    assert [None] * 4 == [told["usage"] for told in chunks[:-1]]
+    assert [None] * 4 == [chunk["usage"] for chunk in chunks[:-1]]
     assert ([], 7) == (chunks[-1]["choices"], chunks[-1]["usage"]["total_tokens"])
 
 
@@ -80,7 +80,7 @@ def test_no_event_is_named_and_done_is_last() -> None:
     assert 1 == out.count(b"[DONE]") and out.endswith(b"data: [DONE]\n\n")
 
 
-def test_usage_is_told_only_if_asked_for() -> None:
+def test_usage_is_sent_only_if_asked_for() -> None:
     out = answer(*TEXT, include_usage=False)
 
     assert b"usage" not in out
@@ -106,7 +106,7 @@ def test_a_body_has_usage_always() -> None:
     assert ("chat.completion", 7) == (body["object"], body["usage"]["total_tokens"])
 
 
-def test_call_indices_are_dense_and_names_are_told_once() -> None:
+def test_call_indices_are_dense_and_names_are_sent_once() -> None:
     call = {"type": "tool_use", "input": {}}
     out = answer(
         *TEXT,
@@ -121,8 +121,8 @@ def test_call_indices_are_dense_and_names_are_told_once() -> None:
 
     fragments = [
         fragment
-        for told in objects(out)
-        for choice in told["choices"]
+        for chunk in objects(out)
+        for choice in chunk["choices"]
         for fragment in choice["delta"].get("tool_calls", ())
     ]
     assert [
@@ -158,7 +158,7 @@ def test_a_free_form_call_has_the_form_that_the_client_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, expected",
     [
         pytest.param([], "", id="nothing"),
         pytest.param(
@@ -166,10 +166,10 @@ def test_a_free_form_call_has_the_form_that_the_client_declared() -> None:
         ),
     ],
 )
-def test_the_content_of_a_body_without_text(content: Any, told: str | None) -> None:
+def test_the_content_of_a_body_without_text(content: Any, expected: str | None) -> None:
     body, _ = translation("messages", "chat").body(
         {"content": content, "stop_reason": "end_turn"}
     )
 
-    assert told == body["choices"][0]["message"]["content"]
+    assert expected == body["choices"][0]["message"]["content"]
     assert "usage" not in json.loads(json.dumps(body))

@@ -49,10 +49,10 @@ SIZES = (1, 2, 97, WHOLE)
 
 def at_any_size(make: Any, data: bytes) -> tuple[bytes, Any]:
     """The answer to *data*; the same wherever the stream was broken."""
-    told = [relayed(make(), data, size) for size in SIZES]
-    outs = {out for out, _ in told}
+    results = [relayed(make(), data, size) for size in SIZES]
+    outs = {out for out, _ in results}
     assert 1 == len(outs)
-    return told[0]
+    return results[0]
 
 
 # --- own scenarios -------------------------------------------------------------------
@@ -123,12 +123,12 @@ def _wanted(expect: dict[str, Any] | None, target: str) -> dict[str, Any] | None
     if expect is None or expect["finish"] == "error" or target != "messages":
         return None if expect and expect["finish"] == "error" else expect
     refused = expect["refusal"]
-    told = {"text": expect["text"] + refused, "refusal": ""}
+    texts = {"text": expect["text"] + refused, "refusal": ""}
     # What the upstream did not tell is estimated.
     few = {"input": 1, "cache_read": 0, "cache_write": 0, "output": 1, "reasoning": 0}
     usage = expect["usage"] or few
     finish = "filter" if refused else expect["finish"]
-    return {**expect, **told, "finish": finish, "usage": usage}
+    return {**expect, **texts, "finish": finish, "usage": usage}
 
 
 @pytest.mark.parametrize("source, target, path, wanted", shared_scenarios())
@@ -263,12 +263,12 @@ def test_whole_body(source: str, target: str) -> None:
 
     body, ending = following.body(BODIES[source])
 
-    told = said_whole(target, json.loads(orjson.dumps(body)))
-    call = told["said"].pop()
+    answer = said_whole(target, json.loads(orjson.dumps(body)))
+    call = answer["said"].pop()
     assert ["call", "now", {"a": 1}] == _call(call)
     reasoning = "reasoning: Hm." + PROOFS.get((source, target), "")
-    assert [reasoning, "text: Hi"] == told["said"]
-    assert (STOPS[target], [100, 60, 10, 20, 5]) == (told["stop"], told["usage"])
+    assert [reasoning, "text: Hi"] == answer["said"]
+    assert (STOPS[target], [100, 60, 10, 20, 5]) == (answer["stop"], answer["usage"])
     assert ("ok", 100, 20) == (
         ending.outcome,
         facts.usage.input_tokens,
@@ -298,11 +298,11 @@ def test_a_whole_body_that_refuses_is_a_refusal_if_it_sounds_like_one(
         "stop_details": {"type": "refusal", "category": None, "explanation": None},
     }
 
-    told = said_whole(target, translation("messages", target).body(body)[0])
+    answer = said_whole(target, translation("messages", target).body(body)[0])
 
-    [line] = told["said"]
+    [line] = answer["said"]
     assert line.removesuffix(" (incomplete)") == f"{kind}: {text}"
-    assert stop == (told["stop"] == "content_filter")
+    assert stop == (answer["stop"] == "content_filter")
 
 
 @pytest.mark.parametrize("source, target", PAIRS)
@@ -316,9 +316,9 @@ def test_a_whole_body_that_tells_an_overload_as_a_text_is_a_failure(
         "messages": {"content": [{"type": "text", "text": text}]},
     }
 
-    told, ending = translation(source, target).body(parts[source])
+    converted_body, ending = translation(source, target).body(parts[source])
 
-    assert {} == told and ending.error
+    assert {} == converted_body and ending.error
     assert "upstream_overloaded" == ending.error.code
 
 
@@ -345,9 +345,9 @@ BROKEN_BODIES = [
 @pytest.mark.parametrize("source, body", BROKEN_BODIES)
 def test_a_broken_body_is_a_failure(source: str, body: dict[str, Any]) -> None:
     for target in set(PROTOCOLS) - {source}:
-        told, ending = translation(source, target).body(body)
+        converted_body, ending = translation(source, target).body(body)
 
-        assert ({}, "failed") == (told, ending.outcome)
+        assert ({}, "failed") == (converted_body, ending.outcome)
         assert ending.error and ending.error.origin == "upstream"
 
 
@@ -410,7 +410,9 @@ def test_a_cut_stream_fails_and_closes_nothing(source: str, target: str) -> None
 
 
 @pytest.mark.parametrize("source, target", PAIRS)
-def test_the_upstreams_failure_is_told_with_its_event(source: str, target: str) -> None:
+def test_the_upstreams_failure_is_reported_with_its_event(
+    source: str, target: str
+) -> None:
     for event in FAILURES[source]:
         following = translation(source, target)
 
@@ -576,7 +578,7 @@ def test_a_preamble_is_no_output(source: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("source, target", PAIRS)
-def test_an_overload_told_as_a_text_is_a_failure(source: str, target: str) -> None:
+def test_an_overload_sent_as_a_text_is_a_failure(source: str, target: str) -> None:
     overloaded = next(iter(ANSWERS)).encode()
     begun = BEGUN[source].replace(b"Half", overloaded)
     following = translation(source, target)
@@ -680,7 +682,7 @@ def test_no_body_raises(data: st.DataObject) -> None:
         container[key] = data.draw(_VALUES.filter(lambda value: value != "\ud83d"))
     target = data.draw(st.sampled_from([p for p in PROTOCOLS if p != source]))
 
-    told, ending = translation(source, target).body(body)
+    converted_body, ending = translation(source, target).body(body)
 
     if ending.outcome != "failed":
-        said_whole(target, told)
+        said_whole(target, converted_body)

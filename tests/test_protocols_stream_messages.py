@@ -106,7 +106,7 @@ def test_a_body_has_every_key_that_the_vendor_requires() -> None:
     )
 
 
-def test_usage_that_was_not_told_is_estimated() -> None:
+def test_missing_usage_is_estimated() -> None:
     events = answer(chunk(content="x" * 40), chunk("stop"), input_tokens=9)
 
     usage = events[-2]["usage"]

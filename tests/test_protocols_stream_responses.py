@@ -82,8 +82,8 @@ def test_the_response_repeats_the_request() -> None:
 
     response = stream(*TEXT, request=converted(**asked))[-1]["response"]
 
-    told = {key: response[key] for key in asked}
-    assert told == {
+    echoed = {key: response[key] for key in asked}
+    assert echoed == {
         **asked,
         "tools": [{**tool, "description": None, "strict": None}],
         "text": {"format": {"type": "text"}, "verbosity": "low"},
@@ -91,7 +91,7 @@ def test_the_response_repeats_the_request() -> None:
     }
 
 
-def test_the_time_of_completion_is_told() -> None:
+def test_the_time_of_completion_is_given() -> None:
     response = stream(*TEXT, now=lambda: NOW + 7.9)[-1]["response"]
 
     assert NOW + 7 == response["completed_at"]
@@ -219,8 +219,12 @@ def test_a_carried_tool_comes_back_as_what_it_is(
         request=request,
     )
 
-    (told,) = events[-1]["response"]["output"]
-    assert {**item, "call_id": "c1", "status": "completed"}.items() <= told.items()
+    (output_item,) = events[-1]["response"]["output"]
+    assert {
+        **item,
+        "call_id": "c1",
+        "status": "completed",
+    }.items() <= output_item.items()
 
 
 def test_a_body_is_the_response_of_the_terminal() -> None:

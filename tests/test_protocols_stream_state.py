@@ -208,7 +208,7 @@ def test_of_two_choices_both_must_finish(together: bool) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
 @pytest.mark.parametrize("name", NAMES)
-def test_needles_amid_a_large_read_are_found(name: str, end: str) -> None:
+def test_needles_within_a_large_read_are_found(name: str, end: str) -> None:
     stream = stream_of(name)
     begin = stream.index(FIRST_OUTPUT[name])
     first = stream.index(b"\n\n", begin) + 2
@@ -334,7 +334,7 @@ def chat_text(*deltas: str, tool: bool = False) -> bytes:
         pytest.param(chat_text("Selected", " files are here"), "", id="only-begins-so"),
     ],
 )
-def test_an_overload_told_as_the_answer_is_no_answer(stream: bytes, code: str) -> None:
+def test_an_overload_sent_as_the_answer_is_no_answer(stream: bytes, code: str) -> None:
     got, last = relayed("chat", [stream])
 
     assert last.ending

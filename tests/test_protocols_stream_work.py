@@ -82,7 +82,7 @@ def test_what_escapes_nothing_costs_no_copy(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         call_arguments, "_WHOLE_CHARACTERS", SimpleNamespace(match=matched)
     )
-    told = InputText().feed('{"input":"' + "\\x" * 1000 + '"}')
+    free_text = InputText().feed('{"input":"' + "\\x" * 1000 + '"}')
 
-    assert "\\x" * 1000 == told
+    assert "\\x" * 1000 == free_text
     assert 1 == len({id(text) for text in texts})

@@ -99,7 +99,7 @@ def test_a_system_message_that_is_no_text_is_refused() -> None:
     assert "input[0].content[0]" == caught.value.param
 
 
-def test_a_system_message_amid_a_tool_call_stays_behind_its_result() -> None:
+def test_a_system_message_within_a_tool_call_stays_behind_its_result() -> None:
     items = [
         message("user", "x"),
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},

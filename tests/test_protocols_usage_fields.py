@@ -171,8 +171,8 @@ def test_a_chat_server_tells_its_usage(place: str) -> None:
         if not place.startswith("cumulative"):
             facts = StreamFacts()
             body, _ = translation("chat", target, facts=facts).body(whole(chunks))
-            told = said_whole(target, json.loads(json.dumps(body)))
-            assert wanted == told["usage"] == numbers(facts.usage)
+            answer = said_whole(target, json.loads(json.dumps(body)))
+            assert wanted == answer["usage"] == numbers(facts.usage)
 
 
 @pytest.mark.parametrize("place", CHAT)

@@ -117,14 +117,14 @@ def whole_chat(events: Events) -> dict[str, Any] | None:
 def _fragment(calls: dict[Any, dict[str, Any]], part: dict[str, Any]) -> None:
     kind = "custom" if "custom" in part else "function"
     field = "input" if kind == "custom" else "arguments"
-    told = part[kind]
+    fields = part[kind]
     key = part.get("index", len(calls) - 1)
-    if told.get("name"):
+    if fields.get("name"):
         if part.get("index") is None or key in calls:
             key = ("more", len(calls))
-        calls[key] = {**part, kind: {field: "", **told}}
-    elif key in calls and isinstance(told.get(field), str):
-        calls[key][kind][field] += told[field]
+        calls[key] = {**part, kind: {field: "", **fields}}
+    elif key in calls and isinstance(fields.get(field), str):
+        calls[key][kind][field] += fields[field]
 
 
 def whole_messages(events: Events) -> dict[str, Any] | None:
@@ -146,8 +146,8 @@ def whole_messages(events: Events) -> dict[str, Any] | None:
             _grow(blocks[-1], event["delta"], fields)
         elif kind == "message_delta":
             body |= event["delta"]
-            told = {k: v for k, v in event.get("usage", {}).items() if v is not None}
-            body["usage"] = {**body.get("usage", {}), **told}
+            counts = {k: v for k, v in event.get("usage", {}).items() if v is not None}
+            body["usage"] = {**body.get("usage", {}), **counts}
     for block in blocks:
         if written := block.pop("partial_json", ""):
             try:
@@ -175,14 +175,14 @@ WHOLE = {
 # --- what is compared ----------------------------------------------------------------
 
 
-def meant(told: dict[str, Any]) -> dict[str, Any]:
+def meant(answer: dict[str, Any]) -> dict[str, Any]:
     """
     What a client makes of an answer: each kind of words in one, calls by value. Chat's
     bodies do not say where a text was parted by reasoning, nor how JSON was spaced.
     """
     words: dict[str, str] = {}
     calls = []
-    for line in told["said"]:
+    for line in answer["said"]:
         kind, _, text = line.partition(": ")
         text = text.removesuffix(" (incomplete)")
         if kind == "call":
@@ -190,7 +190,7 @@ def meant(told: dict[str, Any]) -> dict[str, Any]:
             calls.append((name, json.loads(arguments, strict=False)))
         else:
             words[kind] = words.get(kind, "") + text.replace("\n\n", "")
-    return {**told, "said": (words, calls)}
+    return {**answer, "said": (words, calls)}
 
 
 def compared(source: str, data: bytes, request: Any = None) -> int:
@@ -202,13 +202,15 @@ def compared(source: str, data: bytes, request: Any = None) -> int:
         streamed, whole = StreamFacts(), StreamFacts()
         following = translation(source, target, request, facts=streamed)
         out, ending = relayed(following, data)
-        told, end = translation(source, target, request, facts=whole).body(body)
+        converted_body, end = translation(source, target, request, facts=whole).body(
+            body
+        )
         assert ending.outcome == end.outcome
         assert streamed.usage == whole.usage
         assert streamed.unknown_stop == whole.unknown_stop
         if ending.outcome != "failed":
-            told = json.loads(json.dumps(told))
-            assert meant(said(target, out)) == meant(said_whole(target, told))
+            converted_body = json.loads(json.dumps(converted_body))
+            assert meant(said(target, out)) == meant(said_whole(target, converted_body))
     passed, whole = WIRES[source].new_facts(), StreamFacts()
     watch = PassThrough(WIRES[source], passed)
     last = watch.feed(data).ending or watch.finish().ending
@@ -255,7 +257,7 @@ def test_most_vectors_have_a_body() -> None:
     assert sum(body is not None for body in found) > len(own) // 2
 
 
-# --- answers that nobody wrote down --------------------------------------------------
+# --- answers that are generated --------------------------------------------------
 
 _TEXTS = st.sampled_from(
     ["Hi", "One, two, three", "I can't do that.", "I'm sorry, but no.", "x" * 500]
