@@ -1,9 +1,9 @@
 """
 The embedded trial account: an upstream inside the gateway, no key, no network.
 
-It speaks all three protocols as a real upstream does, stream and non-stream, so that
-a newcomer sees an answer, and a client its own words, before any key is there. It
-knows no clock: every piece of a stream says how long to wait before it.
+It speaks all three protocols as a real upstream does, stream and non-stream. So a new
+user gets an answer, and a client can be tried, before there is any key. It has no
+clock: every piece of a stream says how long to wait before it.
 
     protocol, path, body ─read─▶ TrialRequest ─answer_to─▶ TrialAnswer ─writer─▶ bytes
 """
@@ -38,9 +38,9 @@ class TrialResponse(NamedTuple):
     An HTTP answer of the trial account.
 
     Attributes:
-        body: the whole of it, when it is no stream.
-        delay_s: how long the trial account takes before it gives *body*.
-        pieces: of a stream: seconds to wait, then bytes to give; each is one event.
+        body: the whole body of a non-stream answer.
+        delay_s: seconds to wait before *body* is sent.
+        pieces: of a stream: seconds to wait, then the bytes of one event.
     """
 
     status: int
@@ -65,10 +65,9 @@ def answer(
     Args:
         protocol: a key of ``PROTOCOLS``.
         path: with or without ``/v1`` and a query, e.g. ``/messages/count_tokens``.
-        headers: of the request; a real upstream is given them too, this one reads
-            none.
+        headers: of the request, as a real upstream gets them; not read.
         now_unix: Unix seconds.
-        ident: what its ids are made of; different for every request.
+        ident: the stem of its ids; different for every request.
     """
     ident = _NOT_IDENT.sub("", ident)
     request_id = f"req_{ident}"

@@ -32,7 +32,7 @@ name = "chat"
 
 def read(body: dict[str, Any]) -> TrialRequest:
     """
-    *body* as a request.
+    Read *body* as a request.
 
     Raises:
         TrialRefusal: as the real API would.
@@ -93,15 +93,15 @@ class ChatTrialWriter:
     One answer in the form of this protocol.
 
     Args:
-        now_unix: when it was made, Unix seconds.
-        ident: letters and digits that make its ids.
+        now_unix: its creation time, Unix seconds.
+        ident: letters and digits, the stem of its ids.
     """
 
     def __init__(
         self, body: dict[str, Any], request: TrialRequest, now_unix: int, ident: str
     ) -> None:
         options = body.get("stream_options")
-        self._tells_usage = isinstance(options, dict) and bool(
+        self._has_usage = isinstance(options, dict) and bool(
             options.get("include_usage")
         )
         self._request = request
@@ -121,7 +121,7 @@ class ChatTrialWriter:
         if answer.call:
             yield from self._call(answer.call)
         yield self._chunk({}, _finish(answer))
-        if self._tells_usage:
+        if self._has_usage:
             yield self._frame({"choices": [], "usage": self._usage(answer)})
         yield b"data: [DONE]\n\n"
 
@@ -171,7 +171,7 @@ class ChatTrialWriter:
             "logprobs": None,
             "finish_reason": finish,
         }
-        usage = {"usage": None} if self._tells_usage else {}
+        usage = {"usage": None} if self._has_usage else {}
         return self._frame({"choices": [choice], **usage})
 
     def _frame(self, fields: dict[str, Any]) -> bytes:

@@ -1,8 +1,8 @@
 """
-A plausible value for a JSON schema: what the trial account calls a tool with.
+A plausible value for a JSON schema: the arguments of the trial account's tool calls.
 
-Only what the schema asks for is filled in: the required properties of an object, the
-fewest items of a list. A property that is a shell command becomes a harmless ``echo``.
+The value is the smallest one: the required properties of an object, the fewest items
+of a list. A property that is a shell command becomes a harmless ``echo``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Schema = Mapping[str, Any]
 
 def example(schema: object, root: object = None, name: str = "", depth: int = 0) -> Any:
     """
-    A value that *schema* allows, as far as its patterns let one guess.
+    A value that *schema* allows; its patterns are not checked.
 
     Args:
         root: the document that ``$ref`` points into; default *schema* itself.
@@ -51,7 +51,7 @@ def example(schema: object, root: object = None, name: str = "", depth: int = 0)
 
 
 def _other(schema: Schema, root: object) -> object:
-    """The schema that *schema* points to, if it is only a pointer or a choice."""
+    """The schema that a reference or a choice leads to; None for any other schema."""
     ref = schema.get("$ref")
     if isinstance(ref, str) and ref.startswith("#/"):
         found = root

@@ -30,7 +30,7 @@ name = "messages"
 
 def read(body: dict[str, Any], counting: bool = False) -> TrialRequest:
     """
-    *body* as a request; *counting*: it comes to count_tokens, without max_tokens.
+    Read *body* as a request; with *counting* it may lack ``max_tokens``.
 
     Raises:
         TrialRefusal: as the real API would.
@@ -41,8 +41,8 @@ def read(body: dict[str, Any], counting: bool = False) -> TrialRequest:
     if not messages:
         problem = "messages: at least one message is required"
         raise TrialRefusal(problem, "messages", "invalid_request")
-    most = limit(body, ["max_tokens"])
-    if most is None and not counting:
+    max_words = limit(body, ["max_tokens"])
+    if max_words is None and not counting:
         raise TrialRefusal(
             "max_tokens: Field required", "max_tokens", "invalid_request"
         )
@@ -54,7 +54,7 @@ def read(body: dict[str, Any], counting: bool = False) -> TrialRequest:
         messages=[TrialMessage("other", texts(body.get("system")))],
         tools=list(_tools(body.get("tools"))),
         schema=schema_of(form, "schema"),
-        max_words=most,
+        max_words=max_words,
     )
     for message in messages:
         request.messages += _read_message(message)
@@ -63,7 +63,7 @@ def read(body: dict[str, Any], counting: bool = False) -> TrialRequest:
 
 
 def _read_message(message: dict[str, Any]) -> Iterator[TrialMessage]:
-    """What a message says, and after it the tool results that it bears."""
+    """The texts of a message, and after them its tool results."""
     content = message.get("content")
     said = texts(content)
     if said:
@@ -74,7 +74,7 @@ def _read_message(message: dict[str, Any]) -> Iterator[TrialMessage]:
 
 
 def _tools(given: object) -> Iterator[TrialTool]:
-    """The tools with a schema: the others are run by a real upstream, or fixed."""
+    """The tools with a schema; a real upstream runs the others, or defines them."""
     for tool in given if isinstance(given, list) else ():
         if isinstance(tool, dict) and isinstance(tool.get("input_schema"), dict):
             yield TrialTool("function", str(tool.get("name", "")), tool["input_schema"])
@@ -98,8 +98,8 @@ class MessagesTrialWriter:
     One answer in the form of this protocol.
 
     Args:
-        now_unix: not used: this protocol tells no time.
-        ident: letters and digits that make its ids.
+        now_unix: not used: the protocol has no creation time.
+        ident: letters and digits, the stem of its ids.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """
-The trial model: what it is asked and what it answers, the same for every protocol.
+The trial model: its requests and its answers, the same for every protocol.
 
-Rule 1: nothing that a real model would read over breaks it: unknown items, parts and
-        fields are skipped. What a real upstream refuses is a ``TrialRefusal``.
-Rule 2: tokens are words: of the conversation that came in, of what went out.
+Rule 1: it skips unknown items, parts and fields, as a real model does. A request that
+        a real upstream refuses raises ``TrialRefusal``.
+Rule 2: a token is a word, of the conversation or of the answer.
 
     no tool result yet, "call the tool" in the prompt ──▶ call the first tool
     a tool result came last ──▶ a sentence that quotes it
@@ -22,16 +22,16 @@ import orjson
 from gateway.trial.example import WORDS, example
 
 MAX_QUOTE_CHARS = 20_000
-"""Of a longer prompt or tool result only so much is said again."""
+"""The part of a longer prompt or tool result that an answer quotes."""
 
 _PIECE = re.compile(r"\s*\S+")
 _CALL = re.compile(r"call the tool(?:[\s`'\"]+([\w.-]+))?", re.IGNORECASE)
-# What a client tells the model besides the user's words: one tag around everything.
+# A client's own note to the model beside the user's text: one tag around all of it.
 _NOTE = re.compile(r"\s*<([A-Za-z_-]+)[^>]*>.*</\1>\s*", re.DOTALL)
 
 
 class TrialRefusal(Exception):
-    """The request is wrong: what a real upstream answers with *status*."""
+    """The request is wrong; a real upstream answers it with *status*."""
 
     def __init__(self, message: str, param: str, code: str, status: int = 400) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class TrialTool(NamedTuple):
 
 
 class TrialMessage(NamedTuple):
-    """What the user, a tool or another side said."""
+    """A message of the user, a tool or another speaker."""
 
     speaker: Literal["user", "tool", "other"]
     texts: list[str]
@@ -66,7 +66,7 @@ class TrialRequest:
         choice: whether a tool may (auto), must not (none) or must be called.
         wanted: the name of the tool that must be called, or "".
         schema: the JSON schema that the answer must have; None for prose.
-        max_words: where the answer is cut; None for nowhere.
+        max_words: the length at which the answer is cut; None for no limit.
     """
 
     model: str
@@ -93,7 +93,7 @@ class TrialCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrialAnswer:
-    """What the trial account says, word by word, and the tool that it calls then."""
+    """The answer of the trial account in words, and the tool call after them."""
 
     pieces: tuple[str, ...]
     call: TrialCall | None = None
@@ -101,12 +101,12 @@ class TrialAnswer:
 
     @property
     def text(self) -> str:
-        """All that is said."""
+        """The whole text."""
         return "".join(self.pieces)
 
     @property
     def words(self) -> int:
-        """What the answer costs."""
+        """The output tokens of the answer."""
         return len(self.pieces) + (len(self.call.arguments.split()) if self.call else 0)
 
 
@@ -129,7 +129,7 @@ class TrialSide(Protocol):
 
     def read(self, body: dict[str, Any]) -> TrialRequest:
         """
-        *body* as a request.
+        Read *body* as a request.
 
         Raises:
             TrialRefusal: as the real API would.
@@ -141,8 +141,8 @@ class TrialSide(Protocol):
     ) -> TrialWriter:
         """
         Args:
-            now_unix: when the answer was made, Unix seconds.
-            ident: letters and digits that make its ids.
+            now_unix: the answer's creation time, Unix seconds.
+            ident: letters and digits, the stem of its ids.
         """
         ...
 
@@ -165,14 +165,14 @@ def answer_to(request: TrialRequest) -> TrialAnswer:
     else:
         text = f"You said: {_quote(said)}" if said.strip() else "You said nothing."
     pieces = _pieces(text)
-    most = request.max_words
-    if most is not None and len(pieces) > most:
-        return TrialAnswer(pieces[:most], cut=True)
+    max_words = request.max_words
+    if max_words is not None and len(pieces) > max_words:
+        return TrialAnswer(pieces[:max_words], cut=True)
     return TrialAnswer(pieces)
 
 
 def _last(messages: list[TrialMessage]) -> tuple[str, str]:
-    """The last speaker, user or tool, and the words; a client's notes do not count."""
+    """The last speaker, user or tool, and the text; a client's notes do not count."""
     for speaker, texts in reversed(messages):
         if speaker == "tool":
             return speaker, "\n".join(texts)
@@ -197,7 +197,7 @@ def _tool(request: TrialRequest, said: str) -> TrialTool | None:
 
 def _arguments(tool: TrialTool) -> str:
     if tool.kind == "custom":
-        # A string literal is a program in most languages that such a tool may take.
+        # In most languages that such a tool takes, a string literal is a program.
         return f'"{WORDS}"'
     value = example(tool.schema) if tool.schema else {}
     return orjson.dumps(value if isinstance(value, dict) else {}).decode()
@@ -235,7 +235,7 @@ def tables(value: object, path: str) -> list[dict[str, Any]]:
     *value* as a list of objects.
 
     Raises:
-        TrialRefusal: when it is something else; *path* is named.
+        TrialRefusal: it is something else; *path* names it.
     """
     if not isinstance(value, list):
         raise TrialRefusal(f"{path} must be a list", path, "invalid_type")
@@ -248,10 +248,10 @@ def tables(value: object, path: str) -> list[dict[str, Any]]:
 
 def limit(body: Mapping[str, Any], names: Iterable[str]) -> int | None:
     """
-    The first of *names* that *body* says: how many words the answer may have.
+    The most words that the answer may have: the first of *names* that *body* has.
 
     Raises:
-        TrialRefusal: when it is not a whole number from 0.
+        TrialRefusal: it is not a whole number from 0.
     """
     for name in names:
         value = body.get(name)

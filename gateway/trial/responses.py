@@ -57,7 +57,7 @@ name = "responses"
 
 def read(body: dict[str, Any]) -> TrialRequest:
     """
-    *body* as a request.
+    Read *body* as a request.
 
     Raises:
         TrialRefusal: as the real API would.
@@ -108,7 +108,7 @@ def _read_message(item: dict[str, Any]) -> TrialMessage:
 
 
 def _tools(given: object, namespace: str = "") -> Iterator[TrialTool]:
-    """The tools that a client runs itself; those of a namespace bear its name."""
+    """The tools that a client runs itself; those of a namespace carry its name."""
     for tool in given if isinstance(given, list) else ():
         name = tool.get("name") if isinstance(tool, dict) else None
         if not isinstance(name, str):
@@ -138,8 +138,8 @@ class ResponsesTrialWriter:
     One answer in the form of this protocol.
 
     Args:
-        now_unix: when it was made, Unix seconds.
-        ident: letters and digits that make its ids.
+        now_unix: its creation time, Unix seconds.
+        ident: letters and digits, the stem of its ids.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ResponsesTrialWriter:
         return self._response(status, self._items(answer), answer)
 
     def compacted(self) -> dict[str, Any]:
-        """The answer of ``/responses/compact``: what the user said, and one blob."""
+        """The answer of ``/responses/compact``: the user's messages, and one blob."""
         said = [
             {
                 "id": f"msg_{self._ident}_{index}",
@@ -286,7 +286,7 @@ class ResponsesTrialWriter:
     def _response(
         self, status: str, output: list[dict[str, Any]], answer: TrialAnswer | None
     ) -> dict[str, Any]:
-        """The response object; *answer* once it is over."""
+        """The response object; *answer* if it is complete."""
         echoed = dict(_ECHOED)
         for key, default in _ECHOED.items():
             given = self._body.get(key)
@@ -324,7 +324,7 @@ class ResponsesTrialWriter:
 
 
 def _halves(text: str) -> Iterator[str]:
-    """*text* in two deltas, as a client must be able to take it."""
+    """*text* in two deltas, because clients must join deltas."""
     middle = (len(text) + 1) // 2
     for piece in (text[:middle], text[middle:]):
         if piece:
@@ -345,9 +345,9 @@ def error_body(refused: TrialRefusal, request_id: str) -> dict[str, Any]:
 
 def _echoed_tools(given: object) -> list[dict[str, Any]]:
     """The request's tools as a response repeats them: functions with every key."""
-    unsaid = {"description": None, "parameters": None, "strict": True}
+    defaults = {"description": None, "parameters": None, "strict": True}
     return [
-        {**unsaid, **tool} if tool.get("type") == "function" else tool
+        {**defaults, **tool} if tool.get("type") == "function" else tool
         for tool in (given if isinstance(given, list) else ())
         if isinstance(tool, dict)
     ]

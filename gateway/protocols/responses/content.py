@@ -42,7 +42,7 @@ def read_content(request: Request, node: Node, key: str) -> list[Part]:
     A ``content`` or ``output`` that is a string or a list of parts.
 
     Raises:
-        Unsupported: a part that cannot be carried, or is unknown and holds no text.
+        Unsupported: a part that has no neutral form, or is unknown and has no text.
     """
     value = node.get(key)
     if isinstance(value, str):
@@ -74,7 +74,7 @@ def _read_part(node: Node) -> Part:
 
 
 def _read_audio(node: Node) -> Audio:
-    """Sound as the SDKs send it, or as Codex does: a data URL as ``audio_url``."""
+    """Audio in the SDKs' form, or in that of Codex: a data URL as ``audio_url``."""
     if not node.has("audio_url"):
         if node.has("file_id"):
             raise Unsupported(node.at("file_id"))
@@ -89,7 +89,7 @@ def _read_audio(node: Node) -> Audio:
 
 
 def read_breakpoint(node: Node) -> CacheTtl | None:
-    """The cache mark of a part: longer than 5 minutes is an hour."""
+    """The cache mark of a part; a lifetime above 5 minutes becomes an hour."""
     mark = node.maybe(BREAKPOINT)
     if mark is None:
         return None
@@ -98,7 +98,7 @@ def read_breakpoint(node: Node) -> CacheTtl | None:
 
 def read_image(node: Node, url: str, key: str) -> Image:
     """
-    An image by its *url*, data URLs taken apart.
+    An image from its *url*; a data URL is split into media type and data.
 
     Raises:
         Unsupported: a vendor's file id.
@@ -148,7 +148,7 @@ def write_parts(
     Parts of a user, system or developer message, or of a tool's output.
 
     Raises:
-        Unsupported: sound.
+        Unsupported: audio.
     """
     return [_write_part(part, request, options) for part in parts]
 
@@ -195,7 +195,7 @@ def _write_file(file: File) -> dict[str, Any]:
 
 
 def plain_text(parts: list[Part]) -> str | None:
-    """The text of *parts* that are one unmarked text, or none; None otherwise."""
+    """The text of no part, or of one without a cache mark; None for other *parts*."""
     if not parts:
         return ""
     if len(parts) == 1:
@@ -206,7 +206,7 @@ def plain_text(parts: list[Part]) -> str | None:
 
 
 def marked_error(parts: list[Part]) -> list[Part]:
-    """*parts* of a failed tool, the failure said in words."""
+    """*parts* of a failed tool's result, with a text that marks the failure."""
     if parts and isinstance(parts[0], Text):
         first = parts[0]
         text = f"{ERROR_MARK} {first.text}"

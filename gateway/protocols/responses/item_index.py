@@ -1,9 +1,9 @@
 """
-Which output item an event of a Responses stream is about, however its server tells it.
+The output item that an event of a Responses stream belongs to, on all servers.
 
-Rule 1: ``output_index`` says it where it names an open item of the event's type, or
+Rule 1: ``output_index`` decides where it names an open item of the event's type, or
         a new one; else the item's id or call id; else the last open item of that
-        type; else it is a new one.
+        type; else the item is new.
 Rule 2: the ``output`` of a terminal repeats the items, but need not repeat all, nor
         their ids: an id decides, then the same place and type, then the order among
         the items of that type.
@@ -68,11 +68,11 @@ class ItemIndex:
             return alike[nth]
         return self._next() if position in self._types else position
 
-    def note(self, index: int, kind: str, *told: dict[str, Any]) -> None:
-        """An item of type *kind* begins at *index*; *told* name it."""
+    def note(self, index: int, kind: str, *holders: dict[str, Any]) -> None:
+        """An item of type *kind* begins at *index*; *holders* have its ids."""
         self._types[index] = kind
         self._open.add(index)
-        for holder in told:
+        for holder in holders:
             for key in _IDS:
                 if known := string(holder, key):
                     self._ids.setdefault(known, index)
@@ -81,8 +81,8 @@ class ItemIndex:
         """The item at *index* is whole."""
         self._open.discard(index)
 
-    def _by_id(self, *told: dict[str, Any]) -> int | None:
-        for holder in told:
+    def _by_id(self, *holders: dict[str, Any]) -> int | None:
+        for holder in holders:
             for key in _IDS:
                 if (index := self._ids.get(string(holder, key))) is not None:
                     return index

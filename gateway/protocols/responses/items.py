@@ -57,7 +57,7 @@ _RESULTS: dict[str, Kind] = {
     "apply_patch_call_output": "apply_patch",
     "tool_search_output": "tool_search",
 }
-# Traces of what a vendor's own tools did: the answer's text holds what came of it.
+# Traces of a vendor's own tools: the text of the answer holds their results.
 _TRACES = frozenset(
     (
         "web_search_call",
@@ -120,7 +120,7 @@ def _read_item(request: Request, node: Node) -> None:
 
 def _read_compaction(request: Request, node: Node) -> None:
     blob = node.text("encrypted_content")
-    if not blob:  # the mark of a compaction that left its summary elsewhere
+    if not blob:  # a compaction whose summary is elsewhere
         request.drop(node.path)
         return
     text = compacted_text(blob)
@@ -131,7 +131,7 @@ def _read_compaction(request: Request, node: Node) -> None:
 
 
 def _read_update(request: Request, node: Node) -> None:
-    """The effort that holds from here on: the last one is that of the answer."""
+    """The effort of all turns from here: the answer has the last one."""
     reasoning = node.maybe("reasoning")
     effort = reasoning.text("effort") if reasoning is not None else ""
     if effort:
@@ -142,9 +142,10 @@ def _read_update(request: Request, node: Node) -> None:
 
 def _read_words(request: Request, node: Node) -> None:
     """
-    An item that no other protocol has: what it says in words reaches the model as
-    a turn of the user, the rest is left out. ``agent_message`` is one: what another
-    agent of the client has written, with its author.
+    Read an item that no other protocol has as a user message with its text.
+
+    The rest of it is dropped. One such item is ``agent_message``: the text of another
+    agent of the client, with its author.
     """
     content = node.get("content")
     said: list[Part] = []
@@ -162,7 +163,7 @@ def _read_words(request: Request, node: Node) -> None:
 
 
 def _marked(mark: str, parts: list[Part], path: str) -> list[Part]:
-    """*parts* behind a line that says where they come from."""
+    """*parts* after a line that names their source."""
     if isinstance(parts[0], Text):
         first = Text(f"{mark}\n\n{parts[0].text}", parts[0].cache, parts[0].path)
         return [first, *parts[1:]]
@@ -224,7 +225,7 @@ def _read_arguments(node: Node, kind: Kind) -> str:
     if kind == "apply_patch":
         return dumped({"operation": node.need("operation").value})
     value = node.get("arguments")
-    # Sloppy clients, and every tool search, send the object itself.
+    # Some clients, and every tool search, send the object itself.
     return dumped(value) if isinstance(value, dict) else node.text("arguments")
 
 
@@ -312,7 +313,7 @@ def write_input(
 
 
 def unmark(request: Request) -> None:
-    """Leave out the cache marks of every part, for servers that refuse them."""
+    """Remove the cache marks of all parts, for servers that refuse them."""
     for item in request.items:
         for part in item.parts if isinstance(item, (Message, ToolResult)) else ():
             if not isinstance(part, (Refusal, Audio)) and part.cache is not None:
@@ -326,7 +327,7 @@ def _drop_mark(request: Request, cache: CacheTtl | None) -> None:
 
 
 def _write_assistant(message: Message, request: Request) -> list[dict[str, Any]]:
-    """One item a part: an assistant's plain text needs no id that we do not have."""
+    """One item per part: the plain text of an assistant needs no id."""
     done: list[dict[str, Any]] = []
     for part in message.parts:
         item: dict[str, Any] = {"type": "message", "role": "assistant"}
@@ -334,7 +335,7 @@ def _write_assistant(message: Message, request: Request) -> list[dict[str, Any]]
             case Text():
                 _drop_mark(request, part.cache)
                 item["content"] = part.text
-            case Refusal():  # has only the long form, which wants an id
+            case Refusal():  # has only the long form, which needs an id
                 known = hashlib.sha256(part.text.encode("utf-8", "replace"))
                 item["id"] = f"msg_{known.hexdigest()[:32]}"
                 item["status"] = "completed"

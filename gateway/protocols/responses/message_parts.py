@@ -1,7 +1,7 @@
 """
 The texts and refusals of a Responses answer: the content parts of its messages.
 
-Each is told once, whether deltas, done events or whole items tell it.
+Each is sent once, whether it comes in deltas, in done events or in whole items.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class _Part:
     def __init__(self, key: int, kind: Kind) -> None:
         self.key = key
         self.kind = kind
-        self.length = 0  # characters told so far
-        self.noted = False  # its annotations have been told
+        self.length = 0  # characters sent so far
+        self.noted = False  # its annotations have been sent
         self.closed = False
 
 
 class MessageParts:
     """
     Args:
-        new_key: gives a key that nothing else of the answer has.
+        new_key: returns a key that is unique in the answer.
     """
 
     def __init__(self, new_key: Callable[[], int]) -> None:
@@ -77,7 +77,7 @@ class MessageParts:
         return [*out, delta(part.key, text)]
 
     def done(self, at: Place, given: dict[str, Any]) -> list[Event]:
-        """The part *given* is whole: tell what has not been told, and close it."""
+        """The part *given* is whole: send what has not been sent, and close it."""
         out: list[Event] = []
         if given.get("type") == "refusal":
             out += self.tell(at, "refusal", string(given, "refusal"), whole=True)
@@ -110,7 +110,7 @@ class MessageParts:
         return _cited(part.key, note)
 
     def close(self, index: int, status: Status) -> list[Event]:
-        """Close what is open of the message at *index*."""
+        """Close the open parts of the message at *index*."""
         out: list[Event] = []
         for part in self._of.pop(index, ()):
             if not part.closed:

@@ -43,8 +43,8 @@ def filtered(body: Document, account: ProofFilter) -> FilteredBody:
     """
     See ``ReasoningProofs.filtered``.
 
-    Whole reasoning items go. What follows one loses its optional ``id``: by it the
-    upstream would miss the reasoning that belongs before it.
+    Whole reasoning items are removed. The item after one loses its optional ``id``,
+    by which the upstream would miss the reasoning before it.
     """
     given = body.get("input")
     if not isinstance(given, list):
@@ -79,7 +79,7 @@ def _is_foreign_item(item: Document, account: ProofFilter) -> bool:
 
 
 def _summary(item: Document) -> Document | None:
-    """A compaction *item* of the gateway's own as the text that it holds."""
+    """The summary of a compaction *item* that the gateway made, as a user message."""
     text = compacted_text(str(item.get("encrypted_content") or ""))
     if text is None:
         return None
@@ -88,10 +88,10 @@ def _summary(item: Document) -> Document | None:
 
 
 def _proof_of(item: Document) -> str:
-    """What names the proof in a Responses *item*; "" if nothing binds it."""
+    """The name of the proof in a Responses *item*; "" without a proof."""
     kind, value = item.get("type"), item.get("encrypted_content")
     if kind == "reasoning":
-        # A bare reference into the maker's store; plain reasoning text binds nobody.
+        # A bare id refers to the maker's store; any model can read plain reasoning.
         value = value or ("" if item.get("content") else item.get("id"))
     elif kind not in COMPACTIONS or is_wrapped(value):
         return ""

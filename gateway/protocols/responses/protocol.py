@@ -1,8 +1,8 @@
 """
-The bytes of OpenAI Responses: what an event means, endings, error bodies.
+The wire format of OpenAI Responses: events, endings and error bodies.
 
-Source: the OpenAI API reference (Responses streaming events), and what Codex CLI
-0.169 was seen to obey.
+Source: the OpenAI API reference (Responses streaming events), and the observed
+behaviour of Codex CLI 0.169.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ _FAILED = ("failed", "cancelled", "canceled")
 _UNFINISHED = ("queued", "in_progress", *_FAILED)
 _STATUSES = ("completed", "incomplete", *_UNFINISHED)
 _LIFECYCLE = ("response.created", "response.in_progress", "response.queued")
-# They open something that has no content yet: nothing is lost by holding them.
+# They open something without content: the answer loses nothing while they wait.
 _OPENERS = ("response.content_part.added", "response.reasoning_summary_part.added")
 _TEXT_ENDS = ("response.output_text.done", "response.content_part.done")
 _EMPTY_ITEMS = ("message", "reasoning")
-_NOTHING_SAID = {"type", "sequence_number"}  # an event that has no more is a ping
+_PING_KEYS = {"type", "sequence_number"}  # an event without other keys is a ping
 BOUND_ITEMS = ("reasoning", *COMPACTIONS)
 """The types of items that only their maker can read."""
 _ITEM_ADDED = "response.output_item.added"
@@ -85,7 +85,7 @@ _BEFORE_RESPONSE = re.compile(
     rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{)'
 )
 MAX_HELD_BYTES = 65536  # of an error event that waits for its failure event
-# The same up to the type of an item without content.
+# The same, up to the type of an item without content.
 _EMPTY_ITEM = re.compile(
     rb', ?(?:"sequence_number": ?\d+, ?)?"output_index": ?\d+, ?'
     rb'"item": ?\{"id": ?"[\w.-]*", ?"type": ?"(?:message|reasoning)"'
@@ -94,8 +94,10 @@ _EMPTY_ITEM = re.compile(
 
 def _heads(*kinds: str) -> dict[bytes, tuple[str, int]]:
     """
-    What events of these *kinds* say up to their first comma, in all usual forms: the
-    kind, and where the JSON begins. So they are known without being parsed.
+    The bytes of events of these *kinds* up to the first comma, in all usual forms.
+
+    Each maps to the kind and to the offset of the JSON, so that the reader knows the
+    event without parsing it.
     """
     return {
         f'{line}data: {{"type":{blank}"{kind}"'.encode(): (kind, len(line) + 6)
@@ -178,7 +180,7 @@ def read(event: bytes, facts: ResponsesFacts) -> Step:
     facts.lifecycle = b""
     if kind == "error":
         return _read_error(event, data, facts)
-    if not kind.startswith("response.") or data.keys() <= _NOTHING_SAID:
+    if not kind.startswith("response.") or data.keys() <= _PING_KEYS:
         return IDLE  # "keepalive", or something like it
     if kind in _OPENERS:
         return NEUTRAL
@@ -226,7 +228,7 @@ def _read_error(event: bytes, data: dict[str, Any], facts: ResponsesFacts) -> St
     A ``response.failed`` should follow; only the two together are an ending. Of
     several the last counts.
     """
-    facts.failure = UpstreamError("upstream_failed", detail=_told(data))
+    facts.failure = UpstreamError("upstream_failed", detail=_failure_detail(data))
     facts.failure_event = data
     facts.held = event if len(event) <= MAX_HELD_BYTES else b""
     return HIDDEN
@@ -270,39 +272,41 @@ def read_body(body: dict[str, Any], facts: StreamFacts) -> Ending:
 def _ending(data: dict[str, Any], facts: StreamFacts) -> Ending:
     response, kind = sub(data, "response"), str(data.get("type"))
     facts.unknown_stop = unknown_stop(response)
-    came_to = outcome(response, kind)
-    if came_to != "failed":
-        return Ending(came_to)
+    result = outcome(response, kind)
+    if result != "failed":
+        return Ending(result)
     why = stop_reason(response)
     if stop_of(why) == "broken" and not response.get("error"):
         return Ending("failed", broken_off(why))
-    return Ending("failed", UpstreamError("upstream_failed", detail=_told(data)), data)
+    return Ending(
+        "failed", UpstreamError("upstream_failed", detail=_failure_detail(data)), data
+    )
 
 
 def outcome(response: dict[str, Any], kind: str = "") -> str:
     """
-    "ok", "incomplete" or "failed": what a *response* came to.
+    The outcome of a *response*: "ok", "incomplete" or "failed".
 
     Args:
         kind: the type of its terminal event, if it has one; the worse of the two
             counts.
     """
-    told, status = _TERMINALS.get(kind, "ok"), response.get("status")
-    if told == "failed" or status in _FAILED:
+    by_kind, status = _TERMINALS.get(kind, "ok"), response.get("status")
+    if by_kind == "failed" or status in _FAILED:
         return "failed"
     if stop_of(stop_reason(response)) == "broken":
         return "failed"
-    return "incomplete" if "incomplete" in (told, status) else "ok"
+    return "incomplete" if "incomplete" in (by_kind, status) else "ok"
 
 
 def stop_reason(response: dict[str, Any]) -> str:
-    """Why a *response* is incomplete, in the upstream's word; "" if it does not say."""
+    """The upstream's own reason why a *response* is incomplete; "" without one."""
     reason = sub(response, "incomplete_details").get("reason")
     return reason if isinstance(reason, str) else ""
 
 
 def unknown_stop(response: dict[str, Any]) -> str:
-    """What a *response* says of its end that is not known, for the log."""
+    """The unknown status or stop reason of a *response*, for the log; "" if known."""
     status = response.get("status")
     strange = unknown(status) if status not in _STATUSES else ""
     return unknown(stop_reason(response)) or strange
@@ -312,7 +316,7 @@ def failure_frame(
     error: GatewayError, request_id: str, facts: StreamFacts, model: str
 ) -> bytes:
     """See ``WireProtocol.failure_frame``; it has no sequence number."""
-    told = openai_error(error, request_id)
+    fields = openai_error(error, request_id)
     response: dict[str, Any] = {
         "id": facts.response_id or response_id_of(request_id),
         "object": "response",
@@ -321,16 +325,16 @@ def failure_frame(
         response["created_at"] = facts.created_at
     if facts.model or model:
         response["model"] = facts.model or model
-    reason: dict[str, Any] = {"code": told["code"], "message": told["message"]}
+    reason: dict[str, Any] = {"code": fields["code"], "message": fields["message"]}
     if error.retry_after_s is not None:
         reason["headers"] = {"retry-after": str(error.retry_after_s)}
     response |= {"status": "failed", "output": [], "error": reason}
-    data = {"type": "response.failed", "response": response, "error": told}
+    data = {"type": "response.failed", "response": response, "error": fields}
     return b"event: response.failed\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
 def _note(response: dict[str, Any], facts: StreamFacts) -> None:
-    """Note what a ``response`` object tells."""
+    """Store the id, model, time and usage of a ``response`` object."""
     if isinstance(ident := response.get("id"), str) and not facts.response_id:
         facts.response_id = ident
     if isinstance(model := response.get("model"), str) and model:
@@ -342,14 +346,14 @@ def _note(response: dict[str, Any], facts: StreamFacts) -> None:
 
 
 def _note_whole(response: dict[str, Any], facts: StreamFacts) -> None:
-    """Note what a ``response`` object at its end tells."""
+    """Store what a finished ``response`` object says, and its proofs."""
     _note(response, facts)
-    if not facts.proofs:  # else they came one by one
+    if not facts.proofs:  # else each came in an event of its own
         for item in objects(response.get("output")):
             facts.note_proof(item.get("encrypted_content"))
 
 
-def _told(data: dict[str, Any]) -> str:
-    """The upstream's own words about its failure, for the log."""
+def _failure_detail(data: dict[str, Any]) -> str:
+    """The code and message of the upstream's failure, for the log."""
     error = sub(sub(data, "response"), "error") or sub(data, "error") or data
     return f"{error.get('code') or error.get('type')}: {error.get('message')}"[:500]

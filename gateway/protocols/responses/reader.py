@@ -1,8 +1,8 @@
 """
-Responses, read: stream or body into the events of ``protocols.events``.
+Reads a Responses stream or body as events of ``protocols.events``.
 
-What the deltas left out is taken from the ``done`` events, and whole items that never
-streamed from the terminal, so that nothing of a terse upstream is lost or told twice.
+The ``done`` events supply what the deltas left out, and the terminal supplies items
+that never streamed. So nothing of a terse upstream is lost, and nothing comes twice.
 
 Source: the OpenAI API reference (Responses streaming events); Open Responses names raw
 reasoning ``response.reasoning.delta``.
@@ -69,7 +69,7 @@ class _Item:
     def __init__(self, key: int, type: str) -> None:
         self.key = key
         self.type = type
-        self.length = 0  # characters of arguments told so far
+        self.length = 0  # characters of arguments sent so far
         self.thought = ReasoningText()
         self.closed = False
 
@@ -79,7 +79,7 @@ class ResponsesReader:
     One answer of a Responses upstream.
 
     Args:
-        usage: filled as the upstream tells it.
+        usage: filled from the upstream's events.
     """
 
     def __init__(self, usage: Usage) -> None:
@@ -87,7 +87,7 @@ class ResponsesReader:
         self._places = ItemIndex()
         self._items: dict[int, _Item] = {}
         self._early: dict[int, str] = {}  # arguments of calls that have no name yet
-        self._new_key = count(1).__next__  # no method: it would make a circle
+        self._new_key = count(1).__next__  # a method would make a reference cycle
         self._parts = MessageParts(self._new_key)
         self._started = False
         self._over = False
@@ -139,10 +139,10 @@ class ResponsesReader:
     def _terminal(self, data: dict[str, Any]) -> list[Event]:
         out = self._lifecycle(data)
         response, why = sub(data, "response"), stop_reason(sub(data, "response"))
-        came_to = outcome(response, string(data, "type"))
-        if came_to == "failed":
+        result = outcome(response, string(data, "type"))
+        if result == "failed":
             return [*out, *self._broken(data, why)]
-        cut = came_to == "incomplete"
+        cut = result == "incomplete"
         seen: Counter[str] = Counter()
         for position, given in enumerate(objects(response.get("output"))):
             open_yet = cut and given.get("status") == "in_progress"
@@ -153,7 +153,7 @@ class ResponsesReader:
             out += self._close(index, known, cut=cut)
         if isinstance(usage := response.get("usage"), dict):
             read_usage(usage, self._usage)
-        # Whatever else made it incomplete: it is not all that the model had to say.
+        # Any other reason counts as "length": the model had more to say.
         reason = _INCOMPLETE.get(stop_of(why), "length") if cut else "end"
         tier, word = string(response, "service_tier"), unknown_stop(response)
         return [
@@ -174,7 +174,7 @@ class ResponsesReader:
         return self._end(_failure(sub(response, "error"), data))
 
     def _error(self, data: dict[str, Any]) -> list[Event]:
-        """A ``response.failed`` should follow; the last word is its, if it comes."""
+        """A ``response.failed`` should follow; if it comes, it decides."""
         self._failure = _failure(sub(data, "error") or data, data)
         return []
 
@@ -203,7 +203,7 @@ class ResponsesReader:
         if (known := self._items.get(index)) is not None:
             return known
         if not kind or (kind in _CALLS and not name):
-            return None  # what it is, a later event may say
+            return None  # a later event may name it
         out += self._lifecycle({})
         item = self._items[index] = _Item(self._new_key(), kind)
         self._places.note(index, kind, given)
@@ -211,7 +211,7 @@ class ResponsesReader:
             out.append(ItemOpen(item.key, "reasoning"))
         elif kind in _CALLS:
             self._open_call(item, given, out)
-            self._tell_args(item, self._early.pop(index, ""), out)
+            self._send_args(item, self._early.pop(index, ""), out)
         elif kind == "web_search_call":
             out.append(SearchOpen(item.key))
         return item
@@ -223,7 +223,7 @@ class ResponsesReader:
         out.append(CallOpen(item.key, call_id, name, kind, namespace))
 
     def _done(self, data: dict[str, Any]) -> list[Event]:
-        """An item is whole: tell what has not been told, and close it."""
+        """An item is whole: send what has not been sent, and close it."""
         given = sub(data, "item")
         return self._whole_item(self._places.of(data, string(given, "type")), given)
 
@@ -236,9 +236,9 @@ class ResponsesReader:
             out += self._parts.message(index, given.get("content"))
         elif item.type in _CALLS:
             text = written(given.get(_CALLS[item.type]))
-            self._tell_args(item, text[item.length :], out)
+            self._send_args(item, text[item.length :], out)
         elif item.type == "reasoning":
-            self._tell_thought(item, item.thought.all(given), out)
+            self._send_thought(item, item.thought.all(given), out)
             if blob := string(given, "encrypted_content"):
                 out.append(Signature(item.key, "blob", blob, string(given, "id")))
         cut = given.get("status") == "incomplete"
@@ -283,10 +283,10 @@ class ResponsesReader:
         if item is None:
             self._early[index] = text if whole else self._early.get(index, "") + text
         elif not item.closed and item.type in _CALLS:
-            self._tell_args(item, text[item.length :] if whole else text, out)
+            self._send_args(item, text[item.length :] if whole else text, out)
         return out
 
-    def _tell_args(self, item: _Item, text: str, out: list[Event]) -> None:
+    def _send_args(self, item: _Item, text: str, out: list[Event]) -> None:
         if text:
             item.length += len(text)
             out.append(ArgsDelta(item.key, text))
@@ -358,11 +358,11 @@ class ResponsesReader:
             return out
         thought = item.thought
         index = "summary_index" if source == "summary" else "content_index"
-        tell = thought.rest if whole else thought.more
-        self._tell_thought(item, tell(source, _number(data, index), text), out)
+        take = thought.rest if whole else thought.more
+        self._send_thought(item, take(source, _number(data, index), text), out)
         return out
 
-    def _tell_thought(self, item: _Item, text: str, out: list[Event]) -> None:
+    def _send_thought(self, item: _Item, text: str, out: list[Event]) -> None:
         if text:
             out.append(ReasoningDelta(item.key, text))
 

@@ -102,7 +102,7 @@ def read_request(body: dict[str, Any]) -> Request:
     Raises:
         ClientError: "invalid_request" for what has the wrong shape,
             "previous_response_not_found" when ``previous_response_id`` is still
-            there: whoever knows the turn has put it before ``input``.
+            there: the relay replaces the id of a turn that it has stored.
         Unsupported: what no other protocol can do.
     """
     node = Node(body)
@@ -135,7 +135,7 @@ def read_request(body: dict[str, Any]) -> Request:
 
 def with_earlier(body: dict[str, Any], earlier: list[Any]) -> dict[str, Any]:
     """
-    A body that says itself what its ``previous_response_id`` stood for.
+    A body with the turns before in ``input``, without ``previous_response_id``.
 
     Args:
         earlier: the input and output items of the turns before, oldest first.
@@ -149,7 +149,7 @@ def with_earlier(body: dict[str, Any], earlier: list[Any]) -> dict[str, Any]:
 
 
 def _refuse_state(node: Node) -> None:
-    """Refuse what only the vendor's own store of conversations could give."""
+    """Refuse fields that need the vendor's own store of conversations."""
     for key in _REFUSED:
         if node.has(key) and node.get(key) is not False:
             raise Unsupported(key)
@@ -234,7 +234,7 @@ def _read_names(request: Request, node: Node) -> None:
 
 
 def asked(body: dict[str, Any], request: Request, model: str) -> Asked:
-    """What the way back to a Responses client needs."""
+    """What the conversion of the answer for a Responses client needs."""
     include = body.get("include") or []
     return Asked(
         model,
@@ -249,10 +249,10 @@ def asked(body: dict[str, Any], request: Request, model: str) -> Asked:
 
 def write_request(request: Request, options: Options) -> Written:
     """
-    Write a Responses body; ``stop`` is left for the gateway to cut.
+    Write a Responses body; the gateway applies ``stop`` to the answer itself.
 
     Raises:
-        ClientError, Unsupported: what cannot be said in Responses.
+        ClientError, Unsupported: a field that Responses cannot express.
     """
     align(request)
     if options.system_messages == "hoist":

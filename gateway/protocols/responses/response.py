@@ -1,5 +1,5 @@
 """
-The ``response`` object and its items: every key that strict readers want.
+The ``response`` object and its items, with every key that strict readers require.
 
 Source: the OpenAI API reference; Open Responses 2026-04-24 (required keys).
 """
@@ -23,7 +23,7 @@ _FUNCTION_KEYS = ("description", "parameters", "strict")
 def base(settings: AnswerSettings, id: str) -> dict[str, Any]:
     """The ``response`` object of an answer in progress."""
     echo = settings.asked.echo
-    told = {
+    response = {
         "id": id,
         "object": "response",
         "created_at": settings.created_at,
@@ -60,7 +60,7 @@ def base(settings: AnswerSettings, id: str) -> dict[str, Any]:
         "usage": None,
         "metadata": _object(echo, "metadata"),
     }
-    return {**told, "user": echo["user"]} if "user" in echo else told
+    return {**response, "user": echo["user"]} if "user" in echo else response
 
 
 def _object(echo: dict[str, Any], key: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _object(echo: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _tools(echo: dict[str, Any]) -> list[Any]:
-    """The declared tools; what a function left out is told as null."""
+    """The declared tools; a key that a function left out is null."""
     tools = echo.get("tools")
     out = []
     for tool in tools if isinstance(tools, list) else ():
@@ -96,7 +96,7 @@ def ended(
 
 
 def usage_object(usage: Usage) -> dict[str, Any] | None:
-    """``usage`` as Responses tells it; None if nothing is known."""
+    """``usage`` in the form of Responses; None if no count is known."""
     if usage.input_tokens is None and usage.output_tokens is None:
         return None
     read, written = usage.input_tokens or 0, usage.output_tokens or 0

@@ -66,8 +66,8 @@ def _read_function(request: Request, node: Node, namespace: str) -> Tool:
     tool.description = node.text("description")
     schema = node.maybe("parameters")
     tool.parameters = schema.value if schema is not None else None
-    # Responses takes a missing word for the wish to be strict where that works;
-    # only a clear one is worth carrying on.
+    # Responses is strict by default where the schema allows it; only an explicit
+    # value is carried over.
     tool.strict = node.flag("strict")
     tool.path = node.path
     for hint in _FUNCTION_HINTS:
@@ -144,7 +144,7 @@ def write_tools(
     request: Request, options: Options, names: Tools
 ) -> list[dict[str, Any]]:
     """
-    The tools in Responses' form; what has no form here is dropped.
+    The tools in Responses' form; tools without one are dropped.
 
     Raises:
         ClientError, Unsupported: what the server would refuse.
@@ -179,7 +179,7 @@ def _write_tool(
     schema = EMPTY_SCHEMA if tool.parameters is None else tool.parameters
     kind = options.schema_kind("openai")
     form["parameters"] = fitting_schema(tool, schema, request, kind)
-    if options.strict:  # without the word OpenAI is strict where it can be
+    if options.strict:  # without the key OpenAI is strict where the schema allows
         form["strict"] = bool(tool.strict)
     elif tool.strict:
         request.drop(f"{tool.path}.strict")
@@ -193,7 +193,7 @@ def _write_web_search(tool: Tool, request: Request) -> dict[str, Any]:
             form.setdefault("filters", {})[key] = value
         elif key in ("user_location", "search_context_size"):
             form[key] = value
-        elif key != "max_uses":  # stands beside the tools, as max_tool_calls
+        elif key != "max_uses":  # this one becomes max_tool_calls
             request.drop(f"{tool.path}.{key}")
     return form
 

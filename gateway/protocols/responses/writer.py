@@ -1,16 +1,16 @@
 """
-Responses, written: the events of ``protocols.events`` as a stream or as a body.
+Writes the events of ``protocols.events`` as a Responses stream or body.
 
-Rule 1: ``sequence_number`` counts every event from 0, without holes.
-Rule 2: ``output_item.done`` and the terminal hold the items whole; Codex reads nothing
-        else.
-Rule 3: neighbouring texts and refusals are parts of one message item, which is closed
-        when something else begins.
+Rule 1: ``sequence_number`` counts every event from 0, without gaps.
+Rule 2: ``output_item.done`` and the terminal hold whole items; Codex reads only
+        these.
+Rule 3: adjacent texts and refusals are parts of one message item, which closes
+        when another item begins.
 
     created in_progress (added body done)* completed|incomplete
 
-Source: the OpenAI API reference; Open Responses 2026-04-24, but for its final
-``[DONE]``: nothing follows the terminal event, as from the vendor itself.
+Source: the OpenAI API reference; Open Responses 2026-04-24, except its final
+``[DONE]``: as at the vendor itself, nothing follows the terminal event.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Message:
         self.id = id
         self.content: list[dict[str, Any]] = []
         self.open_parts = 0
-        self.left = False  # something else has begun: closed with its last part
+        self.left = False  # another item has begun: the last part closes it
         self.status = "completed"
 
 
@@ -78,9 +78,10 @@ class _Open:
     A part of the answer that is open.
 
     Attributes:
-        head: a delta event up to its sequence number.
-        mid: from there to its JSON string.
-        where: the members that say which item or part is meant.
+        head: the bytes of a delta event before its sequence number.
+        mid: the bytes between that number and the JSON string.
+        where: the members that name the item or part.
+        more: the message of a text, the call of a tool, the proof of a reasoning.
     """
 
     __slots__ = ("kind", "index", "id", "pieces", "head", "mid", "where", "more")
@@ -93,7 +94,7 @@ class _Open:
         self.head = b""
         self.mid = b""
         self.where: dict[str, Any] = {"item_id": id, "output_index": index}
-        self.more: Any = None  # a message, a call, or a proof: by kind
+        self.more: Any = None
 
     def deltas(self, event: str, **where: int) -> None:
         """Prepare the bytes of the deltas called *event*."""
@@ -170,7 +171,7 @@ class ResponsesWriter:
         opened = self._open[event.key]
         if opened.kind in _FIELDS:
             return self._delta(event)
-        opened.pieces.append(event.text)  # a built-in tool's action comes whole
+        opened.pieces.append(event.text)  # a built-in tool's action is sent whole
         return b""
 
     def _signature(self, event: Signature) -> bytes:
@@ -291,7 +292,7 @@ class ResponsesWriter:
         return out
 
     def _leave_message(self) -> bytes:
-        """Something else begins: the open message is at its end."""
+        """Another item begins: the open message is complete."""
         message, self._message = self._message, None
         if message is None:
             return b""
@@ -341,10 +342,10 @@ class ResponsesWriter:
 
     def _close_built_in(self, event: ItemClose, opened: _Open) -> bytes:
         """
-        A call of a tool that Responses itself knows.
+        Close a call of a tool that is built into Responses.
 
-        Arguments that are no action stay a function call, which the client answers
-        by an error that the model can read.
+        Arguments that are not an action remain a function call. The client answers
+        it with an error that the model can read.
         """
         call: CallOpen = opened.more
         text = joined(opened.pieces)
