@@ -278,7 +278,7 @@ class StopCut:
 
 
 class CompactionStage:
-    """Turn an answer's text into the one item that stands for the conversation."""
+    """Turn an answer's text into the one item that replaces the conversation."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []

@@ -75,7 +75,7 @@ class ObjectText:
 
     ``feed`` gives what may be passed on: all of it up to the first character that
     cannot be part of an object. ``close`` gives the rest that makes it one; what the
-    model wrote instead then stands whole under ``__raw_arguments``.
+    model wrote instead then is whole under ``__raw_arguments``.
     """
 
     __slots__ = (
@@ -97,7 +97,7 @@ class ObjectText:
         self._in_string = False
         self._broken = False
         self._passed = False
-        self._behind = False  # more than space stands behind the object
+        self._behind = False  # more than space follows the object
 
     @property
     def whole(self) -> bool:
@@ -256,7 +256,7 @@ class InputText:
         self._state = "head"  # head, text, behind or other
 
     def feed(self, text: str) -> str:
-        """Take more of the JSON text; the part of the free text it tells."""
+        """Take more of the JSON text; return the free text in it."""
         self._raw.append(text)
         if self._state in ("behind", "other"):
             return ""
@@ -271,7 +271,7 @@ class InputText:
         return self._decode()
 
     def close(self) -> str:
-        """What ``feed`` has not told."""
+        """What ``feed`` has not returned."""
         if self._state in ("text", "behind"):
             return ""
         return unwrap_custom(joined(self._raw))

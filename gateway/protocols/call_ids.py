@@ -31,7 +31,7 @@ def wide(call_id: str) -> str:
     body = call_id[len(TAG) :]
     try:
         text = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
-        told = text.decode("utf-8", "surrogatepass")
+        original = text.decode("utf-8", "surrogatepass")
     except (binascii.Error, ValueError):
         return call_id
-    return told if narrow(told) == call_id else call_id
+    return original if narrow(original) == call_id else call_id

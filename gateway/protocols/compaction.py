@@ -3,7 +3,7 @@ Compaction where the upstream has none: the model is asked for a summary, and th
 summary travels as the opaque item that the client expects.
 
 Rule 1: the item is ours by its tag and holds nothing but the text; no state is kept.
-Rule 2: a foreign item is not guessed at; whoever reads the input refuses it.
+Rule 2: a foreign item is not guessed at; the reader of the input refuses it.
 
     input … compaction_trigger ──▶ ordinary request for a summary ──▶ text
     {"type": "compaction", "encrypted_content": "gw1.compact." + base64url} ◀──┘

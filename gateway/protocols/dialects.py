@@ -4,7 +4,7 @@ What the servers of the vendors take, a row each.
 Rule 1: a dialect is a row: only what differs from ``Options``' own defaults.
 Rule 2: an account's ``[account.convert]`` overrides its row, key by key.
 Rule 3: "auto" goes by the host, then by the name of the upstream model; a server that
-        neither tells is its protocol's vendor, and in Chat "other".
+        neither identifies is its protocol's vendor, and in Chat "other".
 
 Sources: the vendors' API references and their servers' own refusals, autumn 2026.
 """

@@ -1,10 +1,10 @@
 """
-How much a model is told to think: a client's wish as the words that the model takes.
+How much a model is asked to think: a client's wish in words that the model takes.
 
-Rule 1: what an account's ``efforts`` name comes before what the model's name tells.
-Rule 2: a word that is not taken becomes the nearest that is, the lower of two: nobody
-        pays for more than was asked for without need. A wish to think is not made
-        one not to think.
+Rule 1: what an account's ``efforts`` name comes before what the model's name says.
+Rule 2: a word that is not taken becomes the nearest that is, the lower of two: a
+        client does not pay for more than it asked for without need. A wish to think
+        is not made one not to think.
 Rule 3: a model whose name is not known takes what the current ones of its vendor take.
 
 Source: the vendors' model pages and their refusals ("Supported values are: …"), autumn
@@ -55,7 +55,7 @@ def openai_effort(model: str, effort: str, options: Options) -> str:
 def chat_effort(model: str, effort: str, options: Options) -> str:
     """
     A neutral *effort* as a Chat model takes it; "" to say nothing. Servers that only
-    follow OpenAI know three words; not to think is nothing that one can tell them.
+    follow OpenAI know three words; they have no word for not to think.
     """
     known = options.efforts or options.chat_extras and _OPENAI_THINKS.search(model)
     if known or options.thinking == "none":

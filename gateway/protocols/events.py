@@ -162,7 +162,7 @@ class ItemClose(NamedTuple):
 
 
 class Compaction(NamedTuple):
-    """The answer is a summary that stands for the whole conversation."""
+    """The answer is a summary that replaces the whole conversation."""
 
     text: str
 
@@ -176,7 +176,7 @@ class Finish:
         usage: what it cost; parts may be None.
         sequence: the stop sequence that was met, for reason "sequence".
         category: the vendor's word for why it refused.
-        tier: the service tier used, in OpenAI's words; "" = not told.
+        tier: the service tier used, in OpenAI's words; "" = not said.
         unknown: the upstream's word for why it ended, where that is not known.
     """
 

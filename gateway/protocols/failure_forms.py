@@ -3,7 +3,7 @@ How upstreams write a failure down, read into one shape.
 
 Rule 1: what holds an answer is no failure: ``choices``, ``content``, ``output``.
 Rule 2: a form without ``error`` counts only where nothing says that it is a typed
-        event of a stream; protocols grow events that nobody here knows.
+        event of a stream; protocols grow events that are not known here.
 
     {"error": {…}}  {"error": "…"}  {"errors": […]}  [{"error": {…}}]  "…"
     {"type": "error", …}  {"object": "error", "message": …}  {"detail": …}
@@ -42,7 +42,7 @@ class FailureWords(NamedTuple):
 
     Attributes:
         reasons: the finest words, from ``details[].reason`` and their like.
-        status: an HTTP status told inside the body, 0 if none.
+        status: an HTTP status inside the body, 0 if none.
         fields: the whole error object, for waits and reset times.
     """
 
@@ -113,8 +113,8 @@ def _without_error(data: dict[str, Any]) -> FailureWords | None:
         return _read(data, {})
     for name, value in data.items():  # Bedrock's event streams
         if name.endswith("Exception") and isinstance(value, dict):
-            told = _read(value, data)
-            return told._replace(code=told.code or name)
+            words = _read(value, data)
+            return words._replace(code=words.code or name)
     if _message(data) and not any(member in data for member in _NOT_BARE):
         return _read(data, {})
     return None
@@ -126,8 +126,8 @@ def _says_failure(data: dict[str, Any]) -> bool:
         return True
     if str(data.get("status")).lower() in _BAD:
         return True
-    told = any(_is_bad(data.get(name)) for name in (*_CODES, "statusCode"))
-    return told and bool(_message(data))
+    bad_code = any(_is_bad(data.get(name)) for name in (*_CODES, "statusCode"))
+    return bad_code and bool(_message(data))
 
 
 def _is_bad(code: object) -> bool:
@@ -228,7 +228,7 @@ def _word(value: object) -> str:
 
 
 def _status(holder: dict[str, Any]) -> int:
-    """An HTTP error status that stands where others put a word."""
+    """An HTTP error status in a place where others put a word."""
     for key in _STATUSES:
         value = str(holder.get(key) or "")
         if len(value) == 3 and value.isdecimal() and "400" <= value <= "599":

@@ -1,5 +1,5 @@
 """
-The table of failures, by the words in which upstreams tell them.
+The table of failures, by the words in which upstreams state them.
 
 Rule 1: one row a word; protocols and vendors share the rows, since gateways in between
         mix them.
@@ -9,8 +9,8 @@ Rule 2: a strong word decides, the finest first: ``details[].reason``, code, typ
         failure that names a parameter is about the request, whatever its message.
 Rule 3: an unknown failure is the upstream's.
 
-Sources: see ``failure_forms``; reports of users of comparable gateways for what is
-told inside streams and for the texts.
+Sources: see ``failure_forms``; reports of users of comparable gateways for what
+streams contain and for the texts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.protocols.failure_forms import FailureWords
 
 
 class FailureKind(Enum):
-    """What a failure says, whoever is to blame for it."""
+    """What a failure says; who caused it is judged elsewhere."""
 
     OVERLOADED = "overloaded"  # no capacity at the moment
     RATE_LIMITED = "rate_limited"  # too much in a short time
@@ -320,14 +320,15 @@ WORDS = frozenset((*_STRONG, *_WEAK))
 _TEXTS = tuple((kind, re.compile(_PREFIX + text, re.I | re.S)) for kind, text in TEXTS)
 
 
-def meaning(told: FailureWords) -> FailureMeaning:
-    """What *told* says."""
-    words = [word.lower() for word in (*told.reasons, told.code, told.type) if word]
+def meaning(failure: FailureWords) -> FailureMeaning:
+    """What *failure* says."""
+    stated = (*failure.reasons, failure.code, failure.type)
+    words = [word.lower() for word in stated if word]
     for word in words:
         if word in _STRONG:
             return FailureMeaning(_STRONG[word], True)
     for kind, text in _TEXTS:
-        if text.match(told.message) and not (told.param and kind in _ACCOUNTS):
+        if text.match(failure.message) and not (failure.param and kind in _ACCOUNTS):
             return FailureMeaning(kind, True)
     for word in words:
         if word in _WEAK:

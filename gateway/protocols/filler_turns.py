@@ -1,9 +1,9 @@
-"""What stands in a conversation where a server wants a turn that nobody has spoken."""
+"""Texts for turns that a server wants in a conversation and that neither side wrote."""
 
 OPENING = "(The conversation begins with the assistant.)"
 """What the user's first turn says when there is none."""
 CONTINUE = "(Continue.)"
-"""What the user says behind an assistant's turn that no model goes on with."""
+"""What the user says after an assistant's turn that no model goes on with."""
 DONE = "Done."
 """What the assistant says between a tool's result and the user's next turn."""
 EMPTY = "(The message is empty.)"

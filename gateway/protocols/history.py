@@ -1,7 +1,7 @@
 """
 Calls and their results, in the order that every protocol takes.
 
-Rule 1: a result stands directly behind the run of assistant items that holds its
+Rule 1: a result comes directly after the run of assistant items that holds its
         call, whatever the client put between them.
 Rule 2: of several results for one call the last wins; a result without a call is
         the client's error, as it is with every vendor.
@@ -59,7 +59,7 @@ def _assistant(item: Item) -> bool:
 
 
 def _answered(items: list[Item], waiting: list[int], position: int) -> bool:
-    """Whether a result stands between the open run and the item at *position*."""
+    """Whether a result is between the open run and the item at *position*."""
     return any(isinstance(item, ToolResult) for item in items[waiting[-1] : position])
 
 

@@ -1,4 +1,4 @@
-"""What the first bytes of an image tell: its kind and its size in pixels."""
+"""What the first bytes of an image say: its kind and its size in pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import binascii
 
 HEAD_BYTES = 64 * 1024
-"""How much of an image is looked at; the size of a JPEG stands behind its metadata."""
+"""How much of an image is looked at; the size of a JPEG comes after its metadata."""
 
 _KINDS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -37,7 +37,7 @@ def kind(begin: bytes) -> str:
 
 
 def longest_side(begin: bytes) -> int:
-    """The longer side in pixels; 0 if the first bytes do not tell."""
+    """The longer side in pixels; 0 if the first bytes do not say."""
     media_type = kind(begin)
     if media_type == "image/png" and len(begin) >= 24:
         return max(_number(begin[16:20]), _number(begin[20:24]))

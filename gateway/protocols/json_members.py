@@ -101,7 +101,7 @@ def named(body: bytes, name: str) -> list[Member]:
 def _is_repeated(body: bytes, end: int, name: str) -> bool:
     """
     Whether another member called *name* is behind *end*. A search, or else a parse,
-    tells it many times faster than a scan.
+    finds out many times faster than a scan.
     """
     if body.find(orjson.dumps(name), end) < 0 and body.find(b"\\u00", end) < 0:
         return False

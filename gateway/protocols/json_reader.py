@@ -66,7 +66,11 @@ def dumped(value: Any) -> str:
 
 
 class Node:
-    """One JSON object of the client's body and where it stands."""
+    """
+    One JSON object of the client's body and its path in it.
+
+    It has many methods: one for each type that a member may have.
+    """
 
     __slots__ = ("value", "path")
 

@@ -48,7 +48,7 @@ def image_url(image: Image) -> str:
 
 
 def media_type_of(name: str) -> str:
-    """The media type that a file name tells; "" if none."""
+    """The media type that a file name implies; "" if none."""
     return _BY_SUFFIX.get(name.rpartition(".")[2].lower(), "")
 
 

@@ -2,7 +2,7 @@
 One request, the same for every protocol: what converters read into and write from.
 
 Rule 1: the skeleton is Responses' items and parts; what only another protocol can
-        say stands in side fields (signature, redacted, is_error, cache).
+        say is in side fields (signature, redacted, is_error, cache).
 Rule 2: every part and item knows its ``path`` in the client's body, so that a
         refusal can name it.
 Rule 3: nothing here knows a wire form; ``*/request.py`` do.

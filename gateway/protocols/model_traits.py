@@ -1,5 +1,5 @@
 """
-What the name of a model tells about it, where the protocol does not.
+What the name of a model says about it, where the protocol does not.
 
 Rule: a name that is not known counts as a current model, so that a new one works
       on the day it appears; an account's options overrule all of this.
@@ -44,7 +44,7 @@ _LIMITS = tuple(
 
 
 def thinking_mode(model: str, options: Options) -> str:
-    """How a Messages model is told to think: "adaptive", "manual" or "none"."""
+    """How a Messages model is asked to think: "adaptive", "manual" or "none"."""
     if options.thinking != "auto":
         return options.thinking
     version = claude_version(model)
@@ -54,7 +54,7 @@ def thinking_mode(model: str, options: Options) -> str:
 
 
 def takes_system_turns(model: str, options: Options) -> bool:
-    """Whether a Messages model takes ``role: "system"`` amid the conversation."""
+    """Whether a Messages model takes ``role: "system"`` inside the conversation."""
     if options.system_messages != "auto":
         return options.system_messages == "keep"
     version = claude_version(model)

@@ -2,7 +2,7 @@
 What only the server that made it can use, and wants back as it was.
 
 Gemini signs its calls (``extra_content``), OpenRouter hands out ``reasoning_details``:
-members of a Chat call or message that mean nothing to anybody else. Clients of the
+members of a Chat call or message that mean nothing to other servers. Clients of the
 other protocols keep reasoning and its proof, so that is how it travels: packed as the
 proof of a stretch of reasoning without words.
 
@@ -35,7 +35,7 @@ MESSAGE_MEMBERS = ("extra_content", "reasoning_details")
 class Opaque:
     """
     Attributes:
-        maker: the server that made it, by a name that tells nothing of it.
+        maker: the server that made it, by a name that says nothing about it.
         fields: members of its own object, to be put back unchanged.
         call_id: of the call whose object has them; "": the assistant's message.
     """
@@ -47,8 +47,8 @@ class Opaque:
 
 def packed(opaque: Opaque) -> str:
     """*opaque* as a text that a client keeps."""
-    told = {"m": opaque.maker, "f": opaque.fields, "c": opaque.call_id}
-    text = base64.urlsafe_b64encode(dumped(told).encode()).decode()
+    packet = {"m": opaque.maker, "f": opaque.fields, "c": opaque.call_id}
+    text = base64.urlsafe_b64encode(dumped(packet).encode()).decode()
     return TAG + text.rstrip("=")
 
 
@@ -58,19 +58,20 @@ def unpacked(text: str) -> Opaque | None:
         return None
     body = text[len(TAG) :]
     try:
-        told = parsed(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)).decode())
+        text = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)).decode()
+        packet = parsed(text)
     except (binascii.Error, ValueError):
         return None
-    if not isinstance(told, dict):
+    if not isinstance(packet, dict):
         return None
-    maker, fields, call_id = told.get("m"), told.get("f"), told.get("c")
+    maker, fields, call_id = packet.get("m"), packet.get("f"), packet.get("c")
     if isinstance(maker, str) and isinstance(fields, dict) and isinstance(call_id, str):
         return Opaque(maker, fields, call_id)
     return None
 
 
 def members(given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of *names* that *given* tells."""
+    """Those of *names* that *given* has."""
     return {name: given[name] for name in names if given.get(name)}
 
 
@@ -80,9 +81,9 @@ class Collected:
     def __init__(self) -> None:
         self._fields: dict[str, Any] = {}
 
-    def add(self, told: dict[str, Any]) -> None:
+    def add(self, fields: dict[str, Any]) -> None:
         """More of the members: lists grow, all else is replaced."""
-        for name, value in told.items():
+        for name, value in fields.items():
             if not isinstance(value, list):
                 self._fields[name] = value
                 continue
@@ -98,7 +99,7 @@ class Collected:
         return fields
 
 
-_SAME = ("type", "index", "id")  # what tells one piece of reasoning from the next
+_SAME = ("type", "index", "id")  # one piece of reasoning differs in them from the next
 _TEXTS = ("text", "summary", "data")
 
 

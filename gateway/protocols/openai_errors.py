@@ -56,5 +56,5 @@ def openai_error_status(error: GatewayError) -> int:
 
 def openai_error_body(error: GatewayError, request_id: str) -> bytes:
     """The HTTP body of a failure for Responses and Chat clients."""
-    told = openai_error(error, request_id)
-    return orjson.dumps({"error": {**told, "param": error.param, **error.facts}})
+    fields = openai_error(error, request_id)
+    return orjson.dumps({"error": {**fields, "param": error.param, **error.facts}})

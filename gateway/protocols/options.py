@@ -2,7 +2,7 @@
 What a server takes where its protocol does not say it: the settings of a conversion.
 
 Rule 1: the defaults here are those of the vendor's own server. What other servers
-        differ in is a row of ``dialects``; what one account differs in stands in its
+        differ in is a row of ``dialects``; what one account differs in is in its
         ``[account.convert]``.
 Rule 2: every field is a key of ``[account.convert]``, by the same name.
 """
@@ -26,7 +26,7 @@ class Options:
         default_max_tokens: Messages wants ``max_tokens``: written when the client
             gave none; lowered to the model's own limit where that is known.
         max_output_tokens: the largest output limit that the models take; a larger
-            wish is lowered to it. 0: as the model's name tells.
+            wish is lowered to it. 0: as the model's name says.
         thinking: Messages: "adaptive", "manual" (budgets). All: "none" leaves every
             wish to think out.
         efforts: the reasoning efforts that the models take; another becomes the
@@ -42,10 +42,10 @@ class Options:
         thinks_when_forced: whether the models think although a call is forced; else
             thinking is turned off for such a request (Chat, Messages).
         sampling: whether ``temperature``, ``top_p``, ``top_k`` are sent.
-        system_messages: system turns amid the conversation are kept, or hoisted:
+        system_messages: system turns inside the conversation are kept, or hoisted:
             one system message leads, later ones become marked turns of the user
             (Messages: all move up to ``system``).
-        roles: "free", or "alternate": an assistant's turn stands between a tool's
+        roles: "free", or "alternate": an assistant's turn comes between a tool's
             result and the user's next turn, neighbours of one role are one turn.
         prefill: a conversation that ends with the assistant: "keep" (as it is),
             "prefix" (marked ``prefix: true``), "turn" (a turn of the user follows).
@@ -67,7 +67,7 @@ class Options:
         strict: whether ``strict`` is a known field of a tool and of a schema.
         max_tools: the most tools that the server takes; 0: any number.
         max_tool_description: the longest description of a tool, in characters; a
-            longer one goes on in the instructions. 0: as the model's name tells.
+            longer one goes on in the instructions. 0: as the model's name says.
         schema: the kind of JSON schema that the server takes for tools and answers;
             "auto": as the protocol's vendor.
         json_schema: whether the server can force a JSON schema.

@@ -1,5 +1,5 @@
 """
-An overload that an upstream tells as the answer itself.
+An overload message that an upstream sends as the answer itself.
 
 Some servers write a sentence about their load where the model's words should stand.
 Such an answer is held back until it is clear that it is a real one.
@@ -27,7 +27,7 @@ MAX_OPENING_CHARS = 1024
 
 def answer_so_far(text: str) -> Literal["no", "maybe", "yes"]:
     """
-    Whether the whole answer *text* is an overload told as plain text.
+    Whether the whole answer *text* is an overload message in plain text.
 
     "maybe": it could still become one, hold it back; "yes": it is one if the
     answer ends here, without a tool call. Anything longer is a real answer.

@@ -66,6 +66,9 @@ class WireProtocol(Protocol):
     """
     One protocol: a module ``protocol`` in the protocol's package.
 
+    It has many methods because the gateway meets a protocol in four places (request,
+    stream, whole answer, own error), and one object gives them all.
+
     Attributes:
         name: as the config, the log and the ledger write it.
         path: the endpoint that generates answers, behind ``base_url``.

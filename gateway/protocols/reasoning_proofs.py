@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 Document = dict[str, Any]
 
 PROOF_CHARS = 48
-"""The end of a proof names it: enough to tell it from every other."""
+"""The end of a proof names it: enough to distinguish it from every other."""
 _OWN_MARK = "gw1."  # begins what the gateway itself wraps
 
 

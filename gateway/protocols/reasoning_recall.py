@@ -2,7 +2,7 @@
 Reasoning and what only its maker can use, put back where they belong in a request.
 
 Rule 1: what is bound to a server goes to that server alone.
-Rule 2: what the gateway kept stands in for what the client could not; it replaces the
+Rule 2: what the gateway kept for the client, which could not keep it, replaces the
         bare text that the client has of the same turn.
 """
 
@@ -78,7 +78,7 @@ def _bound(request: Request, maker: str) -> None:
 
 
 def _nearest(items: list[Item], position: int, call_id: str) -> ToolCall | None:
-    """The call that stands next behind *position*, else the last before it."""
+    """The next call after *position*, else the last before it."""
     for item in (*items[position:], *reversed(items[:position])):
         if isinstance(item, ToolCall) and item.call_id == call_id:
             return item

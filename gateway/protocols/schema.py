@@ -236,7 +236,7 @@ def _closed(node: Schema) -> Schema:
 
 
 def _in_words(node: Schema, drop: Drop) -> Schema:
-    """*node* with what cannot be forced told in its description instead."""
+    """*node* with what cannot be forced written in its description instead."""
     lost = [key for key in node if key in _NOT_FORCED]
     if node.get("minItems") not in (None, *_MIN_ITEMS):
         lost.append("minItems")

@@ -56,7 +56,7 @@ def gemini(node: Schema) -> Schema:
 
 
 def _name_values(fresh: Schema) -> None:
-    """Gemini has values of strings only; other ones are told in words."""
+    """Gemini has string values only; others are listed in the description."""
     values = fresh["enum"]
     if isinstance(values, list) and all(isinstance(value, str) for value in values):
         fresh.setdefault("type", "string")
@@ -89,7 +89,7 @@ def _typed(branch: Schema, kind: Any) -> Schema:
 
 
 def _guessed(node: Schema) -> Schema:
-    """*node* with the type that its other keywords tell; else any of them."""
+    """*node* with the type that its other keywords imply; else any of them."""
     values = node.get("enum", [node["const"]] if "const" in node else None)
     if "properties" in node:
         return {"type": "object", **node}

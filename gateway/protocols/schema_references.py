@@ -54,7 +54,7 @@ def inlined(root: Schema) -> Schema:
 
 
 class _Inliner:
-    """Writes references out, and notes whether one stands inside its own target."""
+    """Writes references out, and notes whether one is inside its own target."""
 
     def __init__(self, root: Schema) -> None:
         self.found_circle = False

@@ -1,8 +1,8 @@
 """
 Cut a byte stream into whole Server-Sent Events, wherever the chunks break.
 
-A half-received event is never handed out, so whoever writes only what came from here
-can stop between any two writes and still leave a well-formed stream. Bytes pass as
+A half-received event is never handed out, so a caller that writes only what came from
+here can stop between any two writes and still leave a well-formed stream. Bytes pass as
 they are: line ends, comments, unknown fields, a leading byte order mark.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html

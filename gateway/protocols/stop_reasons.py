@@ -3,7 +3,7 @@ Why an answer ended, by the word in which its upstream says so.
 
 Rule 1: protocols and vendors share the table, since servers in between mix their words.
 Rule 2: a word that says that the answer broke off is a failure.
-Rule 3: an unknown word says nothing: the answer ended as the rest of it tells (a call
+Rule 3: an unknown word says nothing: the answer ended as the rest of it says (a call
         waits for its result, a text is at its end), and the log names the word.
 
 Sources: the vendors' API references (OpenAI, Anthropic, Gemini, DeepSeek, GLM, Kimi,
@@ -67,14 +67,14 @@ _PLAIN = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
 
 
 def stop_of(word: object) -> Stop:
-    """What *word* means, in any case; behind a colon some tell more."""
+    """What *word* means, in any case; after a colon some say more."""
     if not isinstance(word, str):
         return ""
     return _BY_WORD.get(word.partition(":")[0].strip().lower(), "")
 
 
 def unknown(word: object) -> str:
-    """*word* for the log if it is told and unknown, else ""."""
+    """*word* for the log if it is present and unknown, else ""."""
     if not isinstance(word, str) or not word or stop_of(word):
         return ""
     return word if _PLAIN.fullmatch(word) else "unprintable"

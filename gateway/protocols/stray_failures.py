@@ -33,8 +33,8 @@ STRAYS: tuple[Needle, ...] = (
 
 def stray(event: bytes, raw: bytes, document: dict[str, Any]) -> dict[str, Any] | None:
     """
-    The failure that an event tells in a form that is not the protocol's; None if it
-    tells none.
+    The failure that an event states in a form that is not the protocol's; None if it
+    states none.
 
     Args:
         event: its frame.
@@ -51,7 +51,7 @@ def stray(event: bytes, raw: bytes, document: dict[str, Any]) -> dict[str, Any] 
 
 
 class NonStreamBody:
-    """JSON or a web page where a stream should be; ``NO_STREAM`` tells it."""
+    """JSON or a web page where a stream should be; see ``NO_STREAM``."""
 
     def __init__(self) -> None:
         self._read = bytearray()

@@ -65,7 +65,7 @@ class StreamConverter:
     Args:
         source: the upstream's protocol.
         target: the client's.
-        facts: filled: usage as the upstream tells it, id and model as the client
+        facts: filled: usage as the upstream counts it, id and model as the client
             sees them.
         converted: the request, and what the client asked for.
         model: the client's name of the model.
@@ -209,7 +209,7 @@ class StreamConverter:
         self.state = TRANSITIONS[self.state][step]
 
     def _is_answer(self, event: Event) -> bool:
-        """Whether *event* is output, and not an overload told as a text."""
+        """Whether *event* is output, and not the text of an overload."""
         if isinstance(event, TextDelta):
             self._opening += event.text[: MAX_OPENING_CHARS + 1]
             return answer_so_far(self._opening) == "no"

@@ -25,7 +25,7 @@ class StreamFacts:
         held: events that go out before the upstream's failure event, if one comes.
         terminal: the terminal's document between ``read`` and ``ending``; empty for a
             bare mark.
-        opening: the text that the answer begins with: an overload may be told as text.
+        opening: the text that the answer begins with: it may be an overload.
         certain: the answer holds more than text: it is no overload.
         hide_usage: the usage event is the gateway's wish, and not for the client.
         thinks: the answer begins with reasoning.

@@ -1,7 +1,7 @@
 """
 The life of a stream, the same for every protocol.
 
-Rule 1: what may follow what stands in ``TRANSITIONS`` and nowhere else.
+Rule 1: ``TRANSITIONS`` alone says which state may follow which.
 Rule 2: this file knows no protocol; a ``WireProtocol`` says what an event *means* (its
         ``Step``), this file says what follows from it.
 
@@ -204,7 +204,7 @@ class PassThrough:
         done = 0  # up to here
         end, size, hits = 0, len(data), [-1] * len(needles)
         state, at = self.state, event_finder(data)
-        told = state is not WAITING
+        has_event = state is not WAITING
         while end < size:
             begin = end
             if state is not WAITING:
@@ -224,14 +224,14 @@ class PassThrough:
                 passed.append(data[done:begin])
                 return self._close(step, b"".join(passed), event)
             self.state = state
-            told = told or step is NEUTRAL or step is OUTPUT
+            has_event = has_event or step is NEUTRAL or step is OUTPUT
             if step is HIDDEN:
                 passed.append(data[done:begin])
                 done = end
         if passed:
             passed.append(data[done:])
             data = b"".join(passed)
-        return Batch(data, state is not WAITING, has_event=told)
+        return Batch(data, state is not WAITING, has_event=has_event)
 
     def _streaming_needles(self) -> tuple[Needle, ...]:
         """What to look for in a running stream; proofs only where some may come."""
@@ -244,14 +244,14 @@ class PassThrough:
         facts, started = self.facts, self._started
         ending = self._wire.ending(facts)
         facts.terminal = {}  # it may be as large as the whole answer
-        if not started and step is END and _told_overload(facts):
+        if not started and step is END and _is_overload(facts):
             return self._failed("upstream_overloaded")
         self.state = CLOSED
         terminal = facts.held + event if step is FAIL else event
         return Batch(passed, started, terminal, ending, has_event=True)
 
     def _is_answer(self) -> bool:
-        """Whether what has come is not the beginning of an overload told as text."""
+        """Whether what has come is not the beginning of an overload's text."""
         facts = self.facts
         if facts.certain or not facts.opening:
             return True
@@ -268,6 +268,6 @@ def _with_blank_line(event: bytes) -> bytes:
     return event.rstrip(b"\r\n") + end + end
 
 
-def _told_overload(facts: StreamFacts) -> bool:
+def _is_overload(facts: StreamFacts) -> bool:
     """Whether the whole answer is a sentence about overload."""
     return not facts.certain and answer_so_far(facts.opening) == "yes"

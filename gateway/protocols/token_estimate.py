@@ -12,8 +12,8 @@ The rule, the same for the three protocols:
 * proofs of reasoning, ids, cache marks and settings: nothing;
 * a request: 8.
 
-It errs on the high side for prose (about a tenth) and is near for code; whoever
-trims a context by it trims a little early.
+It errs on the high side for prose (about a tenth) and is near for code; a client
+that trims its context by it trims a little early.
 """
 
 from __future__ import annotations

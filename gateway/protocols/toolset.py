@@ -69,7 +69,7 @@ def _keep_first(request: Request) -> None:
 def described(tool: Tool, request: Request, options: Options) -> str:
     """
     The description of *tool*, as long as the server takes it; the whole one then
-    stands in the instructions, which must be written later.
+    is in the instructions, which must be written later.
     """
     text = tool.description
     longest = description_limit(request.model, options)

@@ -1,9 +1,9 @@
 """
-What an answer cost, in the places where the servers of OpenAI's protocols tell it.
+What an answer cost, in the places where the servers of OpenAI's protocols report it.
 
 Rule 1: cached tokens are a share of the input, whatever they are called.
-Rule 2: counts are cumulative: the last that is told counts; what a later one leaves
-        out stays.
+Rule 2: counts are cumulative: the last one counts; what a later one leaves out
+        stays.
 Rule 3: of several names for one count the largest counts: a server that fills in the
         usual names without knowing leaves them 0.
 
@@ -42,29 +42,30 @@ def usage_objects(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield usage
 
 
-def read_usage(told: dict[str, Any], usage: Usage) -> None:
+def read_usage(fields: dict[str, Any], usage: Usage) -> None:
     """Note a ``usage`` object of Chat or Responses in *usage*."""
-    read = _largest(told, _INPUT)
-    hit, missed = (count(told.get(f"prompt_cache_{w}_tokens")) for w in ("hit", "miss"))
+    read = _largest(fields, _INPUT)
+    hit = count(fields.get("prompt_cache_hit_tokens"))
+    missed = count(fields.get("prompt_cache_miss_tokens"))
     if read is None and hit is not None and missed is not None:
         read = hit + missed
     _note(usage, "input_tokens", read)
-    _note(usage, "output_tokens", _largest(told, _OUTPUT))
-    _note(usage, "cached_tokens", cached_in(told))
-    _note(usage, "cache_write_tokens", _largest(told, _WRITTEN, _INPUT_DETAILS))
-    _note(usage, "reasoning_tokens", _largest(told, _REASONING, _OUTPUT_DETAILS))
+    _note(usage, "output_tokens", _largest(fields, _OUTPUT))
+    _note(usage, "cached_tokens", cached_in(fields))
+    _note(usage, "cache_write_tokens", _largest(fields, _WRITTEN, _INPUT_DETAILS))
+    _note(usage, "reasoning_tokens", _largest(fields, _REASONING, _OUTPUT_DETAILS))
 
 
-def cached_in(told: dict[str, Any]) -> int | None:
+def cached_in(fields: dict[str, Any]) -> int | None:
     """How many tokens of the input came from a cache."""
-    return _largest(told, _CACHED, _INPUT_DETAILS)
+    return _largest(fields, _CACHED, _INPUT_DETAILS)
 
 
 def _largest(
-    told: dict[str, Any], names: tuple[str, ...], inside: tuple[str, ...] = ()
+    fields: dict[str, Any], names: tuple[str, ...], inside: tuple[str, ...] = ()
 ) -> int | None:
-    """The largest count by one of *names*, in *told* or in an object of it."""
-    holders = [told, *(h for key in inside if isinstance(h := told.get(key), dict))]
+    """The largest count by one of *names*, in *fields* or in an object of it."""
+    holders = [fields, *(h for key in inside if isinstance(h := fields.get(key), dict))]
     found = [count(holder.get(name)) for holder in holders for name in names]
     return max((number for number in found if number is not None), default=None)
 
