@@ -1,7 +1,8 @@
 """
 Messages request bodies ⇄ neutral requests: the parameters.
 
-The conversation is in ``turns``, its blocks in ``content``, the tools in ``tools``.
+The conversation is in ``conversation``, its blocks in ``content``, the tools in
+``tools``, the thinking in ``thinking``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from gateway.protocols.claude_versions import claude_version
 from gateway.protocols.efforts import messages_effort
 from gateway.protocols.filler_turns import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.json_reader import Node, Unsupported, parsed, refuse
 from gateway.protocols.messages.content import anywhere, read_mark, read_parts
 from gateway.protocols.messages.conversation import MessagesTurns, read_messages
+from gateway.protocols.messages.thinking import effort_of_budget, thinking_form
 from gateway.protocols.messages.tools import (
     read_choice,
     read_tools,
@@ -35,23 +36,12 @@ from gateway.protocols.model_traits import (
     lowered,
     messages_takes_sampling,
     takes_prefill,
-    thinking_mode,
 )
 from gateway.protocols.options import Options
 from gateway.protocols.schema import for_answer, is_strict
-from gateway.protocols.toolset import align, forced, think_unless_forced
+from gateway.protocols.toolset import align, think_unless_forced
 from gateway.protocols.vendor_limits import limit
 
-BUDGET_MIN = 1024
-BUDGETS = {
-    "minimal": 1024,
-    "low": 2048,
-    "medium": 4096,
-    "high": 16384,
-    "xhigh": 24576,
-    "max": 32768,
-    "ultra": 32768,
-}
 MARKS_MAX: int = limit("messages", "cache_marks")
 USER_MAX: int = limit("messages", "user_id")
 JSON_RULE = "Answer with one JSON object only."
@@ -163,16 +153,6 @@ def _read_thinking(request: Request, node: Node) -> None:
         effort = effort_of_budget(budget)
     hidden = thinking.text("display") == "omitted"
     request.thinking = Thinking(effort, "" if hidden else "auto", kept=True)
-
-
-def effort_of_budget(budget: int | None) -> str:
-    """The effort that matches a thinking budget (tokens); None: adaptive."""
-    if budget is None:
-        return "high"
-    for most, effort in ((2048, "low"), (8192, "medium"), (20000, "high")):
-        if budget <= most:
-            return effort
-    return "xhigh"
 
 
 def _read_format(request: Request, form: Node) -> None:
@@ -302,7 +282,7 @@ def _write_thinking(body: dict[str, Any], request: Request, options: Options) ->
     thinking = request.thinking
     form: dict[str, Any] = {}
     if thinking is not None and thinking.effort:
-        form = _thinking_form(thinking, body, request, options)
+        form = thinking_form(thinking, body, request, options)
         if form.get("type") == "adaptive":
             config["effort"] = messages_effort(request.model, thinking.effort, options)
     if form:
@@ -325,40 +305,6 @@ def _answer_schema(
         return for_answer(form.schema, lambda key: request.drop(f"{form.path}.{key}"))
     except Unsupported:
         raise Unsupported(form.path) from None
-
-
-def _thinking_form(
-    thinking: Thinking, body: dict[str, Any], request: Request, options: Options
-) -> dict[str, Any]:
-    mode = thinking_mode(request.model, options)
-    if mode == "none":
-        request.drop(request.path("effort"))
-        return {}
-    if thinking.effort == "none":
-        return {"type": "disabled"}
-    if forced(request.choice) and claude_version(request.model) is not None:
-        request.drop("thinking" if mode == "adaptive" else request.path("effort"))
-        return {}
-    if mode == "adaptive":
-        shown = {"display": "summarized"} if thinking.summary else {}
-        return {"type": "adaptive", **shown}
-    wanted = BUDGETS.get(thinking.effort, BUDGETS["high"])
-    budget = max(BUDGET_MIN, min(wanted, body["max_tokens"] - BUDGET_MIN))
-    if budget >= body["max_tokens"] or forced(request.choice):
-        request.drop(request.path("effort"))
-        return {}
-    if _lost_thinking(body["messages"]):
-        request.drop(request.path("effort"))
-        return {"type": "disabled"}
-    return {"type": "enabled", "budget_tokens": budget}
-
-
-def _lost_thinking(messages: list[dict[str, Any]]) -> bool:
-    """Whether the tool loop that goes on began without its thinking block."""
-    if not messages or messages[-1]["content"][0]["type"] != "tool_result":
-        return False
-    first = messages[-2]["content"][0]["type"] if len(messages) > 1 else ""
-    return first not in ("thinking", "redacted_thinking")
 
 
 def _write_sampling(
