@@ -37,6 +37,11 @@ from gateway.protocols.events import (
 from gateway.protocols.failure_forms import may_be_failure
 from gateway.protocols.json_access import sub
 from gateway.protocols.lossless_json import has_long_number, loads
+from gateway.protocols.messages.content_block import (
+    ContentBlock,
+    is_whole_json,
+    search_query,
+)
 from gateway.protocols.messages.protocol import read_usage
 from gateway.protocols.sse import payload
 from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
@@ -45,33 +50,6 @@ from gateway.usage import Usage
 
 MAX_OPEN_BLOCKS = 256  # of one answer; one more, and the upstream ends none of them
 _TIERS = {"standard": "default", "priority": "priority", "batch": "flex"}
-
-
-class _Block:
-    """One content block."""
-
-    __slots__ = (
-        "key",
-        "index",
-        "type",
-        "opened",
-        "stopped",
-        "pieces",
-        "cited",
-        "given",
-        "id",
-    )
-
-    def __init__(self, key: int, index: int, type: str) -> None:
-        self.key = key
-        self.index = index
-        self.type = type
-        self.opened = False  # its events have begun
-        self.stopped = False
-        self.pieces: list[str] = []  # text or arguments
-        self.cited: list[dict[str, Any]] = []
-        self.given: dict[str, Any] = {}  # input that came whole with the start
-        self.id = ""  # of a web search, by which its result names it
 
 
 class MessagesReader:
@@ -84,7 +62,7 @@ class MessagesReader:
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, ContentBlock] = {}
         self._keys = 0
         self._started = False
         self._over = False
@@ -210,9 +188,9 @@ class MessagesReader:
 
     # ------------------------------------------------------------ blocks
 
-    def _new_block(self, index: int, type: str) -> _Block:
+    def _new_block(self, index: int, type: str) -> ContentBlock:
         self._keys += 1
-        block = _Block(self._keys, index, type)
+        block = ContentBlock(self._keys, index, type)
         self._blocks[index] = block
         return block
 
@@ -258,7 +236,7 @@ class MessagesReader:
         return []
 
     def _close(
-        self, block: _Block, *, cut: bool = False, last: bool = False
+        self, block: ContentBlock, *, cut: bool = False, last: bool = False
     ) -> list[Event]:
         """The end of *block*; *cut* if it is the last of an answer cut short."""
         if block.type == "server_tool_use" and not last:
@@ -268,13 +246,13 @@ class MessagesReader:
             return []
         block.opened = False
         if block.type == "server_tool_use":
-            return [SearchFound(block.key, _query(block), (), "failed")]
+            return [SearchFound(block.key, search_query(block), (), "failed")]
         out: list[Event] = self._cited(block) if block.type == "text" else []
         if block.type == "tool_use" and cut:
-            cut = not _whole(block.pieces)
+            cut = not is_whole_json(block.pieces)
         return [*out, ItemClose(block.key, "incomplete" if cut else "completed")]
 
-    def _block(self, data: dict[str, Any]) -> _Block | None:
+    def _block(self, data: dict[str, Any]) -> ContentBlock | None:
         return self._blocks.get(_index(data))
 
     # ------------------------------------------------------------ deltas
@@ -292,7 +270,7 @@ class MessagesReader:
         read = _READ_DELTA.get(kind) if isinstance(kind, str) else None
         return read(self, block, delta) if read else []
 
-    def _text(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+    def _text(self, block: ContentBlock, delta: dict[str, Any]) -> list[Event]:
         text = delta.get("text")
         if not isinstance(text, str) or not text or block.type != "text":
             return []
@@ -302,18 +280,18 @@ class MessagesReader:
         block.opened = True
         return [ItemOpen(block.key, "text"), TextDelta(block.key, text)]
 
-    def _thinking(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+    def _thinking(self, block: ContentBlock, delta: dict[str, Any]) -> list[Event]:
         text = string(delta, "thinking")
         thinks = block.type == "thinking"
         return [ReasoningDelta(block.key, text)] if text and thinks else []
 
-    def _signature(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+    def _signature(self, block: ContentBlock, delta: dict[str, Any]) -> list[Event]:
         value = string(delta, "signature")
         if not value or block.type != "thinking":
             return []
         return [Signature(block.key, "signature", value)]
 
-    def _input(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+    def _input(self, block: ContentBlock, delta: dict[str, Any]) -> list[Event]:
         text = string(delta, "partial_json")
         if not text:
             return []
@@ -321,12 +299,12 @@ class MessagesReader:
         called = block.type == "tool_use" and block.opened
         return [ArgsDelta(block.key, text)] if called else []
 
-    def _citation(self, block: _Block, delta: dict[str, Any]) -> list[Event]:
+    def _citation(self, block: ContentBlock, delta: dict[str, Any]) -> list[Event]:
         if citation := sub(delta, "citation"):
             block.cited.append(citation)
         return []
 
-    def _cited(self, block: _Block) -> list[Event]:
+    def _cited(self, block: ContentBlock) -> list[Event]:
         """Web pages cited for a whole text block; cited documents are left out."""
         length = sum(map(len, block.pieces))
         return [
@@ -351,7 +329,7 @@ class MessagesReader:
                 status: Literal["completed", "failed"] = (
                     "completed" if isinstance(content, list) else "failed"
                 )
-                return [SearchFound(block.key, _query(block), found, status)]
+                return [SearchFound(block.key, search_query(block), found, status)]
         return []
 
     def _refuse(self, text: str) -> list[Event]:
@@ -373,7 +351,7 @@ _READ: dict[str, Callable[[MessagesReader, dict[str, Any]], list[Event]]] = {
 
 
 _READ_DELTA: dict[
-    str, Callable[[MessagesReader, _Block, dict[str, Any]], list[Event]]
+    str, Callable[[MessagesReader, ContentBlock, dict[str, Any]], list[Event]]
 ] = {
     "text_delta": MessagesReader._text,
     "thinking_delta": MessagesReader._thinking,
@@ -386,23 +364,3 @@ _READ_DELTA: dict[
 def _index(data: dict[str, Any]) -> int:
     index = data.get("index")
     return index if isinstance(index, int) else -1
-
-
-def _whole(pieces: list[str]) -> bool:
-    if not pieces:
-        return False
-    try:
-        orjson.loads("".join(pieces))
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-def _query(block: _Block) -> str:
-    given = block.given
-    if block.pieces:
-        try:
-            given = orjson.loads("".join(block.pieces))
-        except orjson.JSONDecodeError:
-            return ""
-    return string(given, "query") if isinstance(given, dict) else ""
