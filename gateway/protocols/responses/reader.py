@@ -28,7 +28,6 @@ from gateway.protocols.events import (
     ItemOpen,
     Reason,
     ReasoningDelta,
-    SearchFound,
     SearchOpen,
     Signature,
     Start,
@@ -45,33 +44,20 @@ from gateway.protocols.responses.protocol import (
     stop_reason,
     unknown_stop,
 )
-from gateway.protocols.responses.reasoning_text import ReasoningText, Source
+from gateway.protocols.responses.read_item import CALL_KEYS, ReadItem, search_found
+from gateway.protocols.responses.reasoning_text import Source
 from gateway.protocols.sse import payload
 from gateway.protocols.stop_reasons import Stop, broken_off, stop_of
 from gateway.protocols.stray_failures import stray
 from gateway.protocols.usage_fields import read_usage
 from gateway.usage import Usage
 
-_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _INCOMPLETE: dict[Stop, Reason] = {
     "filter": "filter",
     "context": "context",
     "end": "end",
 }
 _UNFINISHED = ("in_progress", "queued")
-
-
-class _Item:
-    """One output item."""
-
-    __slots__ = ("key", "type", "length", "thought", "closed")
-
-    def __init__(self, key: int, type: str) -> None:
-        self.key = key
-        self.type = type
-        self.length = 0  # characters of arguments sent so far
-        self.thought = ReasoningText()
-        self.closed = False
 
 
 class ResponsesReader:
@@ -85,7 +71,7 @@ class ResponsesReader:
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
         self._places = ItemIndex()
-        self._items: dict[int, _Item] = {}
+        self._items: dict[int, ReadItem] = {}
         self._early: dict[int, str] = {}  # arguments of calls that have no name yet
         self._new_key = count(1).__next__  # a method would make a reference cycle
         self._parts = MessageParts(self._new_key)
@@ -191,32 +177,34 @@ class ResponsesReader:
 
     def _item(
         self, data: dict[str, Any], kind: str, out: list[Event]
-    ) -> tuple[int, _Item | None]:
+    ) -> tuple[int, ReadItem | None]:
         """The item of type *kind* that an event is about; opened if it is new."""
         index, ident = self._places.of(data, kind), data.get("item_id")
         return index, self._item_at(index, {"type": kind, "id": ident}, out)
 
     def _item_at(
         self, index: int, given: dict[str, Any], out: list[Event]
-    ) -> _Item | None:
+    ) -> ReadItem | None:
         kind, name = string(given, "type"), string(given, "name")
         if (known := self._items.get(index)) is not None:
             return known
-        if not kind or (kind in _CALLS and not name):
+        if not kind or (kind in CALL_KEYS and not name):
             return None  # a later event may name it
         out += self._lifecycle({})
-        item = self._items[index] = _Item(self._new_key(), kind)
+        item = self._items[index] = ReadItem(self._new_key(), kind)
         self._places.note(index, kind, given)
         if kind == "reasoning":
             out.append(ItemOpen(item.key, "reasoning"))
-        elif kind in _CALLS:
+        elif kind in CALL_KEYS:
             self._open_call(item, given, out)
             self._send_args(item, self._early.pop(index, ""), out)
         elif kind == "web_search_call":
             out.append(SearchOpen(item.key))
         return item
 
-    def _open_call(self, item: _Item, given: dict[str, Any], out: list[Event]) -> None:
+    def _open_call(
+        self, item: ReadItem, given: dict[str, Any], out: list[Event]
+    ) -> None:
         kind: Kind = "custom" if item.type == "custom_tool_call" else "function"
         call_id = string(given, "call_id") or string(given, "id")
         name, namespace = string(given, "name"), string(given, "namespace")
@@ -234,8 +222,8 @@ class ResponsesReader:
             return out
         if item.type == "message":
             out += self._parts.message(index, given.get("content"))
-        elif item.type in _CALLS:
-            text = written(given.get(_CALLS[item.type]))
+        elif item.type in CALL_KEYS:
+            text = written(given.get(CALL_KEYS[item.type]))
             self._send_args(item, text[item.length :], out)
         elif item.type == "reasoning":
             self._send_thought(item, item.thought.all(given), out)
@@ -247,7 +235,7 @@ class ResponsesReader:
     def _close(
         self,
         index: int,
-        item: _Item,
+        item: ReadItem,
         *,
         cut: bool,
         given: dict[str, Any] | None = None,
@@ -260,8 +248,8 @@ class ResponsesReader:
         if item.type == "message":
             return self._parts.close(index, status)
         if item.type == "web_search_call":
-            return [_found(item.key, given or {})]
-        known = item.type in _CALLS or item.type == "reasoning"
+            return [search_found(item.key, given or {})]
+        known = item.type in CALL_KEYS or item.type == "reasoning"
         return [ItemClose(item.key, status)] if known else []
 
     # ------------------------------------------------------------ calls
@@ -282,11 +270,11 @@ class ResponsesReader:
         item, out = self._items.get(index), list[Event]()
         if item is None:
             self._early[index] = text if whole else self._early.get(index, "") + text
-        elif not item.closed and item.type in _CALLS:
+        elif not item.closed and item.type in CALL_KEYS:
             self._send_args(item, text[item.length :] if whole else text, out)
         return out
 
-    def _send_args(self, item: _Item, text: str, out: list[Event]) -> None:
+    def _send_args(self, item: ReadItem, text: str, out: list[Event]) -> None:
         if text:
             item.length += len(text)
             out.append(ArgsDelta(item.key, text))
@@ -362,7 +350,7 @@ class ResponsesReader:
         self._send_thought(item, take(source, _number(data, index), text), out)
         return out
 
-    def _send_thought(self, item: _Item, text: str, out: list[Event]) -> None:
+    def _send_thought(self, item: ReadItem, text: str, out: list[Event]) -> None:
         if text:
             out.append(ReasoningDelta(item.key, text))
 
@@ -407,18 +395,3 @@ def _number(data: dict[str, Any], key: str) -> int:
 def _failure(error: dict[str, Any], data: dict[str, Any]) -> Fail:
     detail = f"{error.get('code') or error.get('type')}: {error.get('message')}"
     return Fail(UpstreamError("upstream_failed", detail=detail[:500]), data)
-
-
-def _found(key: int, given: dict[str, Any]) -> SearchFound:
-    action = sub(given, "action")
-    queries = action.get("queries")
-    first = queries[0] if isinstance(queries, list) and queries else ""
-    query = string(action, "query") or (first if isinstance(first, str) else "")
-    sources = action.get("sources")
-    pages = tuple(
-        (url, string(page, "title"))
-        for page in (sources if isinstance(sources, list) else ())
-        if isinstance(page, dict) and (url := string(page, "url"))
-    )
-    failed = given.get("status") == "failed"
-    return SearchFound(key, query, pages, "failed" if failed else "completed")

@@ -39,6 +39,13 @@ from gateway.protocols.events import (
 )
 from gateway.protocols.model import TAG_REDACTED, TAG_THINKING
 from gateway.protocols.protocol import response_id_of
+from gateway.protocols.responses.open_part import (
+    ARGUMENT_KEYS,
+    OpenMessage,
+    OpenPart,
+    reasoning_item,
+    tool_call_item,
+)
 from gateway.protocols.responses.response import (
     base,
     citation,
@@ -51,57 +58,11 @@ from gateway.protocols.responses.response import (
 from gateway.protocols.tool_carrier import RAW_KEY, as_object, call_item
 
 _TAGS = {"signature": TAG_THINKING, "redacted": TAG_REDACTED, "blob": "", "opaque": ""}
-_FIELDS = {"function": "arguments", "custom": "input"}
 
 
 def encrypted_of(proof: Signature) -> str:
     """The ``encrypted_content`` that brings the proof back on the next turn."""
     return _TAGS[proof.form] + proof.value
-
-
-class _Message:
-    """An open message item."""
-
-    __slots__ = ("index", "id", "content", "open_parts", "left", "status")
-
-    def __init__(self, index: int, id: str) -> None:
-        self.index = index
-        self.id = id
-        self.content: list[dict[str, Any]] = []
-        self.open_parts = 0
-        self.left = False  # another item has begun: the last part closes it
-        self.status = "completed"
-
-
-class _Open:
-    """
-    A part of the answer that is open.
-
-    Attributes:
-        head: the bytes of a delta event before its sequence number.
-        mid: the bytes between that number and the JSON string.
-        where: the members that name the item or part.
-        more: the message of a text, the call of a tool, the proof of a reasoning.
-    """
-
-    __slots__ = ("kind", "index", "id", "pieces", "head", "mid", "where", "more")
-
-    def __init__(self, kind: str, index: int, id: str) -> None:
-        self.kind = kind
-        self.index = index
-        self.id = id
-        self.pieces: list[str] = []
-        self.head = b""
-        self.mid = b""
-        self.where: dict[str, Any] = {"item_id": id, "output_index": index}
-        self.more: Any = None
-
-    def deltas(self, event: str, **where: int) -> None:
-        """Prepare the bytes of the deltas called *event*."""
-        self.where |= where
-        name = event.encode()
-        self.head = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
-        self.mid = b"," + dump(self.where)[1:-1] + b',"delta":'
 
 
 class ResponsesWriter:
@@ -115,8 +76,8 @@ class ResponsesWriter:
         self._ended: dict[str, Any] = {}
         self._number = -1
         self._output: list[dict[str, Any] | None] = []
-        self._message: _Message | None = None
-        self._open: dict[int, _Open] = {}
+        self._message: OpenMessage | None = None
+        self._open: dict[int, OpenPart] = {}
         self._summary = ""
 
     def write(self, event: Event) -> bytes:
@@ -169,7 +130,7 @@ class ResponsesWriter:
 
     def _args(self, event: ArgsDelta) -> bytes:
         opened = self._open[event.key]
-        if opened.kind in _FIELDS:
+        if opened.kind in ARGUMENT_KEYS:
             return self._delta(event)
         opened.pieces.append(event.text)  # a built-in tool's action is sent whole
         return b""
@@ -192,11 +153,11 @@ class ResponsesWriter:
 
     # ------------------------------------------------------------ openings
 
-    def _new(self, kind: str, prefix: str, key: int) -> _Open:
+    def _new(self, kind: str, prefix: str, key: int) -> OpenPart:
         """A part with an output index of its own."""
         index = len(self._output)
         self._output.append(None)
-        opened = _Open(kind, index, f"{prefix}_{self._settings.seed}{index:02x}")
+        opened = OpenPart(kind, index, f"{prefix}_{self._settings.seed}{index:02x}")
         self._open[key] = opened
         return opened
 
@@ -213,7 +174,7 @@ class ResponsesWriter:
         out = self._leave_message()
         opened = self._new("reasoning", "rs", event.key)
         opened.deltas("response.reasoning_summary_text.delta", summary_index=0)
-        item = _reasoning_item(opened, "in_progress")
+        item = reasoning_item(opened, "in_progress")
         return out + self._added(opened.index, item)
 
     def _part(self, event: ItemOpen) -> bytes:
@@ -222,10 +183,10 @@ class ResponsesWriter:
         if message is None:
             index = len(self._output)
             self._output.append(None)
-            message = _Message(index, f"msg_{self._settings.seed}{index:02x}")
+            message = OpenMessage(index, f"msg_{self._settings.seed}{index:02x}")
             self._message = message
             out = self._added(index, message_item(message.id, "in_progress", []))
-        opened = _Open(event.kind, message.index, message.id)
+        opened = OpenPart(event.kind, message.index, message.id)
         self._open[event.key] = opened
         opened.more = message
         name = "output_text" if event.kind == "text" else "refusal"
@@ -239,8 +200,8 @@ class ResponsesWriter:
 
     def _call(self, event: CallOpen) -> bytes:
         out = self._leave_message()
-        if event.kind not in _FIELDS:
-            opened = _Open(event.kind, -1, "")
+        if event.kind not in ARGUMENT_KEYS:
+            opened = OpenPart(event.kind, -1, "")
             opened.more = event
             self._open[event.key] = opened
             return out
@@ -252,7 +213,7 @@ class ResponsesWriter:
         opened.more = event
         name = "custom_tool_call_input" if custom else "function_call_arguments"
         opened.deltas(f"response.{name}.delta")
-        return self._added(opened.index, _call_item(opened, "in_progress", ""))
+        return self._added(opened.index, tool_call_item(opened, "in_progress", ""))
 
     def _search(self, event: SearchOpen) -> bytes:
         out = self._leave_message()
@@ -273,8 +234,8 @@ class ResponsesWriter:
             return self._close_reasoning(opened, event.status)
         return self._close_call(event, opened)
 
-    def _close_part(self, opened: _Open, status: str) -> bytes:
-        message: _Message = opened.more
+    def _close_part(self, opened: OpenPart, status: str) -> bytes:
+        message: OpenMessage = opened.more
         at, text = opened.where["content_index"], joined(opened.pieces)
         annotations = message.content[at].get("annotations", [])
         whole = message.content[at] = part(opened.kind, text, annotations)
@@ -299,11 +260,11 @@ class ResponsesWriter:
         message.left = True
         return b"" if message.open_parts else self._close_message(message)
 
-    def _close_message(self, message: _Message) -> bytes:
+    def _close_message(self, message: OpenMessage) -> bytes:
         item = message_item(message.id, message.status, message.content)
         return self._done(message.index, item)
 
-    def _close_reasoning(self, opened: _Open, status: str) -> bytes:
+    def _close_reasoning(self, opened: OpenPart, status: str) -> bytes:
         out = b""
         if opened.pieces:
             text = joined(opened.pieces)
@@ -314,12 +275,12 @@ class ResponsesWriter:
             out += self._event(
                 "response.reasoning_summary_part.done", **opened.where, part=whole
             )
-        return out + self._done(opened.index, _reasoning_item(opened, status))
+        return out + self._done(opened.index, reasoning_item(opened, status))
 
-    def _close_call(self, event: ItemClose, opened: _Open) -> bytes:
-        if opened.kind not in _FIELDS:
+    def _close_call(self, event: ItemClose, opened: OpenPart) -> bytes:
+        if opened.kind not in ARGUMENT_KEYS:
             return self._close_built_in(event, opened)
-        out, field = b"", _FIELDS[opened.kind]
+        out, field = b"", ARGUMENT_KEYS[opened.kind]
         if event.status == "completed":
             if not opened.pieces and field == "arguments":
                 self._open[event.key] = opened
@@ -337,10 +298,10 @@ class ResponsesWriter:
                 out += self._event(
                     "response.custom_tool_call_input.done", **opened.where, input=text
                 )
-        item = _call_item(opened, event.status, joined(opened.pieces))
+        item = tool_call_item(opened, event.status, joined(opened.pieces))
         return out + self._done(opened.index, item)
 
-    def _close_built_in(self, event: ItemClose, opened: _Open) -> bytes:
+    def _close_built_in(self, event: ItemClose, opened: OpenPart) -> bytes:
         """
         Close a call of a tool that is built into Responses.
 
@@ -416,33 +377,3 @@ _WRITE: dict[type, Callable[[ResponsesWriter, Any], bytes]] = {
     Compaction: ResponsesWriter._compaction,
     Finish: ResponsesWriter._finish,
 }
-
-
-def _reasoning_item(opened: _Open, status: str) -> dict[str, Any]:
-    summary = []
-    if opened.pieces:
-        summary = [{"type": "summary_text", "text": joined(opened.pieces)}]
-    item = {
-        "id": opened.id,
-        "type": "reasoning",
-        "status": status,
-        "summary": summary,
-    }
-    if opened.more:
-        item["encrypted_content"] = opened.more
-    return item
-
-
-def _call_item(opened: _Open, status: str, text: str) -> dict[str, Any]:
-    call: CallOpen = opened.more
-    item = {
-        "id": opened.id,
-        "type": "custom_tool_call" if opened.kind == "custom" else "function_call",
-        "status": status,
-        _FIELDS[opened.kind]: text,
-        "call_id": call.call_id,
-        "name": call.name,
-    }
-    if call.namespace:
-        item["namespace"] = call.namespace
-    return item
