@@ -171,9 +171,7 @@ def read(event: bytes, facts: ResponsesFacts) -> Step:
         failure = stray(event, payload(event), data)
         return _read_error(event, failure, facts) if failure else IDLE
     if kind in _TERMINALS:
-        _note_whole(sub(data, "response"), facts)
-        facts.terminal = data
-        return FAIL if outcome(sub(data, "response"), kind) == "failed" else END
+        return _read_terminal(data, kind, facts)
     if kind in _LIFECYCLE:
         _note(sub(data, "response"), facts)
         return NEUTRAL
@@ -219,6 +217,13 @@ def _repeats(event: bytes, comma: int, facts: ResponsesFacts) -> bool:
         return True
     facts.lifecycle = response
     return False
+
+
+def _read_terminal(data: dict[str, Any], kind: str, facts: ResponsesFacts) -> Step:
+    response = sub(data, "response")
+    _note_whole(response, facts)
+    facts.terminal = data
+    return FAIL if outcome(response, kind) == "failed" else END
 
 
 def _read_error(event: bytes, data: dict[str, Any], facts: ResponsesFacts) -> Step:

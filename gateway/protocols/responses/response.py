@@ -17,6 +17,7 @@ _INCOMPLETE = {
     "context": "max_output_tokens",
     "filter": "content_filter",
 }
+_TEXT: dict[str, Any] = {"format": {"type": "text"}, "verbosity": "medium"}
 _FUNCTION_KEYS = ("description", "parameters", "strict")
 
 
@@ -45,11 +46,7 @@ def base(settings: AnswerSettings, id: str) -> dict[str, Any]:
         "service_tier": "default",
         "store": echo.get("store", True),
         "temperature": echo.get("temperature", 1.0),
-        "text": {
-            "format": {"type": "text"},
-            "verbosity": "medium",
-            **_object(echo, "text"),
-        },
+        "text": {**_TEXT, **_object(echo, "text")},
         "tool_choice": echo.get("tool_choice", "auto"),
         "tools": _tools(echo),
         "top_logprobs": echo.get("top_logprobs", 0),
