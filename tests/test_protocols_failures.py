@@ -1,5 +1,5 @@
 """
-A failure in any form is one: at the beginning of a stream, amid it, in a whole body.
+A failure in any form is one: at the beginning of a stream, within it, in a whole body.
 
 Over every protocol, passed unchanged and translated; what is an answer stays one.
 """
@@ -90,19 +90,19 @@ def kind_of(batch: Batch) -> str:
     """What the failure in *batch* means."""
     assert batch.ending and "failed" == batch.ending.outcome
     assert batch.ending.failure is not None
-    told = stated_error(batch.ending.failure)
-    assert told is not None
-    return meaning(told).kind.value
+    error = stated_error(batch.ending.failure)
+    assert error is not None
+    return meaning(error).kind.value
 
 
 @each_form
 def test_each_form_is_read(form: Any, kind: str) -> None:
-    told = stated_error(form)
-    assert told is not None
-    assert kind == meaning(told).kind.value
+    error = stated_error(form)
+    assert error is not None
+    assert kind == meaning(error).kind.value
     again = stated_error(failure_in(form))
-    assert again is not None and told.message == again.message
-    assert meaning(told) == meaning(again)
+    assert again is not None and error.message == again.message
+    assert meaning(error) == meaning(again)
 
 
 @each_form
@@ -140,7 +140,7 @@ def test_as_plain_json_where_a_stream_should_be(
 @each_protocol
 @pytest.mark.parametrize("target", answers.PROTOCOLS)
 @pytest.mark.parametrize("compact", [True, False])
-def test_amid_an_answer(
+def test_within_an_answer(
     protocol: str, target: str, form: Any, kind: str, compact: bool
 ) -> None:
     """Also where the upstream goes on to say that all is over."""
@@ -277,12 +277,12 @@ def test_misplaced_json_is_not_parsed_at_each_piece(
 
 def test_words_are_shortened() -> None:
     for form in ({"error": {"message": "x" * 9999}}, {"error": "x" * 9999}, "x" * 9999):
-        told = stated_error(form)
-        assert told is not None and MAX_MESSAGE_CHARS == len(told.message)
+        error = stated_error(form)
+        assert error is not None and MAX_MESSAGE_CHARS == len(error.message)
 
 
-def test_the_words_of_many_errors_are_told_with_their_places() -> None:
-    told = stated_error(
+def test_the_words_of_many_errors_are_read_with_their_places() -> None:
+    error = stated_error(
         {
             "detail": [
                 {"loc": ["body", "a", 0], "msg": "too long"},
@@ -290,5 +290,5 @@ def test_the_words_of_many_errors_are_told_with_their_places() -> None:
             ]
         }
     )
-    assert told is not None
-    assert "body.a.0: too long; body.b: missing" == told.message
+    assert error is not None
+    assert "body.a.0: too long; body.b: missing" == error.message

@@ -38,9 +38,9 @@ READ = ("slow_down", "t", "m", "p")
     ],
 )
 def test_a_failure_is_read_in_every_form(data: object) -> None:
-    told = stated_error(data)
-    assert told is not None
-    assert READ == (told.code, told.type, told.message, told.param)
+    error = stated_error(data)
+    assert error is not None
+    assert READ == (error.code, error.type, error.message, error.param)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_a_failure_is_read_in_every_form(data: object) -> None:
 def test_odd_forms_are_read_as_far_as_they_go(
     data: object, expected: tuple[str, str, str, int]
 ) -> None:
-    told = stated_error(data)
-    assert told is not None
-    assert expected == (told.code, told.type, told.message, told.status)
+    error = stated_error(data)
+    assert error is not None
+    assert expected == (error.code, error.type, error.message, error.status)
 
 
 @pytest.mark.parametrize(
@@ -189,15 +189,15 @@ def test_the_beginning_of_the_message_betters_a_weak_word(text: str, kind: str) 
         "Expected a string, got 'invalid x-api-key'",
     ],
 )
-def test_a_quoted_text_blames_nobody_else(text: str) -> None:
+def test_a_quoted_text_blames_only_the_client(text: str) -> None:
     """A client can make an upstream quote any words in the middle of a message."""
     said = meaning(FailureWords(type="invalid_request_error", message=text))
     assert (FailureKind.CLIENT, False) == said
 
 
 def test_a_strong_word_is_not_bettered_by_the_message() -> None:
-    told = FailureWords(code="context_length_exceeded", message="Overloaded")
-    assert FailureKind.CLIENT is meaning(told).kind
+    error = FailureWords(code="context_length_exceeded", message="Overloaded")
+    assert FailureKind.CLIENT is meaning(error).kind
 
 
 def test_an_unknown_failure_is_the_upstreams() -> None:
@@ -235,5 +235,5 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_no_json_breaks_the_reading(data: Any) -> None:
-    told = stated_error(data)
-    assert told is None or isinstance(meaning(told).kind, FailureKind)
+    error = stated_error(data)
+    assert error is None or isinstance(meaning(error).kind, FailureKind)

@@ -94,7 +94,7 @@ def whole_events(data: bytes) -> Iterator[bytes]:
         start = blank.end()
 
 
-def told(facts: StreamFacts) -> dict[str, Any]:
+def facts_held(facts: StreamFacts) -> dict[str, Any]:
     """What *facts* hold, without what only serves the reading."""
     own = {"lifecycle", "terminal", "failure"}
     names = {*StreamFacts.__slots__, *type(facts).__slots__} - own
@@ -129,11 +129,11 @@ def plainly(name: str, data: bytes) -> tuple[bytes, str, dict[str, Any]]:
             return (
                 got + held + event,
                 PROTOCOLS[name].ending(facts).outcome,
-                told(facts),
+                facts_held(facts),
             )
         if step is not Step.HIDDEN:
             got += event
-    return got, "", told(facts)
+    return got, "", facts_held(facts)
 
 
 def watched(name: str, chunks: list[bytes]) -> tuple[bytes, str, dict[str, Any]]:
@@ -148,8 +148,8 @@ def watched(name: str, chunks: list[bytes]) -> tuple[bytes, str, dict[str, Any]]
         batch = watch.feed(chunk)
         got += batch.data + batch.terminal
         if batch.ending:
-            return got, batch.ending.outcome, told(facts)
-    return got, "", told(facts)
+            return got, batch.ending.outcome, facts_held(facts)
+    return got, "", facts_held(facts)
 
 
 @st.composite
@@ -368,13 +368,13 @@ def test_a_sign_of_life_is_no_event(name: str) -> None:
 def test_a_sign_of_life_is_no_event_where_it_is_translated(
     source: str, target: str
 ) -> None:
-    def told(event: bytes) -> bool:
+    def has_event(event: bytes) -> bool:
         asked = Converted({}, (), Tools(), Asked("m"))
         translation = StreamConverter(source, target, StreamFacts(), asked, "r", "m", 0)
         return translation.feed(event + b"\n\n").has_event
 
-    assert [] == [e for e in [b": ping", *SIGNS_OF_LIFE[source]] if told(e)]
-    assert [] == [e for e in FIRST_EVENTS[source] if not told(e)]
+    assert [] == [e for e in [b": ping", *SIGNS_OF_LIFE[source]] if has_event(e)]
+    assert [] == [e for e in FIRST_EVENTS[source] if not has_event(e)]
 
 
 ERROR = b'event: error\ndata: {"type":"error","code":"c","message":"m%s"}\n\n'

@@ -117,14 +117,14 @@ def whole_chat(events: Events) -> dict[str, Any] | None:
 def _fragment(calls: dict[Any, dict[str, Any]], part: dict[str, Any]) -> None:
     kind = "custom" if "custom" in part else "function"
     field = "input" if kind == "custom" else "arguments"
-    fields = part[kind]
+    call = part[kind]
     key = part.get("index", len(calls) - 1)
-    if fields.get("name"):
+    if call.get("name"):
         if part.get("index") is None or key in calls:
             key = ("more", len(calls))
-        calls[key] = {**part, kind: {field: "", **fields}}
-    elif key in calls and isinstance(fields.get(field), str):
-        calls[key][kind][field] += fields[field]
+        calls[key] = {**part, kind: {field: "", **call}}
+    elif key in calls and isinstance(call.get(field), str):
+        calls[key][kind][field] += call[field]
 
 
 def whole_messages(events: Events) -> dict[str, Any] | None:
