@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.errors import ClientError
 from gateway.protocols.claude_versions import claude_version
 from gateway.protocols.history import NO_RESULT, settled
+from gateway.protocols.legal_names import safe_id, safe_name
 from gateway.protocols.messages.conversation import openai_proof, openai_signature
 from gateway.protocols.model import (
     Item,
@@ -21,8 +22,6 @@ from gateway.protocols.model import (
     ToolName,
     ToolResult,
     Tools,
-    safe_id,
-    safe_name,
 )
 from gateway.protocols.options import Options
 from gateway.protocols.tool_carrier import (

@@ -14,15 +14,8 @@ from __future__ import annotations
 import dataclasses
 
 from gateway.protocols.json_reader import refuse
-from gateway.protocols.model import (
-    Item,
-    Message,
-    Reasoning,
-    Text,
-    ToolCall,
-    ToolResult,
-    fitting_id,
-)
+from gateway.protocols.legal_names import fitting_id
+from gateway.protocols.model import Item, Message, Reasoning, Text, ToolCall, ToolResult
 from gateway.protocols.options import Options
 
 NO_RESULT = "no result"

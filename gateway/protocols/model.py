@@ -14,13 +14,11 @@ Rule 3: nothing here knows a wire form; ``*/request.py`` do.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from gateway.protocols.legal_names import NAME_MAX, safe_name, short_hash
 from gateway.protocols.opaque import Opaque
-from gateway.protocols.vendor_limits import limit
 
 CacheTtl = Literal["5m", "1h"]
 Kind = Literal[
@@ -290,50 +288,6 @@ class Request:
 
 # ---------------------------------------------------------------- the way back
 
-NAME_MAX = 64
-_NOT_NAME = re.compile(r"[^A-Za-z0-9_-]")
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def safe_name(original: str) -> str:
-    """
-    A tool name that every protocol takes: unchanged if legal, else sanitised and
-    ended by a hash of *original*, so that the next turn derives the same name.
-    """
-    clean = _NOT_NAME.sub("_", original)
-    if clean == original and 0 < len(original) <= NAME_MAX:
-        return original
-    return f"{clean[: NAME_MAX - 9]}_{_hash(original)}"
-
-
-def safe_id(original: str) -> str:
-    """A call id that every protocol takes; unchanged if legal, hashed if too long."""
-    clean = _NOT_NAME.sub("_", original)
-    if 0 < len(clean) <= NAME_MAX:
-        return clean
-    return f"{clean[: NAME_MAX - 9] or 'call'}_{_hash(original)}"
-
-
-ID_MAX: int = limit("chat", "call_id")
-_NINE = re.compile(r"[A-Za-z0-9]{9}")
-
-
-def fitting_id(original: str, ids: str) -> str:
-    """A call id as a server takes it whose ``Options.ids`` is *ids*."""
-    if ids == "narrow":
-        return safe_id(original)
-    if ids == "nine":
-        known = _NINE.fullmatch(original) is not None
-        return original if known else (_hash(original) + _hash(original[::-1]))[:9]
-    if not original:
-        return safe_id(original)
-    if ids == "short" and len(original) > ID_MAX:
-        return f"{original[: ID_MAX - 9]}_{_hash(original)}"
-    return original
-
 
 @dataclass(slots=True)
 class Tools:
@@ -360,7 +314,7 @@ class Tools:
         full = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
         name = safe_name(full)
         if name in self.by_wire:  # another kind or spelling has taken it
-            name = f"{name[: NAME_MAX - 9]}_{_hash(repr(tuple(tool)))}"
+            name = f"{name[: NAME_MAX - 9]}_{short_hash(repr(tuple(tool)))}"
         self.by_tool[tool] = name
         self.by_wire[name] = tool
         return name

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.protocols.json_reader import Unsupported, dumped
+from gateway.protocols.limit_values import UNIONS
 from gateway.protocols.schema_kinds import gemini, kimi
 from gateway.protocols.schema_references import (
     DEPTH_MAX,
@@ -29,7 +30,7 @@ from gateway.protocols.schema_references import (
     recursive,
     resolved,
 )
-from gateway.protocols.vendor_limits import UNIONS, limit
+from gateway.protocols.vendor_limits import limit
 
 Drop = Callable[[str], None]
 """Takes the path, below the schema, of what is left out."""

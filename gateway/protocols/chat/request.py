@@ -21,15 +21,8 @@ from gateway.protocols.chat.tools import (
 from gateway.protocols.efforts import chat_effort
 from gateway.protocols.history import settled
 from gateway.protocols.json_reader import Node, Unsupported, refuse, strings
-from gateway.protocols.model import (
-    Asked,
-    Format,
-    Request,
-    Thinking,
-    Tools,
-    Written,
-    safe_name,
-)
+from gateway.protocols.legal_names import safe_name
+from gateway.protocols.model import Asked, Format, Request, Thinking, Tools, Written
 from gateway.protocols.model_traits import (
     fills_signatures,
     lowered,

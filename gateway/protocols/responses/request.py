@@ -14,6 +14,7 @@ from gateway.protocols.efforts import openai_effort
 from gateway.protocols.filler_turns import CONTINUE
 from gateway.protocols.history import settled
 from gateway.protocols.json_reader import Node, Unsupported, refuse, strings
+from gateway.protocols.legal_names import safe_name
 from gateway.protocols.model import (
     Asked,
     Format,
@@ -22,7 +23,6 @@ from gateway.protocols.model import (
     Thinking,
     Tools,
     Written,
-    safe_name,
 )
 from gateway.protocols.model_traits import lowered, openai_takes_sampling
 from gateway.protocols.options import Options
