@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.accounts.affinity import Affinity, Fitting, even_weights
+from gateway.accounts.affinity import Affinity, Bound, Fitting, even_weights
 from gateway.accounts.health import Health
 from gateway.accounts.outage import Availability
 from gateway.accounts.session import Session
@@ -119,20 +119,13 @@ def candidates(
     """
     tried, owners, fitting = restrictions
     model, user = query.model, query.user
-    fit = serving
-    if owners:
-        fit = [account for account in serving if account.name in owners]
+    fit = [a for a in serving if a.name in owners] if owners else serving
     names = [account.name for account in fit]
     if len(fit) == 1 and not tried and health.available(names[0], model, now, user).ok:
         return Choice([names], "", [], names)  # the usual case where there is one
     left = [account for account in fit if account.name not in tried]
     rejected = [(name, "tried") for name in names if name in tried]
-    found = {a.name: health.available(a.name, model, now, user) for a in left}
-    if not any(f.ok for f in found.values()):
-        found = {n: f._replace(ok=f.shunned) for n, f in found.items()}
-    last_resort = bool(left) and not any(f.ok for f in found.values())
-    if last_resort:
-        found = {a.name: health.last_resort(a.name, model, now, user) for a in left}
+    found, last_resort = _availability(left, query, health, now)
     rejected += [(name, f.reason) for name, f in found.items() if not f.ok]
     well = [account for account in left if found[account.name].ok]
     if len(well) == 1:  # nothing to weigh
@@ -141,15 +134,31 @@ def candidates(
     bound = affinity.bound(query.session.key, able, now, fitting, model)
     held = bound if bound and query.session.is_named else None
     mine = held.account if held else ""
-    tiers = _tiers(well, query.protocol, mine if held and held.warm else "")
     order = _Order(affinity, load(), query.session, mine, found, now)
-    ranked = [order.of(tier) for tier in tiers]
+    ranked = [order.of(tier) for tier in _tiers(well, query.protocol, held)]
     prefer = mine if ranked and mine in ranked[0] else ""
     return Choice(ranked, prefer, rejected, names, last_resort)
 
 
-def _tiers(well: list[Account], protocol: str, warm: str) -> list[list[Account]]:
-    """*well* by rank: priority, then the client's own protocol; *warm* before all."""
+def _availability(
+    left: list[Account], query: AccountQuery, health: Health, now: float
+) -> tuple[dict[str, Availability], bool]:
+    """What may be asked of *left*, by name; and whether it is the last resort."""
+    model, user = query.model, query.user
+    found = {a.name: health.available(a.name, model, now, user) for a in left}
+    if not any(f.ok for f in found.values()):
+        found = {n: f._replace(ok=f.shunned) for n, f in found.items()}
+    last_resort = bool(left) and not any(f.ok for f in found.values())
+    if last_resort:
+        found = {a.name: health.last_resort(a.name, model, now, user) for a in left}
+    return found, last_resort
+
+
+def _tiers(
+    well: list[Account], protocol: str, held: Bound | None
+) -> list[list[Account]]:
+    """*well* by rank: a warm *held*, then priority, then the client's own protocol."""
+    warm = held.account if held and held.warm else ""
     ranks: dict[tuple[float, bool], list[Account]] = {}
     best = min((account.priority for account in well), default=0)
     for account in well:

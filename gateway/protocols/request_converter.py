@@ -82,30 +82,31 @@ def convert_request(
         recall: gives the reasoning that the gateway kept of a call.
 
     Raises:
-        ClientError: "unsupported_parameter" for what has no counterpart and
-            matters, "invalid_request" for what has the wrong shape,
+        ClientError: "unsupported_parameter", "invalid_request" (a wrong shape),
             "previous_response_not_found"; ``param`` is the path.
     """
-    client, upstream = CODECS[source], CODECS[target]
-    compaction = _compaction(client, body, compact)
-    read_body = summarising(body) if compaction else body
-    options = options or Options()
+    client = CODECS[source]
     try:
-        request = client.read_request(read_body)
-        asked = client.asked(body, request, model)
+        request, asked = _read(client, body, model, compact)
         request.model = upstream_model
+        request.stream = request.stream if stream is None else stream
         returned(request, maker, recall)
-        if stream is not None:
-            request.stream = stream
-        if not options.images:
-            _refuse_images(request, model)
-        written = upstream.write_request(request, options)
+        written = _write(CODECS[target], request, asked, options or Options())
     except Unsupported as problem:
         raise unsupported(problem.path, model, target) from None
-    asked.compaction = compaction
     asked.input_tokens = estimate_tokens(body) if client.counts_input_first else 1
-    _complete(asked, request, written)
     return Converted(written.body, written.dropped, written.tools, asked, maker)
+
+
+def _read(
+    client: ProtocolCodec, body: dict[str, Any], model: str, compact: bool
+) -> tuple[Request, Asked]:
+    """The client's *body*, and what it asks of the answer's form."""
+    compaction = _compaction(client, body, compact)
+    request = client.read_request(summarising(body) if compaction else body)
+    asked = client.asked(body, request, model)
+    asked.compaction = compaction
+    return request, asked
 
 
 def _compaction(
@@ -117,11 +118,17 @@ def _compaction(
     return "trigger" if client.is_compaction(body) else ""
 
 
-def _complete(asked: Asked, request: Request, written: Written) -> None:
-    """Say what only reading and writing together have shown."""
+def _write(
+    upstream: ProtocolCodec, request: Request, asked: Asked, options: Options
+) -> Written:
+    """*request* for the upstream; *asked* gets what only writing has shown."""
+    if not options.images:
+        _refuse_images(request, asked.model)
+    written = upstream.write_request(request, options)
     asked.stop = tuple(request.stop)
     asked.cut = written.cut
     asked.web_search = any(tool.kind == "web_search" for tool in request.tools)
+    return written
 
 
 def _refuse_images(request: Request, model: str) -> None:

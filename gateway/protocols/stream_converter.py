@@ -95,13 +95,7 @@ class StreamConverter:
         self._reader = upstream.reader(facts.usage, converted.tools.by_wire)
         self._writer = client.writer(settings)
         self._calls = WholeCalls(converted.tools)
-        self._binding = CallBinding(
-            converted.tools,
-            settings.seed,
-            converted.maker,
-            free_text_calls=client.free_text_calls,
-            narrow_call_ids=client.narrow_call_ids,
-        )
+        self._binding = _call_binding(client, converted, settings.seed)
         self._asked = converted.asked
         shown = client.shows_reasoning(converted.asked)
         self._keeping = None if shown else ReasoningRecorder()
@@ -289,3 +283,16 @@ class StreamConverter:
         if self._keeping:
             self.facts.kept = self._keeping.whole()
         return Ending("incomplete" if event.cut_short else "ok")
+
+
+def _call_binding(
+    client: ProtocolCodec, converted: Converted, seed: str
+) -> CallBinding:
+    """The stage that gives calls the names and ids that *client* takes."""
+    return CallBinding(
+        converted.tools,
+        seed,
+        converted.maker,
+        free_text_calls=client.free_text_calls,
+        narrow_call_ids=client.narrow_call_ids,
+    )
