@@ -34,7 +34,7 @@ def named(value: str = "s") -> Session:
     return session_of({"session-id": value}, {}, "alice")
 
 
-NOBODY = session_of({}, {}, "alice")
+UNNAMED = session_of({}, {}, "alice")
 
 
 class House:
@@ -174,20 +174,20 @@ def test_a_cold_session_returns_to_the_better_priority() -> None:
 
 def test_requests_without_a_session_return_at_once() -> None:
     house = House(account("a", priority=1), account("b", priority=2))
-    house.affinity.bind(NOBODY.key, "b", NOW)
-    assert ["a", "b"] == house.choose(session=NOBODY).ordered
+    house.affinity.bind(UNNAMED.key, "b", NOW)
+    assert ["a", "b"] == house.choose(session=UNNAMED).ordered
 
 
 def test_requests_without_a_session_go_where_most_is_free() -> None:
     house = House(*(account(name, max_concurrent=4) for name in "abc"))
     house.load = {"a": Load(3, 4), "b": Load(1, 4), "c": Load(2, 4)}
-    assert ["b", "c", "a"] == house.choose(session=NOBODY).ordered
+    assert ["b", "c", "a"] == house.choose(session=UNNAMED).ordered
 
 
 def test_without_limits_the_count_decides() -> None:
     house = House(*(account(name) for name in "abc"))
     house.load = {"a": Load(9), "b": Load(1), "c": Load(5)}
-    assert ["b", "c", "a"] == house.choose(session=NOBODY).ordered
+    assert ["b", "c", "a"] == house.choose(session=UNNAMED).ordered
 
 
 def test_a_new_session_passes_by_a_full_account() -> None:
@@ -253,7 +253,7 @@ def test_when_all_are_dead_nobody_is_asked_before_the_probe() -> None:
     assert (["a", "b"], True) == (sorted(later.ordered), later.last_resort)
 
 
-def test_an_account_told_to_be_out_stays_out_even_alone() -> None:
+def test_an_account_with_a_dated_outage_stays_out_even_alone() -> None:
     house = House(account("a"))
     house.fail("a", 429, **{"retry-after": "30"})
     assert [] == house.choose().tiers

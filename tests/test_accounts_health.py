@@ -100,7 +100,7 @@ def test_a_word_that_proved_too_short_is_doubted() -> None:
     assert strike(health, first, blame("rate_limited", 0.01)) - first > 1.0
 
 
-def test_a_long_told_window_is_probed_now_and_then() -> None:
+def test_a_long_dated_cooldown_is_probed_now_and_then() -> None:
     """Upstreams reset windows early; an idle account would never find out."""
     health = steady()
     health.failed(A, M, blame("quota", 7 * 86400.0), 0.0, 0.0)
@@ -207,13 +207,13 @@ def test_an_older_request_that_goes_well_proves_the_path() -> None:
 
 
 @pytest.mark.parametrize("reason", ["rate_limited", "overloaded", "quota", "refused"])
-@pytest.mark.parametrize("told_s", [None, 30.0])
+@pytest.mark.parametrize("reset_s", [None, 30.0])
 def test_an_older_request_that_goes_well_proves_nothing_else(
-    reason: Reason, told_s: float | None
+    reason: Reason, reset_s: float | None
 ) -> None:
     """It was let in before the limit was reached, or the key was withdrawn."""
     health = steady()
-    health.failed(A, M, blame(reason, told_s), 5.0, 6.0)
+    health.failed(A, M, blame(reason, reset_s), 5.0, 6.0)
     assert [] == health.succeeded(A, M, 4.0, 6.5)
     assert not health.available(A, M, 6.6).ok
 
@@ -259,7 +259,7 @@ def test_of_account_and_model_the_longer_counts() -> None:
     assert health.available(A, M, 25.0).ok
 
 
-def test_the_log_is_told_why_and_for_how_long() -> None:
+def test_the_log_says_why_and_for_how_long() -> None:
     health = steady()
     (line,) = health.failed(A, M, blame("refused"), 0.0, 0.0)
     assert HealthEvent(
@@ -346,7 +346,7 @@ def test_different_brief_failures_are_the_same_outage() -> None:
     assert not health.last_resort(A, M, now - 0.5).ok
 
 
-def test_the_first_return_is_what_clients_are_told() -> None:
+def test_clients_learn_when_the_first_account_returns() -> None:
     health = steady()
     health.failed(A, M, blame("rate_limited", 30.0), 0.0, 0.0)
     health.failed(B, M, blame("rate_limited", 12.0), 0.0, 0.0)
@@ -371,7 +371,7 @@ def test_a_far_return_is_refused_for_a_minute() -> None:
 @pytest.mark.parametrize(
     ("reason", "code"), [("refused", "upstream_refused"), ("quota", "upstream_quota")]
 )
-def test_what_waiting_does_not_help_is_told_as_it_is(reason: Reason, code: str) -> None:
+def test_what_waiting_does_not_cure_has_its_own_code(reason: Reason, code: str) -> None:
     health = steady()
     struck = dead(health, reason, 3)
     error = refusal(health, [A], M, struck + 1)
@@ -446,7 +446,7 @@ def test_what_was_learned_is_forgotten_again() -> None:
     assert 15.0 == cooldown_s("failed", 1, known, 0.0)
 
 
-def test_told_windows_teach_nothing() -> None:
+def test_dated_cooldowns_teach_nothing() -> None:
     health = steady()
     health.failed(A, M, blame("rate_limited", 500.0), 0.0, 0.0)
     health.succeeded(A, M, 501.0, 501.0)

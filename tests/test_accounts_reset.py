@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts.reset import MAX_TOLD_S, sentence_s, upstream_return_s
+from gateway.accounts.reset import MAX_RESET_S, sentence_s, upstream_return_s
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 UNIFIED = "anthropic-ratelimit-unified"
@@ -216,15 +216,15 @@ def test_the_sentence(message: str, expected: float | None) -> None:
         "Fri, 31 Dec 9999 23:59:59 GMT",
         "Thu, 01 Jan 1970 00:00:00 GMT",
         "Fri, 99 Foo 2027 25:61:61 GMT",
-        str(int(MAX_TOLD_S) + 1),
+        str(int(MAX_RESET_S) + 1),
     ],
 )
 @pytest.mark.parametrize(
     "name",
     ["retry-after", "retry-after-ms", "x-ratelimit-reset", f"{UNIFIED}-reset"],
 )
-def test_nonsense_is_not_told(name: str, value: str) -> None:
-    if name == "retry-after-ms" and value == str(int(MAX_TOLD_S) + 1):
+def test_nonsense_is_no_reset_time(name: str, value: str) -> None:
+    if name == "retry-after-ms" and value == str(int(MAX_RESET_S) + 1):
         value += "000"
     assert returns_in({name: value, f"{UNIFIED}-status": "rejected"}) is None
 
@@ -264,4 +264,4 @@ NAMES = [
 )
 def test_whatever_comes_the_wait_is_sane(headers: dict[str, str], text: str) -> None:
     wait = returns_in(headers, {"resets_at": text, "retry_after": text}, text)
-    assert wait is None or 0 < wait <= MAX_TOLD_S
+    assert wait is None or 0 < wait <= MAX_RESET_S

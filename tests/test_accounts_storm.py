@@ -261,7 +261,7 @@ def test_a_dead_pool_costs_no_storm(names: str, death: Death) -> None:
 
 @pytest.mark.parametrize("names", ["a", "abc"])
 @pytest.mark.parametrize("death", DEATHS)
-def test_clients_that_come_back_as_told_cost_no_storm_either(
+def test_clients_that_come_back_when_asked_cause_no_storm_either(
     names: str, death: Death
 ) -> None:
     play = Play(names, lambda name, at: death)

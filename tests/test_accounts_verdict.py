@@ -462,13 +462,13 @@ def test_the_upstreams_word_of_its_return_is_taken_over() -> None:
     )
 
 
-def test_a_far_return_is_told_to_clients_as_a_minute() -> None:
+def test_clients_read_a_far_return_as_a_minute() -> None:
     body = b'{"error":{"type":"usage_limit_reached","resets_at":%d}}' % (NOW + 9000)
     verdict = judge_status(429, {}, body, NOW)
     assert (9000.0, 60) == (verdict.until_s, verdict.error.retry_after_s)
 
 
-def test_a_return_told_inside_a_stream_counts() -> None:
+def test_a_return_named_inside_a_stream_counts() -> None:
     error = {"code": "rate_limit_exceeded", "message": "Please try again in 2.5s."}
     verdict = judge_event({"response": {"error": error}}, NOW)
     assert 2.5 == verdict.until_s

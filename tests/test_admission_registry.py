@@ -459,7 +459,7 @@ async def test_leaving_the_line_frees_the_place_at_once() -> None:
 @pytest.mark.parametrize("layer", ["user", "account"])
 @pytest.mark.parametrize("cancel_first", [True, False], ids=["before", "after"])
 def test_cancel_and_grant_in_the_same_turn(layer: str, cancel_first: bool) -> None:
-    """Whoever wins, the slot goes on to the next and is not lost or doubled."""
+    """Whichever wins, the slot goes on to the next and is not lost or doubled."""
 
     async def scenario() -> None:
         house = House(A=1).user("u", max_concurrent=1 if layer == "user" else 0)

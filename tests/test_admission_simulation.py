@@ -300,7 +300,7 @@ class Town:
             self.left(slot)
 
     def check(self) -> None:
-        """Whoever looks in between finds the laws kept."""
+        """The laws hold between any two steps."""
         registry = self.registry
         for table in (registry._users, registry._accounts):
             for name, limiter in table.limiters.items():

@@ -131,8 +131,8 @@ def test_what_belongs_to_a_connection_or_a_person_stays(
 
 
 def test_the_operators_own_billing_headers_are_sent() -> None:
-    told = {"OpenAI-Organization": "ours", "x-goog-user-project": "ours"}
-    account = Account("a", "http://h", protocol="chat", api_key="k", headers=told)
+    headers = {"OpenAI-Organization": "ours", "x-goog-user-project": "ours"}
+    account = Account("a", "http://h", protocol="chat", api_key="k", headers=headers)
 
     assert ["ours"] == up(account, openai_organization="x").getall(
         "openai-organization"
@@ -206,7 +206,7 @@ def down(renamed: bool = False, **upstream: str) -> dict[str, str]:
 
 
 def test_the_protocols_families_come_down() -> None:
-    told = {
+    headers = {
         "x-codex-turn-state": "s",
         "anthropic-ratelimit-requests-limit": "5",
         "x-ratelimit-limit-requests": "5",
@@ -214,7 +214,7 @@ def test_the_protocols_families_come_down() -> None:
         "x-models-etag": "e",
     }
 
-    assert told == downwards(CIMultiDict(told), same_protocol=True, renamed=False)
+    assert headers == downwards(CIMultiDict(headers), same_protocol=True, renamed=False)
 
 
 def test_the_upstreams_machines_stay_unknown() -> None:
@@ -225,12 +225,12 @@ def test_the_upstreams_machines_stay_unknown() -> None:
 
 
 def test_a_limit_of_a_project_is_no_name_of_one() -> None:
-    told = {"x-ratelimit-remaining-project-tokens": "9"}
+    headers = {"x-ratelimit-remaining-project-tokens": "9"}
 
-    assert told == downwards(CIMultiDict(told), same_protocol=True, renamed=False)
+    assert headers == downwards(CIMultiDict(headers), same_protocol=True, renamed=False)
 
 
-def test_a_renamed_model_is_not_told_by_its_other_name() -> None:
+def test_a_renamed_model_hides_its_other_name() -> None:
     assert {"openai-model": "m"} == down(openai_model="m")
     assert {} == down(renamed=True, openai_model="m")
 

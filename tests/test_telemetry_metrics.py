@@ -321,7 +321,7 @@ def test_gauges_are_read_when_the_metrics_are_read(metrics: Metrics) -> None:
     assert 7 == samples["gateway_ledger_waiting",]
 
 
-def test_lines_that_were_lost_are_told_as_the_log_counts_them() -> None:
+def test_lost_lines_are_those_that_the_log_counts() -> None:
     lost = 3
     metrics = Metrics(lambda: [], lambda: {}, lines_lost=lambda: lost)
     assert 3 == read(metrics)["gateway_log_lines_lost_total",]

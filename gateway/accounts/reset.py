@@ -2,7 +2,7 @@
 When an account returns, in its upstream's own words.
 
 Rule 1: nonsense counts as no time: text, negative, zero, not finite, or later than
-        ``MAX_TOLD_S``. Then the account's pace decides.
+        ``MAX_RESET_S``. Then the account's backoff decides.
 Rule 2: a window counts only when it is used up. The limits that come with every
         answer say when they are *full* again, which is not when the account serves.
 Rule 3: of several used-up windows the one that ends last counts.
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-MAX_TOLD_S = 32 * 86400.0
+MAX_RESET_S = 32 * 86400.0
 """A month's quota; what is further away is a mistake."""
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|h|m|s|d)")
@@ -138,7 +138,7 @@ def _regained_s(message: str, now_unix: float) -> float | None:
 
 
 def _sane(wait_s: float | None) -> float | None:
-    if wait_s is None or not 0 < wait_s <= MAX_TOLD_S:  # also nan
+    if wait_s is None or not 0 < wait_s <= MAX_RESET_S:  # also nan
         return None
     return wait_s
 
