@@ -48,7 +48,7 @@ def ok(health: Health, user: str, now: float, model: str = M) -> bool:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_one_users_refusal_takes_the_account_from_nobody_else(status: int) -> None:
+def test_one_users_refusal_takes_the_account_from_no_other_user(status: int) -> None:
     health = steady()
     health.failed(A, M, http(status), 0.0, 0.0, BOB)
 

@@ -111,7 +111,7 @@ def test_who_verifies_thinking_is_remembered_within_bounds() -> None:
     assert len(fleet._verify) <= MAX_MODELS
 
 
-def test_a_model_that_nobody_serves_fits_nobody() -> None:
+def test_a_model_without_an_account_fits_none() -> None:
     choice = House(account("a", models=("b",))).choose()
     assert ([], [], []) == (choice.tiers, choice.fitting, choice.rejected)
 
@@ -153,7 +153,7 @@ def test_the_sessions_own_account_is_worth_a_wait() -> None:
     assert (["a", "b"], "a") == (choice.ordered, choice.prefer)
 
 
-def test_a_new_session_waits_for_nobody_in_particular() -> None:
+def test_a_new_session_waits_for_no_account_in_particular() -> None:
     house = House(*(account(name) for name in "ab"))
     assert "" == house.choose().prefer
 
@@ -234,7 +234,7 @@ def test_who_is_out_is_left_alone_and_it_is_said_why() -> None:
     assert ([["b"]], [("a", "refused")]) == (choice.tiers, choice.rejected)
 
 
-def test_nobody_is_refused_while_anyone_is_untried() -> None:
+def test_no_request_is_refused_while_an_account_is_untried() -> None:
     house = House(*(account(name) for name in "ab"))
     house.fail("a")
     house.fail("b")
@@ -242,7 +242,7 @@ def test_nobody_is_refused_while_anyone_is_untried() -> None:
     assert (["b"], True) == (choice.ordered, choice.last_resort)
 
 
-def test_when_all_are_dead_nobody_is_asked_before_the_probe() -> None:
+def test_when_all_are_dead_no_account_is_asked_before_the_probe() -> None:
     house = House(*(account(name) for name in "ab"))
     house.fail("a", times=6)
     house.fail("b", times=6)

@@ -226,7 +226,7 @@ def test_nor_does_it_when_the_upstream_said_when(reason: Reason) -> None:
     assert not health.available(A, M, 7.0).ok
 
 
-def test_an_old_mark_that_nobody_probed_is_stale() -> None:
+def test_an_old_outage_without_a_probe_is_stale() -> None:
     health, now = steady(), 0.0
     for _ in range(5):
         now = strike(health, now, blame())
@@ -279,7 +279,7 @@ def test_a_refused_credential_is_probed_rarely() -> None:
 
 
 @pytest.mark.parametrize("reason", [r for r in POLICIES if r != "no_model"])
-def test_the_first_strikes_refuse_nobody_who_has_no_other_account(
+def test_the_first_strikes_refuse_no_user_without_another_account(
     reason: Reason,
 ) -> None:
     health, now, tried = steady(), 0.0, 0

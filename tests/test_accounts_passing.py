@@ -127,7 +127,7 @@ def test_a_model_that_two_users_meet_leaves_the_others_served() -> None:
 
 
 @pytest.mark.parametrize("before", [None, PROVEN_S + 1])
-def test_where_nobody_else_is_served_it_is_the_accounts(before: float | None) -> None:
+def test_where_no_other_user_is_served_it_is_the_accounts(before: float | None) -> None:
     health = steady()
     if before is not None:
         served(health, BOB, 0.0, BIG)

@@ -33,7 +33,7 @@ def test_servers_that_seal_alike_all_read_it() -> None:
     assert foreign(owners, "p", "three")
 
 
-def test_what_nobody_was_seen_making_may_be_anybodys() -> None:
+def test_a_proof_without_a_known_maker_may_be_any_accounts() -> None:
     assert not foreign(ProofOwners(), "p", "one")
     assert not foreign(ProofOwners(), "p", "one", latest="one")
 

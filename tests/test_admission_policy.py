@@ -96,7 +96,7 @@ def test_who_is_served(
     assert expected == serve(line, freed)
 
 
-def test_whoever_is_well_served_elsewhere_does_not_starve_here() -> None:
+def test_a_user_who_is_well_served_elsewhere_does_not_starve_here() -> None:
     """B serves u ten times as often as A; u's one waiter at A still has its turn."""
     line, _ = line_of(("u", A), *[("v", A)] * 5, *[("u", B)] * 100)
     served = serve(line, "BBBBBBBBBBA" * 2)

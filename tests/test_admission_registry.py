@@ -298,7 +298,7 @@ async def test_the_cap_counts_both_layers() -> None:
 
 
 @in_virtual_time
-async def test_whoever_has_waited_or_run_is_not_refused_for_a_full_queue() -> None:
+async def test_a_request_that_waited_or_ran_is_not_refused_for_a_full_queue() -> None:
     house = House(A=1).user("u", max_queued=1)
     runner = house.holder("u")
     slot = await house.registry.account_slot([["A"]], runner, now() + 60)
@@ -321,7 +321,7 @@ async def test_whoever_has_waited_or_run_is_not_refused_for_a_full_queue() -> No
 
 
 @in_virtual_time
-async def test_nobody_waits_where_none_may() -> None:
+async def test_no_request_waits_where_none_may() -> None:
     house = House().user("u", max_concurrent=1, max_queued=0)
     await house.ask_user("u")
 
@@ -550,7 +550,7 @@ async def test_a_larger_limit_lets_waiters_in_at_once() -> None:
 
 
 @in_virtual_time
-async def test_a_smaller_limit_drops_nobody_and_holds_from_then_on() -> None:
+async def test_a_smaller_limit_drops_no_request_and_holds_from_then_on() -> None:
     house = House(A=3).user("u")
     slots = [await house.ask("u") for _ in range(3)]
     waiting = house.ask("u")
@@ -852,7 +852,7 @@ async def test_a_widened_waiter_evicts_too() -> None:
 
 
 @in_virtual_time
-async def test_nobody_stays_behind_a_ghost_after_a_promise_went_elsewhere() -> None:
+async def test_no_waiter_stays_behind_a_ghost_after_a_promise_went_elsewhere() -> None:
     """Two slots were evicted at B for waiters that left; one at A needs its own."""
     house = House(A=1, B=2).user("u")
     slots = [await house.ask("u", tier) for tier in "ABB"]
@@ -900,7 +900,7 @@ async def test_a_released_slot_cannot_drain() -> None:
 
 
 @in_virtual_time
-async def test_an_evict_that_raises_hurts_nobody_else() -> None:
+async def test_an_evict_that_raises_hurts_no_other_request() -> None:
     house = House(A=1).user("u")
     heard: list[Any] = []
     loop = asyncio.get_running_loop()

@@ -31,7 +31,9 @@ TEXT = orjson.dumps({"model": "m", "x": "y" * 5000})
         pytest.param(b'{"model":"m","stream":1}', "'stream'", id="number-stream"),
     ],
 )
-def test_a_request_that_is_none_is_told_what_is_wrong(data: bytes, word: str) -> None:
+def test_the_error_of_an_invalid_request_names_what_is_wrong(
+    data: bytes, word: str
+) -> None:
     with pytest.raises(ClientError) as caught:
         body.parse(data)
 

@@ -226,7 +226,7 @@ async def test_one_step_is_taken_in_each_pass_of_the_loop() -> None:
     assert [[0, 1, 2, 3, 4]] * 10 == rounds
 
 
-async def test_who_leaves_its_turn_holds_up_nobody() -> None:
+async def test_a_body_that_leaves_its_turn_holds_up_no_other() -> None:
     turns = DecodeScheduler()
     leaving = asyncio.create_task(turns.wait())
     staying = asyncio.create_task(turns.wait())

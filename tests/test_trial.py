@@ -89,13 +89,13 @@ def with_result(protocol: str, result: str) -> dict[str, Any]:
         ]
     else:
         use = {"type": "tool_use", "id": "c1", "name": "exec_command", "input": {}}
-        told = [{"type": "text", "text": result}]
+        output = [{"type": "text", "text": result}]
         body["messages"] += [
             {"role": "assistant", "content": [use]},
             {
                 "role": "user",
                 "content": [
-                    {"type": "tool_result", "tool_use_id": "c1", "content": told},
+                    {"type": "tool_result", "tool_use_id": "c1", "content": output},
                     {"type": "text", "text": "<system-reminder>x</system-reminder>"},
                 ],
             },
