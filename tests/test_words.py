@@ -47,7 +47,7 @@ def test_a_class_name_has_one_meaning() -> None:
 
 @pytest.mark.parametrize("path", names(SOURCES))
 def test_a_large_class_says_why(path: Path) -> None:
-    """Where a class has more than MAX_PUBLIC_METHODS methods, its docstring says why."""
+    """A class with more than MAX_PUBLIC_METHODS says in its docstring why."""
     functions = ast.FunctionDef | ast.AsyncFunctionDef
     large = [
         node.name
