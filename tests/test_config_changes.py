@@ -32,7 +32,7 @@ from gateway.protocols.options import Options
 from tests.conftest import Serve
 from tests.kit import settings
 from tests.kit.gateway import Gateway
-from tests.test_project import keys_of
+from tests.test_docs_keys import fields_of
 
 Look = Callable[[Components], Any]
 
@@ -128,7 +128,8 @@ def look_of(path: str) -> Look | None:
     return ACCOUNT.get(name) or of_account(name)
 
 
-KEYS = [key for key in keys_of(Config) if key not in ("user.name", "account.name")]
+NAMES = ("user.name", "account.name")
+KEYS = [key for key, _ in fields_of(Config) if key not in NAMES]
 """A name is not changed: another name is another user or account."""
 
 LIVE = [key for key in KEYS if key not in RESTART]

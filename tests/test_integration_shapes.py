@@ -29,9 +29,10 @@ async def test_an_event_of_four_megabytes_passes(
 
 @each_protocol
 async def test_an_event_without_end_is_not_held(
-    gateway: Gateway, upstream: ScriptedUpstream, protocol: str
+    serve: Serve, upstream: ScriptedUpstream, protocol: str
 ) -> None:
     """What is kept of an event that never ends is bounded."""
+    gateway = await serve(limits={"ping_interval_s": 50.0})  # no keepalive before
     upstream.always(plays.raw(b"data: " + b"x" * 80_000_000))
 
     reply = await gateway.client().ask(protocol, f"{protocol}-x")
