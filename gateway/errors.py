@@ -148,7 +148,7 @@ class GatewayError(Exception):
     """
 
     origin = "gateway"
-    spoken = ""  # the code that clients branch on, where it is not ours
+    client_code = ""  # the code that clients branch on, where it is not ours
     final = False  # trying again is pointless
     quote = ""  # the upstream's own words, redacted, where a client may read them
 
@@ -199,7 +199,7 @@ class PassedOn(ClientError):
     Args:
         status: the upstream's HTTP status, 200 when it came inside a stream.
         kind: the upstream's ``error.type``.
-        spoken: the upstream's ``error.code``, which clients branch on.
+        client_code: the upstream's ``error.code``, which clients branch on.
         raw: the upstream's own body, for a client of the same protocol.
     """
 
@@ -209,7 +209,7 @@ class PassedOn(ClientError):
         *,
         status: int,
         kind: str = "",
-        spoken: str = "",
+        client_code: str = "",
         param: str | None = None,
         raw: bytes = b"",
     ) -> None:
@@ -217,7 +217,7 @@ class PassedOn(ClientError):
         if 400 <= status < 500:
             self.status = status
         self.type = kind or self.type
-        self.spoken = spoken
+        self.client_code = client_code
         self.raw = raw
 
 

@@ -32,7 +32,7 @@ def flags(verdict: Verdict) -> str:
         ("s", verdict.switch),
         ("=", verdict.retry_same),
         ("p", verdict.pass_on),
-        ("r", verdict.strip),
+        ("r", verdict.drop_reasoning),
     )
     return "".join(sign for sign, is_so in shown if is_so)
 
@@ -421,7 +421,7 @@ def test_a_clients_mistake_keeps_its_status_and_its_body(status: int) -> None:
     assert (status, body, "some_code", "what was wrong") == (
         error.status,
         error.raw,
-        error.spoken,
+        error.client_code,
         error.message,
     )
 

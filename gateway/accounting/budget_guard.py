@@ -101,5 +101,5 @@ def _error_of(refusal: BudgetRefusal, client: str) -> GatewayError:
     )
     if client == "codex":
         error.type = "usage_limit_reached"
-        error.spoken = "invalid_prompt"
+        error.client_code = "invalid_prompt"
     return error

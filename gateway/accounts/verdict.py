@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
         until_s: seconds until the account returns, by the upstream's own time.
         doubtful: the request of this one user may have brought it about.
         pass_on: with no account left, the client gets the upstream's own answer.
-        strip: repeat once on the same account, without foreign reasoning.
+        drop_reasoning: repeat once on the same account, without foreign reasoning.
     """
 
     scope: Scope
@@ -73,7 +73,7 @@ class Verdict(NamedTuple):
     until_s: float | None = None
     doubtful: bool = False
     pass_on: bool = False
-    strip: bool = False
+    drop_reasoning: bool = False
 
     @property
     def may_be_request(self) -> bool:
@@ -273,7 +273,7 @@ class _Case(NamedTuple):
             stated.message,
             status=status,
             kind=stated.type,
-            spoken=stated.code,
+            client_code=stated.code,
             param=stated.param,
             raw=self.raw,
         )
@@ -284,7 +284,7 @@ class _Case(NamedTuple):
             row.reason,
             switch=row.reason == "no_model" or self.status == 409,
             pass_on=True,
-            strip=meaning(stated).kind is FailureKind.FOREIGN,
+            drop_reasoning=meaning(stated).kind is FailureKind.FOREIGN,
         )
 
     def _doubtful(self, row: Row) -> bool:

@@ -32,8 +32,8 @@ SPOKEN_CODES = frozenset(
 
 def spoken_code(error: GatewayError) -> str:
     """The ``code`` that an OpenAI client reads."""
-    if error.spoken:
-        return error.spoken
+    if error.client_code:
+        return error.client_code
     if error.code in SPOKEN_CODES:
         return error.code
     return TYPE_CODES.get(error.type, error.type)

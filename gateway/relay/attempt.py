@@ -194,7 +194,7 @@ class Attempt(ABC):
             reports.completed(self._key)
             return
         verdict = verdict_of(StatedFailure(ending), self._context, quotes=False)
-        if verdict.scope != "client" or verdict.strip or not passes:
+        if verdict.scope != "client" or verdict.drop_reasoning or not passes:
             raise StatedFailure(ending)
         reports.dropped(self._key)
         record.set_outcome("failed", "client", verdict.error.code)

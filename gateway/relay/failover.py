@@ -120,7 +120,7 @@ class Relay:
         """
         verdict, context = state.verdict, state.context
         assert verdict
-        if not verdict.strip or state.reasoning_drops >= MAX_REASONING_DROPS:
+        if not verdict.drop_reasoning or state.reasoning_drops >= MAX_REASONING_DROPS:
             return False
         state.reasoning_drops += 1
         remedy = self._accounts.reasoning.refused(
@@ -140,7 +140,7 @@ class Relay:
         chooser, model = self._accounts.chooser, context.ask.model
         if len(tried) > self.limits.max_switches:
             return False
-        if verdict.strip:
+        if verdict.drop_reasoning:
             query, document = context.account_query, context.ask.document
             return chooser.others_may_read(query, document, tried)
         if not verdict.switch:

@@ -109,7 +109,9 @@ def redacted_verdict(
     error.detail = redaction.detail(error.detail, own, {model, *WORDS})
     if isinstance(error, PassedOn):
         error.message = redaction.clean(error.message)
-        error.type, error.spoken = map(redaction.clean_id, (error.type, error.spoken))
+        error.type, error.client_code = map(
+            redaction.clean_id, (error.type, error.client_code)
+        )
         error.raw = redaction.clean_bytes(error.raw)
     if isinstance(error, UpstreamError) and quotes:
         error.quote = redaction.quote(error.words)
