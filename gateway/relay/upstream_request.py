@@ -102,10 +102,9 @@ class RequestWriter:
             request.body = dumps(document)
         if request.renamed:
             request.body = replace_model(request.body, self._model)
-        if context.ask.stream:
+        if context.ask.stream and self._account.options(self._model).stream_options:
             asking = wire.asking_for_usage(request.body, document)
-            options = self._account.options(self._model)
-            if asking is not request.body and options.stream_options:
+            if asking is not request.body:
                 request.hide_usage, request.body = True, asking
 
     def _fitted(self, document: dict[str, Any]) -> dict[str, Any]:
