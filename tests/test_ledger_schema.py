@@ -35,6 +35,8 @@ CONTRACT = {
         " cost_usd"
     ),
     "attempt": "request_id n account started_at ended_at status error_code",
+    "runtime_user": "name max_concurrent max_queued usd_per_day tokens_per_day",
+    "runtime_key": "key_sha256 user label created_at expires_at",
 }
 
 

@@ -6,6 +6,7 @@ Rule 1: SQLite and PostgreSQL run the same statements through the same synchrono
 Rule 2: "written" means it survives the loss of power: WAL with ``synchronous=FULL``,
         and PostgreSQL's own default.
 Rule 3: one thread writes; ``write``, ``flush`` and ``reset`` belong to it alone.
+        What an operator changes is a short transaction of its own: ``change``.
 Rule 4: reading never changes anything, least of all the schema.
 """
 
@@ -95,7 +96,8 @@ def resolve(url: str, base: Path) -> URL:
 
 class Database:
     """
-    One ledger's database.
+    One ledger's database. Its public methods are the ways to use it: one to prepare it,
+    three to write, two to read, and how rows are written.
 
     Attributes:
         dialect: "sqlite" or "postgresql".
@@ -107,7 +109,8 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self._path = Path(self.url.database or "") if self.sqlite else None
         self._inode: tuple[int, int] | None = None
-        self._writer = self._writing_engine()
+        self._writer = self._writing_engine(pool_size=1)
+        self._changer = self._writing_engine(poolclass=NullPool)
         self._reader = self._reading_engine()
         self._held: Connection | None = None  # by the one thread that writes
         self._driver: DriverConnection | None = None  # of ``_held``
@@ -152,6 +155,20 @@ class Database:
         held, _ = self._connected()
         with held.begin():
             yield held
+
+    @contextmanager
+    def change(self) -> Iterator[Connection]:
+        """
+        A transaction beside those of the writer, in any thread; durable when the block
+        is left. The write lock is held meanwhile: the block must not wait.
+
+        Raises:
+            LedgerError: the file is not there.
+        """
+        if self._path is not None and self._identity() != self._inode:
+            raise LedgerError(f"ledger {self}: its file was removed or replaced")
+        with self._changer.begin() as connection:
+            yield connection
 
     def flush(self, calls: Sequence[DriverCall]) -> None:
         """A transaction of *calls* alone, on the driver's own connection."""
@@ -219,6 +236,7 @@ class Database:
     def dispose(self) -> None:
         """Close every connection."""
         self.reset()
+        self._changer.dispose()
         self._reader.dispose()
 
     @property
@@ -258,18 +276,18 @@ class Database:
             return None
         return status.st_dev, status.st_ino
 
-    def _writing_engine(self) -> Engine:
+    def _writing_engine(self, **pool: Any) -> Engine:
         if not self.sqlite:
             return create_engine(
                 self.url,
-                pool_size=1,
+                **pool,
                 paramstyle="format",
                 connect_args=POSTGRESQL,
                 hide_parameters=True,
             )
         engine = create_engine(
             self.url,
-            pool_size=1,
+            **pool,
             hide_parameters=True,  # errors are logged; rows hold prompts
             connect_args={
                 "timeout": BUSY_TIMEOUT_S,

@@ -47,7 +47,8 @@ T = TypeVar("T")
 
 class Ledger:
     """
-    One record a request, durable.
+    One record a request, durable. Its many methods are what the parts of the daemon
+    ask for: rows of requests, rows of other tables, changes, questions.
 
     Attributes:
         database: where its rows are; it compiles statements for them.
@@ -172,6 +173,23 @@ class Ledger:
                 return question(connection)
 
         return await asyncio.to_thread(ask)
+
+    async def change(self, change: Callable[[Connection], T]) -> T:
+        """
+        What *change* gives, in a transaction beside the writer's; then it is durable.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+
+        def apply() -> T:
+            with self.database.change() as connection:
+                return change(connection)
+
+        try:
+            return await asyncio.to_thread(apply)
+        except (LedgerError, SQLAlchemyError) as exc:
+            raise GatewayError("ledger_unavailable", detail=reason(exc)) from None
 
     async def stop(self) -> None:
         """Write what is left, and close the database."""

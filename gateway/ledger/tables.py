@@ -182,3 +182,48 @@ response = Table(
     Index("response_user", "user", "created_at", "bytes"),
     Index("response_parent_id", "parent_id"),
 )
+
+runtime_user = Table(
+    "runtime_user",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Utc, nullable=False),
+    # Limits: NULL = that of [limits]. Budgets: 0 = no limit.
+    Column("max_concurrent", Integer),
+    Column("max_queued", Integer),
+    Column("queue_timeout_s", Float(53)),
+    Column("ping_interval_s", Float(53)),
+    Column("max_waiting_bytes", BigInteger),
+    Column("usd_per_day", Float(53), nullable=False, server_default="0"),
+    Column("usd_per_month", Float(53), nullable=False, server_default="0"),
+    Column("tokens_per_day", BigInteger, nullable=False, server_default="0"),
+    Column("requests_per_minute", Integer, nullable=False, server_default="0"),
+)
+
+runtime_key = Table(
+    "runtime_key",
+    metadata,
+    Column("key_sha256", Text, primary_key=True),
+    Column("user", Text, nullable=False),
+    _text("label"),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc),  # NULL = never
+    Index("runtime_key_user", "user"),
+)
+
+# When a key was used last, to the minute; also of the keys in the config.
+key_use = Table(
+    "key_use",
+    metadata,
+    Column("key_sha256", Text, primary_key=True),
+    Column("last_used_at", Utc, nullable=False),
+)
+
+# A row for each kind of what is changed at run time; every process looks whether its
+# version is another one.
+runtime_version = Table(
+    "runtime_version",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
