@@ -17,6 +17,7 @@ import pytest
 from gateway.config.changes import RESTART, compare
 from gateway.config.schema import (
     Account,
+    AdminSettings,
     Budget,
     Config,
     LedgerSettings,
@@ -115,6 +116,8 @@ def look_of(path: str) -> Look | None:
     section, _, name = path.partition(".")
     if section == "server":
         return SERVER.get(name)
+    if path == "admin.token":
+        return lambda parts: parts.live.config.admin.token  # type: ignore[union-attr]
     if section == "ledger":
         return LEDGER.get(name)
     if section == "upstream":
@@ -136,6 +139,7 @@ LIVE = [key for key in KEYS if key not in RESTART]
 
 GIVEN: dict[str, Any] = {
     "ledger.url": "sqlite:///other.db",
+    "admin.listen": ("unix:other.sock",),
     "server.listen": ("127.0.0.1:2",),
     "server.log_format": "json",
     "server.log_level": "debug",
@@ -216,7 +220,7 @@ async def test_each_key_is_taken_up_live(gateway: Gateway) -> None:
     parts = components_of(gateway.inside.app)
     # A budget that is set shows each of its keys.
     budget = Budget(1.0, 1.0, 1, 1)
-    first = parts._config
+    first = dataclasses.replace(parts._config, admin=AdminSettings())
     users = (dataclasses.replace(first.user[0], budget=budget), *first.user[1:])
     first = dataclasses.replace(first, user=users)
     for path in LIVE:
@@ -237,12 +241,31 @@ async def test_each_key_is_taken_up_live(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("path", sorted(RESTART))
 def test_what_needs_a_restart_keeps_its_value_and_is_named(path: str) -> None:
-    first = Config()
+    first = Config(admin=AdminSettings())
     wanted, value = changed(first, path)
     for _ in range(2):  # at each reload, until the restart
         changes = compare(first, wanted)
         assert ([], [path]) == (changes.changed, changes.restart_needed)
         assert first == changes.config
+
+
+@pytest.mark.parametrize(
+    ("first", "wanted"),
+    [
+        pytest.param(None, AdminSettings(token="x" * 8), id="gets-one"),
+        pytest.param(AdminSettings(), None, id="loses-it"),
+    ],
+)
+def test_an_admin_side_comes_and_goes_by_a_restart(
+    first: AdminSettings | None, wanted: AdminSettings | None
+) -> None:
+    changes = compare(Config(admin=first), Config(admin=wanted, limits=Limits(1)))
+
+    assert (["limits.max_concurrent"], ["admin"]) == (
+        changes.changed,
+        changes.restart_needed,
+    )
+    assert Config(admin=first, limits=Limits(1)) == changes.config
 
 
 def test_a_live_key_is_taken_up_beside_one_that_needs_a_restart() -> None:

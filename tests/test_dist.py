@@ -163,7 +163,9 @@ def config(installed: Installed, tmp_path: Path) -> Path:
     text = (installed.prefix / "share/gateway/config.toml").read_text()
     assert text.count('"127.0.0.1:8080"') == 1
     path = tmp_path / "config.toml"
-    path.write_text(text.replace(":8080", f":{free_port()}"))
+    for shown in (":8080", ":8081"):
+        text = text.replace(shown, f":{free_port()}")
+    path.write_text(text)
     engine = create_engine(f"sqlite:///{tmp_path / 'gateway.db'}")
     with engine.begin() as connection:
         schema.upgrade(connection, schema.VERSIONS[0])

@@ -152,7 +152,8 @@ def test_config_toml_sets_what_the_defaults_say() -> None:
     """The reference shows the defaults, so it must set nothing else."""
     given = parse(shipped(), lambda reference: "secret")
 
-    assert given == schema.Config(account=given.account)
+    shown = schema.Config(admin=schema.AdminSettings(), account=given.account)
+    assert given == shown
 
 
 def test_config_toml_shows_the_defaults_of_what_it_does_not_set() -> None:

@@ -15,9 +15,15 @@ from typing import Any, NamedTuple
 from gateway.config.schema import Account, Config, Overrides, User
 
 RESTART = frozenset(
-    {"ledger.url", "server.listen", "server.log_format", "server.log_level"}
+    {
+        *("admin.listen", "ledger.url"),
+        *("server.listen", "server.log_format", "server.log_level"),
+    }
 )
 """What a running daemon cannot change; a reload applies every other key."""
+
+RESTART_SECTIONS = frozenset({"admin"})
+"""Tables that may be left out, and that a running daemon can neither get nor lose."""
 
 
 class Changes(NamedTuple):
@@ -36,15 +42,22 @@ class Changes(NamedTuple):
 def compare(running: Config, wanted: Config) -> Changes:
     """What changes from the config *running* to the config *wanted*."""
     paths = list(_differences(running, wanted, ""))
-    needed = [path for path in paths if path in RESTART]
+    needed = [path for path in paths if path in RESTART | RESTART_SECTIONS]
     config = wanted
     for path in needed:
-        section, _, key = path.partition(".")
-        kept = getattr(getattr(running, section), key)
-        part = dataclasses.replace(getattr(config, section), **{key: kept})
-        config = dataclasses.replace(config, **{section: part})
-    changed = [path for path in paths if path not in RESTART]
+        config = _keeping(path, running, config)
+    changed = [path for path in paths if path not in needed]
     return Changes(sorted(changed), sorted(needed), config)
+
+
+def _keeping(path: str, running: Config, config: Config) -> Config:
+    """*config* with what *running* has at *path*."""
+    section, _, key = path.partition(".")
+    part = getattr(running, section)
+    if key:
+        kept = {key: getattr(part, key)}
+        part = dataclasses.replace(getattr(config, section), **kept)
+    return dataclasses.replace(config, **{section: part})
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
@@ -54,7 +67,9 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
         if before == after:
             continue
         here = f"{path}{field.name}"
-        if dataclasses.is_dataclass(before):
+        if before is None or after is None:  # a section that may be left out
+            yield here
+        elif dataclasses.is_dataclass(before):
             yield from _differences(before, after, f"{here}.")
         elif isinstance(before, Overrides):
             names = before.keys() | after.keys()

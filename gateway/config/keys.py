@@ -1,4 +1,4 @@
-"""Keys of users: how one is made, and the hash by which the config knows it."""
+"""Keys and tokens: how one is made, and the hash by which the config knows a key."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def key_sha256(key: str) -> str:
 def new_key() -> str:
     """A fresh key with 256 bits of chance."""
     return "gw-" + secrets.token_urlsafe(32)
+
+
+def new_token() -> str:
+    """A fresh throwaway token of the admin side."""
+    return "adm-" + secrets.token_urlsafe(24)

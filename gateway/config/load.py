@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.config.keys import key_sha256, new_key
+from gateway.config.keys import key_sha256, new_key, new_token
 from gateway.config.parse import ConfigError, is_loopback, parse
 from gateway.config.schema import Config, User
 
@@ -48,10 +48,13 @@ class ServedConfig(NamedTuple):
 
     Attributes:
         key: of the throwaway user that was added; "" if the config has users.
+        admin_token: the throwaway token of the admin side; "" if the config has one,
+            or needs none.
     """
 
     config: Config
     key: str = ""
+    admin_token: str = ""
 
 
 def load_served(
@@ -60,35 +63,68 @@ def load_served(
     passed: Sequence[str] = (),
     open_addresses: Sequence[str] = (),
     key: str = "",
+    admin_token: str = "",
     warn: Warn = lambda text: None,
 ) -> ServedConfig:
     """
     The config in the file *path*, ready to be served. Without a user it gets one with
-    a throwaway key, if only this machine can reach the listeners.
+    a throwaway key, and a throwaway token of the admin side, if only this machine can
+    reach the listeners.
 
     Args:
         passed: the addresses of sockets that systemd opened; they take precedence
             over ``server.listen``.
         open_addresses: where a running daemon listens.
-        key: the throwaway key that a running daemon has made.
+        key, admin_token: the throwaway ones that a running daemon has made.
         warn: called with each warning: its path, and what should be changed.
 
     Raises:
         ConfigError: with every mistake.
     """
     config = load(path, warn)
+    mistakes = _admin_mistakes(config)
+    listen = passed or [*open_addresses, *config.server.listen]
+    if not config.user and not all(map(is_loopback, listen)):
+        mistakes.append(
+            "user: at least one [[user]] is needed, since server.listen can be "
+            "reached from other machines (see: gateway key new)"
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
     if config.user:
         return ServedConfig(config)
-    if not all(map(is_loopback, passed or [*open_addresses, *config.server.listen])):
-        raise ConfigError(
-            [
-                "user: at least one [[user]] is needed, since server.listen can be "
-                "reached from other machines (see: gateway key new)"
-            ]
-        )
     key = key or new_key()
     user = User("trial", (key_sha256(key),))
-    return ServedConfig(dataclasses.replace(config, user=(user,)), key)
+    config = dataclasses.replace(config, user=(user,))
+    return _with_token(ServedConfig(config, key), admin_token or new_token())
+
+
+def _with_token(served: ServedConfig, token: str) -> ServedConfig:
+    """*served* with the throwaway *token*, if its admin side needs one."""
+    config, admin = served.config, served.config.admin
+    if admin is None or not admin.tcp or admin.token:
+        return served
+    admin = dataclasses.replace(admin, token=token)
+    config = dataclasses.replace(config, admin=admin)
+    return ServedConfig(config, served.key, token)
+
+
+def _admin_mistakes(config: Config) -> list[str]:
+    """What is wrong with the admin side of *config* for want of a token."""
+    admin = config.admin
+    if admin is None or admin.token or not admin.tcp:
+        return []
+    if config.user:
+        return [
+            f"admin.token: missing; {admin.tcp[0]} of admin.listen needs one "
+            "(a unix socket needs none)"
+        ]
+    if all(map(is_loopback, admin.tcp)):
+        return []
+    return [
+        "admin.token: missing; admin.listen can be reached from other machines, and "
+        "a throwaway token is made for this machine alone"
+    ]
 
 
 def load(path: Path, warn: Warn = lambda text: None) -> Config:

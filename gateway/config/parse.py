@@ -25,7 +25,14 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from gateway.config.cors import origin_mistake
-from gateway.config.schema import EMBEDDED, Account, Config, Overrides, User
+from gateway.config.schema import (
+    EMBEDDED,
+    Account,
+    AdminSettings,
+    Config,
+    Overrides,
+    User,
+)
 from gateway.config.secrets import CONTROL, Secrets, literal_secrets, resolve
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.options import EFFORTS, Options
@@ -216,6 +223,8 @@ def _check(config: Config) -> list[str]:
         for i, origin in enumerate(config.server.allow_origins)
         if (wrong := origin_mistake(origin))
     ]
+    if config.admin:
+        mistakes += _check_admin(config.admin, config.server.listen)
     if config.limits.ping_interval_s <= 0:
         mistakes.append("limits.ping_interval_s: must be above 0")
     if config.limits.max_waiting_bytes <= 0:
@@ -237,6 +246,22 @@ def _check(config: Config) -> list[str]:
     if not config.account:
         mistakes.append("account: at least one [[account]] is needed")
     return mistakes + _keys_twice(config.user)
+
+
+def _check_admin(admin: AdminSettings, public: tuple[str, ...]) -> list[str]:
+    mistakes = [
+        f"admin.listen[{i}]: {wrong}"
+        for i, address in enumerate(admin.listen)
+        if (wrong := listen_mistake(address) or _public_mistake(address, public))
+    ]
+    if not admin.listen:
+        mistakes.append("admin.listen: must name an address (or leave [admin] out)")
+    return mistakes
+
+
+def _public_mistake(address: str, public: tuple[str, ...]) -> str:
+    is_shared = address in public and not address.endswith(":0")
+    return "is an address of server.listen" if is_shared else ""
 
 
 def listen_mistake(address: str) -> str:

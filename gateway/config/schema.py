@@ -33,6 +33,17 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminSettings:
+    listen: tuple[str, ...] = ("127.0.0.1:8081", "unix:admin.sock")
+    token: str = ""
+
+    @property
+    def tcp(self) -> tuple[str, ...]:
+        """The addresses that ask for the token."""
+        return tuple(one for one in self.listen if not one.startswith("unix:"))
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     max_concurrent: int = 5
     max_queued: int = 20
@@ -174,6 +185,7 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Config:
     server: ServerSettings = field(default_factory=ServerSettings)
+    admin: AdminSettings | None = None  # without its table there is no admin side
     limits: Limits = field(default_factory=Limits)
     upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from gateway.config.schema import Account, Config
+from gateway.config.schema import Account, AdminSettings, Config
 from gateway.telemetry.redaction import MIN_SECRET_CHARS, Redaction
 
 Secrets = Callable[[str], str]
@@ -40,6 +40,7 @@ def resolve(config: Config, secrets: Secrets, mistakes: list[str]) -> Config:
     return dataclasses.replace(
         config,
         server=dataclasses.replace(server, metrics_token=token),
+        admin=config.admin and read.admin(config.admin),
         ledger=dataclasses.replace(ledger, url=read.text(ledger.url, "ledger.url")),
         account=tuple(
             read.account(account, f"account[{i}]")
@@ -54,6 +55,10 @@ class _SecretReader:
     def __init__(self, secrets: Secrets, mistakes: list[str]) -> None:
         self._secrets = secrets
         self._mistakes = mistakes
+
+    def admin(self, admin: AdminSettings) -> AdminSettings:
+        """*admin* with its token."""
+        return dataclasses.replace(admin, token=self.secret(admin.token, "admin.token"))
 
     def account(self, account: Account, path: str) -> Account:
         """*account* with its secrets."""
@@ -127,7 +132,7 @@ def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
     Args:
         urls: further addresses that may hold a password, as those of proxies.
     """
-    found = {config.server.metrics_token}
+    found = {config.server.metrics_token, config.admin.token if config.admin else ""}
     for account in config.account:
         found.add(account.api_key)
         for name, value in account.headers.items():

@@ -25,12 +25,20 @@ Paste this into another terminal:
 """
 
 
-def greet(address: str, key: str, log_format: str) -> None:
+PAGE = """
+See it arrive on the operator's page (this link logs in):
+
+    {link}
+"""
+
+
+def greet(address: str, key: str, log_format: str, link: str = "") -> None:
     """
-    Show *key* and a request that uses it.
+    Show *key*, a request that uses it, and where its arrival can be seen.
 
     Args:
         address: where the daemon listens, as a config writes it.
+        link: to the operator's page, with a throwaway token; "" for none.
         log_format: as in the config; a terminal gets prose, a log one event.
     """
     url, unix = f"http://{address}/v1/responses", ""
@@ -41,6 +49,8 @@ def greet(address: str, key: str, log_format: str) -> None:
         f"-H 'Content-Type: application/json' -d @{HELLO}"
     )
     if log.is_console(log_format):
-        log.say(TEXT.format(address=address, key=key, curl=curl))
+        text = TEXT.format(address=address, key=key, curl=curl)
+        log.say(text + (PAGE.format(link=link) if link else ""))
     else:
-        log.get().info("server.greeted", address=url, key=key, curl=curl)
+        page = {"page": link} if link else {}
+        log.get().info("server.greeted", address=url, key=key, curl=curl, **page)

@@ -45,15 +45,18 @@ class ListeningSocket:
         self.socket.close()
 
 
-def listen(address: str) -> list[ListeningSocket]:
+def listen(address: str, mode: int | None = None) -> list[ListeningSocket]:
     """
     Listen on *address*; a host name may have several addresses.
+
+    Args:
+        mode: the permissions of a unix socket; None for those of the umask.
 
     Raises:
         OSError: it is taken, or the system refuses it.
     """
     if address.startswith("unix:"):
-        return [ListeningSocket(_bind_unix(address[5:]), address[5:])]
+        return [ListeningSocket(_bind_unix(address[5:], mode), address[5:])]
     host, _, port = address.rpartition(":")
     found = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -85,12 +88,14 @@ def _bind_tcp(family: int, kind: int, protocol: int, place: object) -> socket.so
     return sock
 
 
-def _bind_unix(path: str) -> socket.socket:
+def _bind_unix(path: str, mode: int | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _locked(os.path.dirname(path) or "."):
             _remove_stale(path)
             sock.bind(path)
+            if mode is not None:  # before anyone can connect
+                os.chmod(path, mode)
             sock.listen(BACKLOG)
     except BaseException:
         sock.close()

@@ -28,6 +28,7 @@ from gateway.config.changes import compare
 from gateway.config.load import ServedConfig, load_served
 from gateway.config.parse import ConfigError
 from gateway.daemon import systemd
+from gateway.daemon.admin_side import AdminSide
 from gateway.daemon.app import build_app, build_runner, components_of
 from gateway.daemon.greeting import greet
 from gateway.daemon.http_server import HttpRunner
@@ -60,7 +61,8 @@ class Daemon:
         max_open_files: int = 0,
     ) -> None:
         self._path = path
-        self._config, self._key = served
+        self._config, self._key, self._admin_token = served
+        self._admin = AdminSide(self._config.admin, path.parent)
         self._passed = passed
         self._max_open_files = max_open_files
         self._listeners: list[ListeningSocket] = []
@@ -83,25 +85,30 @@ class Daemon:
             # Before the ledger: a daemon that cannot listen must not touch the rows
             # of the one that does.
             self._listen()
+            self._admin.open()
             app = await self._start(build_app(self._config, self._path.parent))
             components = components_of(app)
             runner = await build_runner(app, shutdown_timeout_s=2.0)
             try:
                 await self._start(self._accept(runner))
+                await self._start(self._admin.serve(components.admin_app()))
                 # Before the line that says so: the next thing may be a signal.
                 self._handle_signals()
                 self._log.info(
                     "server.started",
                     version=__version__,
                     listen=self._addresses,
+                    admin=self._admin.addresses,
                     max_open_files=self._max_open_files,
                 )
                 if self._key:
                     self._greet()
                 await self._serve(components, runner)
             finally:
+                await self._admin.close()
                 await runner.cleanup()
         finally:
+            await self._admin.close()
             self._close_listeners()
             self._notifier.close()
         self._log.info("server.stopped")
@@ -157,7 +164,9 @@ class Daemon:
             raise StartError(f"cannot start: the ledger: {error.orig}") from None
 
     def _greet(self) -> None:
-        greet(self._addresses[0], self._key, self._config.server.log_format)
+        link = self._admin_token and self._admin.page_link(self._admin_token)
+        log_format = self._config.server.log_format
+        greet(self._addresses[0], self._key, log_format, link)
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
@@ -202,18 +211,20 @@ class Daemon:
         Raises:
             ConfigError: with every mistake; nothing has changed.
         """
-        config, key = await asyncio.to_thread(
+        served = await asyncio.to_thread(
             load_served,
             self._path,
             passed=[one.address for one in self._passed],
             open_addresses=self._config.server.listen,
             key=self._key,
+            admin_token=self._admin_token,
         )
-        changes = compare(self._config, config)
+        changes = compare(self._config, served.config)
         components.reload(changes.config)
         self._config = changes.config
-        if key and not self._key:
-            self._key = key
+        self._admin_token = self._admin_token or served.admin_token
+        if served.key and not self._key:
+            self._key = served.key
             self._greet()
         self._log.info(
             "config.reloaded",

@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.request import getproxies_environment
 
+from aiohttp import web
+
 from gateway.accounting.budget_guard import BudgetGuard
 from gateway.accounting.settlement import Accounting
 from gateway.accounts.accounts import Accounts
@@ -202,6 +204,14 @@ class Components:
             self.registry.set_user(user.name, limits.max_concurrent, limits.max_queued)
         for account in config.account:
             self.registry.set_account(account.name, account.max_concurrent)
+
+    def admin_app(self) -> web.Application | None:
+        """What the admin listeners answer; None without an admin side."""
+        if self._config.admin is None:
+            return None
+        from gateway.daemon.admin_wiring import admin_app
+
+        return admin_app(self)
 
     # --- the stop ---------------------------------------------------------------------
 

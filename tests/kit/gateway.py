@@ -12,7 +12,14 @@ from tests.kit.daemon import Daemon
 from tests.kit.inprocess import InProcess
 from tests.kit.logs import Line, Log
 
-UNSAID = ("gw-test-", "sk-responses", "sk-chat", "sk-messages", "say something")
+UNSAID = (
+    "gw-test-",
+    settings.ADMIN_TOKEN,
+    "sk-responses",
+    "sk-chat",
+    "sk-messages",
+    "say something",
+)
 """Keys, upstream keys, the prompt of every question: never in a log."""
 
 

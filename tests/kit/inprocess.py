@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.config.parse import parse
+from gateway.daemon.admin_side import AdminSide
 from gateway.daemon.app import build_app, build_runner, components_of
 from gateway.telemetry import log as gateway_log
 from gateway.telemetry import log_routes
@@ -24,14 +25,18 @@ class InProcess:
     A running application.
 
     Attributes:
+        admin: its admin listeners, if the config has some.
         log: its log, which is the whole process's log while it runs.
         base_url: where it listens, without ``/v1``.
     """
 
-    def __init__(self, app: web.Application, base_url: str, log: Log) -> None:
+    def __init__(
+        self, app: web.Application, base_url: str, log: Log, admin: AdminSide
+    ) -> None:
         self.app = app
         self.base_url = base_url
         self.log = log
+        self.admin = admin
 
     async def waiting(self, user: str, number: int) -> None:
         """Return once *number* requests of *user* wait for a slot."""
@@ -57,12 +62,16 @@ async def running(
     with logging_to(Log()) as log:
         app = await build_app(config_, folder)
         runner = await build_runner(app, shutdown_timeout_s=5.0)
+        admin = AdminSide(config_.admin, folder)
         try:
+            admin.open()
+            await admin.serve(components_of(app).admin_app())
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             host, port = runner.addresses[0][:2]
-            yield InProcess(app, f"http://{host}:{port}", log)
+            yield InProcess(app, f"http://{host}:{port}", log, admin)
         finally:
+            await admin.close()
             await runner.cleanup()
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from tests.kit.answers import PROTOCOLS
 from tests.kit.scripted import ScriptedUpstream
 
+ADMIN_TOKEN = "test-admin-token"
+ADMIN = {"listen": ["127.0.0.1:0", "unix:admin.sock"], "token": "env:TEST_ADMIN_TOKEN"}
 USERS = ("alice", "bob")
 LIMITS = {"ping_interval_s": 5.0, "queue_timeout_s": 10.0}
 UPSTREAM = {"first_event_timeout_s": 20.0, "idle_timeout_s": 20.0}
@@ -68,6 +70,7 @@ def config_text(
     upstream: Table | None = None,
     server: Table | None = None,
     ledger: Table | None = None,
+    admin: Table | None = None,
 ) -> str:
     """The text of a ``config.toml``."""
     parts = [
@@ -75,6 +78,7 @@ def config_text(
         _section("[limits]", {**LIMITS, **(limits or {})}),
         _section("[upstream]", {**UPSTREAM, **(upstream or {})}),
         _section("[ledger]", {"url": "sqlite:///gateway.db", **(ledger or {})}),
+        *([_section("[admin]", admin)] if admin is not None else []),
         *[_section("[[user]]", one) for one in users],
         *[_section("[[account]]", one) for one in accounts],
     ]
@@ -83,7 +87,8 @@ def config_text(
 
 def environment(accounts: Sequence[Table]) -> dict[str, str]:
     """The secrets that *accounts* refer to: each account's key is ``sk-`` + name."""
-    return {secret_name(one["name"]): f"sk-{one['name']}" for one in accounts}
+    keys = {secret_name(one["name"]): f"sk-{one['name']}" for one in accounts}
+    return {**keys, "TEST_ADMIN_TOKEN": ADMIN_TOKEN}
 
 
 def _section(head: str, table: Table) -> str:

@@ -1,0 +1,39 @@
+"""
+The admin API of a running gateway: its parts, made of the parts that have the state.
+
+Imported only where the config has an admin side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.endpoints.admin.access import AdminAccess
+from gateway.endpoints.admin.application import AdminApplication
+from gateway.endpoints.admin.status import StatusOperations
+
+if TYPE_CHECKING:
+    from gateway.daemon.wiring import Components
+
+
+def admin_app(components: Components) -> web.Application:
+    """The application of the admin listeners of *components*."""
+    return admin_application(components).make()
+
+
+def admin_application(components: Components) -> AdminApplication:
+    """The same before it is made: further pages and ways to log in can be added."""
+    live = components.live
+
+    def token() -> str:
+        admin = live.config.admin
+        return admin.token if admin else ""
+
+    admin = live.config.admin
+    access = AdminAccess(token, admin.listen if admin else ())
+    return AdminApplication(
+        access,
+        [StatusOperations(components.registry, components.open_requests)],
+    )
