@@ -243,6 +243,47 @@ class TestEarlyRefusal:
             await asyncio.sleep(0)
             assert below.written == len(b"head") + 1_000_000
 
+    async def test_a_loss_without_an_error_is_read_to_its_end_too(self) -> None:
+        """asyncio forgets the error of a write that ``resume_writing`` makes."""
+
+        class Below(asyncio.Transport):
+            def is_closing(self) -> bool:
+                return False
+
+            def write(self, data: bytes | bytearray | memoryview) -> None:
+                pass
+
+        class Receiver:
+            received = b""
+
+            def receive(self, data: bytes) -> None:
+                self.received += data
+
+            def receive_eof(self) -> None:
+                raise AssertionError
+
+            def connection_lost(self, error: Exception | None) -> None:
+                self.received += b" lost"
+
+        class Owner:
+            def take_back(self, connection: Connection) -> None:
+                raise AssertionError
+
+            def discard(self, connection: Connection) -> None:
+                pass
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            receiver = Receiver()
+            connection = Connection(Route(Origin("http", "up.test", 80)), Owner())
+            connection.connection_made(Below({"socket": ours}))
+            connection.send_request(receiver, b"head", b"")
+            theirs.sendall(b"HTTP/1.1 413")
+            connection.connection_lost(None)
+
+            assert b"HTTP/1.1 413 lost" == receiver.received
+
     async def test_what_a_failed_write_left_in_the_socket_is_read(self) -> None:
         left, right = socket.socketpair()
         with left, right:

@@ -187,7 +187,9 @@ class Connection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             run = self._context.run
-            if exc is not None and not self._has_tls:  # else it was read below
+            # Without an error too: asyncio forgets that of a write that
+            # ``resume_writing`` made.
+            if not self._has_tls:  # else it was read below
                 for data in left_in_socket(self._descriptor):
                     run(receiver.receive, data)
             run(receiver.connection_lost, exc)

@@ -83,9 +83,9 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
             self._error = ConnectionResetError("closed during the TLS handshake")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            for data in left_in_socket(self._descriptor):
-                self.data_received(data)
+        # Without an error too: see ``Connection.connection_lost``.
+        for data in left_in_socket(self._descriptor):
+            self.data_received(data)
         self._above.connection_lost(self._error or exc)
 
     def pause_writing(self) -> None:
