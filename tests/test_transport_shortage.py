@@ -196,6 +196,15 @@ async def test_a_shortage_is_logged_once_with_its_end(
     assert "Too many open files" == log.events("resources.exhausted")[0]["detail"]
 
 
+async def test_a_compiled_module_that_cannot_be_opened_is_a_shortage(log: Log) -> None:
+    pool = Shortage()
+    pool.note(ImportError("_core.so: cannot open shared object file"))
+    pool.stop()
+
+    (line,) = log.events("resources.exhausted")
+    assert "_core.so: cannot open shared object file" == line["detail"]
+
+
 async def test_a_shortage_that_lasts_sends_clients_away_for_longer(log: Log) -> None:
     loop = asyncio.get_running_loop()
     own = Shortage()

@@ -152,14 +152,14 @@ class Components:
         """Load what the first answer would otherwise have to wait for."""
         try:
             await asyncio.to_thread(import_module, "gateway.accounting.prices")
-        except OSError as error:  # no descriptor is left
+        except (OSError, ImportError) as error:  # no descriptor is left
             self.shortage.note(error)
 
     def maybe_prices(self) -> Prices | None:
         """The price list, None while it cannot be read."""
         try:
             return self.prices
-        except OSError as error:
+        except (OSError, ImportError) as error:
             self.shortage.note(error)
             return None
 

@@ -112,8 +112,14 @@ class Shortage:
         self._last_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, error: OSError) -> None:
-        """Count *error* to the shortage; the first one is logged."""
+    def note(self, error: OSError | ImportError) -> None:
+        """
+        Count *error* to the shortage; the first one is logged.
+
+        Args:
+            error: an ImportError is what a compiled module raises that could not be
+                opened.
+        """
         loop = asyncio.get_running_loop()
         self._last_at = loop.time()
         if self._timer is None:
@@ -165,5 +171,7 @@ class Shortage:
         log.get().info("resources.recovered", lasted_s=lasted_s)
 
 
-def _text(error: OSError) -> str:
+def _text(error: OSError | ImportError) -> str:
+    if isinstance(error, ImportError):
+        return str(error)
     return error.strerror or (os.strerror(error.errno) if error.errno else repr(error))
