@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gateway.endpoints.admin.access import AdminAccess
 from gateway.endpoints.admin.application import AdminApplication
+from gateway.endpoints.admin.page.routes import PageRoutes
 from gateway.endpoints.admin.status import StatusOperations
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def admin_application(components: Components) -> AdminApplication:
 
     admin = live.config.admin
     access = AdminAccess(token, admin.listen if admin else ())
-    return AdminApplication(
+    application = AdminApplication(
         access,
         [StatusOperations(components.registry, components.open_requests)],
     )
+    PageRoutes(application, access, token, lambda: live.config.server.listen).install()
+    return application
