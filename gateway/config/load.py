@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,13 @@ from gateway.config.parse import ConfigError, is_loopback, parse
 from gateway.config.schema import Config, User
 
 Warn = Callable[[str], object]
+StoredUsers = Callable[[Config], Collection[str]]
+"""The names of the users that were made at run time, beside those of a config."""
 
+NO_USER = (
+    "user: at least one [[user]] is needed, since server.listen can be reached from "
+    "other machines (see: gateway key new)"
+)
 PLACES = (Path("config.toml"), Path("/etc/gateway/config.toml"))
 
 
@@ -64,38 +70,38 @@ def load_served(
     open_addresses: Sequence[str] = (),
     key: str = "",
     admin_token: str = "",
+    stored_users: StoredUsers = lambda config: (),
     warn: Warn = lambda text: None,
 ) -> ServedConfig:
     """
-    The config in the file *path*, ready to be served. Without a user it gets one with
-    a throwaway key, and a throwaway token of the admin side, if only this machine can
-    reach the listeners.
+    The config in the file *path*, ready to be served, if only this machine can reach
+    the listeners also without a user: then it gets one with a throwaway key. A config
+    that has no user itself gets a throwaway token of its admin side.
 
     Args:
-        passed: the addresses of sockets that systemd opened; they take precedence
-            over ``server.listen``.
+        passed: the addresses of sockets that systemd opened, before server.listen.
         open_addresses: where a running daemon listens.
         key, admin_token: the throwaway ones that a running daemon has made.
+        stored_users: asked only if the config has no user.
         warn: called with each warning: its path, and what should be changed.
 
     Raises:
         ConfigError: with every mistake.
     """
     config = load(path, warn)
-    mistakes = _admin_mistakes(config)
+    has_users = bool(config.user or stored_users(config))
     listen = passed or [*open_addresses, *config.server.listen]
-    if not config.user and not all(map(is_loopback, listen)):
-        mistakes.append(
-            "user: at least one [[user]] is needed, since server.listen can be "
-            "reached from other machines (see: gateway key new)"
-        )
+    mistakes = _admin_mistakes(config)
+    if not has_users and not all(map(is_loopback, listen)):
+        mistakes.append(NO_USER)
     if mistakes:
         raise ConfigError(mistakes)
     if config.user:
         return ServedConfig(config)
-    key = key or new_key()
-    user = User("trial", (key_sha256(key),))
-    config = dataclasses.replace(config, user=(user,))
+    if key or not has_users:
+        key = key or new_key()
+        user = User("trial", (key_sha256(key),))
+        config = dataclasses.replace(config, user=(user,))
     return _with_token(ServedConfig(config, key), admin_token or new_token())
 
 

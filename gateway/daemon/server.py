@@ -17,6 +17,7 @@ import signal
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from gateway.daemon.http_server import HttpRunner
 from gateway.daemon.listeners import BACKLOG, ListeningSocket, listen
 from gateway.daemon.process import StartError, tune_garbage_collection
 from gateway.daemon.wiring import Components
+from gateway.ledger.runtime_users import stored_users
 from gateway.telemetry import log
 
 LAG_PROBE_S = 0.5
@@ -101,8 +103,7 @@ class Daemon:
                     admin=self._admin.addresses,
                     max_open_files=self._max_open_files,
                 )
-                if self._key:
-                    self._greet()
+                self._greet()
                 await self._serve(components, runner)
             finally:
                 await self._admin.close()
@@ -164,7 +165,10 @@ class Daemon:
             raise StartError(f"cannot start: the ledger: {error.orig}") from None
 
     def _greet(self) -> None:
+        """Show the throwaway key and the link to the page, where there are any."""
         link = self._admin_token and self._admin.page_link(self._admin_token)
+        if not self._key and not link:
+            return
         log_format = self._config.server.log_format
         greet(self._addresses[0], self._key, log_format, link)
 
@@ -218,6 +222,7 @@ class Daemon:
             open_addresses=self._config.server.listen,
             key=self._key,
             admin_token=self._admin_token,
+            stored_users=partial(stored_users, base=self._path.parent),
         )
         changes = compare(self._config, served.config)
         components.reload(changes.config)
