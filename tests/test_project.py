@@ -41,6 +41,9 @@ PURE = (
     "gateway/record.py",
     "gateway/relay/headers.py",
     "gateway/relay/upstream_request.py",
+    "gateway/shared/answers.py",
+    "gateway/shared/script.py",
+    "gateway/shared/steps.py",
     "gateway/telemetry/canonical_line.py",
     "gateway/telemetry/redaction.py",
     "gateway/telemetry/traceback_text.py",
@@ -56,7 +59,7 @@ IMPURE_IMPORTS = {
 PACKAGES = (
     *("__main__", "commands", "daemon", "endpoints", "relay", "accounting", "ledger"),
     *("context", "client", "accounts", "admission", "config", "trial", "transport"),
-    "telemetry",
+    *("shared", "telemetry"),
     *("protocols", "record", "usage", "errors", "content_coding", "wake_event"),
 )
 

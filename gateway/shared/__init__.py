@@ -1,0 +1,1 @@
+"""The limits of several processes or hosts as one: what is kept in the engine."""

@@ -1,0 +1,76 @@
+-- A request asks for its user's slot.
+-- ARGV: lease, user, most that may wait, age in us, session of a reserved position,
+--   requests a minute (0 = no limit), affinity key, keys of sums…
+-- -> {1, admitted, affinity, sum…} it has the slot
+--    {0, admitted, affinity, position, waiting, loads, sum…} it waits
+--    {-1, position, waiting, loads} too many wait; {-2} fenced; {-3} no such user
+--    {-4, us} too many requests a minute; so long until the next
+local lease, user, most, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+--@ alive moment whole pack get put
+if not alive(lease) then return {-2} end
+local gate = 'u' .. user
+local known = call('HMGET', P .. 'lim', gate, '!clock', '!shift', '!learn')
+if not known[1] then return {-3} end
+local limit, now = tonumber(known[1]), moment(known[2], known[3])
+local r = {s = 'U', u = user, a = '', g = '', n = whole(now - age), t = ''}
+local home = P .. 'n:' .. node_of(lease)
+local fresh = call('HSETNX', home, lease, pack(r)) == 1
+local admitted = 0
+if not fresh then
+  r = get(lease) -- asked before: the answer was lost, or it stood aside
+elseif ARGV[6] ~= '0' then
+  local rpm = P .. 'rpm:' .. user
+  call('ZREMRANGEBYSCORE', rpm, '-inf', now - 60000000)
+  if call('ZCARD', rpm) >= tonumber(ARGV[6]) then
+    local first = call('ZRANGE', rpm, 0, 0, 'WITHSCORES')[2]
+    call('HDEL', home, lease)
+    return {-4, first + 60000000 - now}
+  end
+  call('ZADD', rpm, now, lease)
+  call('PEXPIRE', rpm, 60000)
+end
+if fresh and ARGV[5] ~= '' then
+  local kept = P .. 'kept:' .. user .. SEP .. ARGV[5]
+  local entry = call('LPOP', kept)
+  while entry do
+    local arrival, turn, till = string.match(entry, '^(.-)|(.-)|(.-)$')
+    if tonumber(till) > now then
+      r.n, r.t, admitted = arrival, turn, 1
+      break
+    end
+    entry = call('LPOP', kept)
+  end
+end
+local free = not known[4]
+  and (limit == 0 or call('ZCARD', P .. 'run:' .. gate) < limit)
+if fresh and free or r.s == 'y' and free then
+  r.s = 'U'
+  call('ZADD', P .. 'run:' .. gate, now, lease)
+  if not fresh or admitted == 1 then put(lease, r) end
+elseif fresh or r.s == 'y' then
+  --@ join_user part_user waits ending press placed
+  local before = r.s
+  r.s = 'u'
+  put(lease, r)
+  join_user(lease, r)
+  local waiting = waits(user)
+  if before == 'U' and admitted == 0 and waiting > most
+     and waiting > most + ending({gate}) then
+    local position, others, loads = placed(r, now)
+    part_user(lease, r)
+    call('HDEL', home, lease)
+    return {-1, position, others, loads}
+  end
+  if not known[4] then press({gate}) end
+end
+local answer = {1, admitted, ''}
+if ARGV[7] ~= '' then answer[3] = call('GET', P .. 'sess:' .. ARGV[7]) or '' end
+if r.s == 'u' then
+  --@ placed
+  answer[1] = 0
+  answer[4], answer[5], answer[6] = placed(r, now)
+end
+for i = 8, #ARGV do
+  answer[#answer + 1] = call('GET', P .. 'b:' .. user .. SEP .. ARGV[i]) or ''
+end
+return answer

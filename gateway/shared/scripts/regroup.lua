@@ -1,0 +1,35 @@
+-- A waiter for accounts may take others than before, at its old position.
+-- ARGV: lease, tiers, group
+-- -> {1, account} it has one, {0, position, waiting, loads} it waits, {-2} fenced, or
+--    it does not wait, {-3} none of them exists: it waits no more
+local lease, tiers = ARGV[1], ARGV[2]
+--@ alive get put moment choose part
+if not alive(lease) then return {-2} end
+local r = get(lease)
+if not r then return {-2} end
+if r.s == 'A' or r.s == 'D' then return {1, r.a} end
+if r.s ~= 'a' and r.s ~= 'x' then return {-2} end
+local fields = {'!clock', '!shift', '!learn'}
+for name in string.gmatch(tiers, '[^,;]+') do fields[#fields + 1] = 'a' .. name end
+local limits = call('HMGET', P .. 'lim', unpack(fields))
+local now = moment(limits[1], limits[2])
+if r.s == 'a' then r.t = part(lease, r) end
+local best, known = choose(tiers, limits, 4, limits[3])
+if best then
+  call('ZADD', P .. 'run:a' .. best, now, lease)
+  r.s, r.a, r.g, r.t = 'A', best, '', ''
+  put(lease, r)
+  return {1, best}
+end
+if #known == 0 then
+  r.s, r.g = 'U', ''
+  put(lease, r)
+  return {-3}
+end
+--@ existing join press gates_of placed
+local turn = r.t
+r.s, r.g, r.t = 'a', existing(ARGV[3], known), ''
+put(lease, r)
+join(lease, r, turn, now)
+if not limits[3] then press(gates_of(r.g)) end
+return {0, placed(r, now)}
