@@ -9,8 +9,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.commands import output
-from gateway.config.keys import key_sha256, new_key
-from gateway.config.load import default_path
+from gateway.config.location import default_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with output.checked_output():
             args = _parser().parse_args(arguments)
             run: Callable[[argparse.Namespace], int] = args.run
-            if run is not _serve:
+            if run not in (_serve, _worker):
                 return run(args)
     except output.OutputError as error:
         return output.report(error)
@@ -37,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = _command(commands, "serve", _serve, "run the daemon in the foreground")
     _config_option(serve)
+    worker = commands.add_parser("worker")  # no help: the daemon alone starts it
+    worker.add_argument("--control", type=int, nargs="+", required=True)
+    worker.set_defaults(run=_worker)
     check = _command(commands, "check", _check, "validate the config; print mistakes")
     _config_option(check)
 
@@ -115,6 +117,12 @@ def _serve(args: argparse.Namespace) -> int:
     return serve(_path(args))
 
 
+def _worker(args: argparse.Namespace) -> int:
+    from gateway.commands.worker import work
+
+    return work(args.control)
+
+
 def _check(args: argparse.Namespace) -> int:
     from gateway.commands.check import check
 
@@ -122,6 +130,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _new_key(args: argparse.Namespace) -> int:
+    from gateway.config.keys import key_sha256, new_key
+
     key = new_key()
     print(f"{key}\n\nThe key is shown only now. Its line for [[user]] in the config:")
     print(f'key_sha256 = ["{key_sha256(key)}"]')

@@ -18,8 +18,8 @@ import pytest
 
 from gateway.config.schema import ServerSettings
 from gateway.daemon import systemd
-from gateway.daemon.server import LAG_PROBE_S
 from gateway.daemon.systemd import Notifier, address_text, passed_sockets
+from gateway.daemon.worker_pool import MAX_SLEEP_S
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "systemd/gateway.service"
@@ -340,7 +340,7 @@ def test_the_unit_lets_streams_finish_before_it_kills() -> None:
 
 def test_the_unit_tells_ready_and_alive_and_checks_first() -> None:
     assert ["notify"] == setting("Type")
-    assert 4 * LAG_PROBE_S <= int(setting("WatchdogSec")[0])
+    assert 4 * MAX_SLEEP_S <= int(setting("WatchdogSec")[0])
     assert " check " in setting("ExecStartPre")[0]
     assert "kill -HUP" in setting("ExecReload")[0]
     assert ["yes"] == setting("DynamicUser")

@@ -88,7 +88,7 @@ def ends_once(protocol: str, reply: Reply) -> None:
 
 async def trouble(gateway: Gateway, chance: random.Random) -> None:
     """Pause and reload the process now and then, until cancelled."""
-    pid = gateway.daemon.pid
+    pid = gateway.daemon.worker_pid
     while True:
         await asyncio.sleep(chance.random())
         os.kill(pid, signal.SIGSTOP)
@@ -120,7 +120,7 @@ async def test_after_chaos_nothing_is_left(
     async with asyncio.timeout(100):
         await asyncio.gather(*(crowd.ask() for _ in range(CLIENTS)))
     troubling.cancel()
-    os.kill(gateway.daemon.pid, signal.SIGCONT)
+    os.kill(gateway.daemon.worker_pid, signal.SIGCONT)
     await upstream.idle()
 
     await nothing_in_use(gateway)

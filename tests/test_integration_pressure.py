@@ -49,12 +49,12 @@ async def test_a_stalled_reader_holds_the_upstream_and_no_memory(
     gateway = await serve(daemon=True, upstream={"client_gone_drain_s": 0.0})
     client = gateway.client()
     endings.whole(protocol, await client.ask(protocol, f"{protocol}-warm"))
-    before = resident_bytes(gateway.daemon.pid)
+    before = resident_bytes(gateway.daemon.worker_pid)
     upstream.always(plays.flood(PIECE))
     async with client.open(protocol, f"{protocol}-x") as response:
         request = (await upstream.wait_for(2))[1]
         sent = await settled(lambda: request.sent_bytes)
-        grown = resident_bytes(gateway.daemon.pid) - before
+        grown = resident_bytes(gateway.daemon.worker_pid) - before
         response.close()
     await upstream.idle()
 
@@ -72,7 +72,7 @@ async def test_an_open_stream_keeps_no_more_of_its_request_than_the_bytes(
     field = "input" if protocol == "responses" else "messages"
     asked = {field: [{"role": "user", "content": "x"}] * 20_000}
     endings.whole(protocol, await client.ask(protocol, f"{protocol}-warm", **asked))
-    before = resident_bytes(gateway.daemon.pid)
+    before = resident_bytes(gateway.daemon.worker_pid)
     gate = asyncio.Event()
     upstream.always(plays.held(gate))
     opened = [client.open(protocol, f"{protocol}-x", **asked) for _ in range(10)]
@@ -80,7 +80,7 @@ async def test_an_open_stream_keeps_no_more_of_its_request_than_the_bytes(
     for response in responses:
         await response.content.readuntil(b"All ")  # the first output
 
-    grown = resident_bytes(gateway.daemon.pid) - before
+    grown = resident_bytes(gateway.daemon.worker_pid) - before
 
     gate.set()
     for one, response in zip(opened, responses):
@@ -202,9 +202,9 @@ async def test_a_gateway_that_was_paused_blames_no_upstream(
     asked = asyncio.create_task(gateway.client().ask(protocol, f"{protocol}-x"))
     await upstream.wait_for(1)
     for pause_s in (3.5, 3.5):  # before the first event, and between others
-        os.kill(gateway.daemon.pid, signal.SIGSTOP)
+        os.kill(gateway.daemon.worker_pid, signal.SIGSTOP)
         await asyncio.sleep(pause_s)
-        os.kill(gateway.daemon.pid, signal.SIGCONT)
+        os.kill(gateway.daemon.worker_pid, signal.SIGCONT)
         await asyncio.sleep(0.05)
 
     endings.whole(protocol, await asked)

@@ -39,7 +39,7 @@ def limit(pid: int, files: int) -> None:
 @asynccontextmanager
 async def short_of_files(gateway: Gateway) -> AsyncIterator[aiohttp.ClientSession]:
     """A client with a connection, of a daemon that can open nothing any more."""
-    pid = gateway.daemon.pid
+    pid = gateway.daemon.worker_pid
     soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     async with aiohttp.ClientSession() as session:
         for _ in range(2):  # the second time all that is opened once is open
@@ -145,7 +145,9 @@ async def test_the_limit_is_raised_at_the_start(serve: Serve) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    assert (hard, hard) == resource.prlimit(gateway.daemon.pid, resource.RLIMIT_NOFILE)
+    assert (hard, hard) == resource.prlimit(
+        gateway.daemon.worker_pid, resource.RLIMIT_NOFILE
+    )
     assert hard == gateway.log.events("server.started")[0]["max_open_files"]
 
 
@@ -154,7 +156,7 @@ async def test_clients_that_take_all_descriptors_end_nothing(
 ) -> None:
     """Those who cannot be accepted wait; the daemon lives and serves once they can."""
     gateway = await serve(daemon=True)
-    pid = gateway.daemon.pid
+    pid = gateway.daemon.worker_pid
     soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     writers = []
     async with aiohttp.ClientSession() as kept:

@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from gateway.config.load import load_served
 from gateway.config.parse import ConfigError
-from gateway.config.schema import Account, Config
+from gateway.config.schema import Account
 
 
 def check(path: Path) -> int:
     """Print every mistake in the config *path*, or what it holds; returns 2 or 0."""
     warnings: list[str] = []
     try:
-        served = load_served(
-            path,
-            stored_users=partial(_stored_users, path.parent),
-            warn=warnings.append,
-        )
+        served = load_served(path, warn=warnings.append)
     except ConfigError as error:
         print(*error.mistakes, sep="\n")
         return 2
     for warning in warnings:
         print(f"warning: {warning}")
     config = served.config
-    stored = _stored_users(path.parent, config)
-    for i, user in enumerate(config.user):
-        if user.name in stored and not served.key:
-            print(
-                f"warning: user[{i}].name: {user.name!r} was made at run time, too; "
-                "the limits and keys of the config count"
-            )
     users = 0 if served.key else len(config.user)
-    print(f"{path}: fine, {users} users{_more(stored)}, {len(config.account)} accounts")
+    print(f"{path}: fine, {users} users, {len(config.account)} accounts")
     for account in config.account:
         if not account.embedded:
             print(f"  {account.name}: {_dialects(account)}")
     return 0
-
-
-def _more(stored: set[str]) -> str:
-    return f" ({len(stored)} more made at run time)" if stored else ""
-
-
-def _stored_users(base: Path, config: Config) -> set[str]:
-    """The names of the users in the ledger; none where it cannot be asked."""
-    from gateway.ledger.database import LedgerError
-    from gateway.ledger.runtime_users import stored_users
-
-    try:
-        return stored_users(config, base)
-    except LedgerError:
-        return set()
 
 
 def _dialects(account: Account) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,19 +19,6 @@ from gateway.config.parse import ConfigError, is_loopback, parse
 from gateway.config.schema import Config, User
 
 Warn = Callable[[str], object]
-StoredUsers = Callable[[Config], Collection[str]]
-"""The names of the users that were made at run time, beside those of a config."""
-
-NO_USER = (
-    "user: at least one [[user]] is needed, since server.listen can be reached from "
-    "other machines (see: gateway key new)"
-)
-PLACES = (Path("config.toml"), Path("/etc/gateway/config.toml"))
-
-
-def default_path() -> Path:
-    """``./config.toml`` where there is one, else ``/etc/gateway/config.toml``."""
-    return next((path for path in PLACES if path.exists()), PLACES[-1])
 
 
 def installed_example() -> Path | None:
@@ -48,6 +35,18 @@ def installed_example() -> Path | None:
     return None
 
 
+class ConfigSource(NamedTuple):
+    """
+    What a config was made of, so that another process can make the same of it.
+
+    Attributes:
+        secrets: by reference.
+    """
+
+    text: str
+    secrets: dict[str, str]
+
+
 class ServedConfig(NamedTuple):
     """
     A config that may be served.
@@ -56,11 +55,13 @@ class ServedConfig(NamedTuple):
         key: of the throwaway user that was added; "" if the config has users.
         admin_token: the throwaway token of the admin side; "" if the config has one,
             or needs none.
+        source: what it was made of.
     """
 
     config: Config
     key: str = ""
     admin_token: str = ""
+    source: ConfigSource = ConfigSource("", {})
 
 
 def load_served(
@@ -70,39 +71,37 @@ def load_served(
     open_addresses: Sequence[str] = (),
     key: str = "",
     admin_token: str = "",
-    stored_users: StoredUsers = lambda config: (),
+    source: ConfigSource | None = None,
     warn: Warn = lambda text: None,
 ) -> ServedConfig:
     """
-    The config in the file *path*, ready to be served, if only this machine can reach
-    the listeners also without a user: then it gets one with a throwaway key. A config
-    that has no user itself gets a throwaway token of its admin side.
+    The config in the file *path*, ready to be served. Without a user it gets one with
+    a throwaway key, and a throwaway token of the admin side, if only this machine can
+    reach the listeners.
 
     Args:
-        passed: the addresses of sockets that systemd opened, before server.listen.
+        passed: the addresses of sockets that systemd opened; they take precedence
+            over ``server.listen``.
         open_addresses: where a running daemon listens.
         key, admin_token: the throwaway ones that a running daemon has made.
-        stored_users: asked only if the config has no user.
+        source: of a config that another process has read; the file is not read again.
         warn: called with each warning: its path, and what should be changed.
 
     Raises:
         ConfigError: with every mistake.
     """
-    config = load(path, warn)
-    has_users = bool(config.user or stored_users(config))
+    source = source or ConfigSource(_text(path), {})
+    config = parse(source.text, _remembering(source.secrets, path), warn)
     listen = passed or [*open_addresses, *config.server.listen]
-    mistakes = _admin_mistakes(config)
-    if not has_users and not all(map(is_loopback, listen)):
-        mistakes.append(NO_USER)
-    if mistakes:
+    if mistakes := [*_admin_mistakes(config), *_user_mistakes(config, listen)]:
         raise ConfigError(mistakes)
     if config.user:
-        return ServedConfig(config)
-    if key or not has_users:
-        key = key or new_key()
-        user = User("trial", (key_sha256(key),))
-        config = dataclasses.replace(config, user=(user,))
-    return _with_token(ServedConfig(config, key), admin_token or new_token())
+        return ServedConfig(config, source=source)
+    key = key or new_key()
+    user = User("trial", (key_sha256(key),))
+    config = dataclasses.replace(config, user=(user,))
+    served = ServedConfig(config, key, source=source)
+    return _with_token(served, admin_token or new_token())
 
 
 def _with_token(served: ServedConfig, token: str) -> ServedConfig:
@@ -112,7 +111,17 @@ def _with_token(served: ServedConfig, token: str) -> ServedConfig:
         return served
     admin = dataclasses.replace(admin, token=token)
     config = dataclasses.replace(config, admin=admin)
-    return ServedConfig(config, served.key, token)
+    return served._replace(config=config, admin_token=token)
+
+
+def _user_mistakes(config: Config, listen: Sequence[str]) -> list[str]:
+    """What is wrong without a user, since a throwaway key is for this machine alone."""
+    if config.user or all(map(is_loopback, listen)):
+        return []
+    return [
+        "user: at least one [[user]] is needed, since server.listen can be "
+        "reached from other machines (see: gateway key new)"
+    ]
 
 
 def _admin_mistakes(config: Config) -> list[str]:
@@ -133,6 +142,18 @@ def _admin_mistakes(config: Config) -> list[str]:
     ]
 
 
+def _remembering(known: dict[str, str], path: Path) -> Callable[[str], str]:
+    """How secrets are resolved; each is entered into *known*, or taken from there."""
+    folder = path.resolve().parent
+
+    def secret(reference: str) -> str:
+        if reference not in known:
+            known[reference] = _secret(reference, folder)
+        return known[reference]
+
+    return secret
+
+
 def load(path: Path, warn: Warn = lambda text: None) -> Config:
     """
     The config in the file *path*.
@@ -143,13 +164,7 @@ def load(path: Path, warn: Warn = lambda text: None) -> Config:
     Raises:
         ConfigError: with every mistake.
     """
-    text = _text(path)
-    folder = path.resolve().parent
-
-    def secret(reference: str) -> str:
-        return _secret(reference, folder)
-
-    return parse(text, secret, warn)
+    return parse(_text(path), _remembering({}, path), warn)
 
 
 def load_ledger_url(path: Path) -> str:

@@ -46,14 +46,9 @@ async def build_app(config: Config, base: Path) -> web.Application:
     routes.add_routes(app.router, components)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
-        tasks = [
-            asyncio.create_task(components.save_state(), name="state-saver"),
-            asyncio.create_task(components.changes.follow(), name="change-follower"),
-        ]
+        saver = asyncio.create_task(components.save_state(), name="state-saver")
         yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        saver.cancel()
         await components.stop()
 
     app.cleanup_ctx.append(background)

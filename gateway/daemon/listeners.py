@@ -16,10 +16,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.daemon.systemd import address_text
 
 BACKLOG = 1024
+
+
+class ServedSocket(NamedTuple):
+    """A listening socket of the parent, as a worker has it, and its address."""
+
+    socket: socket.socket
+    address: str
 
 
 class ListeningSocket:
@@ -36,11 +44,19 @@ class ListeningSocket:
         self._path = path
         self._file = _identity(path) if path else None
 
+    @property
+    def owned_path(self) -> str:
+        """The socket's file; "" for none, and once it is another's."""
+        with suppress(OSError):
+            if self._file is not None and _identity(self._path) == self._file:
+                return self._path
+        return ""
+
     def close(self) -> None:
         """Stop listening; the socket's file goes too, unless it is another's by now."""
         with suppress(OSError):
-            if self._file is not None and _identity(self._path) == self._file:
-                os.unlink(self._path)
+            if self.owned_path:
+                os.unlink(self.owned_path)
         self._file = None
         self.socket.close()
 

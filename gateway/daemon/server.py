@@ -1,12 +1,14 @@
 """
-The life of the process: listen, take signals, reload, drain, stop.
+The life of a worker: open the ledger, accept, reload, drain, as its parent says.
 
-    SIGTERM, SIGINT   drain: stop listening, let open streams finish, end the rest
-    a second one      end what is open now
-    SIGHUP            read the config again, by the rules of a start
+    serve    accept on the parent's listeners
+    reload   read the config again, by the rules of a start
+    adopt    take over the config that another worker has read
+    drain    stop listening, let open streams finish, end the rest
+    hurry    end what is open now
+    bury     close the rows that a dead worker has left open
 
-For systemd, ready means listening, alive means that the event loop turns, and stopping
-means draining.
+Without its parent a worker takes nothing new, and finishes what runs.
 """
 
 from __future__ import annotations
@@ -14,141 +16,112 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
 from sqlalchemy.exc import DBAPIError
 
-from gateway import __version__
-from gateway.config.changes import compare
-from gateway.config.load import ServedConfig, load_served
-from gateway.config.parse import ConfigError
-from gateway.daemon import systemd
+from gateway.config.load import ConfigSource, ServedConfig
 from gateway.daemon.admin_side import AdminSide
 from gateway.daemon.app import build_app, build_runner, components_of
+from gateway.daemon.channel import Message
 from gateway.daemon.greeting import greet
 from gateway.daemon.http_server import HttpRunner
-from gateway.daemon.listeners import BACKLOG, ListeningSocket, listen
+from gateway.daemon.listeners import BACKLOG, ServedSocket
+from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.process import StartError, tune_garbage_collection
+from gateway.daemon.reloader import Reloader
 from gateway.daemon.wiring import Components
-from gateway.ledger.runtime_users import stored_users
-from gateway.telemetry import log
+from gateway.errors import GatewayError
 
 LAG_PROBE_S = 0.5
+BURY_AGAIN_S = 1.0
 
 T = TypeVar("T")
 
 
 class Daemon:
     """
-    The process that serves, from its listeners to its stop.
+    One process that serves.
 
     Args:
-        path: the config file, read again on SIGHUP.
+        path: the config file, read again by a reload.
         served: as it was read first.
-        passed: the sockets that systemd opened; they take precedence.
-        max_open_files: how many files the process may open, for the log.
+        started: what the first config of all workers was made of.
+        opened: what the parent says of the listeners.
+        fds: the listeners, in the same order.
+        link: to the parent.
     """
 
     def __init__(
         self,
         path: Path,
         served: ServedConfig,
-        passed: list[systemd.PassedSocket],
-        max_open_files: int = 0,
+        started: ConfigSource,
+        opened: Message,
+        fds: Sequence[int],
+        link: ParentLink,
     ) -> None:
         self._path = path
-        self._config, self._key, self._admin_token = served
-        self._admin = AdminSide(self._config.admin, path.parent)
-        self._passed = passed
-        self._max_open_files = max_open_files
-        self._listeners: list[ListeningSocket] = []
-        self._log = log.get()
+        self._config = served.config
+        self._sockets = _sockets(opened, fds, "public")
+        self._admin = AdminSide(_sockets(opened, fds, "admin"))
+        self._link = link
+        self._reloader = Reloader(
+            path, served, started, opened["passed"], link, self._reloaded
+        )
         self._stop = asyncio.Event()
-        self._reload_requested = asyncio.Event()
+        self._begin = asyncio.Event()  # the parent says: serve
         self._drain_changed = asyncio.Event()  # wakes a drain that waits
         self._end_now = False
-        self._notifier = systemd.Notifier()
+        self._dead: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
         """
-        Serve until a signal says stop.
+        Serve until the parent says stop, or has gone.
 
         Raises:
             StartError, LedgerError: it could not start.
         """
         asyncio.get_running_loop().set_exception_handler(_loop_failed)
+        self._listen_to_parent()
+        app = await self._start(build_app(self._config, self._path.parent))
+        components = components_of(app)
+        runner = await build_runner(app, shutdown_timeout_s=2.0)
         try:
-            # Before the ledger: a daemon that cannot listen must not touch the rows
-            # of the one that does.
-            self._listen()
-            self._admin.open()
-            app = await self._start(build_app(self._config, self._path.parent))
-            components = components_of(app)
-            runner = await build_runner(app, shutdown_timeout_s=2.0)
-            try:
+            self._link.say("ready", node=components.ledger.node)
+            await self._either(self._begin, self._stop)
+            if not self._stop.is_set():
                 await self._start(self._accept(runner))
                 await self._start(self._admin.serve(components.admin_app()))
-                # Before the line that says so: the next thing may be a signal.
-                self._handle_signals()
-                self._log.info(
-                    "server.started",
-                    version=__version__,
-                    listen=self._addresses,
-                    admin=self._admin.addresses,
-                    max_open_files=self._max_open_files,
-                )
-                self._greet()
                 await self._serve(components, runner)
-            finally:
-                await self._admin.close()
-                await runner.cleanup()
         finally:
             await self._admin.close()
-            self._close_listeners()
-            self._notifier.close()
-        self._log.info("server.stopped")
+            await runner.cleanup()
+            self._link.stop()
 
     async def _serve(self, components: Components, runner: HttpRunner) -> None:
         """From ready to drained."""
         loop = asyncio.get_running_loop()
         tune_garbage_collection()
-        self._notifier.ready()
+        self._link.say("serving")
         await components.warm_up()
         gc.freeze()
         tasks = [
             loop.create_task(self._watch_loop(components), name="loop-watch"),
-            loop.create_task(self._reload_on_request(components), name="reloader"),
+            loop.create_task(self._reloader.run(components), name="reloader"),
+            loop.create_task(self._bury(components), name="burials"),
         ]
         await self._stop.wait()
         await self._drain(components, runner)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    # --- listening -----------------------------------------------------------------
-
-    @property
-    def _sockets(self) -> Sequence[systemd.PassedSocket | ListeningSocket]:
-        return self._passed or self._listeners
-
-    @property
-    def _addresses(self) -> list[str]:
-        return [one.address for one in self._sockets]
-
-    def _listen(self) -> None:
-        """Open every listener, unless systemd has passed some."""
-        for address in () if self._passed else self._config.server.listen:
-            try:
-                self._listeners += listen(address)
-            except OSError as error:
-                reason = error.strerror or repr(error)
-                raise StartError(f"cannot listen on {address}: {reason}") from None
 
     async def _accept(self, runner: HttpRunner) -> None:
         for one in self._sockets:
@@ -164,94 +137,71 @@ class Daemon:
         except DBAPIError as error:
             raise StartError(f"cannot start: the ledger: {error.orig}") from None
 
-    def _greet(self) -> None:
-        """Show the throwaway key and the link to the page, where there are any."""
-        link = self._admin_token and self._admin.page_link(self._admin_token)
-        if not self._key and not link:
-            return
-        log_format = self._config.server.log_format
-        greet(self._addresses[0], self._key, log_format, link)
+    async def _either(self, *events: asyncio.Event) -> None:
+        """Return once one of *events* is set."""
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close()
+    # --- what the parent says --------------------------------------------------------
 
-    # --- signals -------------------------------------------------------------------
+    def _listen_to_parent(self) -> None:
+        link, loop = self._link, asyncio.get_running_loop()
+        link.on("serve", lambda message, fds: self._begin.set())
+        link.on("drain", lambda message, fds: self._on_drain())
+        link.on("hurry", lambda message, fds: self._on_hurry())
+        link.on("reload", lambda message, fds: self._reloader.read())
+        link.on("adopt", lambda message, fds: self._reloader.adopt(message["served"]))
+        link.on("bury", lambda message, fds: self._dead.put_nowait(message["node"]))
+        link.on("greet", lambda message, fds: self._greet())
+        link.start(self._on_drain)
+        loop.add_signal_handler(signal.SIGTERM, self._on_drain)
 
-    def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_requested.set)
+    async def _bury(self, components: Components) -> None:
+        """Close what dead workers have left open, whenever the ledger can."""
+        while True:
+            node = await self._dead.get()
+            while True:
+                try:
+                    await components.ledger.bury(node)
+                    break
+                except GatewayError:
+                    await asyncio.sleep(BURY_AGAIN_S)
+            self._link.say("closed", node=node)
 
-    def _on_stop(self) -> None:
-        self._end_now = self._stop.is_set()
+    def _on_drain(self) -> None:
         self._stop.set()
         self._drain_changed.set()
 
-    # --- reloading ------------------------------------------------------------------
+    def _on_hurry(self) -> None:
+        self._end_now = True
+        self._on_drain()
 
-    async def _reload_on_request(self, components: Components) -> None:
-        """Reload once for each request, one after the other, also while draining."""
-        while True:
-            await self._reload_requested.wait()
-            self._reload_requested.clear()
-            if not self._stop.is_set():
-                self._notifier.reloading()
-            try:
-                await self._reload(components)
-            except ConfigError as error:
-                self._log.error("config.rejected", mistakes=error.mistakes)
-            except Exception:  # the old config serves on
-                self._log.exception("config.failed")
-            if not self._stop.is_set():
-                self._notifier.ready()
-            self._drain_changed.set()
-
-    async def _reload(self, components: Components) -> None:
-        """
-        Take up the config file as it is now, by the rules of a start.
-
-        Raises:
-            ConfigError: with every mistake; nothing has changed.
-        """
-        served = await asyncio.to_thread(
-            load_served,
-            self._path,
-            passed=[one.address for one in self._passed],
-            open_addresses=self._config.server.listen,
-            key=self._key,
-            admin_token=self._admin_token,
-            stored_users=partial(stored_users, base=self._path.parent),
-        )
-        changes = compare(self._config, served.config)
-        components.reload(changes.config)
-        self._config = changes.config
-        self._admin_token = self._admin_token or served.admin_token
-        if served.key and not self._key:
-            self._key = served.key
+    def _reloaded(self, served: ServedConfig, *, new_key: bool) -> None:
+        self._config = served.config
+        self._drain_changed.set()
+        if new_key:
             self._greet()
-        self._log.info(
-            "config.reloaded",
-            changed=changes.changed,
-            restart_needed=changes.restart_needed,
-        )
+
+    def _greet(self) -> None:
+        served = self._reloader.served
+        if served.key:
+            link = served.admin_token and self._admin.page_link(served.admin_token)
+            log_format = served.config.server.log_format
+            greet(self._sockets[0].address, served.key, log_format, link)
 
     # --- stopping -------------------------------------------------------------------
 
     async def _drain(self, components: Components, runner: HttpRunner) -> None:
         """Let open streams finish; then give the rest its protocol's ending."""
-        self._notifier.stopping()
         components.drain(self._drain_changed.set)
         runner.drain()
         for site in list(runner.sites):
             await site.stop()
-        self._close_listeners()
-        self._log.info(
-            "server.draining",
-            requests=components.serving,
-            drain_timeout_s=self._config.server.drain_timeout_s,
-        )
+        for one in self._sockets:
+            one.socket.close()
+        self._link.say("draining", requests=components.serving)
         began = time.monotonic()
         while components.serving and not self._end_now:
             # Read anew each time: a reload may change the timeout.
@@ -267,13 +217,20 @@ class Daemon:
     # --- the event loop --------------------------------------------------------------
 
     async def _watch_loop(self, components: Components) -> None:
-        """Measure how late the event loop is; feed systemd's watchdog."""
+        """Measure how late the event loop is."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_PROBE_S
             await asyncio.sleep(LAG_PROBE_S)
             components.tick(max(0.0, loop.time() - due))
-            self._notifier.watchdog()
+
+
+def _sockets(opened: Message, fds: Sequence[int], kind: str) -> list[ServedSocket]:
+    return [
+        ServedSocket(socket.socket(fileno=fd), one["address"])
+        for one, fd in zip(opened["listeners"], fds)
+        if one["kind"] == kind
+    ]
 
 
 def _loop_failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

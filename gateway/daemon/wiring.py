@@ -24,13 +24,12 @@ from gateway.accounts.choice import Load
 from gateway.admission.interface import Admission
 from gateway.admission.registry import Registry
 from gateway.client.intake import Intake
-from gateway.config.schema import Account, Config
+from gateway.config.schema import Account, Config, User
 from gateway.config.secrets import secrets_of
 from gateway.content_coding import DecodeScheduler
 from gateway.endpoints.auxiliary_call import AuxiliaryCalls
 from gateway.endpoints.count_tokens import TokenCounts
 from gateway.endpoints.live_config import LiveConfig
-from gateway.endpoints.live_users import LiveUsers
 from gateway.endpoints.model_lists import ModelLists
 from gateway.endpoints.model_requests import ModelRequests
 from gateway.endpoints.open_requests import OpenRequests
@@ -40,10 +39,8 @@ from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
 from gateway.errors import GatewayError
-from gateway.ledger import runtime_users
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
-from gateway.ledger.runtime_changes import RuntimeChanges
 from gateway.ledger.saved_state import SavedState
 from gateway.relay.conversation import Conversations
 from gateway.relay.dependencies import Dependencies
@@ -103,11 +100,6 @@ class Components:
         self.upstream = Upstream(self.transport, config.upstream)
         conversations = Conversations(self.response_store, self.accounts)
         self._make_endpoints(Intake(scheduler), conversations)
-        self.users = LiveUsers(
-            self.live, self.registry, self.budget_guard, self.reader, ledger
-        )
-        self.changes = RuntimeChanges(ledger)
-        self.changes.watch(runtime_users.KIND, self.users.refresh)
 
     def _make_endpoints(self, intake: Intake, conversations: Conversations) -> None:
         config = self._config
@@ -191,18 +183,25 @@ class Components:
         old, self._config = self._config, config
         self._set_limits(config)
         self.accounts.replace(config.account)
-        self.users.replace(config)
+        self.budget_guard.replace(config.user)
+        self.live.replace(config)
+        self.reader.resize_rooms()
         self.relay.replace(config.upstream)
         self.upstream.replace(config.upstream)
         self.drains.limit_s = config.upstream.client_gone_drain_s
         self.ledger.replace(config.ledger)
         self.response_store.replace(config.ledger)
+        for name in _names(old.user) - _names(config.user):
+            self.registry.remove_user(name)
         for name in _names(old.account) - _names(config.account):
             self.registry.remove_account(name)
         if _unlimited(old.account) != _unlimited(config.account):
             self.registry.choose_anew()
 
     def _set_limits(self, config: Config) -> None:
+        for user in config.user:
+            limits = user.limits(config.limits)
+            self.registry.set_user(user.name, limits.max_concurrent, limits.max_queued)
         for account in config.account:
             self.registry.set_account(account.name, account.max_concurrent)
 
@@ -251,7 +250,6 @@ class Components:
         await self.end_open()
         await self.model_lists.stop()
         self.saved_state.save_accounts(self.accounts.status.dump())
-        self.users.save_uses()
         await self.transport.stop()
         self.shortage.stop()
         await self.ledger.stop()
@@ -259,13 +257,12 @@ class Components:
     # --- state that outlives the process ----------------------------------------------
 
     async def restore(self) -> None:
-        """Take up the users, cooldowns and sums of days that the ledger holds."""
-        await self.changes.look()
+        """Take up the cooldowns and the day's sums that the ledger holds."""
         self.accounts.status.load(await self.saved_state.accounts())
         self.budget_guard.load(await self.saved_state.day_sums())
 
     async def save_state(self) -> None:
-        """Save now and then what the next start needs, and which keys were used."""
+        """Save the accounts' cooldowns now and then, for the next start."""
         saved: list[dict[str, object]] = []
         while True:
             await asyncio.sleep(SAVE_STATE_EVERY_S)
@@ -273,7 +270,6 @@ class Components:
             if cooldowns or saved:
                 self.saved_state.save_accounts(cooldowns)
             saved = cooldowns
-            self.users.save_uses()
 
 
 def know_secrets(config: Config) -> None:
@@ -281,7 +277,7 @@ def know_secrets(config: Config) -> None:
     log.keep_secret(secrets_of(config, getproxies_environment().values()))
 
 
-def _names(some: Iterable[Account]) -> set[str]:
+def _names(some: Iterable[User | Account]) -> set[str]:
     return {one.name for one in some}
 
 

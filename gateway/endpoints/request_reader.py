@@ -23,7 +23,7 @@ from gateway.endpoints.auth import Identity, refuse_keys_in
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.request_scope import RequestScope
-from gateway.errors import ClientError, GatewayError
+from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.record import Record
 from gateway.telemetry import log
@@ -51,9 +51,12 @@ class RequestReader:
         self._intake = intake
         self._rooms = BodyRooms()
 
-    def resize_room(self, user: str, max_bytes: int) -> None:
-        """Change the room for bodies of *user* at once."""
-        self._rooms.resize(user, max_bytes)
+    def resize_rooms(self) -> None:
+        """Give each user the room for bodies that a changed config says."""
+        config = self._live.config
+        for user in config.user:
+            room_bytes = user.limits(config.limits).max_waiting_bytes
+            self._rooms.resize(user.name, room_bytes)
 
     async def context(
         self, scope: RequestScope, path: str, *, slot: bool = True
@@ -72,9 +75,7 @@ class RequestReader:
         self._check_ledger()
         holder = _holder(record)
         data = await self._queued_body(scope, identity, holder if slot else None)
-        if self._live.keys is not keys:  # they changed while the body arrived
-            if identity.user.name not in self._live.users:
-                raise ClientError("user_removed")
+        if self._live.keys is not keys:  # a reload came while the body arrived
             identity = self._identify(scope)
             if holder.user != record.user:  # the key is another's now
                 holder = _holder(record)

@@ -41,6 +41,7 @@ from sqlalchemy.exc import (
 )
 
 from gateway.ledger import schema
+from gateway.ledger.presence import Presence
 from gateway.ledger.request_upsert import request_upsert
 from gateway.ledger.statement import (
     CoreStatement,
@@ -102,12 +103,14 @@ class Database:
     Attributes:
         dialect: "sqlite" or "postgresql".
         requests: how whole requests are written here.
+        presence: this process among those that write here.
     """
 
     def __init__(self, url: str, base: Path) -> None:
         self.url = resolve(url, base)
         self.dialect = self.url.get_backend_name()
         self._path = Path(self.url.database or "") if self.sqlite else None
+        self.presence = Presence(self._path)
         self._inode: tuple[int, int] | None = None
         self._writer = self._writing_engine(pool_size=1)
         self._changer = self._writing_engine(poolclass=NullPool)
@@ -120,11 +123,6 @@ class Database:
     def sqlite(self) -> bool:
         """Whether it is a file."""
         return self.dialect == "sqlite"
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is a file; a server's database is taken to be there."""
-        return self._path is None or self._path.exists()
 
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
@@ -158,7 +156,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction; durable when the block is left."""
         held, _ = self._connected()
-        with held.begin():
+        with self.presence.turn(), held.begin():
             yield held
 
     @contextmanager
@@ -172,12 +170,16 @@ class Database:
         """
         if self._path is not None and self._identity() != self._inode:
             raise LedgerError(f"ledger {self}: its file was removed or replaced")
-        with self._changer.begin() as connection:
+        with self.presence.turn(), self._changer.begin() as connection:
             yield connection
 
     def flush(self, calls: Sequence[DriverCall]) -> None:
         """A transaction of *calls* alone, on the driver's own connection."""
         _, driver = self._connected()
+        with self.presence.turn():
+            self._flush(driver, calls)
+
+    def _flush(self, driver: DriverConnection, calls: Sequence[DriverCall]) -> None:
         try:
             if self.sqlite and len(calls) > 1:  # one is a transaction by itself
                 driver.execute(BEGIN)
@@ -219,7 +221,7 @@ class Database:
         Raises:
             LedgerError: no ledger there, of another version, or not readable.
         """
-        if not self.exists:
+        if self._path is not None and not self._path.exists():
             raise LedgerError(f"ledger {self}: there is no ledger yet")
         try:
             with self.read() as connection:
@@ -243,6 +245,7 @@ class Database:
         self.reset()
         self._changer.dispose()
         self._reader.dispose()
+        self.presence.leave()
 
     @property
     def _dialect(self) -> Dialect:
@@ -263,8 +266,9 @@ class Database:
         if self._held is None or self._driver is None:
             self._held = self._writer.connect()
             self._driver = driver_of(self._held)
-            for text in self.requests.setup:
-                self._driver.execute(text)
+            for text in (*self.requests.setup, self.presence.setup):
+                if text:
+                    self._driver.execute(text)
         return self._held, self._driver
 
     def _make_file(self) -> None:

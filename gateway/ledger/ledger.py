@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.config import schema as config
 from gateway.errors import GatewayError
+from gateway.ledger.crashed import close_crashed, close_rows_of
 from gateway.ledger.database import Database, LedgerError, reason
 from gateway.ledger.open_rows import JOIN_AFTER_S, OpenRowBuffer
 from gateway.ledger.retention import Retention
 from gateway.ledger.rows import RequestRows, rows_of
-from gateway.ledger.tables import attempt, request
 from gateway.ledger.timeout_queue import TimeoutQueue, Waiter
 from gateway.ledger.writer import LedgerEntry, LedgerWriter, RowWrite, WriteReport
 from gateway.record import Record
@@ -53,6 +53,7 @@ class Ledger:
     Attributes:
         database: where its rows are; it compiles statements for them.
         rules: how long which rows are kept.
+        node: the name of this process, in the rows of its requests.
         observe: called with the seconds that every ``close`` waited; for the metrics.
     """
 
@@ -60,6 +61,7 @@ class Ledger:
         self.observe: Callable[[float], None] = lambda seconds: None
         self.rules = rules
         self.database = database
+        self.node = database.presence.node
         self._loop = asyncio.get_running_loop()
         self._open_rows = OpenRowBuffer(self._put_open)
         self._timeouts = TimeoutQueue(self._timeout_error)
@@ -78,7 +80,7 @@ class Ledger:
     async def open(cls, url: str, base: Path, rules: config.LedgerSettings) -> Ledger:
         """
         Open the ledger at *url* (relative files: from the folder *base*), bring its
-        schema up to date, and close what a crash left open.
+        schema up to date, and close what processes left open that have ended.
 
         Raises:
             LedgerError: it cannot be used; the text is for the operator.
@@ -136,7 +138,7 @@ class Ledger:
                 the row is then kept as that failure, and written when it can be.
         """
         self._open_rows.drop(record)
-        rows = rows_of(record)
+        rows = rows_of(record, node=self.node)
         try:
             await self._written(self._entry(rows))
         except GatewayError:
@@ -146,7 +148,7 @@ class Ledger:
     def add(self, record: Record) -> None:
         """Write *record* as it ended; no caller waits for it."""
         self._open_rows.drop(record)
-        rows = rows_of(record)
+        rows = rows_of(record, node=self.node)
         if not rows.sent and self._waiting >= MAX_WAITING:
             self._dropped += 1
             return
@@ -191,6 +193,17 @@ class Ledger:
         except (LedgerError, SQLAlchemyError) as exc:
             raise GatewayError("ledger_unavailable", detail=reason(exc)) from None
 
+    async def bury(self, node: str) -> None:
+        """
+        Close what *node* has left open, a process that has ended.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        closed = await self.change(lambda connection: close_rows_of(connection, node))
+        if closed:
+            log.warning("ledger.recovered", closed_as_crashed=closed)
+
     async def stop(self) -> None:
         """Write what is left, and close the database."""
         if left := self._open_rows.finish():
@@ -206,7 +219,7 @@ class Ledger:
         self._put(*entries)
 
     def _open(self, records: list[Record]) -> list[LedgerEntry]:
-        return [self._entry(rows_of(one, is_open=True)) for one in records]
+        return [self._entry(rows_of(one, True, self.node)) for one in records]
 
     def _entry(self, rows: RequestRows) -> LedgerEntry:
         return LedgerEntry((RowWrite(self.database.requests, rows.request[:2], rows),))
@@ -280,30 +293,12 @@ def _make_ready(database: Database) -> int:
     """Bring the schema up to date, close what a crash left open; returns how many."""
     try:
         database.prepare()
-        return _close_crashed(database)
-    except SQLAlchemyError as exc:
+        database.presence.enter()
+        with database.write() as connection:
+            return close_crashed(connection, database.presence)
+    except (SQLAlchemyError, OSError) as exc:
         database.dispose()
         raise LedgerError(f"ledger {database}: {reason(exc)}") from exc
     except LedgerError:
         database.dispose()
         raise
-
-
-def _close_crashed(database: Database) -> int:
-    """Close the requests that the last process left open; returns how many."""
-    is_open = request.c.outcome == "open"
-    with database.write() as connection:
-        connection.execute(
-            update(attempt)
-            .where(attempt.c.ended_at.is_(None), attempt.c.error_code == "")
-            .where(attempt.c.request_id == request.c.request_id)
-            .where(attempt.c.request_started_at == request.c.started_at)
-            .where(is_open)
-            .values(error_code="crashed")
-        )
-        closed = connection.execute(
-            update(request)
-            .where(is_open)
-            .values(outcome="failed", origin="gateway", error_code="crashed")
-        )
-    return closed.rowcount

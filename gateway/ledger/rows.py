@@ -52,8 +52,14 @@ class RequestRows(NamedTuple):
         return self._replace(request=(*before, *UNRECORDED, *after))
 
 
-def rows_of(record: Record, is_open: bool = False) -> RequestRows:
-    """*record* as rows, as it ended; *is_open*: it is still running."""
+def rows_of(record: Record, is_open: bool = False, node: str = "") -> RequestRows:
+    """
+    *record* as rows, as it ended.
+
+    Args:
+        is_open: it is still running.
+        node: the process that serves it.
+    """
     texts = _all_plain(
         record.request_id,
         record.error_code,
@@ -66,7 +72,7 @@ def rows_of(record: Record, is_open: bool = False) -> RequestRows:
     request_id, started_at = texts[0], moment(record.started_at)
     ended = ("open", "", "") if is_open else (record.outcome, record.origin, texts[1])
     return RequestRows(
-        _request_row(record, started_at, ended, texts),
+        _request_row(record, started_at, ended, (*texts, node)),
         [_attempt_row(request_id, started_at, attempt) for attempt in record.attempts],
         (request_id, started_at, marks_json(record.marks)),
     )
@@ -75,7 +81,9 @@ def rows_of(record: Record, is_open: bool = False) -> RequestRows:
 def _request_row(
     record: Record, started_at: str, ended: tuple[str, str, str], texts: Sequence[str]
 ) -> Row:
-    request_id, _, response_id, model, upstream_model, upstream_id, session = texts
+    request_id, _, response_id, model, upstream_model, upstream_id, session, node = (
+        texts
+    )
     usage = record.usage
     return (
         request_id,
@@ -108,6 +116,7 @@ def _request_row(
         session,
         plain(",".join(record.dropped)) if record.dropped else "",
         request_id.replace("-", ""),
+        node,
     )
 
 

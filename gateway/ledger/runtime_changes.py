@@ -59,7 +59,7 @@ class RuntimeChanges:
         """
 
         def apply(connection: Connection) -> T:
-            raise_version(connection, kind)  # first: its lock puts changes in order
+            _raise_version(connection, kind)  # first: its lock puts changes in order
             return change(connection)
 
         result = await self._ledger.change(apply)
@@ -103,8 +103,7 @@ def _versions(connection: Connection) -> dict[str, int]:
     return {kind: version for kind, version in rows}
 
 
-def raise_version(connection: Connection, kind: str) -> None:
-    """Let every process notice that *kind* is changed by this transaction."""
+def _raise_version(connection: Connection, kind: str) -> None:
     insert = insert_into(runtime_version, connection.dialect)
     insert = insert.values(kind=kind, version=1)
     raised = {"version": runtime_version.c.version + 1}

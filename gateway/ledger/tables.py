@@ -121,6 +121,7 @@ request = Table(
     _text("session"),
     _text("dropped"),  # what a conversion left out, joined by commas
     _text("plain_id"),  # the request id without dashes, as people paste it
+    _text("node"),  # the process that serves it, see ``presence``
     PrimaryKeyConstraint("started_at", "request_id", name="request_pkey"),
     Index("request_plain_id", "plain_id"),
     _index("request_response_id", "response_id", HAS_FOREIGN_RESPONSE_ID),

@@ -36,7 +36,7 @@ from structlog.typing import EventDict, Processor
 
 from gateway.record import Record
 from gateway.telemetry.canonical_line import canonical_line
-from gateway.telemetry.log_writer import FLUSH_S, LogWriter, TextWriter
+from gateway.telemetry.log_writer import FLUSH_S, LogLock, LogWriter, TextWriter
 from gateway.telemetry.redaction import Redaction
 from gateway.telemetry.traceback_text import traceback_text
 
@@ -75,6 +75,7 @@ class _Output:
 
 
 _output = _Output(LogWriter(None, lambda lost: b""), [], direct=False)
+_lock = LogLock(None)
 _redaction = Redaction()
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -109,6 +110,12 @@ def set_up(
         logger_factory=lambda *names: logger,
         cache_logger_on_first_use=out is None,  # else tests could not change it
     )
+
+
+def share(lock: LogLock) -> None:
+    """Take turns with other processes, from the next ``set_up`` on."""
+    global _lock
+    _lock = lock
 
 
 def flush() -> None:
@@ -326,4 +333,4 @@ def _outlet_to(stream: TextIO | None, processors: list[Processor], lost: int) ->
             line = processor(None, "warning", line)
         return bytes(line) + b"\n"
 
-    return LogWriter(fd, notice, lost)
+    return LogWriter(fd, notice, lost, _lock)

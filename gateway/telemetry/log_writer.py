@@ -9,6 +9,8 @@ Rule 3: lines are written in order, each whole. The rest of a line that was cut 
         error is written first once the descriptor takes data again.
 Rule 4: the thread wakes once each INTERVAL_S at most, unless a whole write waits: under
         load many lines share one, and the event loop keeps the interpreter.
+Rule 5: processes that write to one descriptor take turns, so that each line is whole:
+        a pipe takes only so much at a time.
 
     put ──▶ queue (MAX_WAITING_BYTES) ──▶ take ──▶ write ──▶ descriptor
       └─▶ lost                                       └─▶ lost
@@ -17,11 +19,14 @@ Rule 4: the thread wakes once each INTERVAL_S at most, unless a whole write wait
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TextIO
 
 from gateway.wake_event import WakeEvent
@@ -44,18 +49,54 @@ class _Line(NamedTuple):
     missing: int = 0
 
 
+class LogLock:
+    """
+    Held while lines are written.
+
+    Args:
+        fd: a file that the processes of one gateway share; None: there is one process.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        self.fd = fd
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait for the turn of this process, in the thread that writes alone."""
+        if self.fd is None:
+            yield
+            return
+        try:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX)
+        except OSError:  # no lock is left: lines may be mixed, but none is lost
+            yield
+            return
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.fd, fcntl.LOCK_UN)
+
+
 class LogWriter:
     """
     Args:
         fd: where lines are written; None: nowhere, every line is lost.
         lost: how many lines were lost before.
+        lock: shared with other processes that write there.
 
     Attributes:
         lost: how many lines were lost in all.
     """
 
-    def __init__(self, fd: int | None, notice: Notice, lost: int = 0) -> None:
+    def __init__(
+        self,
+        fd: int | None,
+        notice: Notice,
+        lost: int = 0,
+        lock: LogLock = LogLock(None),
+    ) -> None:
         self.lost = lost
+        self._lock_file = lock
         self._fd = fd
         self._notice = notice
         # Reentrant: a finaliser that fails while a line is put writes a line, too.
@@ -88,6 +129,13 @@ class LogWriter:
                 self._asleep = False
                 self._wake.set()
 
+    def settle(self, timeout_s: float) -> None:
+        """Return once the lines so far are written, or the time is over."""
+        due = time.monotonic() + timeout_s
+        while not (self._asleep or self._stopping) and time.monotonic() < due:
+            self._wake.set()  # else it sleeps through its interval
+            time.sleep(0.001)
+
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Write what waits, for *timeout_s* at most; later lines are lost."""
         self._stopping = True
@@ -105,7 +153,8 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             if lines := self._take():
-                took = self._write(lines)
+                with self._lock_file.held():
+                    took = self._write(lines)
                 full = self._waiting_bytes >= WRITE_BYTES
                 if not (self._stopping or took and full):
                     self._wake.wait(INTERVAL_S if took else RETRY_S)

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,20 @@ class Daemon:
 
     @property
     def pid(self) -> int:
+        """The parent's, which signals go to."""
         return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve or finish, the one that was started last is last."""
+        started = [line["pid"] for line in self.log.events("worker.started")]
+        ended = {line["pid"] for line in self.log.events("worker.ended")}
+        return [pid for pid in started if pid not in ended]
+
+    @property
+    def worker_pid(self) -> int:
+        """The one that serves."""
+        return int(self.workers[-1])
 
     async def start(self) -> None:
         """Start it and return once it takes work."""
@@ -85,7 +98,7 @@ class Daemon:
             asyncio.create_task(self._read_stderr()),
         ]
         await self.log.wait_for(
-            lambda: self.log.events("server.started") or self._over(),
+            lambda: self.log.events("worker.started") or self._over(),
             "the daemon did not start",
             START_TIMEOUT_S,
         )
@@ -133,8 +146,11 @@ class Daemon:
                 await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
-        """SIGKILL: as a crash leaves it."""
-        self.process.kill()
+        """SIGKILL to all of it: as the loss of the machine leaves it."""
+        self.process.kill()  # first: it would start another worker
+        for pid in self.workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await self.exited()
 
     def terminate(self) -> None:
@@ -159,8 +175,8 @@ class Daemon:
         try:
             return await self.exited(10.0)
         except TimeoutError:
-            self.process.kill()
-            return await self.exited()
+            await self.kill()
+            return self.process.returncode or 0
 
 
 @asynccontextmanager

@@ -14,6 +14,10 @@ from aiohttp import web
 from gateway.config.parse import parse
 from gateway.daemon.admin_side import AdminSide
 from gateway.daemon.app import build_app, build_runner, components_of
+from gateway.daemon.listeners import ListeningSocket, ServedSocket
+from gateway.daemon.parent_listeners import ADMIN, Listeners
+from gateway.daemon.settings import absolute
+from gateway.daemon.systemd import PassedSocket
 from gateway.telemetry import log as gateway_log
 from gateway.telemetry import log_routes
 from tests.kit import settings
@@ -62,9 +66,12 @@ async def running(
     with logging_to(Log()) as log:
         app = await build_app(config_, folder)
         runner = await build_runner(app, shutdown_timeout_s=5.0)
-        admin = AdminSide(config_.admin, folder)
+        listeners = Listeners([])
+        if config_.admin:
+            listen = [absolute(one, folder) for one in config_.admin.listen]
+            listeners.add({ADMIN: listen})
+        admin = AdminSide([as_served(one.held) for one in listeners.open])
         try:
-            admin.open()
             await admin.serve(components_of(app).admin_app())
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
@@ -73,6 +80,11 @@ async def running(
         finally:
             await admin.close()
             await runner.cleanup()
+            listeners.close()
+
+
+def as_served(held: ListeningSocket | PassedSocket) -> ServedSocket:
+    return ServedSocket(held.socket, held.address)
 
 
 class _Outlet(io.TextIOBase):
