@@ -29,6 +29,7 @@ class RequestContext:
         deadline: monotonic seconds until which the request may wait for slots.
         slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
+        stopped: it was ended from outside: its answer is not read on.
         account_query: what it asks of accounts.
     """
 
@@ -46,6 +47,7 @@ class RequestContext:
     deadline: float
     share: BodyShare
     slot: Slot | None = None
+    stopped: bool = False
     account_query: AccountQuery = field(init=False)
 
     def __post_init__(self) -> None:

@@ -83,6 +83,12 @@ CODES: dict[str, Fault] = {
     "gateway_overloaded": Fault(
         503, "server_error", "The gateway has no connection left at the moment"
     ),
+    "ended_by_operator": Fault(
+        503, "server_error", "The operator of the gateway ended this request"
+    ),
+    "accounts_paused": Fault(
+        503, "server_error", "The operator has paused every account for this model"
+    ),
     "ledger_unavailable": Fault(
         503, "server_error", "The gateway cannot keep its records at the moment"
     ),
@@ -122,6 +128,9 @@ CODES: dict[str, Fault] = {
     ),
 }
 """Every code that the gateway raises."""
+
+FINAL_CODES = frozenset({"ended_by_operator"})
+"""After these a client should not ask again by itself."""
 
 RETRY_AFTER_MAX_S = 60
 
@@ -165,6 +174,7 @@ class GatewayError(Exception):
         super().__init__(code)
         fault = CODES[code]
         self.code = code
+        self.final = self.final or code in FINAL_CODES
         self.status = fault.status
         self.type = fault.type
         self.message = message or fault.sentence

@@ -167,6 +167,9 @@ class AdmissionView(Protocol):
         ``account``) alone.
         """
 
+    def expected_wait_s(self, account: str) -> float:
+        """Seconds that one more request would wait for a slot of *account*."""
+
     def account_loads(self) -> Sequence[tuple[str, int, int]]:
         """Of every account its name, the slots in use, and how many it has."""
 

@@ -307,6 +307,9 @@ class Registry(Admission):
                     limiter.evict(slot)
         return True
 
+    def expected_wait_s(self, account: str) -> float:
+        return self._accounts.expected_wait_s(account)
+
     def account_loads(self) -> list[tuple[str, int, int]]:
         limiters = self._accounts.limiters.values()
         return [

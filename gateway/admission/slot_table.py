@@ -55,6 +55,8 @@ class Holders:
 
 class SlotTable:
     """
+    Its many methods are what can happen to slots, and to the queue before them.
+
     Args:
         scope: ``user`` or ``account``.
         clock: monotonic seconds.
@@ -284,6 +286,14 @@ class SlotTable:
             self._grant(waiter, slot)
         else:
             self._preempt(waiter.fits)
+
+    def expected_wait_s(self, name: str) -> float:
+        """Seconds that one more would wait for a slot of *name*; 0 for none known."""
+        limiter = self.limiters.get(name)
+        if limiter is None or limiter.free:
+            return 0.0
+        busy = limiter.busy(self._service, self._clock())
+        return expected_wait_s(1 + self.queue.waiting((name,)), [busy])
 
     def position(self, waiter: SlotWaiter) -> QueuePosition:
         """The position of *waiter*, and what it waits for."""

@@ -36,12 +36,15 @@ class ClientKind(NamedTuple):
         shows_status: draws the queue status of ``QueueStatus``.
         data_event_s: its idle timer counts data events only; one is due when none
             went out for so many seconds. 0: comments are enough.
+        final_code: the only code in a stream after which it does not ask again; an
+            HTTP status has no such meaning for it. "": it goes by ``x-should-retry``.
     """
 
     name: str
     matches: Callable[[ClientHeaders], bool]
     shows_status: bool = False
     data_event_s: float = 0.0
+    final_code: str = ""
 
 
 def _agent(*starts: str) -> Callable[[ClientHeaders], bool]:
@@ -61,7 +64,7 @@ def _is_ai_sdk(headers: ClientHeaders) -> bool:
 
 
 KINDS: tuple[ClientKind, ...] = (
-    ClientKind("codex", _is_codex, shows_status=True, data_event_s=120.0),
+    ClientKind("codex", _is_codex, True, 120.0, final_code="invalid_prompt"),
     ClientKind("claude-code", _is_claude_code),
     ClientKind("opencode", _agent("opencode/")),
     ClientKind("ai-sdk", _is_ai_sdk),

@@ -12,7 +12,9 @@ from aiohttp import web
 
 from gateway.endpoints.admin.access import AdminAccess
 from gateway.endpoints.admin.application import AdminApplication
+from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.page.routes import PageRoutes
+from gateway.endpoints.admin.requests import RequestOperations
 from gateway.endpoints.admin.status import StatusOperations
 
 if TYPE_CHECKING:
@@ -34,9 +36,14 @@ def admin_application(components: Components) -> AdminApplication:
 
     admin = live.config.admin
     access = AdminAccess(token, admin.listen if admin else ())
+    admission, open_requests = components.registry, components.open_requests
+    requests = LiveRequests(open_requests, admission, components.ended_records)
     application = AdminApplication(
         access,
-        [StatusOperations(components.registry, components.open_requests)],
+        [
+            StatusOperations(admission, open_requests),
+            RequestOperations(requests, admission, open_requests, components.ledger),
+        ],
     )
     PageRoutes(application, access, token, lambda: live.config.server.listen).install()
     return application

@@ -27,6 +27,7 @@ from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config, User
 from gateway.config.secrets import secrets_of
 from gateway.content_coding import DecodeScheduler
+from gateway.endpoints.admin.ended_records import EndedRecords
 from gateway.endpoints.auxiliary_call import AuxiliaryCalls
 from gateway.endpoints.count_tokens import TokenCounts
 from gateway.endpoints.live_config import LiveConfig
@@ -86,7 +87,10 @@ class Components:
         )
         ledger.observe = self.metrics.commit_waited
         self.budget_guard = BudgetGuard(config.user)
+        self.ended_records = EndedRecords()
         sinks = [self.metrics.add, self.budget_guard.add]
+        if config.admin:
+            sinks.append(self.ended_records.add)
         self.accounting = Accounting(ledger, self.maybe_prices, sinks)
         self.drains = Drains(config.upstream.client_gone_drain_s)
         self.response_store = ResponseStore(ledger)

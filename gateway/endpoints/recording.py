@@ -26,7 +26,13 @@ from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.request_ids import request_id_of
 from gateway.endpoints.request_scope import RequestScope
-from gateway.errors import ClientError, GatewayError, PassedOn, UpstreamError
+from gateway.errors import (
+    FINAL_CODES,
+    ClientError,
+    GatewayError,
+    PassedOn,
+    UpstreamError,
+)
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.protocol import WireProtocol, response_id_of
 from gateway.protocols.stream_state import CLOSED
@@ -138,7 +144,8 @@ class Recorder:
         record.set_outcome("refused" if refused else "failed", error.origin, error.code)
         record.detail = _detail(error, scope)
         _note_end_of_wait(record)
-        if answer is None or answer.can_refuse:
+        in_stream = _ends_in_stream(error, scope)
+        if answer is None or answer.can_refuse and not in_stream:
             refusal = error_answer(error, scope.wire, record)
             if self._open.draining or not scope.request.content.is_eof():
                 refusal.force_close()  # the rest of the body is not wanted
@@ -164,6 +171,17 @@ class Recorder:
             scope.context.mark_ending("failed", keepalives=answer.keepalives)
         with suppress(ClientError):  # it has left before it could read the ending
             await answer.fail(error)
+
+
+def _ends_in_stream(error: GatewayError, scope: RequestScope) -> bool:
+    """
+    Whether *error* is an ending also where nothing is out: what the operator ended must
+    not come back, and some clients take no HTTP status as final.
+    """
+    if error.code not in FINAL_CODES or not scope.client.final_code:
+        return False
+    error.client_code = scope.client.final_code
+    return True
 
 
 def _detail(error: GatewayError, scope: RequestScope) -> str:

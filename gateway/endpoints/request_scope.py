@@ -76,6 +76,8 @@ class RequestScope:
         """Cancel its task; *error* is what its client gets. The first one counts."""
         if self.stop_error is None and self.task:
             self.stop_error = error
+            if self.context:
+                self.context.stopped = True
             self.task.cancel()
 
     def abort(self) -> None:

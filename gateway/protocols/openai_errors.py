@@ -26,6 +26,8 @@ SPOKEN_CODES = frozenset(
         "previous_response_not_found",
         "unsupported_parameter",
         "ledger_unavailable",
+        "accounts_paused",
+        "ended_by_operator",
     }
 )
 

@@ -252,7 +252,7 @@ class Attempt(ABC):
         # The client may keep what it got of the answer.
         made = self._accounts.reasoning.made
         made(context.user.name, self._facts.proofs, self.account.name)
-        if not drains.open:
+        if context.stopped or not drains.open:
             self._record_usage()
             return
         context.record.drained = True
