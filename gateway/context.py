@@ -30,6 +30,7 @@ class RequestContext:
         slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
         stopped: it was ended from outside: its answer is not read on.
+        shown_position: the position in the queue that its client was last shown.
         account_query: what it asks of accounts.
     """
 
@@ -48,6 +49,7 @@ class RequestContext:
     share: BodyShare
     slot: Slot | None = None
     stopped: bool = False
+    shown_position: int = 0
     account_query: AccountQuery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +66,12 @@ class RequestContext:
         """Note a moment in the timeline."""
         record = self.record
         record.marks.append((time.monotonic() - record.received, event, facts))
+
+    def show_position(self, position: int) -> None:
+        """Note the *position* in the queue that its client is shown, if it is new."""
+        if position != self.shown_position:
+            self.shown_position = position
+            self.mark("position_shown", position=position)
 
     def mark_ending(self, outcome: str, **facts: Any) -> None:
         """Note how the answer ended, and what it was like on the way."""

@@ -83,6 +83,7 @@ class Record:
     dropped: tuple[str, ...] = ()
     unknown_stop: str = ""  # the upstream's stop reason, if it is an unknown one
     detail: str = ""  # of a failure, for the log alone
+    message: str = ""  # of a failure: what the client reads, without its own words
     durable: bool = False  # its last row is committed
     closed: bool = False  # every sink has it
     queued: bool = False  # it had to wait for a slot

@@ -12,6 +12,7 @@ from gateway.accounts.choice import (
     AccountQuery,
     Choice,
     Load,
+    Rejection,
     Restrictions,
     candidates,
 )
@@ -28,6 +29,11 @@ NOW = 1000.0
 def account(name: str, **keys: Any) -> Account:
     keys.setdefault("protocol", "responses")
     return Account(name=name, base_url=keys.pop("base_url", "http://x"), **keys)
+
+
+def outages(choice: Choice) -> list[tuple[str, str]]:
+    """Who is out, and for what."""
+    return [(one.name, one.reason) for one in choice.rejected]
 
 
 def named(value: str = "s") -> Session:
@@ -213,7 +219,7 @@ def test_an_account_that_just_returned_gets_its_share_and_no_more() -> None:
 def test_who_was_tried_is_not_asked_again() -> None:
     house = House(*(account(name) for name in "ab"))
     choice = house.choose(tried=frozenset("a"))
-    assert ([["b"]], [("a", "tried")]) == (choice.tiers, choice.rejected)
+    assert ([["b"]], [Rejection("a", "tried")]) == (choice.tiers, choice.rejected)
     assert not choice.last_resort
 
 
@@ -231,7 +237,7 @@ def test_who_is_out_is_left_alone_and_it_is_said_why() -> None:
     house = House(*(account(name) for name in "ab"))
     house.fail("a", 401)
     choice = house.choose()
-    assert ([["b"]], [("a", "refused")]) == (choice.tiers, choice.rejected)
+    assert ([["b"]], [("a", "refused")]) == (choice.tiers, outages(choice))
 
 
 def test_no_request_is_refused_while_an_account_is_untried() -> None:
@@ -248,7 +254,8 @@ def test_when_all_are_dead_no_account_is_asked_before_the_probe() -> None:
     house.fail("b", times=6)
     choice = house.choose()
     assert ([], ["a", "b"]) == (choice.tiers, choice.fitting)
-    assert [("a", "failed"), ("b", "failed")] == choice.rejected
+    assert [("a", "failed"), ("b", "failed")] == outages(choice)
+    assert all(one.left_s and one.left_s > 0 for one in choice.rejected)
     later = house.choose(NOW + 3)
     assert (["a", "b"], True) == (sorted(later.ordered), later.last_resort)
 

@@ -18,6 +18,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.daemon.app import components_of
+from gateway.ledger import report
+from gateway.ledger.narrative import sentences
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays
 from tests.kit.answer import Answer
@@ -289,7 +292,47 @@ async def test_one_id_tells_of_a_wait_a_failover_and_a_cut(
     assert [mark for mark in marks if mark not in text] == []
     assert line["attempts"] == 2
     status, data = await gateway.daemon.command("trace", reply.request_id, "--json")
-    assert 0 == status and json.loads(data)
+    assert 0 == status
+    assert [
+        line
+        for line in json.loads(data)["why"]
+        if not line.startswith(("Waited", "Attempt", "While it waited"))
+    ] == [
+        "The client got an ending in its stream (upstream_cut), caused by the upstream:"
+        ' "The upstream closed the stream before it finished".'
+    ]
+
+
+async def test_a_wait_says_who_held_the_slots(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    one = account(upstream, "chat-1", max_concurrent=2)
+    gateway = await serve(accounts=[one], users=[user("alice"), user("bob")])
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate), plays.held(gate), account="chat-1")
+    holders = [
+        asyncio.create_task(gateway.client("bob").ask("chat", "chat-x"))
+        for _ in range(2)
+    ]
+    await upstream.wait_for(2)
+    waiter = asyncio.create_task(gateway.client("alice").ask("chat", "chat-x"))
+    parts = components_of(gateway.inside.app)
+    await gateway.log.wait_for(
+        lambda: any(one.waiting for one in parts.registry.counts("account")),
+        "alice does not wait",
+    )
+    gate.set()
+    reply = await waiter
+    await asyncio.gather(*holders)
+    await gateway.finished(reply)
+
+    ledger = parts.ledger
+    (row,) = await ledger.read(lambda c: report.find(c, reply.request_id))
+    found = await ledger.read(lambda c: sentences(report.history(c, row)))
+    assert found[0].startswith("Waited ")
+    assert found[0].endswith(
+        " for a slot of chat-1: bob held 2 of the 2 slots of chat-1."
+    )
 
 
 async def test_an_unknown_id_is_exit_1(serve: Serve) -> None:

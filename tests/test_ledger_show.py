@@ -85,19 +85,42 @@ def cut_turn() -> Record:
         marks=[
             TimelineMark(0.0, "received", {}),
             TimelineMark(0.0012, "authenticated", {"user": "alice"}),
-            TimelineMark(0.002, "queued", {"position": 2}),
             TimelineMark(
-                1.204,
+                0.002,
                 "chosen",
                 {
                     "tiers": [["openai-1", "openai-2"], ["spare"]],
-                    "rejected": [["openai-3", "cooling down: rate limit"]],
+                    "rejected": [["openai-3", "rate_limited", 60.0, True]],
                 },
             ),
             TimelineMark(
-                1.41, "attempt_failed", {"account": "openai-1", "code": "overloaded"}
+                0.002,
+                "queued",
+                {
+                    "scope": "account",
+                    "position": 2,
+                    "taken": [
+                        ["openai-1", 4, [["bob", 3], ["carol", 1]]],
+                        ["openai-2", 9, [["bob", 5]]],
+                    ],
+                },
             ),
-            TimelineMark(9.2, "cut", {"bytes": 51200, "longest_gap_s": 2.25}),
+            TimelineMark(0.7, "position_shown", {"position": 1}),
+            TimelineMark(1.204, "granted", {"account": "openai-1"}),
+            TimelineMark(
+                1.41,
+                "attempt_failed",
+                {"account": "openai-1", "code": "upstream_overloaded"},
+            ),
+            TimelineMark(
+                1.42, "granted", {"account": "openai-2", "moved_from": "openai-1"}
+            ),
+            TimelineMark(2.4, "first_output", {}),
+            TimelineMark(
+                9.2, "attempt_failed", {"account": "openai-2", "code": "upstream_cut"}
+            ),
+            TimelineMark(9.2, "terminal", {"bytes": 51200, "longest_gap_ms": 2.25}),
+            TimelineMark(9.2, "failed", {"code": "upstream_cut"}),
         ],
     )
     record.set_outcome("failed", "upstream", "upstream_cut")
@@ -123,18 +146,54 @@ async def test_a_trace_tells_the_story_in_order(
         " (estimated), 0.250000 USD",
         "left out  store",
         "",
+        "openai-3 was left alone until 12:01:00 UTC, the time that it gave itself: it"
+        " had limited",
+        "  the rate.",
+        "Waited 1.2 s for a slot of openai-1 or openai-2: bob held 3 and carol 1 of the"
+        " 4 slots",
+        "  of openai-1; bob held 5 and others 4 of the 9 slots of openai-2.",
+        "Attempt 1, at openai-1, failed before any output, after 206 ms: the upstream"
+        " is",
+        "  overloaded (HTTP 503, upstream_overloaded).",
+        "The session moved from openai-1 to openai-2, which does not have its prompt in"
+        " its",
+        "  cache.",
+        "Attempt 2, at openai-2, failed within its answer, after 7.8 s: the upstream"
+        " closed the",
+        "  stream before it finished (upstream_cut).",
+        "While it waited, the client was shown the position 1.",
+        "Left out of the request, which openai-2 cannot take: store.",
+        "The client got an ending in its stream (upstream_cut), caused by the upstream:"
+        ' "The',
+        '  upstream closed the stream before it finished".',
+        "",
         "attempt 1 openai-1 503  upstream_overloaded, 210.0 ms",
         "attempt 2 openai-2 200  upstream_cut, 7790.0 ms",
+        "",
+        f"read                     |{'.':<40}|       2.0 ms",
+        f"queue openai-1, openai-2 |{'·····':<40}|    1202.0 ms",
+        f"wait openai-1            |{'     ░':<40}|     206.0 ms",
+        f"wait openai-2            |{'      ░░░░':<40}|     980.0 ms",
+        f"answer openai-2          |{' ' * 10}{'█' * 30}|    6800.0 ms",
         "",
         "          ms        +ms  event",
         "         0.0        0.0  received",
         "         1.2        1.2  authenticated    user=alice",
-        "         2.0        0.8  queued           position=2",
-        "      1204.0     1202.0  chosen           tiers=openai-1, openai-2 | spare",
-        "                                          not openai-3, cooling down:"
-        " rate limit",
-        "      1410.0      206.0  attempt_failed   account=openai-1 code=overloaded",
-        "      9200.0     7790.0  cut              bytes=51200 longest_gap_s=2.25",
+        "         2.0        0.8  chosen           tiers=openai-1, openai-2 | spare",
+        f"{'':<42}not openai-3, rate_limited, back in 60 s (its own time)",
+        "         2.0        0.0  queued           scope=account position=2",
+        f"{'':<42}bob held 3 and carol 1 of the 4 slots of openai-1",
+        f"{'':<42}bob held 5 and others 4 of the 9 slots of openai-2",
+        "       700.0      698.0  position_shown   position=1",
+        "      1204.0      504.0  granted          account=openai-1",
+        "      1410.0      206.0  attempt_failed   account=openai-1"
+        " code=upstream_overloaded",
+        "      1420.0       10.0  granted          account=openai-2"
+        " moved_from=openai-1",
+        "      2400.0      980.0  first_output",
+        "      9200.0     6800.0  attempt_failed   account=openai-2 code=upstream_cut",
+        "      9200.0        0.0  terminal         bytes=51200 longest_gap_ms=2.25",
+        "      9200.0        0.0  failed           code=upstream_cut",
     ] == gateway("trace", ID).splitlines()
 
 
@@ -152,7 +211,10 @@ async def test_a_trace_for_machines(
         shown["input_tokens"],
     )
     assert ["openai-1", "openai-2"] == [one["account"] for one in shown["attempts"]]
-    assert {"at_ms": 2.0, "event": "queued", "position": 2} == shown["timeline"][2]
+    assert {"at_ms": 700.0, "event": "position_shown", "position": 1} == shown[
+        "timeline"
+    ][4]
+    assert shown["why"][0].startswith("openai-3 was left alone until 12:01:00 UTC")
 
 
 async def test_a_session_is_a_list_of_its_requests(

@@ -37,6 +37,8 @@ PURE = (
     "gateway/endpoints/paths.py",
     "gateway/errors.py",
     "gateway/ledger/day_sum.py",
+    "gateway/ledger/narrative.py",
+    "gateway/ledger/spans.py",
     "gateway/protocols/**/*.py",
     "gateway/record.py",
     "gateway/relay/headers.py",

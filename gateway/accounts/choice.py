@@ -73,6 +73,22 @@ class Restrictions(NamedTuple):
     fitting: Fitting = frozenset()
 
 
+class Rejection(NamedTuple):
+    """
+    A fitting account that is not asked.
+
+    Attributes:
+        reason: what it is out for, or ``tried``.
+        left_s: seconds until it returns; None if unknown.
+        dated: the upstream itself said so.
+    """
+
+    name: str
+    reason: str
+    left_s: float | None = None
+    dated: bool = False
+
+
 class Choice(NamedTuple):
     """
     Where a request may go.
@@ -81,14 +97,14 @@ class Choice(NamedTuple):
         tiers: names, best tier first; inside a tier the better first, and each as
             good as the others when it comes to waiting for a slot.
         prefer: the account worth waiting for a moment; "" if none is.
-        rejected: (name, reason) of fitting accounts that are out or were tried.
+        rejected: the fitting accounts that are out or were tried.
         fitting: every account that the config lets serve the model.
         last_resort: all are out; these are asked nevertheless.
     """
 
     tiers: list[list[str]]
     prefer: str
-    rejected: list[tuple[str, str]]
+    rejected: list[Rejection]
     fitting: list[str]
     last_resort: bool = False
 
@@ -124,9 +140,9 @@ def candidates(
     if len(fit) == 1 and not tried and health.available(names[0], model, now, user).ok:
         return Choice([names], "", [], names)  # the usual case where there is one
     left = [account for account in fit if account.name not in tried]
-    rejected = [(name, "tried") for name in names if name in tried]
+    rejected = [Rejection(name, "tried") for name in names if name in tried]
     found, last_resort = _availability(left, query, health, now)
-    rejected += [(name, f.reason) for name, f in found.items() if not f.ok]
+    rejected += [_out(name, f, now) for name, f in found.items() if not f.ok]
     well = [account for account in left if found[account.name].ok]
     if len(well) == 1:  # nothing to weigh
         return Choice([[well[0].name]], "", rejected, names, last_resort)
@@ -138,6 +154,11 @@ def candidates(
     ranked = [order.of(tier) for tier in _tiers(well, query.protocol, held)]
     prefer = mine if ranked and mine in ranked[0] else ""
     return Choice(ranked, prefer, rejected, names, last_resort)
+
+
+def _out(name: str, found: Availability, now: float) -> Rejection:
+    left_s = None if found.until is None else round(found.until - now, 1)
+    return Rejection(name, found.reason, left_s, found.dated)
 
 
 def _availability(

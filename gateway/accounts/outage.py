@@ -35,6 +35,7 @@ class Availability(NamedTuple):
         spare: it just returned and has had its share; others first.
         shunned: it may not only because its streams broke: without another account
             it may.
+        dated: the upstream itself said when it returns.
     """
 
     ok: bool
@@ -43,6 +44,7 @@ class Availability(NamedTuple):
     probe: bool = False
     spare: bool = False
     shunned: bool = False
+    dated: bool = False
 
 
 WELL = Availability(True)
@@ -104,7 +106,8 @@ def look_again(outage: Outage, now: float) -> Availability:
 
 def _half_open(outage: Outage, due: float, now: float) -> Availability:
     if now < due:
-        return Availability(False, outage.reason, due)
+        dated = outage.dated and due == outage.until
+        return Availability(False, outage.reason, due, dated=dated)
     if outage.probe_at is not None and now < outage.probe_at + PROBE_PATIENCE_S:
         return Availability(False, outage.reason, now + 1.0)
     return Availability(True, outage.reason, outage.until, probe=True)

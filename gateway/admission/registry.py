@@ -25,7 +25,7 @@ from gateway.admission.slot import (
     SlotWaiter,
     Tiers,
 )
-from gateway.admission.slot_table import Holders, SlotTable
+from gateway.admission.slot_table import Holders, SlotTable, taken_slots
 from gateway.errors import ClientError, GatewayError, Overloaded
 
 MAX_TIMER_S = 1e6  # an event loop cannot count to infinity
@@ -218,7 +218,9 @@ class Registry(Admission):
             )
         table.preempt_for(waiter)
         if holder.on_wait is not None:
-            holder.on_wait(table.position(waiter))
+            position = table.position(waiter)
+            taken = taken_slots(table.limiters, waiter.fits)
+            holder.on_wait(position._replace(taken=taken))
         try:
             outcome = await waiter.done
         except BaseException:

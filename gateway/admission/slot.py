@@ -19,6 +19,20 @@ class AccountsChanged(Exception):
     """A reload has changed the accounts: a request that waits must choose anew."""
 
 
+class TakenSlots(NamedTuple):
+    """
+    Who holds the slots of one user or account.
+
+    Attributes:
+        limit: how many it has; 0 = no limit.
+        holders: (user, slots), the most first; at most ``MAX_HOLDERS`` of them.
+    """
+
+    name: str
+    limit: int
+    holders: tuple[tuple[str, int], ...]
+
+
 class QueuePosition(NamedTuple):
     """
     Attributes:
@@ -26,6 +40,7 @@ class QueuePosition(NamedTuple):
         expected_s: seconds until the slot.
         scope: ``user`` or ``account``: whose slot is waited for.
         running, limit, waiting: of that user, or of all fitting accounts together.
+        taken: what it waits for, as the wait begins; else empty.
     """
 
     position: int
@@ -34,6 +49,7 @@ class QueuePosition(NamedTuple):
     running: int
     limit: int
     waiting: int
+    taken: tuple[TakenSlots, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

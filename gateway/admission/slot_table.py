@@ -11,12 +11,22 @@ Rule 3: a slot that is released goes to the next waiter in the same turn of the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.admission.expected_wait import ServiceTimes, expected_wait_s
 from gateway.admission.limiter import Limiter
 from gateway.admission.policy import FairQueue
-from gateway.admission.slot import Holder, QueuePosition, Slot, SlotWaiter, Tiers
+from gateway.admission.slot import (
+    Holder,
+    QueuePosition,
+    Slot,
+    SlotWaiter,
+    TakenSlots,
+    Tiers,
+)
+
+MAX_TAKEN = 8  # users or accounts in the account of a wait
+MAX_HOLDERS = 5  # of each
 
 
 class Holders:
@@ -310,3 +320,15 @@ class SlotTable:
             sum(limiter.limit for limiter in limiters),
             self.queue.waiting(waiter.fits),
         )
+
+
+def taken_slots(
+    limiters: Mapping[str, Limiter], names: Iterable[str]
+) -> tuple[TakenSlots, ...]:
+    """Who holds the slots of *names*; bounded."""
+    found = []
+    for name in sorted(names)[:MAX_TAKEN]:
+        users = Counter(slot.holder.user for slot in limiters[name].slots)
+        holders = tuple(users.most_common(MAX_HOLDERS))
+        found.append(TakenSlots(name, limiters[name].limit, holders))
+    return tuple(found)

@@ -126,7 +126,7 @@ class TokenCounts:
         accounts = self._accounts.by_name
         if not any(accounts[n].is_native(context.wire.name) for n in choice.fitting):
             return True
-        reasons = {reason for _, reason in choice.rejected}
+        reasons = {reason for _, reason, *_ in choice.rejected}
         return verdict is None and reasons == {"tried"}
 
     def _may_switch(

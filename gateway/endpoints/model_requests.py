@@ -97,6 +97,7 @@ class ModelRequests:
         place = self._registry.queue_position(context.holder)
         if place is None:
             return None
+        context.show_position(place.position)
         waited_s = context.record.waited_s(time.monotonic())
         return QueuePlace(place.position, place.expected_s, waited_s)
 

@@ -127,7 +127,9 @@ class Recorder:
         if record.outcome == "client_gone":
             record.mark(time.monotonic(), "client_left")
         elif record.outcome in ("failed", "refused"):
-            record.mark(time.monotonic(), record.outcome, code=record.error_code)
+            facts = {"message": record.message} if record.message else {}
+            code = record.error_code
+            record.mark(time.monotonic(), record.outcome, code=code, **facts)
         self._accounting.close(record)
 
     # --- the way back -----------------------------------------------------------------
@@ -143,6 +145,8 @@ class Recorder:
         refused = not record.attempts and error.origin != "upstream"
         record.set_outcome("refused" if refused else "failed", error.origin, error.code)
         record.detail = _detail(error, scope)
+        if not isinstance(error, PassedOn):  # else they are the upstream's words
+            record.message = log.detail(error.message, scope.client_body)
         _note_end_of_wait(record)
         in_stream = _ends_in_stream(error, scope)
         if answer is None or answer.can_refuse and not in_stream:

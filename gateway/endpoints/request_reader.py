@@ -177,4 +177,5 @@ def _note_wait(record: Record, place: QueuePosition) -> None:
         scope=place.scope,
         position=place.position,
         expected_s=round(place.expected_s, 1),
+        taken=[tuple(one) for one in place.taken],
     )

@@ -7,16 +7,23 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from textwrap import wrap
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gateway.ledger.narrative import held_slots, sentences
 from gateway.ledger.report import ReportRow, RequestHistory
+from gateway.ledger.spans import spans_of
 
 WIDTH = 200  # of tables: they are as wide as they need, a pager can cut
 EVENT_WIDTH = 16
+TEXT_WIDTH = 88  # of sentences
+BAR_WIDTH = 40
+LABEL_WIDTH = 24
+FILLS = {"read": ".", "queue": "·", "wait": "░", "answer": "█", "drain": "▒"}
 SHORT = {
     "requests": "requests",
     "client_gone": "gone",
@@ -89,7 +96,14 @@ def request_list(rows: Sequence[ReportRow]) -> str:
 def timeline(history: RequestHistory) -> str:
     """What happened to one request, in order, in milliseconds."""
     return "\n".join(
-        [*_head(history.request), "", *_tries(history), *_moments(history)]
+        [
+            *_head(history.request),
+            "",
+            *_why(history),
+            *_tries(history),
+            *_bars(history),
+            *_moments(history),
+        ]
     )
 
 
@@ -97,6 +111,7 @@ def history_json(history: RequestHistory) -> ReportRow:
     """The same for machines."""
     return {
         **history.request,
+        "why": sentences(history),
         "attempts": history.attempts,
         "timeline": [
             {"at_ms": round(at_s * 1000, 3), "event": event, **facts}
@@ -167,6 +182,30 @@ def _tries(history: RequestHistory) -> Iterator[str]:
     yield ""
 
 
+def _why(history: RequestHistory) -> Iterator[str]:
+    """The sentences, indented where they go on."""
+    for sentence in sentences(history):
+        yield from wrap(sentence, TEXT_WIDTH, subsequent_indent="  ")
+    yield ""
+
+
+def _bars(history: RequestHistory) -> Iterator[str]:
+    """What took the time: one bar a span, all on one scale."""
+    spans = spans_of(history)
+    whole_s = max((span.end_s for span in spans), default=0.0)
+    if not whole_s:
+        return
+    labels = [f"{span.kind} {span.name}".strip() for span in spans]
+    width = min(LABEL_WIDTH, max(map(len, labels)))
+    for span, label in zip(spans, labels, strict=True):
+        start = min(BAR_WIDTH - 1, int(span.start_s / whole_s * BAR_WIDTH))
+        end = max(start + 1, round(span.end_s / whole_s * BAR_WIDTH))
+        bar = " " * start + FILLS[span.kind] * (end - start)
+        took = _milliseconds((span.end_s - span.start_s) * 1000)
+        yield f"{label[:width]:<{width}} |{bar:<{BAR_WIDTH}}| {took:>12}"
+    yield ""
+
+
 def _moments(history: RequestHistory) -> Iterator[str]:
     if not history.marks:
         yield "No timeline: the request is running, or its trace was too old to keep."
@@ -184,12 +223,21 @@ def _moments(history: RequestHistory) -> Iterator[str]:
 
 
 def _fact_lines(given: dict[str, Any]) -> list[str]:
-    """The facts of a mark: a first line, and one for each account that was not used."""
+    """The facts of a mark: a first line, and one for each account that it names."""
     facts = dict(given)
     rejected = facts.pop("rejected", None) or []
+    taken = facts.pop("taken", None) or []
     lines = [" ".join(f"{key}={_value(value)}" for key, value in facts.items())]
+    lines += filter(None, (held_slots(*one) for one in taken))
     pairs = rejected.items() if isinstance(rejected, dict) else rejected
-    return lines + [f"not {_value(pair)}" for pair in pairs]
+    return lines + [_rejection(*pair) for pair in pairs]
+
+
+def _rejection(
+    name: str, reason: str, left_s: float | None = None, dated: bool = False
+) -> str:
+    back = "" if left_s is None else f", back in {_value(left_s)} s"
+    return f"not {name}, {reason}{back}{' (its own time)' if dated else ''}"
 
 
 def _value(value: Any) -> str:

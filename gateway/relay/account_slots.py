@@ -55,7 +55,8 @@ class AccountSlots:
             now = time.monotonic()
             choice = self.choose(state, now)
             state.fitting = choice.fitting
-            context.mark("chosen", tiers=choice.tiers, rejected=choice.rejected)
+            rejected = [tuple(one) for one in choice.rejected]
+            context.mark("chosen", tiers=choice.tiers, rejected=rejected)
             if not choice.tiers:
                 raise last_error(self._accounts, state, choice)
             try:
@@ -102,7 +103,14 @@ class AccountSlots:
                 raise last_error(self._accounts, state, choice)
         if record.queue_ms is None:
             record.queue_ms = record.waited_s(now) * 1000
-        context.mark("granted", account=account)
+        context.mark("granted", account=account, **self._moved(state, account))
         first = not record.attempts
         started = reports.start(key, first=first, last_resort=choice.last_resort)
         return key if started else None
+
+    def _moved(self, state: FailoverState, account: str) -> dict[str, str]:
+        """The fact that the session comes to *account* from another one."""
+        if len(state.fitting) < 2:
+            return {}
+        before = self._accounts.chooser.latest(state.context.account_query)
+        return {"moved_from": before} if before and before != account else {}
