@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ssl import SSLContext
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 from aiohttp import http_exceptions
@@ -174,6 +175,7 @@ class AiohttpResponse:
     def __init__(self, response: aiohttp.ClientResponse, idle_timeout_s: float) -> None:
         self._response = response
         self.idle_timeout_s = idle_timeout_s
+        self.facts: Mapping[str, Any] = {}
         self._closed = False
         self.status = response.status
         self.headers = response.headers

@@ -22,6 +22,7 @@ from tests.kit.scripted import ScriptedUpstream
 
 if TYPE_CHECKING:
     from tests.kit.gateway import Gateway
+    from tests.kit.socket_upstream import SocketUpstream
 
 
 SLOW_MACHINE = {
@@ -49,6 +50,15 @@ class Serve(Protocol):
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
     async with ScriptedUpstream(default=plays.ok()) as server:
+        yield server
+
+
+@pytest.fixture
+async def sockets() -> AsyncIterator[SocketUpstream]:
+    """An upstream that speaks websocket, and HTTP beside it."""
+    from tests.kit.socket_upstream import SocketUpstream
+
+    async with SocketUpstream() as server:
         yield server
 
 

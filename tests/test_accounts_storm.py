@@ -13,7 +13,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -58,6 +59,7 @@ class PlayedReply:
     """A whole answer, or a refusal without a word."""
 
     idle_timeout_s = 0.0
+    facts: Mapping[str, Any] = {}
 
     def __init__(self, status: int) -> None:
         self.status = status

@@ -26,6 +26,7 @@ from gateway.protocols.failure_forms import (
     MAX_MESSAGE_CHARS,
     FailureWords,
     stated_error,
+    stated_headers,
 )
 from gateway.protocols.failure_table import FailureKind, FailureMeaning, meaning
 
@@ -194,7 +195,8 @@ def judge_event(data: object, now_unix: float, model: str = "") -> Verdict:
     row = _KINDS[said.kind]
     if not said.sure and stated.status:
         row = _bettered(row_of(stated.status), said)
-    return _Case(stated, stated.status, now_unix, model, b"").verdict(row, {})
+    headers = stated_headers(data)
+    return _Case(stated, stated.status, now_unix, model, b"").verdict(row, headers)
 
 
 def judge_transport(error: UpstreamError) -> Verdict:

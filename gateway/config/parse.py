@@ -335,6 +335,12 @@ def _check_account(account: Account, path: str) -> list[str]:
         mistakes += _check_url(account.base_url, f"{path}.base_url")
         if not account.protocol:
             mistakes.append(f"{path}.protocol: must be one of {', '.join(PROTOCOLS)}")
+    speaks = account.wire is not None and account.wire.has_websocket
+    if account.transport != "http" and (account.embedded or not speaks):
+        able = (name for name, wire in PROTOCOLS.items() if wire.has_websocket)
+        mistakes.append(
+            f'{path}.transport: "websocket" needs protocol = "{", ".join(able)}"'
+        )
     if not account.models:
         mistakes.append(f"{path}.models: at least one model is needed")
     mistakes += [

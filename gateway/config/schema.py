@@ -127,6 +127,7 @@ class Account:
     rename: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     price: Price = field(default_factory=Price)
+    transport: Literal["http", "websocket"] = "http"
     dialect: dialects.Dialect = "auto"
     convert: Overrides = field(default_factory=Overrides)
 

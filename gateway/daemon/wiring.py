@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.request import getproxies_environment
@@ -47,7 +47,7 @@ from gateway.relay.conversation import Conversations
 from gateway.relay.dependencies import Dependencies
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
-from gateway.relay.upstream import Upstream
+from gateway.relay.upstream import Upstream, socket_transport
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
 from gateway.transport.connection_pool import ConnectionPool
@@ -96,12 +96,12 @@ class Components:
         self.response_store = ResponseStore(ledger)
         scheduler = DecodeScheduler()
         self.shortage = Shortage()
-        self.transport = HttpTransport(
-            ConnectionPool(Dialer(tls_context(), shortage=self.shortage)),
-            scheduler,
-            proxy_rule(getproxies_environment()),
-        )
-        self.upstream = Upstream(self.transport, config.upstream)
+        dialer = Dialer(tls_context(), shortage=self.shortage)
+        proxies = proxy_rule(getproxies_environment())
+        self.transport = HttpTransport(ConnectionPool(dialer), scheduler, proxies)
+        make_sockets = partial(socket_transport, dialer, self.transport, proxies)
+        self.upstream = Upstream(self.transport, config.upstream, make_sockets)
+        self.upstream.replace(config.upstream, config.account)
         conversations = Conversations(self.response_store, self.accounts)
         self._make_endpoints(Intake(scheduler), conversations)
 
@@ -191,7 +191,7 @@ class Components:
         self.live.replace(config)
         self.reader.resize_rooms()
         self.relay.replace(config.upstream)
-        self.upstream.replace(config.upstream)
+        self.upstream.replace(config.upstream, config.account)
         self.drains.limit_s = config.upstream.client_gone_drain_s
         self.ledger.replace(config.ledger)
         self.response_store.replace(config.ledger)
@@ -254,7 +254,7 @@ class Components:
         await self.end_open()
         await self.model_lists.stop()
         self.saved_state.save_accounts(self.accounts.status.dump())
-        await self.transport.stop()
+        await self.upstream.stop()
         self.shortage.stop()
         await self.ledger.stop()
 

@@ -85,6 +85,24 @@ def failure_in(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else {"error": value}
 
 
+def stated_headers(data: object) -> dict[str, str]:
+    """
+    The headers inside a failure, which a stream cannot bear: beside the error, or in it
+    (``{"error": {"headers": {"retry-after": "2"}}}``).
+    """
+    if not isinstance(data, dict):
+        return {}
+    response = data.get("response")
+    holder = response if isinstance(response, dict) else data
+    error = holder.get("error")
+    inner = error.get("headers") if isinstance(error, dict) else None
+    headers = data.get("headers") or inner
+    if not isinstance(headers, dict):
+        return {}
+    plain = (str, int, float)
+    return {str(k): str(v) for k, v in headers.items() if isinstance(v, plain)}
+
+
 def may_be_failure(kind: object) -> bool:
     """Whether the *kind* that an event gives itself is missing, or one of failures."""
     if not isinstance(kind, str):

@@ -31,9 +31,14 @@ def _inside(depth: int) -> bytes:
 
 
 _KEY = re.compile(rb"(?>[\s,]*)(?>(" + _STRING + rb"))" + _SPACE + b":" + _SPACE, re.S)
+_GAP = re.compile(rb"[\s,]*+")
 _PLAIN = re.compile(rb'[^"\[\]{},\s]+|' + _STRING, re.S)
 _INSIDE = re.compile(rb"(?>" + _inside(_DEPTH) + rb")", re.S)
 _OPENING, _CLOSING = b"[{", b"]}"
+
+
+Span = tuple[int, int]
+"""Where a value begins and ends."""
 
 
 class Member(NamedTuple):
@@ -44,12 +49,35 @@ class Member(NamedTuple):
     end: int
 
 
-def members(body: bytes) -> Iterator[Member]:
-    """The members of the object *body*, in order; a name may come twice."""
+def members(
+    body: bytes, array: bytes = b"", elements: list[Span] | None = None
+) -> Iterator[Member]:
+    """
+    The members of the object *body*, in order; a name may come twice.
+
+    Args:
+        array: the name of a member whose elements are wanted too, where it is a list.
+        elements: takes them, by the way: one scan is enough for both.
+    """
     at = body.index(b"{") + 1
     while key := _KEY.match(body, at):
-        at = _value_end(body, key.end())
-        yield Member(_name(key[1]), key.end(), at)
+        name, start = _name(key[1]), key.end()
+        if elements is not None and name == array and body[start] in _OPENING[:1]:
+            elements[:] = _elements(body, start)
+            last = elements[-1][1] if elements else start + 1
+            at = _gap_end(body, last) + 1
+        else:
+            at = _value_end(body, start)
+        yield Member(name, start, at)
+
+
+def _elements(body: bytes, start: int) -> Iterator[Span]:
+    """Where each element of the array at *start* begins and ends."""
+    at = _gap_end(body, start + 1)
+    while body[at] not in _CLOSING:
+        end = _value_end(body, at)
+        yield at, end
+        at = _gap_end(body, end)
 
 
 def with_member(body: bytes, name: str, value: bytes) -> bytes:
@@ -107,6 +135,12 @@ def _is_repeated(body: bytes, end: int, name: str) -> bool:
         return False
     rest = body[end:].lstrip()
     return rest[:1] == b"," and name in orjson.loads(b"{" + rest[1:])
+
+
+def _gap_end(body: bytes, start: int) -> int:
+    gap = _GAP.match(body, start)
+    assert gap
+    return gap.end()
 
 
 def _name(key: bytes) -> bytes:

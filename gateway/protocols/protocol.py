@@ -83,6 +83,7 @@ class WireProtocol(Protocol):
             request's id; "" for none.
         keeps_responses: its servers store answers, and a request goes on from one by
             ``previous_response_id``.
+        has_websocket: its servers may be spoken to over a websocket.
         proofs: where its requests hold what only the maker can read; None: nowhere.
         needles: an event of a started stream that holds none of them is output and
             need not be looked at.
@@ -103,6 +104,7 @@ class WireProtocol(Protocol):
     required_headers: Mapping[str, str]
     id_header: str
     keeps_responses: bool
+    has_websocket: bool
     proofs: ReasoningProofs | None
     needles: tuple[Needle, ...]
     proof_needle: Needle | None

@@ -67,13 +67,14 @@ class UpstreamCall:
                 request.headers,
                 request.body,
                 context.query if request.same_protocol else "",
+                user=context.user.name,
             ),
         )
         request.forget()
         ident = log.clean_id(upstream_request_id(response.headers))
         context.record.upstream_request_id = ident
         context.attempt.status = response.status
-        context.mark("head", status=response.status)
+        context.mark("head", status=response.status, **response.facts)
         if response.status != 200:
             raise await read_refusal(response)
         return response

@@ -6,6 +6,8 @@ Rule 1: a connection has one receiver at most. Bytes that arrive while it has no
         is that of the request that opened the connection.
 Rule 2: a request is written from the loop's callbacks, slice by slice as the socket
         takes it. So an answer may arrive before the request is sent.
+        The pieces of a request that are made one by one leave room between them for
+        ``send_between``: what must not wait for the end of a large request.
 Rule 3: bytes that were received outrank a write that fails. An upstream that refuses a
         request early answers and resets the connection, and the next write would close
         the socket before the answer is read. So a slice is written only when nothing
@@ -18,6 +20,7 @@ Rule 3: bytes that were received outrank a write that fails. An upstream that re
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextvars import Context, copy_context
 from typing import Protocol, cast
 
@@ -89,6 +92,8 @@ class Connection(asyncio.Protocol):
         self._receiver: ResponseReceiver | None = None
         self._context: Context
         self._unsent = _NOTHING
+        self._pieces: Iterator[bytes] | None = None  # that follow it
+        self._between = b""
         self._may_write = True
         self._is_cut_short = False
         self._descriptor = -1
@@ -104,7 +109,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_request_sent(self) -> bool:
         """Whether the whole request was handed to the event loop."""
-        return not (self._unsent or self._is_cut_short)
+        return not (self._unsent or self._pieces or self._is_cut_short)
 
     def stop_sending(self) -> None:
         """Leave the rest of the request unsent: the upstream has refused it."""
@@ -125,6 +130,26 @@ class Connection(asyncio.Protocol):
         self._unsent = memoryview(body)
         self._write_on()
 
+    def send_pieces(self, receiver: ResponseReceiver, pieces: Iterator[bytes]) -> None:
+        """As ``send_request``; each of *pieces* is made when it can leave."""
+        self._receiver, self._context = receiver, copy_context()
+        self._pieces = pieces
+        self._write_on()
+
+    def send_between(self, data: bytes) -> None:
+        """Send *data* at the next gap between pieces; it replaces what waits there."""
+        self._between = data
+        self._write_on()
+
+    def finish(self, data: bytes) -> None:
+        """Send *data* as the last and close; the receiver is not called any more."""
+        self._receiver = None
+        if self._transport is None or not self.is_request_sent or not self._may_write:
+            self.abort()
+            return
+        self._transport.write(data)
+        self._transport.close()
+
     def release(self) -> None:
         """Give the connection back after a whole answer, for another request."""
         self._receiver = None
@@ -134,7 +159,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what is unsent is lost, and the receiver is not called."""
         self._receiver = None
-        self._unsent = _NOTHING
+        self._drop_unsent()
         if self._transport is not None:
             self._transport.abort()
 
@@ -180,7 +205,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._unsent = _NOTHING
+        self._drop_unsent()
         self._owner.discard(self)
         if not self.opened.done():
             self.opened.set_exception(exc or ConnectionResetError("closed at once"))
@@ -201,9 +226,12 @@ class Connection(asyncio.Protocol):
         self._may_write = True
         self._write_on()
 
+    def _drop_unsent(self) -> None:
+        self._unsent, self._pieces, self._between = _NOTHING, None, b""
+
     def _write_on(self) -> None:
         """Write slices until the socket is full or nothing is left."""
-        while self._unsent and self._may_write and self.is_usable:
+        while self._may_write and self.is_usable and self._has_slice():
             if self.is_reading and is_readable(self._descriptor):
                 self.loop.call_soon(self._write_on)  # after the read
                 return
@@ -212,3 +240,14 @@ class Connection(asyncio.Protocol):
                 self._unsent[SLICE_BYTES:],
             )
             cast(asyncio.Transport, self._transport).write(piece)
+
+    def _has_slice(self) -> bool:
+        """Whether something is left to be written; then it is in ``_unsent``."""
+        if not self._unsent:
+            piece, self._between = self._between, b""
+            if not piece and self._pieces is not None:
+                piece = next(self._pieces, b"")
+                if not piece:
+                    self._pieces = None
+            self._unsent = memoryview(piece)
+        return bool(self._unsent)

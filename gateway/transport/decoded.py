@@ -72,6 +72,7 @@ class DecodedResponse:
         headers.popall("content-encoding", None)
         headers.popall("content-length", None)
         self.status = reply.status
+        self.facts = reply.facts
         self.headers = CIMultiDictProxy(headers)
 
     @property

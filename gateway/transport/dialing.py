@@ -131,9 +131,8 @@ class Dialer:
         lowest: asyncio.Protocol = connection
         if route.origin.scheme == "https":
             lowest = TlsStream(self._tls, route.origin.host, lowest)
-            if route.proxy is not None:
-                request = connect_request(route, route.proxy)
-                lowest = ProxyTunnel(request, lowest)
+        if route.proxy is not None and not route.is_forwarded:
+            lowest = ProxyTunnel(connect_request(route, route.proxy), lowest)
         if route.proxy is not None and route.proxy.origin.scheme == "https":
             lowest = TlsStream(self._tls, route.proxy.origin.host, lowest)
         return lowest

@@ -1,30 +1,18 @@
 """
-One answer on a connection: HTTP's side of ``UpstreamResponse``.
-
-Rule 1: a piece goes from the socket's callback straight to the feed. A task is woken
-        only for the end, a failure, a ``STOP`` or back-pressure.
-Rule 2: the socket is read only while a task waits for bytes or the buffer has room. A
-        task that waits has an empty buffer and resumes the reading.
-Rule 3: time in which the gateway does not read is no silence of the upstream.
+One answer on a connection: HTTP's side of ``UpstreamResponse``; see ``BodyReader``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
 
 import httptools
 from multidict import CIMultiDictProxy
 
 from gateway.errors import UpstreamError
+from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
-from gateway.transport.decoded import too_large
-from gateway.transport.idle_timeout import IdleTimeout
-from gateway.transport.interface import Feed, StopSignal
 from gateway.transport.response_parser import ResponseParser
-
-BUFFER_BYTES = 65536
-"""How much of a body is buffered before its socket is not read any more."""
 
 _REFUSED = 400  # from this status on an upstream does not read the request's rest
 
@@ -32,7 +20,7 @@ OVERHEAD_LIMIT_BYTES = 65536
 """The most that may arrive outside a body: head, framing, the rest while lingering."""
 
 
-class HttpResponse:
+class HttpResponse(BodyReader):
     """
     An ``UpstreamResponse``, once ``head`` has returned.
 
@@ -43,36 +31,21 @@ class HttpResponse:
     def __init__(
         self, connection: Connection, method: str, idle_timeout_s: float
     ) -> None:
+        super().__init__(connection, idle_timeout_s)
         self.status = 0
         self.headers: CIMultiDictProxy[str]
         self.has_received = False
-        self._connection = connection
         self._parser = ResponseParser(method)
         self._overhead_bytes = 0
         self._has_head = False
-        self._failure: UpstreamError | None = None
         self._is_closed = False
-        # for the task that reads
-        self._buffer = bytearray()
-        self._feed: Feed | None = None
-        self._outcome: Awaitable[None] | StopSignal | None = None
-        self._feed_error: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        # time
-        self._loop = loop = connection.loop
-        self._time = loop.time
-        self._idle_timeout = IdleTimeout(loop, self, idle_timeout_s)
         self._linger: asyncio.TimerHandle | None = None
 
-    # --- for the relay ----------------------------------------------------------------
-
     @property
-    def idle_timeout_s(self) -> float:
-        return self._idle_timeout.limit_s
+    def _ended(self) -> bool:
+        return self._parser.ended
 
-    @idle_timeout_s.setter
-    def idle_timeout_s(self, seconds: float) -> None:
-        self._idle_timeout.limit_s = seconds
+    # --- for the relay ----------------------------------------------------------------
 
     async def head(self) -> None:
         """
@@ -85,35 +58,6 @@ class HttpResponse:
             if self._failure is not None:
                 raise self._failure
             await self._wait()
-
-    async def read(self) -> bytes:
-        while not self._buffer:
-            if self._is_over():
-                return b""
-            await self._wait()
-        return self._take()
-
-    async def body(self, limit_bytes: int) -> bytes:
-        whole = bytearray()
-        while piece := await self.read():
-            if len(whole) + len(piece) > limit_bytes:
-                raise too_large(limit_bytes)
-            whole += piece
-        return bytes(whole)
-
-    async def pump(self, feed: Feed) -> None:
-        while True:
-            if self._buffer:
-                outcome = feed(self._take())
-            elif self._is_over():
-                return
-            else:
-                outcome = await self._wait_for_outcome(feed)
-            if isinstance(outcome, StopSignal):
-                return
-            if outcome is not None:
-                self._pause()
-                await outcome
 
     def close(self, linger_s: float = 0.0) -> None:
         if self._is_closed:
@@ -130,56 +74,6 @@ class HttpResponse:
             self._linger = self._loop.call_later(linger_s, self._abandon)
         else:
             self._abandon()
-
-    # --- the task that reads ----------------------------------------------------------
-
-    def _is_over(self) -> bool:
-        """Whether the answer has ended; raises the failure if there is one."""
-        if self._failure is not None:
-            raise self._failure
-        return self._parser.ended
-
-    def _take(self) -> bytes:
-        piece = bytes(self._buffer)
-        self._buffer.clear()
-        return piece
-
-    async def _wait(self) -> None:
-        """Read the socket until a callback has something new."""
-        if not self._connection.is_reading:
-            self._idle_timeout.last_received_at = self._time()
-            self._connection.resume()
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait_for_outcome(
-        self, feed: Feed
-    ) -> Awaitable[None] | StopSignal | None:
-        """Let the socket's callback call *feed* until that returns more than None."""
-        self._feed = feed
-        try:
-            await self._wait()
-            if self._feed_error is not None:
-                raise self._feed_error
-            outcome, self._outcome = self._outcome, None
-            return outcome
-        finally:
-            self._feed = self._feed_error = None
-            if isinstance(self._outcome, Coroutine):
-                self._outcome.close()  # cancelled before it could be awaited
-            self._outcome = None
-
-    def _pause(self) -> None:
-        """Leave the socket unread until a task waits."""
-        if not self._parser.ended:
-            self._connection.pause()
 
     # --- for the connection -----------------------------------------------------------
 
@@ -201,7 +95,7 @@ class HttpResponse:
         if parser.has_head and not self._has_head:
             self._start_body()
         if parser.pieces:
-            self._deliver(parser.pieces)
+            self._pass_on(parser.pieces)
         else:
             self._count_overhead(len(data))
         if parser.ended:
@@ -233,37 +127,15 @@ class HttpResponse:
         self._idle_timeout.start()
         self._wake()
 
-    def _deliver(self, pieces: list[bytes]) -> None:
-        """Pass on what one read brought, as one piece, from the socket's callback."""
+    def _pass_on(self, pieces: list[bytes]) -> None:
+        """Pass on what one read brought, as one piece."""
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        feed = self._feed
-        if feed is None:
-            self._store(piece)
-            return
-        self._overhead_bytes = 0
-        try:
-            outcome = feed(piece)
-        except BaseException as exc:  # raised by the pump, not in the loop
-            self._feed_error = exc
-        else:
-            if outcome is None:
-                return
-            self._outcome = outcome
-            self._pause()
-        self._feed = None
-        self._wake()
-
-    def _store(self, piece: bytes) -> None:
-        """Keep *piece* until a task takes it."""
         if self._is_closed:
             self._count_overhead(len(piece))
             return
         self._overhead_bytes = 0
-        self._buffer += piece
-        if len(self._buffer) >= BUFFER_BYTES:
-            self._pause()
-        self._wake()
+        self._deliver(piece)
 
     def _count_overhead(self, received_bytes: int) -> None:
         self._overhead_bytes += received_bytes
@@ -303,10 +175,6 @@ class HttpResponse:
             connection.abort()
 
     # --- time -------------------------------------------------------------------------
-
-    def is_reading_paused(self) -> bool:
-        """See ``IdleTimeoutOwner``."""
-        return not self._connection.is_reading
 
     def on_idle_timeout(self) -> None:
         """See ``IdleTimeoutOwner``."""

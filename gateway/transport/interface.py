@@ -3,6 +3,7 @@ The seam between the relay and what speaks HTTP to an upstream.
 
 The relay knows ``Transport`` and ``UpstreamResponse``. ``HttpTransport`` is the
 implementation for accounts on the network; the trial account answers in the process.
+``gateway.transport.websocket`` gives the same response over websockets.
 
 Rule 1: every failure of an upstream leaves this package as an ``UpstreamError``. A
         request that HTTP cannot carry (a line feed in a header) is a ``ValueError``.
@@ -15,9 +16,9 @@ Rule 3: the caller of ``open`` closes the response on every path.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -54,6 +55,8 @@ class UpstreamResponse(Protocol):
 
     status: int
     headers: CIMultiDictProxy[str]
+    facts: Mapping[str, Any]
+    """For the timeline: how the answer came."""
     idle_timeout_s: float
     """Longest silence between two pieces, 0 = no limit. It may be set at any time and
     counts at once."""

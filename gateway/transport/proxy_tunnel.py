@@ -1,5 +1,5 @@
 """
-The way through an HTTP proxy to an https origin: a tunnel by ``CONNECT``.
+The way through an HTTP proxy to an https or websocket origin: a tunnel by ``CONNECT``.
 
 Rule 1: only a 2xx answer opens the tunnel; anything else, or nothing, is a failure of
         the connection, and no request was sent.

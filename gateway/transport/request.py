@@ -59,15 +59,24 @@ class Proxy:
 
 
 class Route(NamedTuple):
-    """Where a connection leads to; requests of one route may share it."""
+    """
+    Where a connection leads to; requests of one route may share it.
+
+    Attributes:
+        must_tunnel: a proxy is passed by a tunnel even without TLS behind it: what is
+            spoken is not HTTP, after its first request.
+    """
 
     origin: Origin
     proxy: Proxy | None = None
+    must_tunnel: bool = False
 
     @property
     def is_forwarded(self) -> bool:
         """Whether the proxy reads the request, instead of tunnelling it."""
-        return self.proxy is not None and self.origin.scheme == "http"
+        if self.proxy is None or self.must_tunnel:
+            return False
+        return self.origin.scheme == "http"
 
 
 class Target(NamedTuple):
@@ -104,9 +113,14 @@ def authority_of(origin: Origin) -> str:
 
 
 @lru_cache(maxsize=256)  # a client's query is part of it
-def target_of(method: str, url: URL, proxy: Proxy | None = None) -> Target:
+def target_of(
+    method: str, url: URL, proxy: Proxy | None = None, must_tunnel: bool = False
+) -> Target:
     """
     Where a request goes; the same few come again and again.
+
+    Args:
+        must_tunnel: see ``Route``.
 
     Raises:
         ValueError: as ``origin_of``; *method* is not a token, or the path holds
@@ -117,7 +131,7 @@ def target_of(method: str, url: URL, proxy: Proxy | None = None) -> Target:
         raise ValueError("the method is not a token")
     if not path.isascii() or not path.isprintable() or " " in path:
         raise ValueError("the path of the URL is not encoded")
-    route = Route(origin_of(url), proxy)
+    route = Route(origin_of(url), proxy, must_tunnel)
     host = url.host_port_subcomponent or ""
     if route.is_forwarded:
         path = f"http://{host}{path}"

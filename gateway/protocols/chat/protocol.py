@@ -49,6 +49,7 @@ credential = "bearer"
 required_headers: Mapping[str, str] = {}
 id_header = ""
 keeps_responses = False
+has_websocket = False
 proofs: ReasoningProofs | None = None
 # Servers differ in the space behind the colon.
 needles: tuple[Needle, ...] = (

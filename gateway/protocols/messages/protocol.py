@@ -36,6 +36,7 @@ credential = "x-api-key"
 required_headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
 id_header = "request-id"
 keeps_responses = False
+has_websocket = False
 proofs: ReasoningProofs | None = request_proofs
 needles: tuple[Needle, ...] = (
     re.compile(rb"message_(?:delta|stop)"),

@@ -51,6 +51,7 @@ credential = "bearer"
 required_headers: Mapping[str, str] = {}
 id_header = ""
 keeps_responses = True
+has_websocket = True
 proofs: ReasoningProofs | None = request_proofs
 needles: tuple[Needle, ...] = (
     re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),
@@ -80,6 +81,7 @@ _PING_KEYS = {"type", "sequence_number"}  # an event without other keys is a pin
 BOUND_ITEMS = ("reasoning", *COMPACTIONS)
 """The types of items that only their maker can read."""
 _ITEM_ADDED = "response.output_item.added"
+_METADATA = "response.metadata"  # headers, from a server that speaks websocket
 # What comes between the type and the response object of a lifecycle event.
 _BEFORE_RESPONSE = re.compile(
     rb', ?(?:"sequence_number": ?\d{1,9}, ?)?"response": ?(?=\{)'
@@ -180,7 +182,7 @@ def read(event: bytes, facts: ResponsesFacts) -> Step:
         return _read_error(event, data, facts)
     if not kind.startswith("response.") or data.keys() <= _PING_KEYS:
         return IDLE  # "keepalive", or something like it
-    if kind in _OPENERS:
+    if kind in _OPENERS or kind == _METADATA:
         return NEUTRAL
     item = sub(data, "item")
     if kind == _ITEM_ADDED:

@@ -1,0 +1,174 @@
+"""
+The body of an answer between the socket that it arrives at and the task that reads it.
+
+Rule 1: a piece goes from the socket's callback straight to the feed. A task is woken
+        only for the end, a failure, a ``STOP`` or back-pressure.
+Rule 2: the socket is read only while a task waits for bytes or the buffer has room. A
+        task that waits has an empty buffer and resumes the reading.
+Rule 3: time in which the gateway does not read is no silence of the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import Any
+
+from gateway.errors import UpstreamError
+from gateway.transport.connection import Connection
+from gateway.transport.decoded import too_large
+from gateway.transport.idle_timeout import IdleTimeout
+from gateway.transport.interface import Feed, StopSignal
+
+BUFFER_BYTES = 65536
+"""How much of a body is buffered before its socket is not read any more."""
+
+
+class BodyReader(ABC):
+    """
+    The reading half of an ``UpstreamResponse``.
+
+    A subclass hands in what arrives (``_deliver``) and how it ended (``_ended``,
+    ``_failure``), and wakes the task for both.
+    """
+
+    buffer_bytes = BUFFER_BYTES
+    facts: Mapping[str, Any] = {}
+
+    def __init__(self, connection: Connection, idle_timeout_s: float) -> None:
+        self._connection = connection
+        self._failure: UpstreamError | None = None
+        self._buffer = bytearray()
+        self._feed: Feed | None = None
+        self._outcome: Awaitable[None] | StopSignal | None = None
+        self._feed_error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._loop = loop = connection.loop
+        self._time = loop.time
+        self._idle_timeout = IdleTimeout(loop, self, idle_timeout_s)
+
+    @property
+    @abstractmethod
+    def _ended(self) -> bool:
+        """Whether the answer is whole."""
+
+    @abstractmethod
+    def on_idle_timeout(self) -> None:
+        """See ``IdleTimeoutOwner``."""
+
+    # --- for the relay ----------------------------------------------------------------
+
+    @property
+    def idle_timeout_s(self) -> float:
+        return self._idle_timeout.limit_s
+
+    @idle_timeout_s.setter
+    def idle_timeout_s(self, seconds: float) -> None:
+        self._idle_timeout.limit_s = seconds
+
+    async def read(self) -> bytes:
+        while not self._buffer:
+            if self._is_over():
+                return b""
+            await self._wait()
+        return self._take()
+
+    async def body(self, limit_bytes: int) -> bytes:
+        whole = bytearray()
+        while piece := await self.read():
+            if len(whole) + len(piece) > limit_bytes:
+                raise too_large(limit_bytes)
+            whole += piece
+        return bytes(whole)
+
+    async def pump(self, feed: Feed) -> None:
+        while True:
+            if self._buffer:
+                outcome = feed(self._take())
+            elif self._is_over():
+                return
+            else:
+                outcome = await self._wait_for_outcome(feed)
+            if isinstance(outcome, StopSignal):
+                return
+            if outcome is not None:
+                self._pause()
+                await outcome
+
+    # --- the task that reads ----------------------------------------------------------
+
+    def _is_over(self) -> bool:
+        """Whether the answer has ended; raises the failure if there is one."""
+        if self._failure is not None:
+            raise self._failure
+        return self._ended
+
+    def _take(self) -> bytes:
+        piece = bytes(self._buffer)
+        self._buffer.clear()
+        return piece
+
+    async def _wait(self) -> None:
+        """Read the socket until a callback has something new."""
+        if not self._connection.is_reading:
+            self._idle_timeout.last_received_at = self._time()
+            self._connection.resume()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait_for_outcome(
+        self, feed: Feed
+    ) -> Awaitable[None] | StopSignal | None:
+        """Let the socket's callback call *feed* until that returns more than None."""
+        self._feed = feed
+        try:
+            await self._wait()
+            if self._feed_error is not None:
+                raise self._feed_error
+            outcome, self._outcome = self._outcome, None
+            return outcome
+        finally:
+            self._feed = self._feed_error = None
+            if isinstance(self._outcome, Coroutine):
+                self._outcome.close()  # cancelled before it could be awaited
+            self._outcome = None
+
+    def _pause(self) -> None:
+        """Leave the socket unread until a task waits."""
+        if not self._ended:
+            self._connection.pause()
+
+    # --- for the socket's callback ----------------------------------------------------
+
+    def _deliver(self, piece: bytes) -> None:
+        """Pass *piece* on, or keep it until a task takes it."""
+        feed = self._feed
+        if feed is None:
+            self._buffer += piece
+            if len(self._buffer) >= self.buffer_bytes:
+                self._pause()
+            self._wake()
+            return
+        try:
+            outcome = feed(piece)
+        except BaseException as exc:  # raised by the pump, not in the loop
+            self._feed_error = exc
+        else:
+            if outcome is None:
+                return
+            self._outcome = outcome
+            self._pause()
+        self._feed = None
+        self._wake()
+
+    def is_reading_paused(self) -> bool:
+        """See ``IdleTimeoutOwner``."""
+        return not self._connection.is_reading

@@ -1,0 +1,1 @@
+"""Responses over websockets that the gateway opens: frames, sockets, their pool."""
