@@ -63,8 +63,29 @@ CODES: dict[str, Fault] = {
     "model_not_found": Fault(
         404, "invalid_request_error", "No account serves this model"
     ),
-    "websocket_unsupported": Fault(
-        426, "invalid_request_error", "Use HTTP: WebSocket is not served here"
+    "upgrade_required": Fault(
+        426,
+        "invalid_request_error",
+        "This path takes POST, or GET with an upgrade to a websocket",
+    ),
+    "too_many_websockets": Fault(
+        429, "rate_limit_error", "Too many websockets of this user are open"
+    ),
+    "websocket_connection_limit_reached": Fault(
+        400,
+        "invalid_request_error",
+        "This websocket has reached its age limit. Open a new one to continue",
+    ),
+    "websocket_stream_limit_reached": Fault(
+        400, "invalid_request_error", "This websocket has as many streams as it may"
+    ),
+    "invalid_stream_id": Fault(
+        400,
+        "invalid_request_error",
+        "'stream_id' must be 1 to 256 characters of A-Z a-z 0-9 _ . -",
+    ),
+    "interrupted": Fault(
+        499, "invalid_request_error", "The client interrupted the answer"
     ),
     "client_gone": Fault(499, "invalid_request_error", "The client went away"),
     # the gateway's own

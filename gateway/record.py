@@ -79,6 +79,7 @@ class Record:
     cost_usd: float | None = None
     upstream_request_id: str = ""
     client: str = "other"
+    connection_id: str = ""  # of the websocket that it came on
     session: str = ""
     dropped: tuple[str, ...] = ()
     unknown_stop: str = ""  # the upstream's stop reason, if it is an unknown one

@@ -31,6 +31,7 @@ class MemoryStream:
     def __init__(self, *, has_http_head: bool = True) -> None:
         self.written: list[bytes] = []
         self.headers: dict[str, str] = {}
+        self.late_headers: dict[str, str] = {}
         self.has_left = self.is_behind = self.is_aborted = False
         self.taken = asyncio.Event()
         self._has_http_head = has_http_head
@@ -42,6 +43,9 @@ class MemoryStream:
     def begin(self, headers: Mapping[str, str]) -> None:
         self.headers = dict(headers)
         self.written.append(HEAD)
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        self.late_headers.update(headers)
 
     def put(self, data: bytes, *, last: bool = False) -> bool:
         if self.has_left:
@@ -282,6 +286,7 @@ async def test_the_headers_are_those_that_came_before_the_head_was_out() -> None
     assert stream.headers["x-before"] == "1"
     assert stream.headers["x-request-id"] == "request-1"
     assert "x-after" not in stream.headers
+    assert {"x-after": "1"} == stream.late_headers  # a stream without a head may use it
 
 
 @pytest.mark.parametrize(

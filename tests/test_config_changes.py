@@ -90,6 +90,7 @@ SERVER: dict[str, Look] = {
     "max_body_bytes": lambda parts: parts.live.config.server.max_body_bytes,
     "drain_timeout_s": lambda parts: parts.live.config.server.drain_timeout_s,
     "metrics_token": lambda parts: parts.live.config.server.metrics_token,
+    "websocket_max_age_s": lambda parts: (parts.live.config.server.websocket_max_age_s),
     "tell_account": lambda parts: parts.live.config.server.tell_account,
     "allow_origins": lambda parts: tuple(parts.live.origins._allowed),
 }

@@ -212,13 +212,8 @@ async def test_a_method_that_is_none(strict: Gateway, protocol: str) -> None:
     assert "error" in reply.json
 
 
-async def test_a_websocket_is_a_426(strict: Gateway) -> None:
-    headers = {
-        "connection": "Upgrade",
-        "upgrade": "websocket",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "sec-websocket-version": "13",
-    }
-    reply = await strict.client().send("/v1/responses", method="GET", headers=headers)
+async def test_what_is_no_upgrade_is_a_426(strict: Gateway) -> None:
+    reply = await strict.client().send("/v1/responses", method="GET")
 
     assert 426 == reply.status
+    assert "upgrade to a websocket" in reply.json["error"]["message"]

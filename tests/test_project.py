@@ -70,6 +70,7 @@ TASK_OWNERS = {
     f"gateway/{name}.py"
     for name in (
         *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
+        "endpoints/websocket/response_socket",
     )
 }
 

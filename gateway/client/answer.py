@@ -86,8 +86,10 @@ class ClientAnswer:
         return self.facts if self.state is STREAMING else NOTHING
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
-        """Give the head more *headers*; too late once it is out."""
-        if not self.opened:
+        """Give the client more *headers*; over HTTP too late once the head is out."""
+        if self.opened:
+            self._stream.add_headers(headers)
+        else:
             self._headers.update(headers)
 
     def push(

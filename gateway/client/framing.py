@@ -168,6 +168,39 @@ async def send_whole(
     return response
 
 
+class SwitchedProtocols(web.StreamResponse):
+    """The answer to an upgrade: what comes behind its head is another protocol's."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """No request of HTTP comes on the connection any more."""
+        return False
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
+
+
+def switch_protocols(
+    request: web.BaseRequest, headers: Mapping[str, str]
+) -> SwitchedProtocols:
+    """
+    Answer *request* with 101 and *headers*.
+
+    Raises:
+        ConnectionError: the client has left.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has left")
+    head = _joined("101 Switching Protocols", request.version, [*headers.items()])
+    request.writer.output_size = len(head)
+    transport.write(head)
+    return SwitchedProtocols(status=101)
+
+
 def head_of(
     version: HttpVersion, headers: Mapping[str, str], keep_alive: bool
 ) -> bytes:
@@ -182,12 +215,17 @@ def head_of(
     Raises:
         ValueError: a header would break out of its line.
     """
-    lines = ["HTTP/%d.%d 200 OK" % version, *map(": ".join, headers.items())]
-    lines.append("Date: " + rfc822_formatted_time())
+    fields = [*headers.items()]
     if not keep_alive and version == HttpVersion11:
-        lines.append("Connection: close")
+        fields.append(("Connection", "close"))
     elif keep_alive and version == HttpVersion10:
-        lines.append("Connection: keep-alive")
+        fields.append(("Connection", "keep-alive"))
+    return _joined("200 OK", version, fields)
+
+
+def _joined(status: str, version: HttpVersion, fields: list[tuple[str, str]]) -> bytes:
+    lines = ["HTTP/%d.%d %s" % (*version, status), *map(": ".join, fields)]
+    lines.append("Date: " + rfc822_formatted_time())
     lines.append("\r\n")
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines):

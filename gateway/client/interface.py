@@ -3,7 +3,7 @@ The seam between an answer and the transport that takes it to its client.
 
 Above it ``ClientAnswer`` decides what is written and when: the state of the answer, its
 keepalives, its one ending. Below it a ``ClientStream`` knows how: server-sent events in
-an HTTP body (``SseStream``); a websocket's text frames fit, too.
+an HTTP body (``SseStream``), or text frames of a websocket (``FrameStream``).
 
 Events cross the seam as bytes in the form of server-sent events, any number of whole
 ones at a time. An implementation may cut them and send each ``data`` by itself.
@@ -50,6 +50,10 @@ class ClientStream(Protocol):
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Make the head, if there is one; it leaves with the first ``put``."""
+        ...
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """More *headers* are known, after ``begin``."""
         ...
 
     def put(self, data: bytes, *, last: bool = False) -> bool:

@@ -1,11 +1,13 @@
 """
-What a client of server-sent events gets while nothing of its answer comes.
+What a client gets while nothing of its answer comes.
 
     comment   ": queued position=3 expected=12s": harmless everywhere
     status    Codex: a reasoning summary that its terminal shows live and that leaves
               nothing in its history, because no ``output_item.done`` follows
     data      Codex: an event that it ignores but that resets its idle timer (300 s),
               which comments do not
+
+Over a websocket there are no comments: everyone gets data.
 """
 
 from __future__ import annotations
@@ -53,6 +55,31 @@ class SseKeepalives:
                 self._status = QueueStatus(self._request_id)
             text += self._status.frame(place)
         return text
+
+
+class FrameKeepalives:
+    """The same over a websocket, where a ping restarts no client's idle timer."""
+
+    __slots__ = ("_kind", "_request_id", "_count", "_status")
+
+    def __init__(self, kind: ClientKind, request_id: str) -> None:
+        self._kind = kind
+        self._request_id = request_id
+        self._count = 0
+        self._status: QueueStatus | None = None
+
+    def next(self, place: QueuePlace | None) -> bytes:
+        """The keepalive that is due; see ``ClientStream.keepalive``."""
+        self._count += 1
+        if place is None:
+            return DATA_EVENT
+        if self._kind.shows_status and self._count > 1:
+            self._status = self._status or QueueStatus(self._request_id)
+            return self._status.frame(place)
+        queued: dict[str, object] = {"position": place.position}
+        if place.expected_s is not None:
+            queued["expected_s"] = max(1, round(place.expected_s))
+        return _event({"type": "keepalive", "queued": queued})
 
 
 def queue_comment(place: QueuePlace) -> bytes:

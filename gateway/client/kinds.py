@@ -38,6 +38,9 @@ class ClientKind(NamedTuple):
             went out for so many seconds. 0: comments are enough.
         final_code: the only code in a stream after which it does not ask again; an
             HTTP status has no such meaning for it. "": it goes by ``x-should-retry``.
+        reads_failed: over a websocket it shows the words of ``response.failed``; those
+            of an error frame it hides behind its own.
+        reads_metadata: it takes ``response.metadata`` for headers of an answer.
     """
 
     name: str
@@ -45,6 +48,8 @@ class ClientKind(NamedTuple):
     shows_status: bool = False
     data_event_s: float = 0.0
     final_code: str = ""
+    reads_failed: bool = False
+    reads_metadata: bool = False
 
 
 def _agent(*starts: str) -> Callable[[ClientHeaders], bool]:
@@ -64,7 +69,15 @@ def _is_ai_sdk(headers: ClientHeaders) -> bool:
 
 
 KINDS: tuple[ClientKind, ...] = (
-    ClientKind("codex", _is_codex, True, 120.0, final_code="invalid_prompt"),
+    ClientKind(
+        "codex",
+        _is_codex,
+        shows_status=True,
+        data_event_s=120.0,
+        final_code="invalid_prompt",
+        reads_failed=True,
+        reads_metadata=True,
+    ),
     ClientKind("claude-code", _is_claude_code),
     ClientKind("opencode", _agent("opencode/")),
     ClientKind("ai-sdk", _is_ai_sdk),

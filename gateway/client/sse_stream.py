@@ -57,6 +57,9 @@ class SseStream:
         self._response = FramedStream()
         self._response.begin(self._request, {**STREAM_HEADERS, **headers})
 
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """See ``ClientStream``; too late, the head is out."""
+
     @property
     def put(self) -> Callable[..., bool]:
         """The response's own method: every event goes through it."""

@@ -30,6 +30,7 @@ class ServerSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     allow_origins: tuple[str, ...] = ()
     tell_account: bool = False
+    websocket_max_age_s: float = 3300.0
 
 
 @dataclass(frozen=True, slots=True)

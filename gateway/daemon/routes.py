@@ -20,6 +20,9 @@ MODEL_PATHS = tuple(
     (wire.name, path) for wire in PROTOCOLS.values() for path in wire.model_paths
 )
 
+WEBSOCKET_PATH = "/responses"
+WEBSOCKET_PROTOCOL = protocol_of(WEBSOCKET_PATH)
+
 
 def add_routes(router: web.UrlDispatcher, components: Components) -> None:
     """Add every path to *router*."""
@@ -27,6 +30,8 @@ def add_routes(router: web.UrlDispatcher, components: Components) -> None:
         for protocol, path in MODEL_PATHS:
             handler = components.model_requests.endpoint(protocol, path)
             router.add_post(prefix + path, handler, expect_handler=_ask_later)
+        upgrade = components.websockets.endpoint(WEBSOCKET_PROTOCOL)
+        router.add_get(prefix + WEBSOCKET_PATH, upgrade, expect_handler=_ask_later)
     _add_recorded(router, components)
     status, unrecorded = components.status, components.plain_answers.unrecorded
     router.add_get("/healthz", unrecorded(status.health))
@@ -46,7 +51,6 @@ def _add_recorded(router: web.UrlDispatcher, components: Components) -> None:
     stored, count = components.stored_responses.serve, components.token_counts.count
     for prefix in PREFIXES:
         for method, path, endpoint in (
-            ("GET", "/responses", _upgrade),
             ("POST", "/messages/count_tokens", count),
             ("GET", "/models", lists.models),
             ("GET", "/models/{id}", lists.model),
@@ -65,11 +69,6 @@ def _add_recorded(router: web.UrlDispatcher, components: Components) -> None:
 
 async def _ask_later(request: web.Request) -> None:
     """A client that waits to be asked for its body is asked when that is read."""
-
-
-async def _upgrade(scope: RequestScope) -> web.StreamResponse:
-    """``GET /v1/responses``: Codex asks for a WebSocket, and goes on with HTTP."""
-    raise ClientError("websocket_unsupported")
 
 
 def _unrouted(components: Components) -> Handler:

@@ -39,6 +39,7 @@ from gateway.endpoints.recording import Recorder
 from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
+from gateway.endpoints.websocket.websockets import WebSockets
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
@@ -84,6 +85,7 @@ class Components:
             lambda: ledger.waiting,
             self.accounts.names,
             log.lines_lost,
+            lambda: len(self.websockets),
         )
         ledger.observe = self.metrics.commit_waited
         self.budget_guard = BudgetGuard(config.user)
@@ -103,11 +105,10 @@ class Components:
         self.upstream = Upstream(self.transport, config.upstream, make_sockets)
         self.upstream.replace(config.upstream, config.account)
         conversations = Conversations(self.response_store, self.accounts)
-        self._make_endpoints(Intake(scheduler), conversations)
+        self._make_endpoints(scheduler, conversations)
 
-    def _make_endpoints(self, intake: Intake, conversations: Conversations) -> None:
-        config = self._config
-        self.relay = Relay(
+    def _make_relay(self, conversations: Conversations) -> Relay:
+        return Relay(
             Dependencies(
                 self.accounts,
                 self.registry,
@@ -115,14 +116,19 @@ class Components:
                 self.accounting,
                 self.drains,
                 conversations,
-                config.upstream,
+                self._config.upstream,
             )
         )
-        live = self.live = LiveConfig(config)
+
+    def _make_endpoints(
+        self, scheduler: DecodeScheduler, conversations: Conversations
+    ) -> None:
+        self.relay = self._make_relay(conversations)
+        live = self.live = LiveConfig(self._config)
         self.open_requests = OpenRequests(live)
         self.recorder = Recorder(live, self.open_requests, self.accounting)
         reader = self.reader = RequestReader(
-            live, self.open_requests, self.registry, self.ledger, intake
+            live, self.open_requests, self.registry, self.ledger, Intake(scheduler)
         )
         self.model_requests = ModelRequests(
             self.recorder,
@@ -131,6 +137,9 @@ class Components:
             self.relay,
             self.accounts,
             self.budget_guard,
+        )
+        self.websockets = WebSockets(
+            live, self.recorder, reader, self.model_requests, scheduler
         )
         calls = AuxiliaryCalls(self.accounts, self.upstream)
         self.model_lists = ModelLists(reader, self.accounts, self.upstream)
@@ -190,6 +199,7 @@ class Components:
         self.budget_guard.replace(config.user)
         self.live.replace(config)
         self.reader.resize_rooms()
+        self.websockets.check_keys()
         self.relay.replace(config.upstream)
         self.upstream.replace(config.upstream, config.account)
         self.drains.limit_s = config.upstream.client_gone_drain_s
@@ -232,6 +242,7 @@ class Components:
             when_done: called when the last request has been served.
         """
         self.open_requests.drain(when_done)
+        self.websockets.drain()
 
     async def end_open(self) -> None:
         """Give what is still open its protocol's ending."""

@@ -19,15 +19,17 @@ from gateway.admission.interface import SlotSource
 from gateway.client.answer import ClientAnswer
 from gateway.client.answer_headers import id_headers
 from gateway.client.framing import send_whole
-from gateway.client.interface import QueuePlace
+from gateway.client.interface import ClientStream, QueuePlace
 from gateway.client.sse_stream import SseStream
 from gateway.context import RequestContext
 from gateway.endpoints.recording import Handler, Recorder
 from gateway.endpoints.request_reader import RequestReader
 from gateway.endpoints.request_scope import RequestScope
+from gateway.endpoints.websocket.create import Create
 from gateway.errors import ClientError
 from gateway.relay.attempt import Answer
 from gateway.relay.failover import Relay
+from gateway.relay.failover_state import Continuation
 
 
 class ModelRequests:
@@ -60,7 +62,33 @@ class ModelRequests:
     async def _serve(self, scope: RequestScope, path: str) -> web.StreamResponse:
         context = scope.context = await self._reader.context(scope, path)
         if context.ask.stream and path == scope.wire.path:
-            self._open_stream(scope, context)
+            record = context.record
+            stream = SseStream(scope.request, record, context.wire, context.client)
+            scope.stream = stream
+            scope.answer = self._answer(stream, context)
+        whole = await self._run(context, scope.answer)
+        if scope.stream:
+            assert scope.stream.response is not None
+            return scope.stream.response
+        assert whole is not None
+        return await self._send_whole(whole, scope)
+
+    async def serve_message(
+        self, scope: RequestScope, stream: ClientStream, create: Create
+    ) -> web.StreamResponse:
+        """Serve a request that came as a message; its answer goes to *stream*."""
+        context = scope.context = self._reader.message(scope, create)
+        scope.answer = self._answer(stream, context)
+        await self._run(context, scope.answer, create.continuation)
+        return web.Response()  # of a request that has no HTTP answer
+
+    async def _run(
+        self,
+        context: RequestContext,
+        answer: ClientAnswer | None,
+        continuation: Continuation | None = None,
+    ) -> Answer | None:
+        """From the budget to the end of the answer; a whole one is returned."""
         # What can never be is refused before anything is waited for.
         self._budget_guard.admit(context.user.name, context.client.name)
         self._accounts.chooser.check_model(context.ask.model)
@@ -72,26 +100,20 @@ class ModelRequests:
         )
         try:
             self._budget_guard.check(context)
-            whole = await self._relay.run(context, scope.answer)
+            return await self._relay.run(context, answer, continuation)
         finally:
             if context.slot:  # else a drain has it
                 context.slot.release()
-        if scope.stream:
-            assert scope.stream.response is not None
-            return scope.stream.response
-        assert whole is not None
-        return await self._send_whole(whole, scope)
 
-    def _open_stream(self, scope: RequestScope, context: RequestContext) -> None:
-        """Prepare a streamed answer; from now on its client gets keepalives."""
-        record = context.record
-        scope.stream = SseStream(scope.request, record, context.wire, context.client)
+    def _answer(self, stream: ClientStream, context: RequestContext) -> ClientAnswer:
+        """A streamed answer; from now on its client gets keepalives."""
         interval_s = context.limits.ping_interval_s
-        answer = scope.answer = ClientAnswer(scope.stream, record, interval_s)
+        answer = ClientAnswer(stream, context.record, interval_s)
         if headers := self._budget_guard.usage_headers(context):
             answer.add_headers(headers)
         answer.queue_place = lambda: self._queue_place(context)
         answer.start_keepalives()
+        return answer
 
     def _queue_place(self, context: RequestContext) -> QueuePlace | None:
         place = self._registry.queue_position(context.holder)

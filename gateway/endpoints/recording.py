@@ -24,7 +24,7 @@ from gateway.client.kinds import recognise
 from gateway.endpoints.error_answers import error_answer
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.open_requests import OpenRequests
-from gateway.endpoints.request_ids import request_id_of
+from gateway.endpoints.request_ids import new_uuid, request_id_of
 from gateway.endpoints.request_scope import RequestScope
 from gateway.errors import (
     FINAL_CODES,
@@ -35,7 +35,8 @@ from gateway.errors import (
 )
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.protocol import WireProtocol, response_id_of
-from gateway.protocols.stream_state import CLOSED
+from gateway.protocols.responses.frames import INTERRUPTED
+from gateway.protocols.stream_state import CLOSED, STREAMING
 from gateway.record import Record
 from gateway.telemetry import log
 
@@ -73,18 +74,32 @@ class Recorder:
         wire = PROTOCOLS[protocol]
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            scope = self._scope(request, wire)
+            unix_s = time.time()
+            ident = request_id_of(request.headers, unix_s)
+            record = Record(ident, unix_s, time.monotonic())
+            scope = self._scope(request, wire, record)
             scope.record.durable = not kept
-            return await self._serve(scope, endpoint)
+            return await self.serve(scope, endpoint)
 
         return handle
 
-    def _scope(self, request: web.BaseRequest, wire: WireProtocol) -> RequestScope:
-        client = recognise(request.headers)
+    def message_scope(
+        self, request: web.BaseRequest, protocol: str, connection_id: str
+    ) -> RequestScope:
+        """
+        The scope of a request that came as a message on the websocket of *request*.
+        Before ``serve`` it needs an ``answer`` that has no HTTP head, so that every way
+        back ends that answer.
+        """
         unix_s = time.time()
-        record = Record(
-            request_id_of(request.headers, unix_s), unix_s, time.monotonic()
-        )
+        record = Record(new_uuid(unix_s), unix_s, time.monotonic())
+        record.connection_id, record.stream = connection_id, True
+        return self._scope(request, PROTOCOLS[protocol], record)
+
+    def _scope(
+        self, request: web.BaseRequest, wire: WireProtocol, record: Record
+    ) -> RequestScope:
+        client = recognise(request.headers)
         record.protocol, record.client = wire.name, client.name
         record.response_id = response_id_of(record.request_id)
         record.names_account = self._live.config.server.tell_account
@@ -94,9 +109,10 @@ class Recorder:
         log.bind(record.request_id)
         return RequestScope(request, record, wire, client)
 
-    async def _serve(
+    async def serve(
         self, scope: RequestScope, endpoint: Endpoint
     ) -> web.StreamResponse:
+        """Serve *scope* by *endpoint*: one ending, one record."""
         scope.task = asyncio.current_task(self._loop)
         self._open.add(scope)
         try:
@@ -140,6 +156,8 @@ class Recorder:
         """Answer with *error* in the form that is still open."""
         error.__traceback__ = None  # its frames hold it, and the request
         record, answer = scope.record, scope.answer
+        if error.code == INTERRUPTED and answer and answer.state is STREAMING:
+            return await self._interrupted(error, answer, scope)
         if error.code == "client_gone" or (answer and answer.state is CLOSED):
             return scope.begun_response(error)  # the record says already how it ended
         refused = not record.attempts and error.origin != "upstream"
@@ -173,8 +191,31 @@ class Recorder:
         )
         if scope.context:
             scope.context.mark_ending("failed", keepalives=answer.keepalives)
+        has_output = answer.state is STREAMING
         with suppress(ClientError):  # it has left before it could read the ending
             await answer.fail(error)
+        if record.connection_id and not has_output:  # the ending has a status
+            record.status = scope.wire.error_status(error)
+
+    async def _interrupted(
+        self, error: GatewayError, answer: ClientAnswer, scope: RequestScope
+    ) -> web.StreamResponse:
+        """End a stream that its client has interrupted; its row is durable first."""
+        record = scope.record
+        record.set_outcome("incomplete")
+        record.response_id = answer.seen.response_id or record.response_id
+        record.status = 200
+        if scope.context:
+            scope.context.mark_ending("incomplete", keepalives=answer.keepalives)
+        try:
+            await self._accounting.persist(record)
+        except GatewayError as lost:
+            return await self._failed(lost, scope)
+        try:
+            await answer.fail(error)
+        except (ClientError, asyncio.CancelledError):
+            record.client_left(has_status=True)
+        return scope.begun_response(error)
 
 
 def _ends_in_stream(error: GatewayError, scope: RequestScope) -> bool:

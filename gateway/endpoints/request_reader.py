@@ -9,20 +9,23 @@ and only then by what its body says.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 
 from aiohttp import web
 
 from gateway.accounts.session import Session, session_of
-from gateway.admission.body_room import BodyRooms
+from gateway.admission.body_room import BodyRooms, BodyShare
 from gateway.admission.interface import Holder, QueuePosition, SlotSource
 from gateway.client import body
 from gateway.client.intake import Intake
+from gateway.config.schema import Limits
 from gateway.context import RequestContext
 from gateway.endpoints.auth import Identity, refuse_keys_in
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.request_scope import RequestScope
+from gateway.endpoints.websocket.create import Create
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.record import Record
@@ -79,7 +82,8 @@ class RequestReader:
             identity = self._identify(scope)
             if holder.user != record.user:  # the key is another's now
                 holder = _holder(record)
-        ask, session = _parsed(scope, data)
+        ask = body.parse(data)
+        session = _noted(scope, ask, request.headers)
         assert scope.body_share
         return RequestContext(
             ask=ask,
@@ -96,6 +100,46 @@ class RequestReader:
             deadline=record.arrived + identity.limits.queue_timeout_s,
             share=scope.body_share,
         )
+
+    def message(self, scope: RequestScope, create: Create) -> RequestContext:
+        """
+        The same for a request that came as a message on the websocket of *scope*: whose
+        key the upgrade bore is asked anew.
+        """
+        record = scope.record
+        identity = self._identify(scope)
+        self._open.check_draining()
+        self._check_ledger()
+        record.arrived = time.monotonic()
+        ask = create.body(self._live.config.server.max_body_bytes)
+        session = _noted(scope, ask, create.headers)
+        assert scope.body_share
+        return RequestContext(
+            ask=ask,
+            record=record,
+            wire=scope.wire,
+            path=scope.wire.path,
+            query="",
+            headers=create.headers,
+            user=identity.user,
+            limits=identity.limits,
+            client=scope.client,
+            session=session,
+            holder=_holder(record),
+            deadline=record.arrived + identity.limits.queue_timeout_s,
+            share=scope.body_share,
+        )
+
+    def enter_room(self, user: str, limits: Limits) -> BodyShare:
+        """A share of the room for bodies of *user*; it takes nothing yet."""
+        return self._rooms.enter(user, limits.max_waiting_bytes)
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            Overloaded: "draining": nothing new is taken.
+        """
+        self._open.check_draining()
 
     def _check_ledger(self) -> None:
         if not self._ledger.healthy:
@@ -146,13 +190,15 @@ class RequestReader:
         return identity
 
 
-def _parsed(scope: RequestScope, data: bytes) -> tuple[body.RequestBody, Session]:
-    """What *data* asks for, and the session it belongs to; noted in the record."""
-    record, ask = scope.record, body.parse(data)
+def _noted(
+    scope: RequestScope, ask: body.RequestBody, headers: Mapping[str, str]
+) -> Session:
+    """The session that *ask* belongs to; noted in the record with what it asks for."""
+    record = scope.record
     record.model, record.stream = log.clean_id(ask.model), ask.stream
-    session = session_of(scope.request.headers, ask.document, record.user)
+    session = session_of(headers, ask.document, record.user)
     record.session = log.clean_id(session.value)
-    return ask, session
+    return session
 
 
 def _query_of(request: web.BaseRequest) -> str:

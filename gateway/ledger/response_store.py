@@ -105,10 +105,11 @@ class ResponseStore:
         self._retention = timedelta(days=days) if days else FOR_EVER
         self._insert = InsertTurns(self._upsert, rules.response_max_bytes)
 
-    async def store(self, turn: StoredTurn) -> None:
+    async def store(self, turn: StoredTurn) -> PreviousTurn | None:
         """
         Store *turn* durably; a second of the same id and user replaces the first. A
         turn that is too long, or whose previous turn has been removed, is not stored.
+        Returns it for the turn that continues it; None if it is too long.
 
         Raises:
             GatewayError: "ledger_unavailable".
@@ -116,7 +117,7 @@ class ResponseStore:
         size = len(turn.body)
         turns, total = turn.previous.turns + 1, turn.previous.total_bytes + size
         if turns > MAX_TURNS or total > MAX_BYTES:
-            return
+            return None
         now = datetime.now(UTC)
         row = {
             "turn_id": uuid.uuid4().hex,
@@ -132,6 +133,7 @@ class ResponseStore:
             "body": turn.body,
         }
         await self._ledger.write(RowWrite(self._insert, row["turn_id"], row))
+        return PreviousTurn(str(row["turn_id"]), turns, total)
 
     async def find(self, response_id: str, user: str) -> StoredConversation | None:
         """The conversation up to *response_id*; None if it is not there as a whole."""

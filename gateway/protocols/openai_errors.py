@@ -28,6 +28,9 @@ SPOKEN_CODES = frozenset(
         "ledger_unavailable",
         "accounts_paused",
         "ended_by_operator",
+        "websocket_connection_limit_reached",
+        "websocket_stream_limit_reached",
+        "invalid_stream_id",
     }
 )
 

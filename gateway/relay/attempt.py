@@ -167,8 +167,10 @@ class Attempt(ABC):
         no other account will be asked.
         """
         context, accounts = self._context, self._accounts
+        is_kept = context.ask.document.get("store") is not False
         self._state.forget_document()
-        accounts.attempts.served(self._key, context.session, self._facts.response_id)
+        response_id = self._facts.response_id if is_kept else ""
+        accounts.attempts.served(self._key, context.session, response_id)
         if state := call.header(TURN_STATE):
             accounts.reasoning.made(context.user.name, [state], self.account.name)
 

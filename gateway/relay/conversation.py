@@ -62,7 +62,7 @@ class Conversations:
         if kept := await self._store.find(ident, user):
             state.earlier = kept.last_turn
             state.replace_document(with_earlier(document, kept.items))
-        elif self._accounts.has_native(context.ask.model, context.wire.name):
+        elif self._may_be_native(state):
             state.native_only = True  # one of them may know it
         else:
             raise ClientError(
@@ -70,6 +70,13 @@ class Conversations:
                 f"Previous response with id '{ident}' not found",
                 param="previous_response_id",
             )
+
+    def _may_be_native(self, state: FailoverState) -> bool:
+        """Whether an account may know a turn that was not made here."""
+        context, continuation = state.context, state.continuation
+        if continuation and continuation.must_be_known:
+            return False
+        return self._accounts.has_native(context.ask.model, context.wire.name)
 
     def question(self, state: FailoverState) -> Question | None:
         """What is stored of the request; None if it is not to be."""
@@ -79,24 +86,27 @@ class Conversations:
         document = context.ask.document
         if document.get("store") is False:
             return None
+        if (known := state.continuation) and known.earlier:
+            return Question(known.earlier, known.input)
         return Question(state.earlier, dumps(_items(document)))
 
     async def keep(
         self, context: RequestContext, question: Question | None, response: Document
-    ) -> None:
+    ) -> PreviousTurn | None:
         """
-        Store the turn that *response*, a converted answer, ended.
+        Store the turn that *response*, a converted answer, ended; returns it for the
+        turn that continues it, None if it is not stored.
 
         Raises:
             GatewayError: "ledger_unavailable".
         """
         ident = response.get("id")
         if question is None or not isinstance(ident, str) or not ident:
-            return
+            return None
         answer = dumps(response)
         body = b'{"input":%b,"response":%b}' % (question.input, answer)
         user, account = context.user.name, context.record.account
-        await self._store.store(
+        return await self._store.store(
             StoredTurn(ident, user, account, body, question.earlier)
         )
 

@@ -45,7 +45,7 @@ from gateway.context import RequestContext
 from gateway.relay.account_slots import AccountSlots
 from gateway.relay.attempt import Answer, Attempt
 from gateway.relay.dependencies import Dependencies
-from gateway.relay.failover_state import FailoverState
+from gateway.relay.failover_state import Continuation, FailoverState
 from gateway.relay.failures import FAILURES
 from gateway.relay.last_error import last_error, stream_error
 from gateway.relay.streamed_attempt import StreamedAttempt
@@ -72,16 +72,22 @@ class Relay:
         self._dependencies.limits = limits
 
     async def run(
-        self, context: RequestContext, client: ClientAnswer | None
+        self,
+        context: RequestContext,
+        client: ClientAnswer | None,
+        continuation: Continuation | None = None,
     ) -> Answer | None:
         """
         Answer the request: into *client*, or, without it, as a whole.
+
+        Args:
+            continuation: what it goes on from, where the body does not say so.
 
         Raises:
             GatewayError: no account could answer; ``client.state`` says what the
                 client has.
         """
-        state = FailoverState(context, client)
+        state = FailoverState(context, client, continuation)
         await self._dependencies.conversations.resume(state)
         kind = StreamedAttempt if client else WholeAttempt
         while True:

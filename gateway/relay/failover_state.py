@@ -13,12 +13,33 @@ from gateway.ledger.response_store import PreviousTurn
 
 
 @dataclass(slots=True)
+class Continuation:
+    """
+    What a request goes on from, where its body repeats the turns before: what is stored
+    of it are its own items and a link, not the whole conversation again.
+
+    Attributes:
+        input: its own items, a JSON list.
+        earlier: the stored turn before; None if that is not stored.
+        must_be_known: a turn that is named in the body, too, and that nothing here
+            knows, is refused: it could only have been said here.
+        stored: the request's own turn, once it is stored.
+    """
+
+    input: bytes
+    earlier: PreviousTurn | None = None
+    must_be_known: bool = False
+    stored: PreviousTurn | None = None
+
+
+@dataclass(slots=True)
 class FailoverState:
     """
     The body as it is now, the accounts that were tried, and what came of it.
 
     Attributes:
         client: where a stream goes; None for a whole answer.
+        continuation: see ``Continuation``; None where the body says it.
         earlier: the stored turn that the request goes on from.
         native_only: only an account that keeps responses can know the turn before.
         tried: names of accounts.
@@ -31,6 +52,7 @@ class FailoverState:
 
     context: RequestContext
     client: ClientAnswer | None = None
+    continuation: Continuation | None = None
     earlier: PreviousTurn = PreviousTurn()
     native_only: bool = False
     tried: set[str] = field(default_factory=set)

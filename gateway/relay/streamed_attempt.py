@@ -158,7 +158,9 @@ class StreamedAttempt(Attempt):
         context.mark_ending(ending.outcome, keepalives=client.keepalives)
         if question:
             response = response_in(batch.terminal)
-            await dependencies.conversations.keep(context, question, response)
+            stored = await dependencies.conversations.keep(context, question, response)
+            if continuation := self._state.continuation:
+                continuation.stored = stored
         record.status = 200
         await dependencies.accounting.persist(record)
         await client.finish(last + words_of(batch.terminal, ending))

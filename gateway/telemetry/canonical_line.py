@@ -46,6 +46,8 @@ def canonical_line(record: Record, timestamp: str) -> dict[str, Any]:
 
 def _add_optional(line: dict[str, Any], record: Record) -> None:
     """The keys that most lines have not."""
+    if record.connection_id:
+        line["connection_id"] = record.connection_id
     if record.detail:
         line["detail"] = record.detail
     if record.unknown_stop:

@@ -63,6 +63,7 @@ class Metrics:
         waiting: the ledger's entries that are not written yet.
         configured: whether the config names a model (second) for an account (first).
         lines_lost: log lines that could not be written.
+        websockets: those of clients that are open now.
 
     Its methods are called on the event loop alone.
     """
@@ -74,6 +75,7 @@ class Metrics:
         waiting: Callable[[], int] = lambda: 0,
         configured: Callable[[str, str], bool] = lambda account, model: False,
         lines_lost: Callable[[], int] = lambda: 0,
+        websockets: Callable[[], int] = lambda: 0,
     ) -> None:
         # Else each counter has a second series that says when it was made.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -83,7 +85,7 @@ class Metrics:
         self._make_histograms()
         self._models: dict[str, int] = {}  # how many of each account are counted
         self._labels: dict[tuple[str, str], str] = {}  # of a model, by account and name
-        live = _LiveMetrics(slots, accounts, waiting, lines_lost)
+        live = _LiveMetrics(slots, accounts, waiting, lines_lost, websockets)
         self._registry.register(live)
 
     def add(self, record: Record) -> None:
@@ -209,11 +211,13 @@ class _LiveMetrics(Collector):
         accounts: Callable[[], Mapping[str, Mapping[str, Any]]],
         waiting: Callable[[], int],
         lines_lost: Callable[[], int],
+        websockets: Callable[[], int],
     ) -> None:
         self._slots = slots
         self._accounts = accounts
         self._waiting = waiting
         self._lines_lost = lines_lost
+        self._websockets = websockets
 
     def describe(self) -> Iterable[Metric]:
         """Nothing in advance: those parts may not exist yet."""
@@ -246,4 +250,8 @@ class _LiveMetrics(Collector):
             "gateway_ledger_waiting", "Ledger entries that are not written yet."
         )
         rows.add_metric((), self._waiting())
-        yield from (lost, in_use, waiting, available, rows)
+        sockets = GaugeMetricFamily(
+            "gateway_websockets_open", "Websockets of clients that are open."
+        )
+        sockets.add_metric((), self._websockets())
+        yield from (lost, in_use, waiting, available, rows, sockets)

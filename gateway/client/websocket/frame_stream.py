@@ -1,0 +1,170 @@
+"""A streamed answer as text frames of a websocket, beside others on the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from gateway.client.interface import QueuePlace
+from gateway.client.keepalives import FrameKeepalives
+from gateway.client.kinds import ClientKind
+from gateway.client.websocket.client_socket import ClientSocket
+from gateway.client.websocket.text_frames import payloads, text_frame, with_member
+from gateway.client.websocket.turn_output import MARK, TurnOutput
+from gateway.errors import GatewayError
+from gateway.protocols.protocol import WireProtocol
+from gateway.protocols.responses.frames import (
+    INTERRUPTED,
+    error_event,
+    interrupted_events,
+    metadata_event,
+)
+from gateway.protocols.stream_facts import StreamFacts
+from gateway.record import Record
+
+METADATA = ("x-codex-turn-state", "openai-model")
+"""Headers of an answer that a client over a websocket gets, too."""
+
+_COMMENT = b'{"type":"keepalive"}'
+
+
+def _no_hook(terminal: bytes) -> None:
+    """What is done at the end of an answer that is not to be remembered."""
+
+
+class FrameStream:
+    """
+    A ``ClientStream``.
+
+    Args:
+        wire: the client's protocol.
+        lane: the name of its lane, which every frame bears; "" for none.
+
+    Attributes:
+        output: what has come of the answer's items.
+        on_end: called with the last event just before it is written.
+    """
+
+    __slots__ = (
+        "_socket",
+        "_record",
+        "_wire",
+        "_kind",
+        "_lane",
+        "_keepalives",
+        "_own",
+        "_first",
+        "_frames",
+        "_ended",
+        "output",
+        "on_end",
+    )
+
+    has_http_head = False
+
+    def __init__(
+        self,
+        socket: ClientSocket,
+        record: Record,
+        wire: WireProtocol,
+        kind: ClientKind,
+        lane: str = "",
+    ) -> None:
+        self._socket = socket
+        self._record = record
+        self._wire = wire
+        self._kind = kind
+        self._lane = orjson.dumps(lane) if lane else b""
+        self._keepalives = FrameKeepalives(kind, record.request_id)
+        self._own = b""  # events that are no part of the answer
+        self._first = b""  # an event that goes out before the next one
+        self._frames = 0  # of the answer
+        self._ended = False
+        self.output = TurnOutput()
+        self.on_end: Callable[[bytes], None] = _no_hook
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """See ``ClientStream``."""
+        self.add_headers(headers)
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """See ``ClientStream``; what a client looks for goes into an event."""
+        if self._kind.reads_metadata:
+            said = {name: headers[name] for name in METADATA if name in headers}
+            self._first = metadata_event(said) if said else b""
+
+    def put(self, data: bytes, *, last: bool = False) -> bool:
+        """See ``ClientStream``."""
+        own = data is self._own
+        texts = [*payloads(data)]
+        if not own:
+            self._frames += len(texts)
+            if MARK in data:
+                for text in texts:
+                    if MARK in text:
+                        self.output.note(text)
+        if last:
+            self.on_end(texts[-1] if texts else b"")
+            self._ended = True
+        elif not texts:
+            texts = [_COMMENT]  # the upstream's own sign of life
+        if self._first:
+            texts, self._first = [*payloads(self._first), *texts], b""
+        socket = self._socket
+        blocked = socket.write(self._framed(texts), last=last)
+        if last and not blocked:
+            self._let_go()
+        return blocked
+
+    def _framed(self, texts: list[bytes]) -> bytes:
+        bits, lane = self._socket.deflate_bits, self._lane
+        if lane:
+            texts = [with_member(text, "stream_id", lane) for text in texts]
+        if len(texts) == 1:
+            return text_frame(texts[0], bits)
+        return b"".join([text_frame(text, bits) for text in texts])
+
+    async def drain(self) -> None:
+        """See ``ClientStream``."""
+        try:
+            await self._socket.drain()
+        finally:
+            if self._ended:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._ended = False
+        self._socket.let_go()
+
+    def abort(self) -> None:
+        """See ``ClientStream``; it ends the websocket with all that runs on it."""
+        self._socket.abort()
+
+    def keepalive(
+        self, place: QueuePlace | None, now: float, last_output_at: float
+    ) -> bytes:
+        """See ``ClientStream``."""
+        self._own = self._keepalives.next(place)
+        return self._own
+
+    def failure(self, error: GatewayError, seen: StreamFacts) -> bytes:
+        """
+        The event that ends the answer. A client that has nothing of it reads a status,
+        except Codex, which hides the words behind its own then.
+        """
+        record = self._record
+        ident, model = record.request_id, record.model
+        if error.code == INTERRUPTED:
+            return interrupted_events(
+                ident,
+                model,
+                seen,
+                began_at=int(record.started_at),
+                sequence_number=self._frames,
+                open_items=self.output.open_items,
+                output=self.output.documents,
+            )
+        if self._kind.reads_failed or seen.response_id:
+            return self._wire.failure_frame(error, ident, seen, model)
+        return error_event(error, ident)

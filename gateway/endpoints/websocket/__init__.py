@@ -1,0 +1,1 @@
+"""``GET /v1/responses`` with an upgrade: Responses over a websocket."""
