@@ -14,6 +14,7 @@ from gateway.endpoints.admin.access import AdminAccess
 from gateway.endpoints.admin.application import AdminApplication
 from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.page.routes import PageRoutes
+from gateway.endpoints.admin.reports import ReportOperations
 from gateway.endpoints.admin.requests import RequestOperations
 from gateway.endpoints.admin.status import StatusOperations
 
@@ -43,6 +44,7 @@ def admin_application(components: Components) -> AdminApplication:
         [
             StatusOperations(admission, open_requests),
             RequestOperations(requests, admission, open_requests, components.ledger),
+            ReportOperations(components.ledger),
         ],
     )
     PageRoutes(application, access, token, lambda: live.config.server.listen).install()

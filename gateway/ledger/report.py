@@ -102,6 +102,7 @@ def usage(
     by: Sequence[str],
     user: str = "",
     since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[ReportRow]:
     """
     Sums over all requests that have ended, by the keys *by*.
@@ -113,7 +114,7 @@ def usage(
     keys = [_key(connection, name).label(name) for name in by]
     question = (
         select(*keys, *_sums())
-        .where(request.c.outcome != "open", *_filters(user, since))
+        .where(request.c.outcome != "open", *_filters(user, since, until))
         .group_by(*keys)
         .order_by(*keys)
     )
@@ -202,12 +203,16 @@ def _listed(
     return rows[::-1]
 
 
-def _filters(user: str, since: datetime | None) -> list[ColumnElement[bool]]:
+def _filters(
+    user: str, since: datetime | None, until: datetime | None = None
+) -> list[ColumnElement[bool]]:
     filters: list[ColumnElement[bool]] = []
     if user:
         filters.append(request.c.user == user)
     if since:
         filters.append(request.c.started_at >= since)
+    if until:
+        filters.append(request.c.started_at < until)
     return filters
 
 

@@ -171,9 +171,9 @@ class RequestOperations(OperationSource):
         raise not_found("No request that waits or runs has this id")
 
 
-def since_of(text: str) -> datetime | None:
+def since_of(text: str, name: str = "since") -> datetime | None:
     """
-    The parameter *since*; None for none.
+    The parameter *since*, or another of that *name*; None for none.
 
     Raises:
         AdminError: it is no moment.
@@ -183,7 +183,7 @@ def since_of(text: str) -> datetime | None:
     try:
         return report.parse_since(text, datetime.now(UTC)).astimezone(UTC)
     except (report.QuestionError, OverflowError):
-        raise invalid("since", "must be a day or a moment, or 90m, 24h, 7d") from None
+        raise invalid(name, "must be a day or a moment, or 90m, 24h, 7d") from None
 
 
 def is_named(wanted: str, record: Record) -> bool:
