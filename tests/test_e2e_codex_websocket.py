@@ -1,0 +1,163 @@
+"""The real Codex CLI over a websocket in front of the real daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Serve
+from tests.kit import clients, plays
+from tests.kit.answer import Answer, Tool
+from tests.kit.gateway import Gateway
+from tests.kit.scripted import ScriptedUpstream
+from tests.kit.settings import account, key_of, user
+
+pytestmark = [clients.needs_codex, pytest.mark.timeout(120)]
+
+MODEL = "gpt-5.5"
+SHELL = Answer(tool=Tool("exec_command", {"cmd": "echo from the tool"}))
+SERVED = {"models": ["gpt-*"]}
+FAST_PINGS = {"ping_interval_s": 0.2}
+
+
+async def ask(gateway: Gateway, folder: Path, **options: object) -> clients.CodexRun:
+    return await clients.codex(
+        folder,
+        gateway.base_url,
+        key_of("alice"),
+        supports_websockets=True,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("protocol", ["responses", "chat", "messages"])
+async def test_a_tool_round_trip_with_incremental_input(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path, protocol: str
+) -> None:
+    gateway = await serve(daemon=True, accounts=[account(upstream, protocol, **SERVED)])
+    upstream.next(plays.ok(SHELL), plays.ok(interval_s=0.02))
+
+    run = await ask(gateway, tmp_path)
+
+    assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
+    assert "from the tool\n" == run.commands[0]["aggregated_output"]
+    first, second = upstream.received()
+    assert b"say something" in first.body and b"say something" in second.body
+    assert b"from the tool" in second.body
+    lines = await gateway.log.wait_events("request.finished", 2)
+    assert {("ok", "codex")} == {(line["outcome"], line["client"]) for line in lines}
+    (opened,) = gateway.log.events("websocket.opened")
+    assert {opened["connection_id"]} == {line["connection_id"] for line in lines}
+    (closed,) = await gateway.log.wait_events("websocket.closed")
+    assert 2 == closed["responses"]
+
+
+async def test_a_wait_shows_its_place_and_ends_well(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    gateway = await serve(
+        daemon=True,
+        accounts=[account(upstream, "responses", **SERVED)],
+        users=[user("alice", max_concurrent=1)],
+        limits={**FAST_PINGS, "queue_timeout_s": 30.0},
+    )
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate), plays.ok(SHELL))
+    holder = asyncio.create_task(gateway.client().ask("responses", MODEL))
+    await upstream.wait_for(1)
+    running = asyncio.create_task(ask(gateway, tmp_path, stream_idle_timeout_ms=1000))
+    await gateway.daemon.waiting("alice", 1)
+    await asyncio.sleep(2.5)  # longer than Codex waits without a text frame
+    gate.set()
+    await holder
+    run = await running
+
+    assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
+    lines = await gateway.log.wait_events("request.finished", 2, client="codex")
+    assert max(line["queue_ms"] for line in lines) > 2000
+    assert b"rs_queue" not in upstream.received()[-1].body
+
+
+async def test_a_queue_time_out_shows_the_gateways_sentence(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    gateway = await serve(
+        daemon=True,
+        accounts=[account(upstream, "responses", **SERVED)],
+        users=[user("alice", max_concurrent=1)],
+        limits={**FAST_PINGS, "queue_timeout_s": 1.0},
+    )
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate))
+    holder = asyncio.create_task(gateway.client().ask("responses", MODEL))
+    await upstream.wait_for(1)
+    run = await ask(gateway, tmp_path, stream_max_retries=0)
+    gate.set()
+    await holder
+
+    assert 1 == run.status
+    assert any("Concurrency limit exceeded for user" in one for one in run.errors)
+    lines = await gateway.log.wait_events("request.finished", client="codex")
+    assert "queue_timeout" == lines[0]["error_code"] and lines[0]["connection_id"]
+
+
+async def test_an_account_that_dies_mid_stream_is_asked_again(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Codex opens a new websocket, and sends the conversation whole."""
+    gateway = await serve(
+        daemon=True, accounts=[account(upstream, "responses", **SERVED)]
+    )
+    upstream.next(plays.ok(SHELL), plays.cut(2))
+
+    run = await ask(gateway, tmp_path)
+
+    assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
+    assert b"from the tool" in upstream.received()[-1].body
+    lines = await gateway.log.wait_events("request.finished", 3)
+    assert ["ok", "failed", "ok"] == [line["outcome"] for line in lines]
+    assert all(line["connection_id"] for line in lines)
+
+
+async def test_an_old_websocket_is_replaced_between_two_responses(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    gateway = await serve(
+        daemon=True,
+        accounts=[account(upstream, "responses", **SERVED)],
+        server={"websocket_max_age_s": 0.5},
+    )
+    slow = Answer(tool=Tool("exec_command", {"cmd": "sleep 1; echo from the tool"}))
+    upstream.next(plays.ok(slow))
+
+    run = await ask(gateway, tmp_path)
+
+    assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
+    assert b"say something" in upstream.received()[1].body
+    closed = await gateway.log.wait_events("websocket.closed", 2)
+    assert 1000 == closed[0]["close_code"]
+
+
+async def test_a_ctrl_c_frees_the_slot(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    gateway = await serve(
+        daemon=True,
+        accounts=[account(upstream, "responses", **SERVED)],
+        users=[user("alice", max_concurrent=1)],
+        upstream={"client_gone_drain_s": 0.0},
+    )
+    upstream.next(plays.silence(1))
+    running = asyncio.create_task(ask(gateway, tmp_path))
+    await upstream.wait_for(1)
+    running.cancel()
+    await upstream.idle()
+    reply = await gateway.client().ask("responses", MODEL)
+
+    assert [] == reply.queued
+    lines = await gateway.log.wait_events("request.finished", client="codex")
+    assert ("client_gone", "client") == (lines[0]["outcome"], lines[0]["origin"])
+    (closed,) = await gateway.log.wait_events("websocket.closed")
+    assert 1006 == closed["close_code"]
