@@ -99,6 +99,18 @@ class Socket:
         assert isinstance(frame, dict)
         return frame
 
+    async def frame_of(self, lane: str) -> Frame:
+        """The next frame of a lane; those of others are passed over."""
+        while True:
+            frame = await self.frame()
+            if frame.get("stream_id", "") == lane:
+                return frame
+
+    async def turn_of_any(self, **fields: Any) -> Turn:
+        """As ``turn``, whatever lane the next frames name."""
+        await self.create(**fields)
+        return Turn([await self.frame()])
+
     async def rest(self, lane: str = "") -> Turn:
         """Frames up to the next ending; with *lane*, that of the lane."""
         turn = Turn()
