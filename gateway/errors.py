@@ -113,6 +113,9 @@ CODES: dict[str, Fault] = {
     "ledger_unavailable": Fault(
         503, "server_error", "The gateway cannot keep its records at the moment"
     ),
+    "engine_unavailable": Fault(
+        503, "server_error", "The gateway cannot reach what its processes share"
+    ),
     "internal_error": Fault(500, "server_error", "The gateway failed"),
     # an upstream's
     "upstream_connect": Fault(

@@ -121,6 +121,8 @@ def look_of(path: str) -> Look | None:
         return lambda parts: parts.live.config.admin.token  # type: ignore[union-attr]
     if section == "ledger":
         return LEDGER.get(name)
+    if section == "shared":
+        return lambda parts: parts.live.config.shared.alone
     if section == "upstream":
         return UPSTREAM.get(name) or of_relay(name)
     if path.startswith("user.budget."):

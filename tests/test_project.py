@@ -71,6 +71,7 @@ TASK_OWNERS = {
     for name in (
         *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
         "endpoints/websocket/response_socket",
+        "shared/membership",
     )
 }
 
@@ -173,7 +174,10 @@ def test_only_the_wiring_names_an_implementation_of_admission() -> None:
         if package_of(inner) == "admission"
     }
 
-    assert naming == {"gateway.daemon.wiring": "gateway.admission.registry"}
+    assert naming == {
+        "gateway.daemon.wiring": "gateway.admission.registry",
+        "gateway.daemon.sharing": "gateway.admission.shared_registry",
+    }
 
 
 @pytest.mark.parametrize("pattern", PURE)
@@ -280,7 +284,7 @@ def test_what_is_declared_is_needed() -> None:
     by_url = {"psycopg"}  # SQLAlchemy loads it by the ledger's URL
 
     # Parts that are being built: the engine, the websocket, the operator's side.
-    coming = {"hiredis", "websockets"}
+    coming = {"websockets"}
     coming |= {"aiohttp-jinja2", "aiohttp-sse-client", "argcomplete", "rich"}
 
     assert declared() - by_url - coming <= foreign(SOURCES)

@@ -54,13 +54,19 @@ class Limiter:
         self._semaphore: asyncio.Semaphore | None = None  # None = no limit
         self._excess = 0  # slots beyond a lowered limit: they free nothing
 
-    def resize(self, limit: int) -> None:
-        """Have *limit* slots; those taken beyond it stay until they are released."""
+    def resize(self, limit: int, share: int | None = None) -> None:
+        """
+        Have *limit* slots; those taken beyond it stay until they are released.
+
+        Args:
+            share: how many of them may be taken here; None = all.
+        """
         self.limit = max(0, limit)
         self._excess = 0
         self._semaphore = None
         if self.limit:
-            self._semaphore = asyncio.Semaphore(self.limit)
+            usable = self.limit if share is None else share
+            self._semaphore = asyncio.Semaphore(usable)
             for _ in self.slots:
                 if self._semaphore.locked():
                     self._excess += 1
@@ -87,6 +93,11 @@ class Limiter:
         """Count *slot* as taken; only while ``free``."""
         if self._semaphore is not None:
             _acquire(self._semaphore)
+        self.slots[slot] = None
+
+    def exceed(self, slot: Slot) -> None:
+        """Count *slot* as taken beyond the limit."""
+        self._excess += 1
         self.slots[slot] = None
 
     def give(self, slot: Slot) -> None:

@@ -52,11 +52,14 @@ class Registry(Admission):
         self._clock = clock
         self._end_running = end_running
         self._holders = Holders()
-        self._users = SlotTable("user", self._holders, clock)
-        self._accounts = SlotTable("account", self._holders, clock)
+        self._users = self._table("user")
+        self._accounts = self._table("account")
         self._max_queued: dict[str, int] = {}
         self._reserved = ReservedPositions()
         self._arrivals = 0
+
+    def _table(self, scope: str) -> SlotTable:
+        return SlotTable(scope, self._holders, self._clock)
 
     # --- limits (see AdmissionLimits) ------------------------------------------------
 
@@ -67,10 +70,10 @@ class Registry(Admission):
     def remove_user(self, name: str) -> None:
         self._max_queued.pop(name, None)
         for waiter, _ in self._users.remove(name):
-            _refuse(waiter, _user_removed())
+            refuse(waiter, user_removed())
         for waiter in self._accounts.queue.of(name):
             self._accounts.leave_queue(waiter)
-            _refuse(waiter, _user_removed())
+            refuse(waiter, user_removed())
 
     def set_account(self, name: str, max_concurrent: int) -> None:
         self._accounts.set(name, max_concurrent)
@@ -113,7 +116,7 @@ class Registry(Admission):
         self._users.enter_queue(waiter)
         position = self._users.position(waiter)
         self._users.leave_queue(waiter)
-        raise _overloaded("queue_full", position)
+        raise overloaded("queue_full", position)
 
     # --- the two waits (see SlotSource) ----------------------------------------------
 
@@ -127,7 +130,7 @@ class Registry(Admission):
             return slot
         fits = self._users.configured(tiers)
         if not fits:
-            raise _user_removed()
+            raise user_removed()
         return await self._wait(self._users, holder, fits, tiers, deadline)
 
     async def account_slot(
@@ -216,11 +219,7 @@ class Registry(Admission):
             timers.append(
                 loop.call_later(min(alone_s, MAX_TIMER_S), table.accept_any, waiter)
             )
-        table.preempt_for(waiter)
-        if holder.on_wait is not None:
-            position = table.position(waiter)
-            taken = taken_slots(table.limiters, waiter.fits)
-            holder.on_wait(position._replace(taken=taken))
+        self._begin_wait(table, waiter)
         try:
             outcome = await waiter.done
         except BaseException:
@@ -234,19 +233,24 @@ class Registry(Admission):
             raise outcome
         return outcome
 
+    def _begin_wait(self, table: SlotTable, waiter: SlotWaiter) -> None:
+        """*waiter* is in the queue, with its timers."""
+        table.preempt_for(waiter)
+        say_wait(table, waiter)
+
     def _check_room(self, table: SlotTable, waiter: SlotWaiter) -> None:
         """Refuse one more than may wait."""
         holder = waiter.holder
         allowed = self._max_queued.get(holder.user)
         if allowed is None:
             table.leave_queue(waiter)
-            raise _user_removed()
+            raise user_removed()
         # A drain ends for a waiter that fits: its slot is as good as free.
         allowed += sum(table.limiters[name].ending for name in waiter.fits)
         if not holder.admitted and self._holders.queued[holder.user] > allowed:
             position = table.position(waiter)
             table.leave_queue(waiter)
-            raise _overloaded("queue_full", position)
+            raise overloaded("queue_full", position)
         holder.admitted = True
 
     def _expire(self, table: SlotTable, waiter: SlotWaiter) -> None:
@@ -263,7 +267,7 @@ class Registry(Admission):
             last_served if table is self._accounts else None,
             self._clock(),
         )
-        _refuse(waiter, _overloaded("queue_timeout", position))
+        refuse(waiter, overloaded("queue_timeout", position))
 
     def queue_position(self, holder: Holder) -> QueuePosition | None:
         waiter = holder.waiter
@@ -278,6 +282,10 @@ class Registry(Admission):
     # --- who holds what (see AdmissionView) ------------------------------------------
 
     async def holders(self) -> list[HolderInfo]:
+        return self.holders_now()
+
+    def holders_now(self) -> list[HolderInfo]:
+        """Every holder of this process."""
         now = self._clock()
         return [
             HolderInfo(
@@ -291,6 +299,10 @@ class Registry(Admission):
         ]
 
     async def end(self, request_id: str, error: GatewayError) -> bool:
+        return self.end_now(request_id, error)
+
+    def end_now(self, request_id: str, error: GatewayError) -> bool:
+        """``end`` for a holder of this process."""
         for holder in self._holders.all:
             if holder.request_id == request_id:
                 return self._end(holder, error)
@@ -299,7 +311,7 @@ class Registry(Admission):
     def _end(self, holder: Holder, error: GatewayError) -> bool:
         if waiter := holder.waiter:
             self._table_of(holder).leave_queue(waiter)
-            _refuse(waiter, error)
+            refuse(waiter, error)
             return True
         if holder.state != "draining":
             return self._end_running(holder.request_id, error)
@@ -342,7 +354,16 @@ def _give_back(waiter: SlotWaiter) -> None:
             outcome.release()
 
 
-def _refuse(waiter: SlotWaiter, error: GatewayError | AccountsChanged) -> None:
+def say_wait(table: SlotTable, waiter: SlotWaiter) -> None:
+    """Call ``on_wait`` of a holder that begins to wait."""
+    on_wait = waiter.holder.on_wait
+    if on_wait is not None:
+        taken = taken_slots(table.limiters, waiter.fits)
+        on_wait(table.position(waiter)._replace(taken=taken))
+
+
+def refuse(waiter: SlotWaiter, error: GatewayError | AccountsChanged) -> None:
+    """End the wait with *error*, unless it has ended."""
     if not waiter.done.done():
         waiter.done.set_result(error)
 
@@ -350,10 +371,11 @@ def _refuse(waiter: SlotWaiter, error: GatewayError | AccountsChanged) -> None:
 def _send_back(waiter: SlotWaiter, last_served: int) -> None:
     """Let it choose anew; its user keeps its place between the others."""
     waiter.holder.last_served = last_served
-    _refuse(waiter, AccountsChanged())
+    refuse(waiter, AccountsChanged())
 
 
-def _overloaded(code: str, position: QueuePosition) -> Overloaded:
+def overloaded(code: str, position: QueuePosition) -> Overloaded:
+    """The refusal of a request that would be, or was, at *position*."""
     others = position.waiting - 1
     return Overloaded(
         code,
@@ -363,5 +385,6 @@ def _overloaded(code: str, position: QueuePosition) -> Overloaded:
     )
 
 
-def _user_removed() -> ClientError:
+def user_removed() -> ClientError:
+    """The refusal of a request whose user the config names no more."""
     return ClientError("user_removed")

@@ -62,6 +62,8 @@ class Holder:
         state: queued_user, queued_account, running or draining.
         account: whose slot it holds.
         on_wait: called with its position whenever it begins to wait in a queue.
+        lease: its id in the engine that several processes share; "" for none.
+        arrived_s: monotonic seconds when it came; 0 = not noted.
     """
 
     request_id: str
@@ -77,6 +79,8 @@ class Holder:
     admitted: bool = field(default=False, repr=False)  # may wait, however many do
     waiter: SlotWaiter | None = field(default=None, repr=False)
     refs: int = field(default=0, repr=False)  # slots held and queues waited in
+    lease: str = field(default="", repr=False)
+    arrived_s: float = field(default=0.0, repr=False)
 
     def enter(self, state: str, now: float) -> None:
         """Enter *state*."""

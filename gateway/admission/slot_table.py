@@ -91,9 +91,12 @@ class SlotTable:
         if limiter is None:
             limiter = self.limiters[name] = Limiter(name)
         limiter.removed = False
-        limiter.resize(limit)
+        self._resize(limiter, limit)
         self._limits[name] = limiter.limit
         self._grant_next(limiter)
+
+    def _resize(self, limiter: Limiter, limit: int) -> None:
+        limiter.resize(limit)
 
     def remove(self, name: str) -> list[tuple[SlotWaiter, int]]:
         """
@@ -167,12 +170,15 @@ class SlotTable:
     def _take(self, limiter: Limiter, holder: Holder) -> Slot:
         now = self._clock()
         slot = Slot(limiter.name, self.scope, holder, now, self)
-        limiter.take(slot)
+        self._occupy(limiter, slot)
         self._holders.ref(holder)
         holder.state, holder.since = "running", now
         if self.scope == "account":
             holder.account = limiter.name
         return slot
+
+    def _occupy(self, limiter: Limiter, slot: Slot) -> None:
+        limiter.take(slot)
 
     def release(self, slot: Slot) -> None:
         """*slot* is given back: grant it to the next waiter."""

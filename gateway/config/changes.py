@@ -16,7 +16,7 @@ from gateway.config.schema import Account, Config, Overrides, User
 
 RESTART = frozenset(
     {
-        *("admin.listen", "ledger.url"),
+        *("admin.listen", "ledger.url", "shared.prefix", "shared.url"),
         *("server.listen", "server.log_format", "server.log_level"),
     }
 )

@@ -31,6 +31,7 @@ from gateway.config.schema import (
     AdminSettings,
     Config,
     Overrides,
+    SharedSettings,
     User,
 )
 from gateway.config.secrets import CONTROL, Secrets, literal_secrets, resolve
@@ -238,6 +239,7 @@ def _check(config: Config) -> list[str]:
         mistakes.append(
             "ledger.url: must begin with sqlite:///PATH or postgresql://HOST/DATABASE"
         )
+    mistakes += _check_shared(config.shared)
     mistakes += _twice("user", config.user) + _twice("account", config.account)
     for i, user in enumerate(config.user):
         mistakes += _check_user(user, f"user[{i}]")
@@ -262,6 +264,14 @@ def _check_admin(admin: AdminSettings, public: tuple[str, ...]) -> list[str]:
 def _public_mistake(address: str, public: tuple[str, ...]) -> str:
     is_shared = address in public and not address.endswith(":0")
     return "is an address of server.listen" if is_shared else ""
+
+
+def _check_shared(shared: SharedSettings) -> list[str]:
+    if not shared.url:
+        return []
+    from gateway.shared.address import mistakes_of  # only if configured
+
+    return mistakes_of(shared.url, shared.prefix)
 
 
 def listen_mistake(address: str) -> str:

@@ -74,6 +74,15 @@ class LedgerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedSettings:
+    """``url`` empty: one process, whose limits no other one shares."""
+
+    url: str = ""
+    prefix: str = "gw1"
+    alone: Literal["share", "refuse"] = "share"
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """0 = no limit."""
 
@@ -191,5 +200,6 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    shared: SharedSettings = field(default_factory=SharedSettings)
     user: tuple[User, ...] = ()
     account: tuple[Account, ...] = ()

@@ -2,8 +2,8 @@
 The secrets of a config: read from where it refers to, and listed for redaction.
 
 A secret is ``env:NAME`` or ``file:PATH``. Keys and tokens accept nothing else. In
-``ledger.url`` and in the headers of an account, which need not be secret, a literal one
-is accepted with a warning.
+``ledger.url``, ``shared.url`` and the headers of an account, which need not be secret,
+a literal one is accepted with a warning.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ _ADVICE = "write it as env:NAME or file:PATH"
 def resolve(config: Config, secrets: Secrets, mistakes: list[str]) -> Config:
     """*config* with every secret in the place of its reference."""
     read = _SecretReader(secrets, mistakes)
-    server, ledger = config.server, config.ledger
+    server, ledger, shared = config.server, config.ledger, config.shared
     token = read.secret(server.metrics_token, "server.metrics_token")
     return dataclasses.replace(
         config,
         server=dataclasses.replace(server, metrics_token=token),
         admin=config.admin and read.admin(config.admin),
         ledger=dataclasses.replace(ledger, url=read.text(ledger.url, "ledger.url")),
+        shared=dataclasses.replace(shared, url=read.text(shared.url, "shared.url")),
         account=tuple(
             read.account(account, f"account[{i}]")
             for i, account in enumerate(config.account)
@@ -104,8 +105,12 @@ def literal_secrets(config: Config) -> Iterator[str]:
     Args:
         config: as it is written, before its references are resolved.
     """
-    if _has_password(config.ledger.url):
-        yield f"ledger.url: holds a password; {_ADVICE}"
+    for path, url in (
+        ("ledger.url", config.ledger.url),
+        ("shared.url", config.shared.url),
+    ):
+        if _has_password(url):
+            yield f"{path}: holds a password; {_ADVICE}"
     looks_free = Redaction().clean_id
     for i, account in enumerate(config.account):
         for name, value in account.headers.items():
@@ -120,9 +125,15 @@ def literal_secrets(config: Config) -> Iterator[str]:
 def _has_password(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return bool(parts.password or parse_qs(parts.query).get("password"))
+        return bool(parts.password or any(_query_passwords(parts.query)))
     except ValueError:
         return False
+
+
+def _query_passwords(query: str) -> Iterator[str]:
+    found = parse_qs(query)
+    for key in ("password", "sentinel_password"):
+        yield from found.get(key, ())
 
 
 def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
@@ -139,7 +150,7 @@ def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
             if name.lower() not in _PUBLIC_HEADERS:
                 found.add(value.strip())
                 found.add(value.strip().partition(" ")[2])  # behind Bearer, Basic
-    for url in (config.ledger.url, *urls):
+    for url in (config.ledger.url, config.shared.url, *urls):
         found |= set(_passwords_of(url))
     return {one for one in found if len(one) >= MIN_SECRET_CHARS}
 
@@ -147,7 +158,8 @@ def secrets_of(config: Config, urls: Iterable[str] = ()) -> set[str]:
 def _passwords_of(url: str) -> Iterator[str]:
     """The password of *url*, percent-encoded as it is there, and decoded."""
     try:
-        password = urlsplit(url).password or ""
+        parts = urlsplit(url)
+        password = parts.password or ""
+        yield from (password, unquote(password), *_query_passwords(parts.query))
     except ValueError:
         return
-    yield from (password, unquote(password))

@@ -41,6 +41,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
     components = Components(config, ledger)
     await components.restore()
+    await components.join()
     app = web.Application()
     app[COMPONENTS] = components
     routes.add_routes(app.router, components)

@@ -162,6 +162,8 @@ class Daemon:
         """Close what dead workers have left open, whenever the ledger can."""
         while True:
             node = await self._dead.get()
+            if components.sharing:
+                await components.sharing.reap(node)
             while True:
                 try:
                     await components.ledger.bury(node)

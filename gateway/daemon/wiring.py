@@ -59,6 +59,7 @@ from gateway.transport.shortage import Shortage
 
 if TYPE_CHECKING:
     from gateway.accounting.prices import Prices
+    from gateway.daemon.sharing import Sharing
 
 SAVE_STATE_EVERY_S = 30.0
 END_WAIT_S = 2.0  # for the endings of what was still open at the stop
@@ -76,7 +77,8 @@ class Components:
         self._config = config
         self.ledger = ledger
         self.saved_state = SavedState(ledger)
-        self.registry: Admission = Registry(end_running=self._end_request)
+        self.sharing = self._sharing(config) if config.shared.url else None
+        self.registry: Admission = self._make_admission()
         self._set_limits(config)
         self.accounts = Accounts(config.account, self._load)
         self.metrics = Metrics(
@@ -106,6 +108,26 @@ class Components:
         self.upstream.replace(config.upstream, config.account)
         conversations = Conversations(self.response_store, self.accounts)
         self._make_endpoints(scheduler, conversations)
+
+    def _sharing(self, config: Config) -> Sharing:
+        """This process as one of many; imported only where it is."""
+        from gateway.daemon.sharing import Sharing
+
+        def refuses() -> bool:
+            return self._config.shared.alone == "refuse"
+
+        return Sharing(config, self.ledger.node, self._end_request, refuses)
+
+    def _make_admission(self) -> Admission:
+        if self.sharing:
+            return self.sharing.registry
+        return Registry(end_running=self._end_request)
+
+    async def join(self) -> None:
+        """Become one of many processes, where that is configured."""
+        if self.sharing:
+            self.metrics.watch(self.sharing.metrics)
+            await self.sharing.start()
 
     def _make_relay(self, conversations: Conversations) -> Relay:
         return Relay(
@@ -151,7 +173,12 @@ class Components:
         )
         self.plain_answers = PlainAnswers(live, self.accounting)
         self.status = StatusHandlers(
-            live, self.open_requests, self.accounts, self.ledger, self.metrics
+            live,
+            self.open_requests,
+            self.accounts,
+            self.ledger,
+            self.metrics,
+            lambda: self.sharing.state if self.sharing else "",
         )
 
     @cached_property
@@ -194,6 +221,8 @@ class Components:
         """
         know_secrets(config)
         old, self._config = self._config, config
+        if self.sharing:
+            self.sharing.reload(config)
         self._set_limits(config)
         self.accounts.replace(config.account)
         self.budget_guard.replace(config.user)
@@ -211,6 +240,8 @@ class Components:
             self.registry.remove_account(name)
         if _unlimited(old.account) != _unlimited(config.account):
             self.registry.choose_anew()
+        if self.sharing:
+            self.sharing.reloaded()
 
     def _set_limits(self, config: Config) -> None:
         for user in config.user:
@@ -267,6 +298,8 @@ class Components:
         self.saved_state.save_accounts(self.accounts.status.dump())
         await self.upstream.stop()
         self.shortage.stop()
+        if self.sharing:
+            await self.sharing.stop()
         await self.ledger.stop()
 
     # --- state that outlives the process ----------------------------------------------

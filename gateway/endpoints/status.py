@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -25,12 +26,14 @@ class StatusHandlers:
         accounts: Accounts,
         ledger: Ledger,
         metrics: Metrics,
+        engine_state: Callable[[], str] = lambda: "",
     ) -> None:
         self._live = live
         self._open = open_requests
         self._accounts = accounts
         self._ledger = ledger
         self._metrics = metrics
+        self._engine_state = engine_state
 
     async def hello(self, request: web.Request) -> web.Response:
         """``HEAD /``, ``HEAD /api/hello``: clients ask whether anybody is there."""
@@ -50,11 +53,16 @@ class StatusHandlers:
             reasons.append("no usable account")
         if not self._ledger.healthy:
             reasons.append("ledger unavailable")
+        engine = self._engine_state()
+        if engine == "refusing":
+            reasons.append("engine unavailable")
         state: dict[str, Any] = {
             "status": "unavailable" if reasons else "ready",
             "reasons": reasons,
             "accounts": accounts,
         }
+        if engine:
+            state["engine"] = engine
         return _json(503 if reasons else 200, state)
 
     async def metrics(self, request: web.Request) -> web.Response:

@@ -1,1 +1,1 @@
-"""The limits of several processes or hosts as one: what is kept in the engine."""
+"""One truth for several processes and hosts, in an engine (Valkey or Redis)."""

@@ -81,7 +81,7 @@ def assembled(text: str) -> str:
             lines.append(line)
             continue
         indent = len(found[1])
-        scopes = [one for one in scopes if not indent or one[0] < indent]
+        scopes = [one for one in scopes if one[0] < indent or not one[0]]
         wanted = frozenset[str]().union(*map(_needs, found[2].split()))
         missing = wanted.difference(*(names for _, names in scopes))
         scopes.append((indent, set(missing)))

@@ -105,6 +105,10 @@ class Metrics:
         if record.account:
             self._count_tokens(record)
 
+    def watch(self, collector: Collector) -> None:
+        """Show what *collector* knows, too."""
+        self._registry.register(collector)
+
     def commit_waited(self, seconds: float) -> None:
         """An ending has waited *seconds* for its row."""
         self._commit.observe(seconds)

@@ -1,0 +1,85 @@
+"""
+This process as one of many: its admission and its membership in the engine.
+
+Imported only where ``shared.url`` is set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+
+from gateway.admission.shared_registry import SharedRegistry
+from gateway.config.schema import Config
+from gateway.errors import GatewayError
+from gateway.shared import steps
+from gateway.shared.address import parse_address
+from gateway.shared.bus import Bus
+from gateway.shared.errors import EngineLost
+from gateway.shared.membership import Membership
+from gateway.telemetry.engine_metrics import EngineMetrics
+
+
+class Sharing:
+    """
+    Args:
+        node: the name of this process, the same as in the ledger; never used before.
+        end_running: as for ``Registry``.
+        refuse: whether it refuses new requests while the engine is away.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        node: str,
+        end_running: Callable[[str, GatewayError], bool],
+        refuse: Callable[[], bool],
+    ) -> None:
+        self.registry = SharedRegistry(end_running=end_running, refuse=refuse)
+        self.engine = Membership(
+            parse_address(config.shared.url),
+            config.shared.prefix,
+            node,
+            self.registry.side,
+            config=limits_hash(config),
+        )
+        self.bus = Bus(self.engine)
+        self.registry.attach(self.engine, self.bus)
+        self.metrics = EngineMetrics(lambda: self.engine.up, self.registry.side.over)
+
+    @property
+    def state(self) -> str:
+        """``shared``; ``alone`` or ``refusing`` without the engine."""
+        if self.engine.up:
+            return "shared"
+        return "refusing" if self.registry.side.refusing else "alone"
+
+    async def start(self) -> None:
+        """Join, or begin alone."""
+        await self.engine.start()
+
+    async def stop(self) -> None:
+        """Leave."""
+        await self.engine.stop()
+
+    def reload(self, config: Config) -> None:
+        """The limits that are set next come from *config*."""
+        self.engine.config = limits_hash(config)
+
+    def reloaded(self) -> None:
+        """All limits of the new config are set."""
+        self.engine.set_config(self.engine.config, ())
+
+    async def reap(self, node: str) -> None:
+        """*node*, a process that was seen to end, holds nothing any more."""
+        with suppress(EngineLost):  # then the beats of the others do it
+            await self.engine.asked(steps.reap(node))
+
+
+def limits_hash(config: Config) -> str:
+    """What must be the same on every node, as a short text."""
+    users = sorted((u.name, u.limits(config.limits), u.budget) for u in config.user)
+    accounts = sorted((a.name, a.max_concurrent, a.priority) for a in config.account)
+    facts = repr((users, accounts)).encode()
+    return hashlib.blake2b(facts, digest_size=8).hexdigest()
