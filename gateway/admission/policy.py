@@ -244,7 +244,8 @@ class FairQueue(Generic[W]):
             * _share(group.fits, waiter.fits, slots)
             for group in groups
         )
-        return 1 + own + int(others)
+        # 1e-9: whatever the order in which the shares are added
+        return 1 + own + int(others + 1e-9)
 
     def _touching(self, names: Iterable[str]) -> Iterable[FitGroup[W]]:
         return {

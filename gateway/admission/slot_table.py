@@ -124,6 +124,8 @@ class SlotTable:
             self.queue.add(waiter, last_served)
             if slot := self.take_free(waiter.tiers, waiter.holder, waiter.fits):
                 self._grant(waiter, slot)
+            else:  # what was evicted for it may have been here
+                self._preempt(waiter.fits)
         self._forget(limiter)
         return orphans
 
