@@ -29,6 +29,12 @@ def test_a_branch_defines_only_what_is_not_defined_around_it() -> None:
     assert functions(text) == ["node_of", "get", "pack", "put", "pack", "put"]
 
 
+def test_what_a_branch_defined_is_defined_again_behind_it() -> None:
+    text = assembled("if x then\n  --@ get\nend\n--@ get")
+
+    assert functions(text) == ["node_of", "get"] * 2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_uses_every_function_that_it_has(name: str) -> None:
     text = script(name).text

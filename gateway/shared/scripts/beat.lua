@@ -9,10 +9,12 @@ local node, mode = ARGV[1], ARGV[4]
 --@ whole
 local t = call('TIME')
 local raw = t[1] * 1000000 + t[2]
-local known = call('HMGET', P .. 'lim', '!clock', '!shift', '!learn', '!config')
+local known = call('HMGET', P .. 'lim', '!clock', '!shift', '!learn', '!config',
+                   '!turn')
 local last, shift, learn = tonumber(known[1]), tonumber(known[2] or 0), known[3]
 if last and (raw < last or raw - last > GAP_US) then
-  shift = shift + last - raw -- it stood still, or its clock leapt: no time has passed
+  -- It stood still, or its clock leapt: no time has passed.
+  shift = math.max(last + shift, tonumber(known[5] or 0)) - raw
   call('HSET', P .. 'lim', '!shift', whole(shift))
 end
 call('HSET', P .. 'lim', '!clock', whole(raw))

@@ -52,7 +52,7 @@ elseif fresh or r.s == 'y' then
   local before = r.s
   r.s = 'u'
   put(lease, r)
-  join_user(lease, r)
+  join_user(lease, r, now)
   local waiting = waits(user)
   if before == 'U' and admitted == 0 and waiting > most
      and waiting > most + ending({gate}) then

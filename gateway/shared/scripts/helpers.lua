@@ -5,13 +5,15 @@
 -- microseconds of the engine's time; a gate is "u" and a user or "a" and an account.
 
 -- The engine's time. When its clock leaps, or it stood still, time stands still until
--- the next beat has taken up the leap (see beat.lua).
+-- the next beat has taken up the leap (see beat.lua), but not before the last arrival.
 local function moment(clock, shift)
   local t = call('TIME')
-  local raw = t[1] * 1000000 + t[2]
+  local raw, moved = t[1] * 1000000 + t[2], tonumber(shift or 0)
   local last = tonumber(clock or raw)
-  if raw < last or raw - last > GAP_US then raw = last end
-  return raw + tonumber(shift or 0)
+  if raw < last or raw - last > GAP_US then
+    return math.max(last + moved, tonumber(call('HGET', P .. 'lim', '!turn') or 0))
+  end
+  return raw + moved
 end
 
 -- As text that loses no digit.
@@ -80,7 +82,8 @@ local function waits_no_more(user)
 end
 
 -- The line for a user's slots.
-local function join_user(lease, r)
+local function join_user(lease, r, now)
+  next_turn(now)
   call('ZADD', P .. 'q:' .. r.u, r.n, lease)
   call('SADD', P .. 'waiting', r.u)
 end

@@ -10,7 +10,8 @@ local r, gates = get(lease), {}
 if not r then return 0 end -- said twice, or taken away: no other's slot is touched
 if what == '*' then
   drop(lease, r, gates)
-  if ARGV[3] ~= '' and r.s ~= 'U' then
+  if ARGV[3] ~= '' and string.find('uyax', r.s, 1, true) then
+    if r.s == 'u' then r.t = '' end
     --@ moment whole
     local known = call('HMGET', P .. 'lim', '!clock', '!shift')
     local till = moment(known[1], known[2]) + ARGV[4] * 1000

@@ -1,14 +1,14 @@
 -- A waiter for accounts may take others than before, at its old position.
 -- ARGV: lease, tiers, group
 -- -> {1, account} it has one, {0, position, waiting, loads} it waits, {-2} fenced, or
---    it does not wait, {-3} none of them exists: it waits no more
+--    no such lease, {-3} none of them exists: it waits no more
 local lease, tiers = ARGV[1], ARGV[2]
 --@ alive get put moment choose part
 if not alive(lease) then return {-2} end
 local r = get(lease)
 if not r then return {-2} end
 if r.s == 'A' or r.s == 'D' then return {1, r.a} end
-if r.s ~= 'a' and r.s ~= 'x' then return {-2} end
+if r.s == 'u' or r.s == 'y' then return {-2} end
 local fields = {'!clock', '!shift', '!learn'}
 for name in string.gmatch(tiers, '[^,;]+') do fields[#fields + 1] = 'a' .. name end
 local limits = call('HMGET', P .. 'lim', unpack(fields))
@@ -28,6 +28,7 @@ if #known == 0 then
 end
 --@ existing join press gates_of placed
 local turn = r.t
+if turn == '' then turn = nil end
 r.s, r.g, r.t = 'a', existing(ARGV[3], known), ''
 put(lease, r)
 join(lease, r, turn, now)

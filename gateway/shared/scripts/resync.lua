@@ -21,7 +21,7 @@ end
 local function install(lease, r, turn, held)
   put(lease, r)
   if r.s == 'u' then
-    join_user(lease, r)
+    join_user(lease, r, now)
     return
   end
   call('ZADD', P .. 'run:u' .. r.u, now - held, lease)
