@@ -11,6 +11,14 @@ from gateway import __version__
 from gateway.commands import output
 from gateway.config.location import default_path
 
+PLAN_EXAMPLES = """\
+examples:
+  gateway plan                                            is the simulation right?
+  gateway plan --set account.openai-1.max_concurrent=12   more slots of one account
+  gateway plan --like account.openai-1=2 --since 24h      a second account like it
+  gateway plan --set user.alice.max_concurrent=5 --plot   waits by hour as bars
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
@@ -48,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_trace(commands)
     _add_usage(commands)
+    _add_plan(commands)
     return parser
 
 
@@ -81,6 +90,35 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     form.add_argument("--json", action="store_true", help="for machines")
     form.add_argument("--csv", action="store_true", help="for a spreadsheet")
     _config_option(usage)
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = _command(
+        commands, "plan", _plan, "what other limits would have changed in the past"
+    )
+    plan.formatter_class = argparse.RawDescriptionHelpFormatter
+    plan.epilog = PLAN_EXAMPLES
+    plan.add_argument(
+        "--since", metavar="DATE", default="7d", help="a day, or 7d (default), or 24h"
+    )
+    plan.add_argument(
+        "--set",
+        metavar="PLACE=N",
+        action="append",
+        default=[],
+        help="account.NAME.max_concurrent=N, user.NAME.max_concurrent=N, "
+        "user.NAME.max_queued=N or user.NAME.queue_timeout_s=N",
+    )
+    plan.add_argument(
+        "--like",
+        metavar="account.NAME=N",
+        action="append",
+        default=[],
+        help="as if there were N accounts like that one",
+    )
+    plan.add_argument("--plot", action="store_true", help="waits by hour, as bars")
+    plan.add_argument("--json", action="store_true", help="for machines")
+    _config_option(plan)
 
 
 def _command(
@@ -148,6 +186,12 @@ def _usage(args: argparse.Namespace) -> int:
     from gateway.ledger import show
 
     return show.usage(args, _path(args))
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from gateway.commands.plan import plan
+
+    return plan(args, _path(args))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ PURE = (
     "gateway/admission/expected_wait.py",
     "gateway/admission/policy.py",
     "gateway/admission/reserved_positions.py",
+    "gateway/admission/simulation.py",
     "gateway/client/kinds.py",
     "gateway/config/[!l]*.py",
     "gateway/endpoints/model_catalog.py",
@@ -165,7 +166,9 @@ def test_packages_import_downwards_only(package: str) -> None:
 
 def test_only_the_wiring_names_an_implementation_of_admission() -> None:
     """Everything else takes the protocols of ``admission.interface``."""
-    shared = {"gateway.admission.interface", "gateway.admission.body_room"}
+    shared = {
+        f"gateway.admission.{name}" for name in ("body_room", "interface", "simulation")
+    }
     naming = {
         name: inner
         for name, path in MODULES.items()

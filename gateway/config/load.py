@@ -169,8 +169,18 @@ def load(path: Path, warn: Warn = lambda text: None) -> Config:
 
 def load_ledger_url(path: Path) -> str:
     """
-    ``ledger.url`` of the config file *path*, for a command beside the daemon: no other
-    secret has to be there.
+    ``ledger.url`` of the config file *path*; see ``load_beside``.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    return load_beside(path).ledger.url
+
+
+def load_beside(path: Path) -> Config:
+    """
+    The config file *path* for a command beside the daemon: of its secrets
+    ``ledger.url`` alone has to be there; the others hold no value that is of use.
 
     Raises:
         ConfigError: with every mistake.
@@ -182,7 +192,7 @@ def load_ledger_url(path: Path) -> str:
         # In the place of every other one stands what any key accepts.
         return _secret(reference, folder) if reference == written else "redis://other"
 
-    return parse(text, secret).ledger.url
+    return parse(text, secret)
 
 
 def _written_ledger_url(text: str) -> object:
