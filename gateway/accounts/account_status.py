@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from gateway.accounts import refusals
 from gateway.accounts.health import Health
@@ -15,6 +15,20 @@ from gateway.config.schema import Account, Price
 from gateway.errors import whole_retry_after
 
 LASTING = ("refused", "quota")  # a person must act
+
+
+class KnownOutage(NamedTuple):
+    """
+    Attributes:
+        scope: ``account``, or the ``user`` or ``model`` that *name* is.
+        returns_in_s: until it is asked again.
+    """
+
+    scope: str
+    name: str
+    reason: str
+    returns_in_s: float
+    strikes: int
 
 
 class AccountStatus:
@@ -52,6 +66,24 @@ class AccountStatus:
             if found.until is not None and not found.ok:
                 states[name]["returns_in_s"] = whole_retry_after(found.until - now)
         return states
+
+    def outages(self, account: str) -> list[KnownOutage]:
+        """What *account* is left out for now: for all, for a user, for a model."""
+        now = time.monotonic()
+        return [
+            KnownOutage(scope, name, outage.reason, outage.until - now, outage.strikes)
+            for scope, name, outage in self._health.all_outages(account)
+            if not outage.back(now)
+        ]
+
+    def set_paused(self, since: Mapping[str, float]) -> None:
+        """
+        The operator has paused these accounts, and no others.
+
+        Args:
+            since: when, in monotonic seconds.
+        """
+        self._health.paused = dict(since)
 
     def usable(self) -> bool:
         """

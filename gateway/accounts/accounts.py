@@ -74,6 +74,15 @@ class Accounts:
         self._index.replace(accounts)
         self.attempts.discard_before(changed, time.monotonic())
 
+    def reset(self, account: str) -> None:
+        """Forget the outages of *account*, and what older attempts still report."""
+        self._health.forget(account)
+        self.attempts.discard_before([account], time.monotonic())
+
+    def sessions(self, account: str) -> int:
+        """How many sessions go to *account*."""
+        return self._affinity.sessions(account)
+
     # --- stored responses ------------------------------------------------------------
 
     def maker(self, user: str, response_id: str) -> Account | None:

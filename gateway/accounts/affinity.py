@@ -139,6 +139,10 @@ class Affinity:
         while len(self._sessions) > MAX_SESSIONS:
             self._drop(self._sessions.popitem(last=False)[1])
 
+    def sessions(self, account: str) -> int:
+        """How many sessions have *account* as their latest."""
+        return self._held[account]
+
     def forget(self, account: str) -> None:
         """Free every session from *account*, as after its removal."""
         for places in self._sessions.values():

@@ -154,6 +154,8 @@ class Chooser:
         error = refusals.refusal(self._health, choice.fitting, model, now, query.user)
         if error.code == "cooling_down":
             error.message = f"Every account for model {model} is cooling down"
+        if error.code == "accounts_paused":
+            error.message = f"The operator has paused every account for model {model}"
         return error
 
     def last_error(

@@ -17,18 +17,28 @@ Rule 6: an error or a reset that passes by itself may be the doing of one reques
 Rule 7: three streams in a row that broke, of two users, count as a failure. Only a
         whole answer ends that, and where no other account fits it is asked all the
         same.
+Rule 8: an account that the operator paused is asked by no request, whatever else is
+        known of it, also across a changed config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gateway.accounts import backoff, health_event
-from gateway.accounts.account_health import PROVEN_S, AccountHealth
+from gateway.accounts.account_health import PROVEN_S, AccountHealth, Scope
 from gateway.accounts.health_event import HealthEvent
-from gateway.accounts.outage import WELL, Availability, Outage, look, look_again, worse
+from gateway.accounts.outage import (
+    PAUSED,
+    WELL,
+    Availability,
+    Outage,
+    look,
+    look_again,
+    worse,
+)
 from gateway.accounts.saved_outages import outage_of, row_of_outage
 from gateway.accounts.verdict import Verdict
 
@@ -42,12 +52,16 @@ class Health:
     methods, one for each thing that can happen to an account or be asked of it.
 
     A *user* of "" is no user in particular.
+
+    Attributes:
+        paused: since when the operator has paused accounts, in monotonic seconds.
     """
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
         self._accounts: dict[str, AccountHealth] = {}
         self._recovery: dict[str, backoff.Recovery] = {}
+        self.paused: Mapping[str, float] = {}
 
     # -- what happens to accounts ---------------------------------------------------
 
@@ -185,6 +199,8 @@ class Health:
         self, account: str, model: str, now: float, user: str = ""
     ) -> Availability:
         """Whether *account* may be sent a request while others could be, too."""
+        if account in self.paused:
+            return PAUSED
         one = self._accounts.get(account)
         if one is None or not one.any:
             return WELL
@@ -194,6 +210,8 @@ class Health:
         self, account: str, model: str, now: float, user: str = ""
     ) -> Availability:
         """Whether *account* may be sent a request when no other can be."""
+        if account in self.paused:
+            return PAUSED
         outages = self.outages_of(account, model, user, now)
         return worse([look_again(outage, now) for outage in outages])
 
@@ -203,6 +221,11 @@ class Health:
         """The outages on *account*, those over by *now* removed."""
         one = self._accounts.get(account)
         return list(one.outages(model, user, now)) if one and one.any else []
+
+    def all_outages(self, account: str) -> list[tuple[Scope, str, Outage]]:
+        """Every outage of *account* with its scope and its name there."""
+        one = self._accounts.get(account)
+        return list(one.all_outages()) if one else []
 
     def proven(self, account: str, model: str, now: float, user: str = "") -> bool:
         """Whether *account* served *model* lately and has no outage since."""

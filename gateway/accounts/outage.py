@@ -48,6 +48,7 @@ class Availability(NamedTuple):
 
 
 WELL = Availability(True)
+PAUSED = Availability(False, "paused")
 
 
 @dataclass(slots=True)

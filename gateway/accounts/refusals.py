@@ -16,7 +16,11 @@ from gateway.errors import GatewayError, Overloaded, UpstreamError, whole_retry_
 def returns_at(
     health: Health, accounts: Iterable[str], model: str, now: float, user: str = ""
 ) -> float | None:
-    """When the first of *accounts* returns if all are out; None for none."""
+    """
+    When the first of *accounts* returns if all are out; None for none. One that is
+    paused does not return by itself.
+    """
+    accounts = [name for name in accounts if name not in health.paused]
     found = [health.last_resort(account, model, now, user) for account in accounts]
     return min((now if f.ok else f.until or now for f in found), default=None)
 
@@ -30,7 +34,10 @@ def refusal(
     Waiting does not help against a refused credential or a used-up quota without
     a date: the client gets those as what they are.
     """
-    names = list(accounts)
+    fitting = list(accounts)
+    names = [name for name in fitting if name not in health.paused]
+    if fitting and not names:
+        return _paused(health, fitting, now)
     outages = [m for name in names for m in health.outages_of(name, model, user, now)]
     at = returns_at(health, names, model, now, user)
     wait_s = 1.0 if at is None else at - now
@@ -40,6 +47,12 @@ def refusal(
         code = "upstream_refused" if "refused" in reasons else "upstream_quota"
         return UpstreamError(code)
     return Overloaded("cooling_down", retry_after_s=wait_s)
+
+
+def _paused(health: Health, accounts: list[str], now: float) -> Overloaded:
+    """Only the operator knows for how long: as likely as not as long again."""
+    since = max(health.paused[name] for name in accounts)
+    return Overloaded("accounts_paused", retry_after_s=now - since)
 
 
 def last_error(

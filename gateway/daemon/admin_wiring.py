@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.endpoints.admin.access import AdminAccess
+from gateway.endpoints.admin.accounts import AccountOperations, AccountView
 from gateway.endpoints.admin.application import AdminApplication
 from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.page.routes import PageRoutes
@@ -39,9 +40,13 @@ def admin_application(components: Components) -> AdminApplication:
     access = AdminAccess(token, admin.listen if admin else ())
     admission, open_requests = components.registry, components.open_requests
     requests = LiveRequests(open_requests, admission, components.ended_records)
+    accounts = AccountView(
+        components.accounts, admission, components.live_accounts, components.ledger
+    )
     application = AdminApplication(
         access,
         [
+            AccountOperations(accounts, components.live_accounts),
             StatusOperations(admission, open_requests),
             RequestOperations(requests, admission, open_requests, components.ledger),
             ReportOperations(components.ledger),

@@ -30,6 +30,7 @@ from gateway.content_coding import DecodeScheduler
 from gateway.endpoints.admin.ended_records import EndedRecords
 from gateway.endpoints.auxiliary_call import AuxiliaryCalls
 from gateway.endpoints.count_tokens import TokenCounts
+from gateway.endpoints.live_accounts import LiveAccounts
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.model_lists import ModelLists
 from gateway.endpoints.model_requests import ModelRequests
@@ -43,6 +44,7 @@ from gateway.endpoints.websocket.websockets import WebSockets
 from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
+from gateway.ledger.runtime_changes import RuntimeChanges
 from gateway.ledger.saved_state import SavedState
 from gateway.relay.conversation import Conversations
 from gateway.relay.dependencies import Dependencies
@@ -108,6 +110,10 @@ class Components:
         self.upstream.replace(config.upstream, config.account)
         conversations = Conversations(self.response_store, self.accounts)
         self._make_endpoints(scheduler, conversations)
+        self.changes = RuntimeChanges(ledger)
+        self.live_accounts = LiveAccounts(
+            self.accounts, self.registry, ledger, self.changes
+        )
 
     def _sharing(self, config: Config) -> Sharing:
         """This process as one of many; imported only where it is."""
@@ -308,6 +314,7 @@ class Components:
         """Take up the cooldowns and the day's sums that the ledger holds."""
         self.accounts.status.load(await self.saved_state.accounts())
         self.budget_guard.load(await self.saved_state.day_sums())
+        await self.changes.look()
 
     async def save_state(self) -> None:
         """Save the accounts' cooldowns now and then, for the next start."""

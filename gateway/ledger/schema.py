@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from gateway.ledger.tables import metadata
 
-VERSIONS = ("0001", "0002", "0003", "0004", "0005")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every version that this program knows, the oldest first."""
 NEWEST = VERSIONS[-1]
 UPGRADE_LOCK = 0x6761_7465  # PostgreSQL's advisory lock: one upgrade at a time

@@ -220,6 +220,23 @@ key_use = Table(
     Column("last_used_at", Utc, nullable=False),
 )
 
+# Accounts that the operator has paused; "who" is that of admin.changed.
+account_pause = Table(
+    "account_pause",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("paused_at", Utc, nullable=False),
+    _text("who"),
+)
+
+# When the operator last had the cooldown of an account forgotten.
+account_reset = Table(
+    "account_reset",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("reset_at", Utc, nullable=False),
+)
+
 # A row for each kind of what is changed at run time; every process looks whether its
 # version is another one.
 runtime_version = Table(

@@ -20,6 +20,7 @@ from gateway.endpoints.admin.operations import (
     Operation,
     json_response,
 )
+from gateway.errors import CODES, GatewayError
 from gateway.telemetry import log
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -96,6 +97,9 @@ class AdminApplication:
         except AdminError as error:
             refused = self.on_refused and self.on_refused(request, error)
             return refused or _answer(error)
+        except GatewayError as error:  # of a part that the API asks
+            message = CODES[error.code].sentence
+            return _answer(AdminError(error.status, error.code, message))
         except web.HTTPRequestEntityTooLarge:
             return _answer(_too_large())  # it did not say its length
         except web.HTTPException as other:

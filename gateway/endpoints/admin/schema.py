@@ -118,3 +118,80 @@ class RequestEnding:
 
     request_id: str
     state: RequestState
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """``limit`` is 0 for none."""
+
+    in_use: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHolder:
+    """A user who has slots of an account."""
+
+    user: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutageFacts:
+    """
+    What an account is left out for.
+
+    Attributes:
+        scope: ``account``: for all; else for the ``user`` or ``model`` *name*.
+        failures: in a row.
+    """
+
+    scope: str
+    name: str
+    reason: str
+    until: datetime
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountFacts:
+    """
+    One account.
+
+    Attributes:
+        reason: of a cooldown, or "paused"; "" for none.
+        until: when it is asked again; null while it is ready or paused.
+        paused_by: as ``who`` of ``admin.changed``.
+        outages: also those that concern one user or one model alone.
+        holders: who has its slots, on every node.
+        waiting: requests that it would fit, and that wait for a slot.
+        wait_s: that one more request would wait for a slot here.
+        failures: attempts that failed in the last hour, by code.
+    """
+
+    name: str
+    state: AccountState
+    reason: str
+    until: datetime | None
+    returns_in_s: float | None
+    paused_at: datetime | None
+    paused_by: str
+    protocol: str
+    base_url: str
+    models: list[str]
+    priority: int
+    slots: SlotFacts
+    holders: list[SlotHolder]
+    waiting: int
+    wait_s: float
+    sessions: int
+    failures_last_hour: int
+    failures: dict[str, int]
+    outages: list[OutageFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountList:
+    """Every account of the config."""
+
+    data: list[AccountFacts]
