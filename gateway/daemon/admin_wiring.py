@@ -17,6 +17,7 @@ from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.page.routes import PageRoutes
 from gateway.endpoints.admin.reports import ReportOperations
 from gateway.endpoints.admin.requests import RequestOperations
+from gateway.endpoints.admin.settings import ConfigOperations
 from gateway.endpoints.admin.status import StatusOperations
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def admin_application(components: Components) -> AdminApplication:
             StatusOperations(admission, open_requests),
             RequestOperations(requests, admission, open_requests, components.ledger),
             ReportOperations(components.ledger),
+            ConfigOperations(live, components.control),
         ],
     )
     PageRoutes(application, access, token, lambda: live.config.server.listen).install()

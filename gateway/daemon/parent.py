@@ -223,8 +223,23 @@ class Parent:
             self._say_draining()
         elif kind in ("reloaded", "adopted"):
             self._reload.answered(worker, message)
+        elif kind == "ask":
+            self._asked(worker, message)
         elif kind == "closed" and message["node"] in self._buried:
             self._buried.remove(message["node"])
+
+    def _asked(self, worker: WorkerHandle, message: Message) -> None:
+        """An operator wants something of the whole process."""
+
+        def done(outcome: dict[str, Any]) -> None:
+            if worker in self.pool.workers:
+                answer = {"number": message["number"], "outcome": outcome}
+                worker.channel.send({"do": "answer", **answer})
+
+        if message["what"] == "reload":
+            self._reload.request(done)
+        else:
+            done({"ok": False, "reason": f"{message['what']} is not known here"})
 
     def _on_exit(self, worker: WorkerHandle, status: int) -> None:
         if worker.state >= WorkerState.READY:

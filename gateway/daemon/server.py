@@ -35,6 +35,7 @@ from gateway.daemon.http_server import HttpRunner
 from gateway.daemon.listeners import BACKLOG, ServedSocket
 from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.process import StartError, tune_garbage_collection
+from gateway.daemon.process_control import ParentControl
 from gateway.daemon.reloader import Reloader
 from gateway.daemon.wiring import Components
 from gateway.errors import GatewayError
@@ -72,6 +73,7 @@ class Daemon:
         self._sockets = _sockets(opened, fds, "public")
         self._admin = AdminSide(_sockets(opened, fds, "admin"))
         self._link = link
+        self._control = ParentControl(link)
         self._reloader = Reloader(
             path, served, started, opened["passed"], link, self._reloaded
         )
@@ -92,6 +94,7 @@ class Daemon:
         self._listen_to_parent()
         app = await self._start(build_app(self._config, self._path.parent))
         components = components_of(app)
+        components.control = self._control
         runner = await build_runner(app, shutdown_timeout_s=2.0)
         try:
             self._link.say("ready", node=components.ledger.node)

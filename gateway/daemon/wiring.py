@@ -62,6 +62,7 @@ from gateway.transport.shortage import Shortage
 if TYPE_CHECKING:
     from gateway.accounting.prices import Prices
     from gateway.daemon.sharing import Sharing
+    from gateway.endpoints.admin.settings import ProcessControl
 
 SAVE_STATE_EVERY_S = 30.0
 END_WAIT_S = 2.0  # for the endings of what was still open at the stop
@@ -77,6 +78,7 @@ class Components:
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._config = config
+        self.control: ProcessControl | None = None  # the daemon's
         self.ledger = ledger
         self.saved_state = SavedState(ledger)
         self.sharing = self._sharing(config) if config.shared.url else None

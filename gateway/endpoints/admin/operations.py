@@ -73,7 +73,7 @@ class Operation:
     path: str
     summary: str
     handler: OperationHandler
-    answer: type | None
+    answer: Any
     status: int = 200
     query: type | None = None
     body: type | None = None
