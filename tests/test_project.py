@@ -73,6 +73,7 @@ TASK_OWNERS = {
         *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
         "endpoints/websocket/response_socket",
         "shared/membership",
+        "endpoints/admin/event_feed",
     )
 }
 

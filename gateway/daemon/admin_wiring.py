@@ -13,6 +13,8 @@ from aiohttp import web
 from gateway.endpoints.admin.access import AdminAccess
 from gateway.endpoints.admin.accounts import AccountOperations, AccountView
 from gateway.endpoints.admin.application import AdminApplication
+from gateway.endpoints.admin.event_feed import EventFeed
+from gateway.endpoints.admin.events import EventOperations
 from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.page.routes import PageRoutes
 from gateway.endpoints.admin.reports import ReportOperations
@@ -44,9 +46,11 @@ def admin_application(components: Components) -> AdminApplication:
     accounts = AccountView(
         components.accounts, admission, components.live_accounts, components.ledger
     )
+    feed = EventFeed(requests, accounts, admission)
     application = AdminApplication(
         access,
         [
+            EventOperations(feed),
             AccountOperations(accounts, components.live_accounts),
             StatusOperations(admission, open_requests),
             RequestOperations(requests, admission, open_requests, components.ledger),

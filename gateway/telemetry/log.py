@@ -47,6 +47,7 @@ _MAX_EXCEPTION = 20_000  # characters of a traceback
 _OWN = frozenset(
     ("account", "event", "key", "level", "logger", "request_id", "timestamp", "user")
 )
+_WATCHED = ("warning", "error", "critical")
 _SHOWS_A_KEY = "server.greeted"  # the throwaway key, which is made to be shown
 
 
@@ -77,6 +78,7 @@ class _Output:
 _output = _Output(LogWriter(None, lambda lost: b""), [], direct=False)
 _lock = LogLock(None)
 _redaction = Redaction()
+_watcher: Callable[[EventDict], object] | None = None
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -93,6 +95,7 @@ def set_up(
         _add_timestamp,
         _add_traceback,
         _redact,
+        _show_watcher,
     ]
     if console:
         colors = stream is not None and stream.isatty()
@@ -116,6 +119,12 @@ def share(lock: LogLock) -> None:
     """Take turns with other processes, from the next ``set_up`` on."""
     global _lock
     _lock = lock
+
+
+def watch(watcher: Callable[[EventDict], object] | None) -> None:
+    """Call *watcher* with each warning and error, too; None for no watcher."""
+    global _watcher
+    _watcher = watcher
 
 
 def flush() -> None:
@@ -247,6 +256,12 @@ def _redact(logger: Any, method: str, event: EventDict) -> EventDict:
             event[key] = [_redaction.clean_own(one) for one in value]
         elif key not in _OWN:
             event[key] = _cleaned(value, _MAX_EXCEPTION if key == "exception" else 0)
+    return event
+
+
+def _show_watcher(logger: Any, method: str, event: EventDict) -> EventDict:
+    if _watcher is not None and event["level"] in _WATCHED:
+        _watcher({key: event[key] for key in event if key != "exception"})
     return event
 
 

@@ -1,0 +1,236 @@
+"""
+What changes, looked up while it is read: requests, accounts, users, rates, warnings.
+
+Rule 1: nothing here is called by a request. The state is compared with what it was,
+        several times a second, and only while there are readers.
+Rule 2: what changes often is coalesced: a request that streams is an event a second at
+        most, and no more than MAX_PROGRESS of them in a second.
+Rule 3: what happened while there was no reader is found at the next look, if it is
+        still known; else no reader can go on from before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.admission.interface import AdmissionView
+from gateway.endpoints.admin.accounts import AccountView
+from gateway.endpoints.admin.event_log import EventLog
+from gateway.endpoints.admin.live_requests import LiveRequests
+from gateway.endpoints.admin.request_rows import ENDED, summary_of_record
+from gateway.endpoints.admin.schema import AccountFacts, RequestSummary
+from gateway.telemetry import log
+
+LOOK_S = 0.25
+SLOW_LOOK_S = 1.0  # for what is not about requests, and for progress
+MAX_PROGRESS = 100
+MAX_WARNINGS = 50  # between two looks
+RATE_S = 10.0  # over which rates are taken
+
+
+@dataclass(frozen=True, slots=True)
+class UserCount:
+    """The slots of one user; *limit* is 0 for none."""
+
+    name: str
+    running: int
+    waiting: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """
+    Over the last seconds, of this process; ``running`` and ``waiting`` of all.
+
+    Attributes:
+        tokens_per_s: output of the answers that run, and of those that ended.
+    """
+
+    requests_per_s: float
+    tokens_per_s: float
+    failures_per_min: float
+    running: int
+    waiting: int
+
+
+class EventFeed:
+    """
+    Args:
+        clock: monotonic seconds.
+
+    Attributes:
+        log: the events.
+    """
+
+    def __init__(
+        self,
+        live: LiveRequests,
+        accounts: AccountView,
+        admission: AdmissionView,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.log = EventLog()
+        self._live = live
+        self._accounts = accounts
+        self._admission = admission
+        self._clock = clock
+        self._rows: dict[str, RequestSummary] = {}
+        self._known_accounts: dict[str, AccountFacts] = {}
+        self._known_users: dict[str, UserCount] = {}
+        self._ended = live.ended.count
+        self._slow_at = -SLOW_LOOK_S
+        self._done: deque[tuple[float, int, bool]] = deque()
+        self._warnings: deque[Mapping[str, Any]] = deque(maxlen=MAX_WARNINGS)
+        self._readers = 0
+        self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._looking = asyncio.Lock()
+
+    # --- readers ----------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """One more reads: look from now on."""
+        self._readers += 1
+        if self._task is None:
+            log.watch(self._warnings.append)
+            self._task = asyncio.get_running_loop().create_task(
+                self._follow(), name="event-feed"
+            )
+        await self.look()
+
+    def leave(self) -> None:
+        """One less reads; the last one ends the looking."""
+        self._readers -= 1
+        if not self._readers and self._task:
+            log.watch(None)
+            self._task.cancel()
+            self._task = None
+
+    async def news(self) -> None:
+        """Return when there are new events."""
+        await self._news.wait()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except Exception:  # readers see nothing new; the next look may do better
+                log.get().exception("events.failed")
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything as it was at the last look."""
+        return {
+            "requests": list(self._rows.values()),
+            "accounts": list(self._known_accounts.values()),
+            "users": list(self._known_users.values()),
+            "rates": self._rates(),
+        }
+
+    # --- looking ----------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Add an event for everything that has changed since the last look."""
+        async with self._looking:
+            before = self.log.end
+            is_slow = self._clock() - self._slow_at >= SLOW_LOOK_S
+            rows = {row.request_id: row for row in await self._live.summaries()}
+            self._add_ended(rows)
+            self._add_requests(rows, is_slow)
+            if is_slow:
+                self._slow_at = self._clock()
+                await self._add_accounts()
+                self._add_users()
+                self.log.add("rates", self._rates())
+            while self._warnings:
+                self.log.add("log", self._warnings.popleft())
+            if self.log.end != before:
+                self._news.set()
+                self._news = asyncio.Event()
+
+    def _add_ended(self, rows: Mapping[str, RequestSummary]) -> None:
+        ended, now = self._live.ended, self._clock()
+        records = ended.since(self._ended)
+        if len(records) < ended.count - self._ended:
+            self.log.forget()  # some are not known any more
+        self._ended = ended.count
+        for record in records:
+            row = summary_of_record(record, ENDED, now)
+            self.log.add("request", row)
+            self._rows.pop(row.request_id, None)
+            failed = row.outcome in ("failed", "refused")
+            self._done.append((now, row.output_tokens or 0, failed))
+        for ident in self._rows.keys() - rows.keys():
+            row = self._rows.pop(ident)  # of another process: how, its ledger knows
+            ending = {"request_id": row.request_id, "state": "ended", "phase": "ended"}
+            facts = {"node": row.node, "user": row.user, "account": row.account}
+            self.log.add("request", ending | facts)
+
+    def _add_requests(self, rows: dict[str, RequestSummary], progress: bool) -> None:
+        left = MAX_PROGRESS if progress else 0
+        for ident, row in rows.items():
+            known = self._rows.get(ident)
+            is_news = known is None or _place(known) != _place(row)
+            if not is_news:
+                if not left or known == row:
+                    continue
+                left -= 1
+            self.log.add("request", row)
+        self._rows = rows
+
+    async def _add_accounts(self) -> None:
+        fresh = {one.name: one for one in await self._accounts.all()}
+        for name, facts in fresh.items():
+            known = self._known_accounts.get(name)
+            if known is None or _standing(known) != _standing(facts):
+                self.log.add("account", facts)
+        for name in self._known_accounts.keys() - fresh.keys():
+            self.log.add("account", {"name": name, "state": "removed"})
+        self._known_accounts = fresh
+
+    def _add_users(self) -> None:
+        fresh = {
+            one.name: UserCount(one.name, one.in_use, one.waiting, one.limit)
+            for one in self._admission.counts("user")
+        }
+        for name, count in fresh.items():
+            if self._known_users.get(name) != count:
+                self.log.add("user", count)
+        for name in self._known_users.keys() - fresh.keys():
+            self.log.add("user", {"name": name, "removed": True})
+        self._known_users = fresh
+
+    def _rates(self) -> Rates:
+        now = self._clock()
+        while self._done and self._done[0][0] < now - RATE_S:
+            self._done.popleft()
+        states = Counter(row.state for row in self._rows.values())
+        running = sum(row.tokens_per_s or 0.0 for row in self._rows.values())
+        failed = sum(one for _, _, one in self._done)
+        return Rates(
+            round(len(self._done) / RATE_S, 2),
+            round(running, 1),
+            round(failed * 60 / RATE_S, 1),
+            states["running"],
+            states["waiting"],
+        )
+
+
+def _place(row: RequestSummary) -> tuple[object, ...]:
+    """What is news about a request at once."""
+    has_output = row.first_event_ms is not None
+    return row.phase, row.account, row.position, row.attempts, has_output
+
+
+def _standing(facts: AccountFacts) -> tuple[object, ...]:
+    """What is news about an account; that time passes is none."""
+    until = facts.until and round(facts.until.timestamp())
+    slots = (facts.slots, facts.holders, facts.waiting, round(facts.wait_s))
+    known = (facts.sessions, facts.failures, len(facts.outages))
+    return (facts.state, facts.reason, until and until // 2, slots, known)

@@ -1,0 +1,189 @@
+"""The event stream of the admin API: what it says, and that it stays bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.daemon.app import components_of
+from gateway.endpoints.admin.ended_records import MAX_ENDED, EndedRecords
+from gateway.endpoints.admin.event_log import MAX_EVENTS, EventLog
+from gateway.record import Record
+from tests.conftest import Serve
+from tests.kit import endings, plays, settings
+from tests.kit.admin import AdminClient, over_unix
+from tests.kit.gateway import Gateway
+from tests.kit.queueing import holding
+from tests.kit.scripted import ScriptedUpstream
+
+
+class Events:
+    """A reader of the stream."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+        self.last_id = ""
+
+    async def next(self, kind: str, **facts: object) -> dict[str, Any]:
+        """The next event of this kind that says all of *facts*."""
+        async with asyncio.timeout(10):
+            while True:
+                frame = (await self._content.readuntil(b"\n\n")).decode()
+                fields = dict(
+                    line.split(": ", 1) for line in frame.splitlines() if line
+                )
+                if "event" not in fields:
+                    continue
+                self.last_id = fields["id"]
+                data = json.loads(fields["data"])
+                if fields["event"] == kind and facts.items() <= data.items():
+                    found: dict[str, Any] = data
+                    return found
+
+
+@asynccontextmanager
+async def reading(operator: AdminClient, last_id: str = "") -> AsyncIterator[Events]:
+    url = f"{operator.base_url}/api/v1/events"
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    async with operator.session.get(url, headers=headers) as response:
+        assert 200 == response.status
+        assert "text/event-stream" == response.content_type
+        yield Events(response)
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[AdminClient]:
+    async with over_unix(tmp_path) as client:
+        yield client
+
+
+@pytest.fixture
+async def gateway(serve: Serve) -> Gateway:
+    return await serve(admin=settings.ADMIN, limits={"max_concurrent": 1})
+
+
+async def test_a_request_is_followed_from_the_queue_to_its_end(
+    gateway: Gateway, operator: AdminClient, upstream: ScriptedUpstream
+) -> None:
+    async with reading(operator) as events:
+        snapshot = await events.next("snapshot")
+        async with holding(gateway.client(), upstream):
+            running = await events.next("request", state="running")
+            task = asyncio.create_task(gateway.client().ask("chat", "chat-b"))
+            await events.next("request", state="waiting", position=1)
+            await events.next("user", name="alice", running=1, waiting=1)
+        held = running["request_id"]
+        await events.next("request", request_id=held, state="ended", outcome="ok")
+        reply = await task
+        ended = await events.next("request", request_id=reply.request_id, outcome="ok")
+        rates = await events.next("rates")
+
+    assert [] == snapshot["requests"]
+    assert {"responses", "chat", "messages", "trial"} == {
+        one["name"] for one in snapshot["accounts"]
+    }
+    assert ended["output_tokens"] > 0
+    assert rates["requests_per_s"] > 0
+
+
+async def test_accounts_and_warnings_are_events(
+    gateway: Gateway, operator: AdminClient, upstream: ScriptedUpstream
+) -> None:
+    upstream.next(plays.status(429, headers={"retry-after": "50"}), account="chat")
+    async with reading(operator) as events:
+        await events.next("snapshot")
+        await gateway.client().ask("chat", "chat-x")
+        cooled = await events.next("log", event="account.cooled")
+        account = await events.next("account", name="chat", state="cooling")
+
+    assert ("chat", "warning") == (cooled["account"], cooled["level"])
+    assert "rate_limited" == account["reason"]
+
+
+async def test_a_reader_that_comes_back_goes_on_where_it_was(
+    gateway: Gateway, operator: AdminClient
+) -> None:
+    async with reading(operator) as events:
+        await events.next("snapshot")
+        await events.next("rates")
+    reply = await gateway.client().ask("chat", "chat-x")  # without a reader
+    async with reading(operator, events.last_id) as again:
+        ended = await again.next("request", request_id=reply.request_id)
+        last_id = again.last_id
+    async with reading(operator, "elsewhere-7") as other:
+        await other.next("snapshot")
+
+    assert "ok" == ended["outcome"]
+    assert last_id.partition("-")[0] == events.last_id.partition("-")[0]
+
+
+async def test_nothing_is_looked_up_while_there_is_no_reader(
+    gateway: Gateway, operator: AdminClient
+) -> None:
+    async with reading(operator) as events:
+        await events.next("snapshot")
+        assert [1] == [
+            sum(task.get_name() == "event-feed" for task in asyncio.all_tasks())
+        ]
+    async with asyncio.timeout(5):
+        while any(task.get_name() == "event-feed" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+    endings.whole("chat", await gateway.client().ask("chat", "chat-x"))
+
+
+async def test_a_reader_that_takes_nothing_holds_up_no_other(
+    gateway: Gateway, operator: AdminClient, tmp_path: Path
+) -> None:
+    slow, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"))
+    writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await slow.readline()
+    async with reading(operator) as events:
+        await events.next("snapshot")
+        for _ in range(3):
+            reply = await gateway.client().ask("chat", "chat-x")
+            await events.next("request", request_id=reply.request_id, state="ended")
+    writer.close()
+
+
+# --- bounds ---------------------------------------------------------------------------
+
+
+def test_the_log_of_events_keeps_the_last_thousand() -> None:
+    log = EventLog()
+    for number in range(MAX_EVENTS + 50):
+        log.add("request", {"n": number})
+    first = log.after(50)
+
+    assert first and MAX_EVENTS == len(first)
+    assert log.after(49) is None
+    assert [] == log.after(log.end)
+    ident = first[-1].decode().splitlines()[0].removeprefix("id: ")
+    assert log.end == log.number_of(ident)
+    assert log.number_of(ident.replace(str(log.end), "7")) is None
+    log.forget()
+    assert log.number_of(ident) is None
+
+
+def test_the_last_records_are_bounded_and_counted() -> None:
+    ended = EndedRecords()
+    for number in range(MAX_ENDED + 10):
+        ended.add(Record(str(number), 0.0, 0.0))
+
+    assert MAX_ENDED == len(ended.since(0))
+    assert ["508", "509"] == [one.request_id for one in ended.since(508)]
+    assert [] == ended.since(ended.count)
+    assert "509" == next(iter(ended)).request_id
+
+
+async def test_without_an_admin_side_no_record_is_kept(serve: Serve) -> None:
+    gateway = await serve()
+    await gateway.client().ask("chat", "chat-x")
+
+    assert 0 == components_of(gateway.inside.app).ended_records.count
