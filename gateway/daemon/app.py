@@ -47,9 +47,14 @@ async def build_app(config: Config, base: Path) -> web.Application:
     routes.add_routes(app.router, components)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
-        saver = asyncio.create_task(components.save_state(), name="state-saver")
+        tasks = [
+            asyncio.create_task(components.save_state(), name="state-saver"),
+            asyncio.create_task(components.changes.follow(), name="change-follower"),
+        ]
         yield
-        saver.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await components.stop()
 
     app.cleanup_ctx.append(background)
