@@ -34,6 +34,13 @@ PURE = (
     "gateway/admission/simulation.py",
     "gateway/client/kinds.py",
     "gateway/config/[!l]*.py",
+    *(
+        f"gateway/endpoints/admin/page/{name}.py"
+        for name in (
+            *("accounts", "health", "looks", "now", "plots", "requests", "session"),
+            *("text", "usage", "users", "waterfall"),
+        )
+    ),
     "gateway/endpoints/model_catalog.py",
     "gateway/endpoints/paths.py",
     "gateway/errors.py",

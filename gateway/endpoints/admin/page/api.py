@@ -13,8 +13,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from gateway.endpoints.admin.errors import AdminError, not_found
 from gateway.endpoints.admin.operations import JSON, AdminCall, Operation
 from gateway.endpoints.admin.values import read_json, read_query
+from gateway.errors import CODES, GatewayError
 
 
 class _Call(AdminCall):
@@ -39,6 +41,11 @@ class InProcessApi:
     def __init__(self, operations: Iterable[Operation]) -> None:
         self._rows = {(one.method, one.path): one for one in operations}
 
+    def has(self, row: str) -> bool:
+        """Whether there is the operation *row*."""
+        method, _, path = row.partition(" ")
+        return (method, path) in self._rows
+
     async def call(
         self,
         request: web.Request,
@@ -60,8 +67,16 @@ class InProcessApi:
             AdminError: the operation's refusal.
         """
         method, _, path = row.partition(" ")
-        one = self._rows[method, path]
+        one = self._rows.get((method, path))
+        if one is None:
+            raise not_found("This gateway cannot do that")
         asked = read_query(one.query, query or {}) if one.query else None
         given = read_json(one.body, orjson.dumps(body or {})) if one.body else None
-        answer = await one.handler(_Call(request, asked, given, parts))
+        try:
+            answer = await one.handler(_Call(request, asked, given, parts))
+        except GatewayError as error:  # of a part that the API asks
+            words = CODES[error.code].sentence
+            raise AdminError(error.status, error.code, words) from None
+        if isinstance(answer, web.StreamResponse):  # an answer without a body
+            return None
         return orjson.loads(orjson.dumps(answer, option=JSON))

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aiohttp import web
+
+from gateway.endpoints.admin.errors import AdminError
+
 _LOCAL_PATH = re.compile(r"/(?:[A-Za-z0-9._~%?&=,+@:-][A-Za-z0-9._~%?&=,+@:/-]*)?")
 MAX_BACK = 512
+FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +107,16 @@ def local_path(text: str, default: str = "/") -> str:
     """*text* if it is a path of this page, else *default*: no way to other sites."""
     fits = len(text) <= MAX_BACK and _LOCAL_PATH.fullmatch(text)
     return text if fits else default
+
+
+async def form_of(request: web.Request) -> dict[str, str]:
+    """
+    The fields of a form; of several with one name the last counts.
+
+    Raises:
+        AdminError: it is no form.
+    """
+    if request.content_type != FORM and request.can_read_body:
+        raise AdminError(415, "invalid_request", "This path takes a form")
+    sent = await request.post()
+    return {name: value for name, value in sent.items() if isinstance(value, str)}

@@ -6,22 +6,21 @@ Each asks the operations of the admin API and hands their answers to a template.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import web
 
 from gateway.endpoints.admin.errors import AdminError
 from gateway.endpoints.admin.operations import WHO, Operation
+from gateway.endpoints.admin.page.actions import Actions
 from gateway.endpoints.admin.page.api import InProcessApi
-from gateway.endpoints.admin.page.now import now_values
 from gateway.endpoints.admin.page.renderer import (
     Renderer,
     View,
     redirect,
 )
+from gateway.endpoints.admin.page.views import Views
 
-FORM = "application/x-www-form-urlencoded"
 TITLES = {403: "Not allowed", 404: "Nothing is here", 429: "Too many wrong tokens"}
 
 Handler = Callable[[web.Request], Awaitable[View | web.StreamResponse]]
@@ -37,21 +36,20 @@ class Pages:
     def __init__(
         self, operations: Iterable[Operation], listen: Callable[[], Sequence[str]]
     ) -> None:
-        self._api = InProcessApi(operations)
-        self._listen = listen
+        api = InProcessApi(operations)
+        views = Views(api, listen)
         self._renderer = Renderer()
-        self._handlers: Mapping[str, Handler] = {"now": self._now}
+        self._parts = (views, Actions(api, views))
 
     async def serve(self, name: str, request: web.Request) -> web.StreamResponse:
         """The answer to a request for the route *name*."""
-        found = await self._handlers[name](request)
+        handler: Handler = next(
+            getattr(part, name) for part in self._parts if hasattr(part, name)
+        )
+        found = await handler(request)
         if not isinstance(found, View):
             return found
         return self._renderer.response(request, found, request[WHO] == "page")
-
-    async def _now(self, request: web.Request) -> View:
-        status = await self._api.call(request, "GET /status")
-        return View("now.html", "Now", "/", now_values(status))
 
     # --- outside of the views -------------------------------------------------------
 
@@ -84,15 +82,3 @@ class Pages:
         response = self._renderer.response(request, view, who and who == "page")
         response.headers.update(error.headers)
         return response
-
-    async def form(self, request: web.Request) -> dict[str, str]:
-        """
-        The fields of a form; the first of a name counts.
-
-        Raises:
-            AdminError: it is no form.
-        """
-        if request.content_type != FORM:
-            raise AdminError(415, "invalid_request", "This path takes a form")
-        sent: Any = await request.post()
-        return {name: value for name, value in sent.items() if isinstance(value, str)}

@@ -25,7 +25,7 @@ from gateway.endpoints.admin.access import AdminAccess
 from gateway.endpoints.admin.application import AdminApplication
 from gateway.endpoints.admin.errors import AdminError
 from gateway.endpoints.admin.operations import PREFIX
-from gateway.endpoints.admin.page.forms import local_path
+from gateway.endpoints.admin.page.forms import form_of, local_path
 from gateway.endpoints.admin.page.session import SESSION_S, PageSession, same_origin
 
 if TYPE_CHECKING:
@@ -37,7 +37,25 @@ STATIC = {
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-ROUTES = (("GET", "/", "now"),)
+ROUTES = (
+    ("GET", "/", "now"),
+    ("GET", "/requests", "requests"),
+    ("GET", "/requests/{id}", "request"),
+    ("POST", "/requests/{id}/end", "end"),
+    ("GET", "/usage", "usage"),
+    ("GET", "/usage.csv", "usage_csv"),
+    ("GET", "/health", "health"),
+    ("GET", "/accounts", "accounts"),
+    ("POST", "/accounts/{name}/test", "test"),
+    ("POST", "/accounts/{name}/{verb:pause|resume|reset}", "change_account"),
+    ("GET", "/users", "users"),
+    ("POST", "/users", "add_user"),
+    ("GET", "/users/{name}", "user"),
+    ("POST", "/users/{name}", "change_user"),
+    ("POST", "/users/{name}/remove", "remove_user"),
+    ("POST", "/users/{name}/keys", "add_key"),
+    ("POST", "/users/{name}/keys/{prefix}/revoke", "revoke_key"),
+)
 PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -147,7 +165,7 @@ class PageRoutes:
         pages = await self._load()
         if not same_origin(request.headers) and hdrs.ORIGIN in request.headers:
             raise _foreign()
-        form = await pages.form(request)
+        form = await form_of(request)
         back = local_path(form.get("back", ""))
         return self._admitted(request, pages, form.get("token", "").strip(), back)
 

@@ -64,10 +64,13 @@ def number(value: Any, digits: int = 0) -> str:
 
 
 def usd(value: Any) -> str:
-    """US dollars: cents, and for less than a dollar four digits."""
-    if not _is_number(value):
-        return UNKNOWN
-    return number(value, 2 if abs(value) >= 1 or value == 0 else 4)
+    """US dollars with four digits: a column of them stays aligned."""
+    return number(value, 4)
+
+
+def cents(value: Any) -> str:
+    """US dollars to the cent."""
+    return number(value, 2)
 
 
 def share(value: Any) -> str:
@@ -83,7 +86,7 @@ def milliseconds(value: Any) -> str:
     """A time span in the unit that fits: ``31 ms``, ``12.4 s``, ``3 min 20 s``."""
     if not _is_number(value):
         return UNKNOWN
-    if value < 10:
+    if 0 < value < 10:
         return f"{value:.1f}{THIN}ms"
     if value < 1000:
         return f"{value:.0f}{THIN}ms"
@@ -108,6 +111,13 @@ def seconds(value: Any) -> str:
     return f"{whole}{THIN}s"
 
 
+def tokens_per_second(value: Any) -> str:
+    """``42 tokens/s``; "" where it is not known."""
+    if not _is_number(value):
+        return ""
+    return f"{number(value, 1 if value < 10 else 0)}{THIN}tokens/s"
+
+
 def short(identifier: Any) -> str:
     """The beginning of an id: enough to tell one from another in a list."""
     text = str(identifier or "")
@@ -122,10 +132,24 @@ def _is_number(value: Any) -> bool:
     )
 
 
+def figure(
+    name: str, value: str, unit: str = "", *, rate: str = "", style: str = "number"
+) -> dict[str, str]:
+    """
+    One of the large numbers on top of a view.
+
+    Args:
+        rate: the member of the event ``rates`` that renews it.
+        style: how the browser writes it then.
+    """
+    return {"name": name, "value": value, "unit": unit, "rate": rate, "style": style}
+
+
 FILTERS = {
     "moment": moment,
     "number": number,
     "usd": usd,
+    "cents": cents,
     "share": share,
     "ms": milliseconds,
     "seconds": seconds,

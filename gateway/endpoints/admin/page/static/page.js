@@ -3,13 +3,17 @@
 // Rule 1: the server renders. When something has changed, the same address is asked
 //         again, and what differs is taken over in place: focus and selection stay,
 //         and the document is never larger than the server's.
-// Rule 2: at most one refresh a second, none while the page is hidden.
+// Rule 2: at most one refresh a second, fewer where the gateway takes long for one, none
+//         while the page is hidden; without the stream of events, one in five seconds.
 // Rule 3: what a reader of the screen hears is one sentence, four times a minute at most.
 
 const REFRESH_MS = 1000;
+const REST_FACTOR = 25; // of the time that the last refresh took, until the next
+const MAX_REST_MS = 15000;
 const ANNOUNCE_MS = 15000;
 const TICK_MS = 1000;
 const LOST_AFTER_MS = 3000;
+const LOST_REFRESH_MS = 5000;
 
 const main = document.querySelector("main");
 
@@ -54,9 +58,11 @@ function setText(element, text) {
 
 function dress(root) {
   root.querySelectorAll("time[datetime]").forEach(localTime);
+}
+
+function addCopyButtons(root) {
   if (!navigator.clipboard) return;
-  for (const element of root.querySelectorAll("[data-copy]:not([data-dressed])")) {
-    element.dataset.dressed = "";
+  for (const element of root.querySelectorAll("[data-copy]")) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Copy";
@@ -119,6 +125,7 @@ const live = document.querySelector("[data-stream]");
 const speech = document.getElementById("speech");
 let dirty = false;
 let refreshing = false;
+let restUntil = 0;
 let spokenAt = 0;
 
 function show(state) {
@@ -127,7 +134,8 @@ function show(state) {
 }
 
 async function refresh() {
-  if (!dirty || refreshing || document.hidden) return;
+  const began = performance.now();
+  if (!dirty || refreshing || document.hidden || began < restUntil) return;
   dirty = false;
   refreshing = true;
   try {
@@ -145,9 +153,8 @@ async function refresh() {
     for (const region of main.querySelectorAll("[data-live]")) {
       const next = theirs.querySelector(`[data-live="${region.dataset.live}"]`);
       if (!next) continue;
-      dress(next);
+      dress(next); // else every time differs
       renew(region, next);
-      dress(region);
     }
     tick();
     announce();
@@ -155,6 +162,8 @@ async function refresh() {
     dirty = true; // the gateway restarts, or the network is away: again at the next tick
   } finally {
     refreshing = false;
+    const now = performance.now();
+    restUntil = now + Math.min(MAX_REST_MS, REST_FACTOR * (now - began));
   }
 }
 
@@ -196,12 +205,14 @@ function showRates(event) {
   }
 }
 
+let stream = null;
+
 function follow() {
-  const stream = new EventSource(live.dataset.stream);
+  stream = new EventSource(live.dataset.stream);
+  let lost = 0;
   const touched = (event) => {
     if (wanted(event)) dirty = true;
   };
-  let lost = 0;
   stream.addEventListener("open", () => {
     clearTimeout(lost);
     lost = 0;
@@ -210,15 +221,19 @@ function follow() {
   });
   stream.addEventListener("error", () => {
     if (!lost) lost = setTimeout(() => show("lost"), LOST_AFTER_MS);
-    if (stream.readyState === EventSource.CLOSED) setTimeout(follow, LOST_AFTER_MS);
+    // A refusal is final for the browser; it may be a log-out, which a refresh shows.
+    if (stream.readyState === EventSource.CLOSED) {
+      dirty = true;
+      setTimeout(follow, LOST_REFRESH_MS);
+    }
   });
-  for (const kind of (main.dataset.on || "").split(" ").filter(Boolean))
-    stream.addEventListener(kind, touched);
-  stream.addEventListener("snapshot", touched);
+  for (const kind of [...(main.dataset.on || "").split(" "), "snapshot"])
+    if (kind) stream.addEventListener(kind, touched);
   stream.addEventListener("rates", showRates);
 }
 
 dress(document);
+addCopyButtons(document);
 tick();
 setInterval(tick, TICK_MS);
 document.querySelector("[data-focus]")?.focus();
@@ -226,6 +241,9 @@ if (live && main.dataset.on) {
   follow();
   setInterval(refresh, REFRESH_MS);
   document.addEventListener("visibilitychange", refresh);
+  setInterval(() => {
+    if (stream.readyState !== EventSource.OPEN) dirty = true;
+  }, LOST_REFRESH_MS);
 }
 if (main.dataset.every) {
   setInterval(() => {
