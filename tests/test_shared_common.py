@@ -91,6 +91,18 @@ def test_drains_are_not_counted_as_busy(stage: Stage) -> None:
     assert list(place.loads[0].ages_s) == []
 
 
+def test_one_drain_is_ended_for_each_waiter(stage: Stage) -> None:
+    stage.conf(("aA", 2))
+    for lease in ("n.1", "n.2"):
+        stage.both(lease)
+        stage.run(steps.drain(lease))
+    for lease in ("m.1", "m.2"):
+        stage.user(lease, "v")
+        stage.account(lease)
+        stage.run(steps.regroup(lease, [["A"]], ["A"]))
+        assert granted(stage.heard()) == [("E", f"n.{lease[-1]}")]
+
+
 def test_a_reserved_position_is_over_after_a_while(stage: Stage) -> None:
     stage.conf(("uu", 1))
     stage.user("n.1")

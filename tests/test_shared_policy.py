@@ -25,7 +25,7 @@ from tests.kit import virtual_time
 from tests.kit.engine import running_engine
 from tests.kit.engine_client import EngineClient
 
-MOVES = settings(max_examples=60) if settings().derandomize else settings()
+MOVES = settings(max_examples=150) if settings().derandomize else settings()
 USERS = ("u", "v", "w")
 ACCOUNTS = ("A", "B", "C")
 NODES = ("n1", "n2")
@@ -96,13 +96,13 @@ class TwoWorlds:
             self.client.listen(node)
             self.client.run(steps.beat(node, 0, join=True, ttl_s=3600))
         for user, limit in zip(USERS, limits):
-            self.resize_user(user, (3, 8, 1, 2)[limit % 4], (50, 2, 1, 0)[limit // 4])
+            self.resize_user(user, (8, 0, 3, 2)[limit % 4], (50, 2, 1, 0)[limit // 4])
         for account, limit in zip(ACCOUNTS, limits[3:]):
-            self.resize_account(account, (1, 2, 3, 0)[limit % 4])
+            self.resize_account(account, (1, 1, 2, 3)[limit % 4])
 
     # --- the moves -------------------------------------------------------------------
 
-    def enter(self, user: str, node: str, session: str) -> None:
+    def enter(self, user: str, node: str, session: str) -> Request:
         lease = steps.lease_id(node, next(counter))
         request = self.requests[lease] = Request(lease, user, session)
         self.ask(
@@ -115,6 +115,7 @@ class TwoWorlds:
         )
         request.admitted = answer.admitted or answer.outcome is Outcome.QUEUED
         self.answered(answer.outcome, f"U {lease}")
+        return request
 
     def enter_account(
         self, request: Request, tiers: list[list[str]], alone: int
@@ -332,10 +333,10 @@ def report_of(request: Request) -> LeaseReport:
 
 
 KINDS = (
-    *("account",) * 8,
-    *("enter",) * 8,
-    *("leave",) * 3,
-    *("leave_account", "time_out", "widen", "widen", "drain"),
+    *("both",) * 10,
+    *("finish",) * 5,
+    *("account",) * 3,
+    *("enter", "enter", "leave", "leave_account", "time_out", "widen", "drain"),
     *("resize_user", "resize_account", "remove_account", "anew", "kill", "resync"),
 )
 MOVE = st.tuples(st.sampled_from(KINDS), *[st.integers(0, 15)] * 3, st.booleans())
@@ -348,12 +349,15 @@ async def make(worlds: TwoWorlds, move: Move) -> None:
     able = [r for r in every if may(kind, r)]
     one = able[i % len(able)] if able else None
     user, account = USERS[i % len(USERS)], ACCOUNTS[i % len(ACCOUNTS)]
-    if kind == "enter":
-        worlds.enter(user, NODES[j % 2], "s" if k % 2 else "")
+    if kind in ("enter", "both"):
+        entered = worlds.enter(user, NODES[j % 2], "s" if k % 2 else "")
+        await worlds.settle()
+        if kind == "both" and may("account", entered):
+            worlds.enter_account(entered, TIERS[(j + k) % len(TIERS)], k % 3)
     elif kind == "resize_user":
-        worlds.resize_user(user, (3, 8, 1, 0)[j % 4], k)
+        worlds.resize_user(user, (8, 0, 1, 3)[j % 4], k)
     elif kind == "resize_account":
-        worlds.resize_account(account, (1, 2, 3, 0)[j % 4])
+        worlds.resize_account(account, (1, 1, 2, 0)[j % 4])
     elif kind == "remove_account":
         worlds.remove_account(account)
     elif kind == "anew":
@@ -366,8 +370,10 @@ async def make(worlds: TwoWorlds, move: Move) -> None:
         return
     elif kind == "account":
         worlds.enter_account(one, TIERS[j % len(TIERS)], k % 3)
-    elif kind in ("leave", "time_out"):
-        await getattr(worlds, kind)(one)
+    elif kind in ("leave", "finish"):
+        await worlds.leave(one)
+    elif kind == "time_out":
+        await worlds.time_out(one)
     else:
         getattr(worlds, kind)(one)
 
@@ -378,7 +384,7 @@ def may(kind: str, request: Request) -> bool:
     match kind:
         case "account":
             return has == "U" and not request.waits and not request.drains
-        case "leave_account":
+        case "leave_account" | "finish":
             return has == "AU" and not request.drains
         case "time_out":
             return request.waits

@@ -302,6 +302,21 @@ def test_no_slot_is_promised_to_who_does_not_listen(stage: Stage) -> None:
     assert stage.run(steps.leave("deaf.3")) == 1
 
 
+def test_the_trace_of_a_lease_that_is_gone_stops_no_other(stage: Stage) -> None:
+    stage.both("n.1")
+    stage.user("n.2")
+    for lease in ("m.1", "m.2"):
+        stage.user(lease, "v")
+        stage.account(lease)
+    stage.user("m.3")
+    stage.user("m.4")
+    stage.command("HDEL", f"{{{stage.prefix}}}:n:m", "m.1", "m.3")
+    stage.run(steps.leave("n.1"))
+
+    assert granted(stage.heard()) == [("A", "m.2"), ("U", "m.4")]
+    assert not [key for key in stage.keys() if key.startswith(("q:", "w:", "lane:"))]
+
+
 def test_a_drain_that_does_not_listen_is_passed_over(stage: Stage) -> None:
     stage.conf(("aA", 2))
     stage.run(steps.beat("deaf", 0, join=True))

@@ -142,13 +142,15 @@ local function next_at(name)
     if turn and (not least or turn < least) then least, user = turn, head[1] end
   end
   if not user then return nil end
-  local first, lease
+  local first, lease, group
   for _, g in ipairs(groups) do
     local head = call('ZRANGE', P .. 'lane:' .. g .. SEP .. user, 0, 0, 'WITHSCORES')
     local arrival = tonumber(head[2])
-    if arrival and (not first or arrival < first) then first, lease = arrival, head[1] end
+    if arrival and (not first or arrival < first) then
+      first, lease, group = arrival, head[1], g
+    end
   end
-  return lease, user, groups
+  return lease, user, groups, group
 end
 
 -- Every name that fits a waiter that this name fits, and the groups of them.
@@ -254,15 +256,18 @@ end
 local function grant_account(name, now)
   local left = room('a' .. name)
   while left and left > 0 do
-    local lease, user, groups = next_at(name)
+    local lease, user, groups, group = next_at(name)
     if not lease then break end
     local r = get(lease)
-    r.t = part(lease, r)
-    if tell(lease, 'A ' .. lease .. ' ' .. name) == 0 then
+    local turn = part(lease, r or {u = user, g = group})
+    if r then r.t = turn end
+    if not r then
+      left = room('a' .. name) -- a trace of what is gone
+    elseif tell(lease, 'A ' .. lease .. ' ' .. name) == 0 then
       r.s = 'x' -- its node does not listen: it stands aside until RESYNC
       put(lease, r)
     else
-      local turn = next_turn(now)
+      turn = next_turn(now)
       for _, g in ipairs(groups) do
         call('ZADD', P .. 'ring:' .. g, 'XX', turn, user)
       end
@@ -280,15 +285,16 @@ local function grant_user(user, now)
     local lease = call('ZRANGE', P .. 'q:' .. user, 0, 0)[1]
     if not lease then break end
     local r = get(lease)
-    part_user(lease, r)
-    if tell(lease, 'U ' .. lease) == 0 then
+    part_user(lease, r or {u = user})
+    if r and tell(lease, 'U ' .. lease) == 0 then
       r.s = 'y'
-    else
+      put(lease, r)
+    elseif r then
       call('ZADD', P .. 'run:u' .. user, now, lease)
       r.s = 'U'
+      put(lease, r)
       left = room('u' .. user)
     end
-    put(lease, r)
   end
 end
 
@@ -369,7 +375,7 @@ local function ahead(g, user, rounds, turn, seen)
   local looked, more = math.min(first, 256), 0
   if looked == 0 then return all end
   for _, other in ipairs(call('ZRANGE', ring, 0, looked - 1)) do
-    if other ~= user and tonumber(call('ZSCORE', deep, other)) > rounds then
+    if other ~= user and tonumber(call('ZSCORE', deep, other) or 0) > rounds then
       more = more + 1
     end
   end
