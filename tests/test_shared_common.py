@@ -103,6 +103,30 @@ def test_one_drain_is_ended_for_each_waiter(stage: Stage) -> None:
         assert granted(stage.heard()) == [("E", f"n.{lease[-1]}")]
 
 
+def test_a_drain_may_be_needed_once_another_has_ended(stage: Stage) -> None:
+    """Two were asked to end at B for waiters that left; one at A needs its own."""
+    stage.conf(("uu", 9), ("aB", 2))
+    stage.both("n.1")
+    for lease in ("n.2", "n.3"):
+        stage.user(lease)
+        stage.account(lease, "B")
+        stage.run(steps.drain(lease))
+    for lease in ("m.1", "m.2"):
+        stage.user(lease)
+        stage.account(lease, "B")
+    assert granted(stage.heard()) == [("E", "n.2"), ("E", "n.3")]
+    for lease in ("m.1", "m.2"):
+        stage.run(steps.leave(lease))
+    stage.run(steps.drain("n.1"))
+    for lease, names in (("m.3", "AB"), ("m.4", "A")):
+        stage.user(lease)
+        stage.account(lease, *names)
+    assert stage.heard() == []
+
+    stage.run(steps.leave("n.2"))
+    assert granted(stage.heard()) == [("A", "m.3"), ("E", "n.1")]
+
+
 def test_a_reserved_position_is_over_after_a_while(stage: Stage) -> None:
     stage.conf(("uu", 1))
     stage.user("n.1")

@@ -24,6 +24,9 @@ class Outcome(IntEnum):
     TOO_OFTEN = -4
 
 
+OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
 class GateLoad(NamedTuple):
     """
     Attributes:
@@ -191,10 +194,11 @@ def read_push(data: bytes) -> Push:
 
 def user_answer(reply: Any) -> UserAnswer:
     """The answer of ``enter_user``."""
-    outcome = Outcome(reply[0])
+    outcome = OUTCOMES[reply[0]]
     if outcome is Outcome.GRANTED:
+        _, admitted, bound, *found_sums = reply
         return UserAnswer(
-            outcome, bool(reply[1]), None, reply[2].decode(), _sums(reply[3:])
+            outcome, bool(admitted), None, bound.decode(), _sums(found_sums)
         )
     if outcome is Outcome.QUEUED:
         _, admitted, bound, *place = reply[:6]
@@ -211,7 +215,7 @@ def user_answer(reply: Any) -> UserAnswer:
 
 def account_answer(reply: Any) -> AccountAnswer:
     """The answer of ``enter_account`` and ``regroup``."""
-    outcome = Outcome(reply[0])
+    outcome = OUTCOMES[reply[0]]
     if outcome is Outcome.GRANTED:
         return AccountAnswer(outcome, reply[1].decode())
     if outcome in (Outcome.QUEUED, Outcome.FULL):
@@ -302,8 +306,8 @@ fenced_or = number
 """1, or -2 (``Outcome.FENCED``)."""
 
 
-def _sums(reply: Any) -> list[float | None]:
-    return [float(one) if one else None for one in reply]
+def _sums(reply: Any) -> Sequence[float | None]:
+    return [float(one) if one else None for one in reply] if reply else ()
 
 
 def _place(reply: Any) -> LinePlace:

@@ -50,7 +50,7 @@ PART = 500
 """Leases, or limits, that one command carries: the engine does nothing else then."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class EngineStep(Generic[A]):
     """
     Attributes:
