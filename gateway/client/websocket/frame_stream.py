@@ -10,7 +10,12 @@ from gateway.client.interface import QueuePlace
 from gateway.client.keepalives import FrameKeepalives
 from gateway.client.kinds import ClientKind
 from gateway.client.websocket.client_socket import ClientSocket
-from gateway.client.websocket.text_frames import payloads, text_frame, with_member
+from gateway.client.websocket.text_frames import (
+    frames,
+    payloads,
+    text_frame,
+    with_member,
+)
 from gateway.client.websocket.turn_output import MARK, TurnOutput
 from gateway.errors import GatewayError
 from gateway.protocols.protocol import WireProtocol
@@ -96,6 +101,15 @@ class FrameStream:
 
     def put(self, data: bytes, *, last: bool = False) -> bool:
         """See ``ClientStream``."""
+        if not (last or self._lane or self._first or MARK in data):
+            framed, count = frames(data, self._socket.deflate_bits)
+            if count:
+                self._frames += count if data is not self._own else 0
+                return self._socket.write(framed)
+        return self._put_texts(data, last)
+
+    def _put_texts(self, data: bytes, last: bool) -> bool:
+        """Write events that have to be looked at one by one."""
         own = data is self._own
         texts = [*payloads(data)]
         if not own:

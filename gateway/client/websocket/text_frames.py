@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from gateway.protocols.sse import events, payload
+from gateway.protocols.sse import CR, events, payload
 
 DEFLATE_FROM_BYTES = 1024
 DEFLATE_UP_TO_BYTES = 256 * 1024
@@ -44,6 +44,31 @@ def _valid(data: bytes) -> bytes:
     except UnicodeDecodeError:
         return data.decode("utf-8", "replace").encode()
     return data
+
+
+def frames(data: bytes, deflate_bits: int = 0) -> tuple[bytes, int]:
+    """
+    The frames of whole events, as one piece, and how many they are.
+
+    The usual form of an event, one data line alone or behind the event's name, is found
+    by three searches; every event of a running stream comes through here.
+    """
+    framed: list[bytes] = []
+    start, size = 0, len(data)
+    plain = data.isascii() and CR not in data
+    while plain and start < size:
+        end = data.find(b"\n\n", start)
+        at = data.find(b"data: {", start, end)
+        before = start if at == start else data.find(b"\n", start, at) + 1
+        if end < 0 or at < 0 or at != before or data.find(b"\n", at, end) >= 0:
+            plain = False
+        else:
+            framed.append(text_frame(data[at + 6 : end], deflate_bits))
+            start = end + 2
+    if not plain:
+        rest = payloads(data[start:] if start else data)
+        framed += [text_frame(text, deflate_bits) for text in rest]
+    return framed[0] if len(framed) == 1 else b"".join(framed), len(framed)
 
 
 def text_frame(text: bytes, deflate_bits: int = 0) -> bytes:

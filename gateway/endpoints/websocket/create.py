@@ -64,7 +64,8 @@ class Create:
     ) -> None:
         self.headers = _headers(base, sub(document, "client_metadata"))
         self.parent = parent
-        self._document = document
+        self._document = document  # until the body is made
+        self._external = self._first_parent(document)
         self._was_here = was_here
         self.items = _items(document.get("input"))
         self.continuation = Continuation(
@@ -99,30 +100,31 @@ class Create:
                 param="previous_response_id",
             )
 
-    @property
-    def external(self) -> str:
-        """The response before, where the websocket does not hold it; "" for none."""
-        if self.parent is not None:
-            turn = self.parent
-            while turn.parent is not None:
-                turn = turn.parent
-            return turn.external
-        ident = self._document.get("previous_response_id")
-        return ident if isinstance(ident, str) else ""
+    def _first_parent(self, document: dict[str, Any]) -> str:
+        """
+        The response before the first turn that the websocket holds; "" for none.
+        """
+        turn = self.parent
+        if turn is None:
+            ident = document.get("previous_response_id")
+            return ident if isinstance(ident, str) else ""
+        while turn.parent is not None:
+            turn = turn.parent
+        return turn.external
 
     def body(self, limit_bytes: int) -> body.RequestBody:
         """
-        The whole request.
+        The whole request; can be asked for once.
 
         Raises:
             ClientError: what is wrong with it.
         """
         self.check()
-        document = self._document
+        document, self._document = self._document, {}
         rest = {key: document[key] for key in document if key not in _TRANSPORT_FIELDS}
         rest["stream"] = True
-        if self.external:
-            rest["previous_response_id"] = self.external
+        if self._external:
+            rest["previous_response_id"] = self._external
         given = document.get("input")
         if self.parent is None and not isinstance(given, list):
             if "input" in document:
@@ -143,7 +145,7 @@ class Create:
     def turn(self, output: bytes, lane: str) -> Turn:
         """The turn that this request and its *output* make."""
         items = b",".join(part for part in (self.items, output) if part)
-        external = "" if self.parent else self.external
+        external = "" if self.parent else self._external
         stored = self.continuation.stored
         return Turn(self.parent, items, lane, stored, external)
 

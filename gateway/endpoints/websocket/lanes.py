@@ -53,6 +53,10 @@ class Lanes(Generic[T]):
         self._names.add(lane)
         return lane
 
+    def known(self, lane: object) -> str:
+        """*lane* if it is the name of one, else ""."""
+        return lane if isinstance(lane, str) and lane in self._names else ""
+
     def check(self) -> None:
         """
         Raises:

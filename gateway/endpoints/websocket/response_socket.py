@@ -12,11 +12,13 @@ Rule 3: an idle websocket is closed without a word; a busy one when it is idle.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
+from gateway.admission.body_room import BodyShare
 from gateway.client.answer import NOTHING, ClientAnswer
 from gateway.client.body import parse_object
 from gateway.client.websocket.client_socket import (
@@ -35,7 +37,7 @@ from gateway.endpoints.websocket.lanes import Lanes
 from gateway.endpoints.websocket.services import Services
 from gateway.endpoints.websocket.turn_memory import Key
 from gateway.errors import ClientError, GatewayError
-from gateway.protocols.lossless_json import loads
+from gateway.protocols.lossless_json import has_long_number, loads
 from gateway.protocols.protocol import response_id_of
 from gateway.protocols.responses.frames import (
     INTERRUPTED,
@@ -51,12 +53,21 @@ PING_S = 60.0  # between two signs that an idle connection is in use
 _UNANSWERED = ("response.processed",)  # older clients say it
 
 
-class _Asked(NamedTuple):
-    """A response that was asked for."""
+@dataclass(slots=True)
+class _Asked:
+    """
+    A response that was asked for.
 
-    message: ClientMessage
+    Attributes:
+        share: what its message takes of the user's room.
+        document: the message; empty once the request was made of it.
+        parent_id: the response that it names as the one before.
+    """
+
+    share: BodyShare
     lane: str
     document: dict[str, Any]
+    parent_id: object
 
 
 class ResponseSocket:
@@ -108,7 +119,7 @@ class ResponseSocket:
             self._timer.cancel()
         self.socket.release()
         for asked in self._lanes.clear():
-            asked.message.share.release()
+            asked.share.release()
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
@@ -150,8 +161,10 @@ class ResponseSocket:
 
     async def _take(self, message: ClientMessage) -> None:
         """See what *message* is."""
+        lane: object = None
         try:
             document = self._parsed(message)
+            lane = document.get("stream_id")
             kind = document.get("type")
             if kind == create.TYPE:
                 self._ask(message, document)
@@ -170,20 +183,19 @@ class ResponseSocket:
                     param="type",
                 )
             message.share.release()
+            if blocked:
+                await self.socket.drain()
         except GatewayError as error:
-            await self._refuse(error, message, "")
-            return
+            await self._refuse(error, message, self._lanes.known(lane))
         except ConnectionError:
-            message.share.release()
-            return
-        if blocked:
-            await self.socket.drain()
+            message.share.release()  # it has left: the next read says so
 
     def _parsed(self, message: ClientMessage) -> dict[str, Any]:
         if not message.is_text:
             raise ClientError("invalid_request", "A message must be text, not binary")
-        parse_object(message.data)  # names what is wrong with it
-        document: dict[str, Any] = loads(message.data)
+        document = parse_object(message.data)
+        if has_long_number(message.data):
+            document = loads(message.data)
         return document
 
     def _say(self, text: bytes) -> bool:
@@ -200,7 +212,9 @@ class ResponseSocket:
         self._lanes.check()
         if self._close_code == NORMAL:
             raise ClientError("websocket_connection_limit_reached")
-        self._lanes.add(lane, _Asked(message, lane, document))
+        parent = document.get("previous_response_id")
+        asked = _Asked(message.share, lane, document, parent)
+        self._lanes.add(lane, asked)
         self._start()
 
     def _start(self) -> None:
@@ -215,7 +229,7 @@ class ResponseSocket:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.get().error("request.crashed", exc_info=error)
-        asked.message.share.release()
+        asked.share.release()
         self._lanes.done(asked.lane)
         self._start()
         if self._close_code:
@@ -225,7 +239,7 @@ class ResponseSocket:
 
     async def _run(self, asked: _Asked) -> None:
         """Answer one ``response.create``."""
-        scope, stream = self._scope(asked.message, asked.lane)
+        scope, stream = self._scope(asked.share, asked.lane)
         if asked.document.get("generate") is False:
             await self._warm_up(asked, scope, stream)
             return
@@ -238,13 +252,11 @@ class ResponseSocket:
         finally:
             del self._running[scope.record.request_id]
 
-    def _scope(
-        self, message: ClientMessage, lane: str
-    ) -> tuple[RequestScope, FrameStream]:
+    def _scope(self, share: BodyShare, lane: str) -> tuple[RequestScope, FrameStream]:
         """The scope of a request whose every failure ends its answer."""
         recorder, socket = self._services.recorder, self.socket
         scope = recorder.message_scope(self._request, PROTOCOL, self.connection_id)
-        scope.body_share = message.share
+        scope.body_share = share
         record = scope.record
         stream = FrameStream(socket, record, scope.wire, scope.client, lane)
         scope.answer = ClientAnswer(stream, record, self._ping_interval_s)
@@ -254,13 +266,14 @@ class ResponseSocket:
         self, asked: _Asked, stream: FrameStream, scope: RequestScope
     ) -> web.StreamResponse:
         """The endpoint of one request."""
-        made = self._create(asked.document)
+        made = self._create(asked)
         stream.on_end = partial(self._remember, asked, made, stream, scope)
         return await self._services.model_requests.serve_message(scope, stream, made)
 
-    def _create(self, document: dict[str, Any]) -> Create:
-        """What *document* asks for, with the turn that it goes on from."""
-        turns, ident = self._services.turns, document.get("previous_response_id")
+    def _create(self, asked: _Asked) -> Create:
+        """The request, with the turn that it goes on from; it takes the document."""
+        document, asked.document = asked.document, {}
+        turns, ident = self._services.turns, asked.parent_id
         parent, was_here = None, False
         if isinstance(ident, str):
             key = Key(self.connection_id, ident)
@@ -286,7 +299,7 @@ class ResponseSocket:
                 turns.add(self.user, key, turn)
         elif record.origin != "gateway" and made.parent is not None:
             # As the vendor has it, for the lane that the parent ran in.
-            ident = asked.document.get("previous_response_id")
+            ident = asked.parent_id
             if made.parent.lane == asked.lane and isinstance(ident, str):
                 turns.forget(self.user, Key(self.connection_id, ident))
 
@@ -294,12 +307,11 @@ class ResponseSocket:
         self, asked: _Asked, scope: RequestScope, stream: FrameStream
     ) -> None:
         """Answer a request that generates nothing: it is no request to anybody."""
-        record, document = scope.record, asked.document
+        record, model = scope.record, asked.document.get("model")
         try:
             self._services.live.keys.identify(self._request.headers)
-            made = self._create(document)
+            made = self._create(asked)
             made.check()
-            model = document.get("model")
             ident = response_id_of(record.request_id)
             turn = made.turn(b"", asked.lane)
             self._services.turns.add(self.user, Key(self.connection_id, ident), turn)
@@ -317,7 +329,7 @@ class ResponseSocket:
         self, error: GatewayError, message: ClientMessage, lane: str
     ) -> None:
         """Answer a message that is no request with *error*, and keep a record of it."""
-        scope, _ = self._scope(message, lane)
+        scope, _ = self._scope(message.share, lane)
 
         async def refuse(scope: RequestScope) -> web.StreamResponse:
             identity = self._services.live.keys.identify(self._request.headers)
