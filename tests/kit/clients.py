@@ -36,6 +36,10 @@ needs_node_sdks = pytest.mark.skipif(
     not (NPM / "node_modules/openai").exists(),
     reason="the Node SDKs are not installed: .ci/setup test",
 )
+needs_node_websockets = pytest.mark.skipif(
+    not (NPM / "node_modules/ws").exists(),
+    reason="the Node library of websockets is not installed: .ci/setup test",
+)
 
 CODEX_CONFIG = """\
 model = {model}

@@ -32,6 +32,23 @@ const clients = {
     outcome.text = response.output_text;
     outcome.terminal = response.status;
   },
+  async responsesWebSocket(model, outcome) {
+    const sdk = new (await load("openai"))(options);
+    const { ResponsesWS } = await import(
+      pathToFileURL(require.resolve("openai/resources/responses/ws"))
+    );
+    const socket = new ResponsesWS(sdk);
+    await new Promise((resolve, reject) => {
+      socket.on("error", reject);
+      socket.on("event", (event) => {
+        if (event.type === "response.output_text.delta") outcome.text += event.delta;
+        if (event.type !== "response.completed") return;
+        outcome.terminal = event.type;
+        resolve();
+      });
+      socket.send({ type: "response.create", model, input: "say something" });
+    }).finally(() => socket.close());
+  },
   async chat(model, outcome) {
     const sdk = new (await load("openai"))(options);
     const stream = await sdk.chat.completions.create({
