@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
 from gateway.commands import output
+from gateway.commands.operate_parser import OperateParser
 from gateway.config.location import default_path
 
 PLAN_EXAMPLES = """\
@@ -24,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     try:
         with output.checked_output():
-            args = _parser().parse_args(arguments)
+            parser = _parser()
+            _complete(parser)
+            args = parser.parse_args(arguments)
             run: Callable[[argparse.Namespace], int] = args.run
             if run not in (_serve, _worker):
                 return run(args)
@@ -57,7 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_trace(commands)
     _add_usage(commands)
     _add_plan(commands)
+    OperateParser(_path, _config_option).add(commands)
     return parser
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks how a command line could go on, and exit."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 def _add_trace(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

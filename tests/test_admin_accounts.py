@@ -203,3 +203,97 @@ async def test_what_another_process_changed_is_taken_up(
     one = await operator.get("/accounts/chat-1")
 
     assert ("paused", "token", []) == (one["state"], one["paused_by"], one["outages"])
+
+
+# --- a test of an account -------------------------------------------------------------
+
+
+async def probed(operator: AdminClient, name: str, **body: str) -> dict[str, Any]:
+    reply = await operator.ask("POST", f"/accounts/{name}/test", json=body)
+    assert 200 == reply.status, reply.json
+    found: dict[str, Any] = reply.json
+    return found
+
+
+def failing(result: dict[str, Any]) -> str:
+    """The first step that failed; the later ones must not have been reached."""
+    bad = [one for one in result["steps"] if not one["ok"]]
+    assert {"not reached"} >= {one["detail"] for one in bad[1:]}
+    return str(bad[0]["step"]) if bad else ""
+
+
+STEPS = ["name", "connect", "tls", "key", "model", "first_event", "ending", "usage"]
+
+
+@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
+async def test_an_account_is_tested_step_by_step(
+    serve: Serve, operator: AdminClient, upstream: ScriptedUpstream, protocol: str
+) -> None:
+    gateway = await start(serve, upstream, f"{protocol}-1")
+    await act(operator, f"{protocol}-1", "pause")  # it is asked all the same
+    result = await probed(operator, f"{protocol}-1", model=f"{protocol}-x")
+    line = await gateway.log.wait_finished(result["request_id"])
+    detail = await operator.get(f"/requests/{result['request_id']}")
+
+    assert ("", True) == (failing(result), result["ok"])
+    assert STEPS == [one["step"] for one in result["steps"]]
+    assert ("operator", "ok", f"{protocol}-1") == (
+        line["user"],
+        line["outcome"],
+        line["account"],
+    )
+    assert "operator" == detail["user"]
+    assert {"in_use": 0, "limit": 1} == (await operator.get(f"/accounts/{protocol}-1"))[
+        "slots"
+    ]
+
+
+async def test_the_embedded_account_can_be_tested(
+    serve: Serve, operator: AdminClient
+) -> None:
+    await serve(admin=settings.ADMIN, accounts=[settings.TRIAL])
+    result = await probed(operator, "trial")
+
+    assert ("trial", "") == (result["model"], failing(result))
+
+
+@pytest.mark.parametrize(
+    ("play", "step"),
+    [
+        pytest.param(plays.status(401), "key", id="key-refused"),
+        pytest.param(
+            plays.status(404, {"error": {"code": "model_not_found", "message": "no"}}),
+            "model",
+            id="no-such-model",
+        ),
+        pytest.param(plays.eof(-1), "first_event", id="empty"),
+        pytest.param(plays.cut(2), "ending", id="cut"),
+    ],
+)
+async def test_the_step_that_fails_is_named(
+    serve: Serve,
+    operator: AdminClient,
+    upstream: ScriptedUpstream,
+    play: Any,
+    step: str,
+) -> None:
+    gateway = await start(serve, upstream, "chat-1")
+    upstream.always(play)
+    result = await probed(operator, "chat-1", model="chat-x")
+
+    assert (step, False) == (failing(result), result["ok"])
+    line = await gateway.log.wait_finished(result["request_id"])
+    assert "failed" == line["outcome"]
+
+
+async def test_a_server_that_is_not_there_fails_at_its_step(
+    serve: Serve, operator: AdminClient, upstream: ScriptedUpstream
+) -> None:
+    await start(serve, upstream, "chat-1")
+    await upstream.stop()
+    refused = await probed(operator, "chat-1", model="chat-x")
+    await upstream.start()
+    unnamed = await operator.ask("POST", "/accounts/chat-1/test")
+
+    assert "connect" == failing(refused)
+    assert (400, "model") == (unnamed.status, unnamed.json["error"]["field"])

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from gateway.config.keys import key_sha256, new_key, new_token
 from gateway.config.parse import ConfigError, is_loopback, parse
-from gateway.config.schema import Config, User
+from gateway.config.schema import AdminSettings, Config, User
 
 Warn = Callable[[str], object]
+_DEFAULT_LISTEN = AdminSettings().listen
 
 
 def installed_example() -> Path | None:
@@ -193,6 +194,35 @@ def load_beside(path: Path) -> Config:
         return _secret(reference, folder) if reference == written else "redis://other"
 
     return parse(text, secret)
+
+
+def load_admin(path: Path) -> AdminSettings | None:
+    """
+    ``[admin]`` of the config file *path*, for a command that speaks with the daemon.
+    Mistakes in other tables do not matter, and its token is read where TCP is all
+    there is.
+
+    Raises:
+        ConfigError: the file cannot be read, or this table is wrong.
+    """
+    try:
+        table = tomllib.loads(_text(path)).get("admin")
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError([f"not TOML: {error}"]) from None
+    if table is None:
+        return None
+    listen = table.get("listen", _DEFAULT_LISTEN) if isinstance(table, dict) else 0
+    if not isinstance(listen, list | tuple) or not listen:
+        raise ConfigError(["admin.listen: must be a list of addresses"])
+    settings = AdminSettings(tuple(map(str, listen)))
+    token = table.get("token")
+    if not token or len(settings.tcp) < len(settings.listen):
+        return settings
+    try:
+        secret = _secret(str(token), path.resolve().parent).strip()
+    except LookupError as error:
+        raise ConfigError([f"admin.token: {error.args[0]}"]) from None
+    return dataclasses.replace(settings, token=secret)
 
 
 def _written_ledger_url(text: str) -> object:

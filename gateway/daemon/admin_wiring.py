@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.endpoints.admin.access import AdminAccess
+from gateway.endpoints.admin.account_test import TestOperations
 from gateway.endpoints.admin.accounts import AccountOperations, AccountView
 from gateway.endpoints.admin.application import AdminApplication
 from gateway.endpoints.admin.event_feed import EventFeed
@@ -52,6 +53,9 @@ def admin_application(components: Components) -> AdminApplication:
         [
             EventOperations(feed),
             AccountOperations(accounts, components.live_accounts),
+            TestOperations(
+                accounts, admission, components.relay, components.accounting
+            ),
             StatusOperations(admission, open_requests),
             RequestOperations(requests, admission, open_requests, components.ledger),
             ReportOperations(components.ledger),

@@ -38,11 +38,11 @@ import random
 import time
 
 from gateway.accounts.reasoning_access import Remedy
-from gateway.accounts.verdict import SAME_PAUSE_S
+from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
 from gateway.client.answer import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.context import RequestContext
-from gateway.relay.account_slots import AccountSlots
+from gateway.relay.account_slots import AccountSlots, GrantedAccount
 from gateway.relay.attempt import Answer, Attempt
 from gateway.relay.dependencies import Dependencies
 from gateway.relay.failover_state import Continuation, FailoverState
@@ -102,6 +102,27 @@ class Relay:
                 attempt.learn()
                 raise stream_error(self._accounts, state, state.verdict)
             await self._recover(state, attempt)
+
+    async def attempt_at(
+        self, context: RequestContext, client: ClientAnswer, granted: GrantedAccount
+    ) -> Verdict | None:
+        """
+        One attempt at one account, whatever is known of it: its verdict if it fails.
+
+        Raises:
+            GatewayError: it failed, and that says nothing of the account.
+        """
+        state = FailoverState(context, client)
+        await self._dependencies.conversations.resume(state)
+        attempt = StreamedAttempt(self._dependencies, state, granted)
+        try:
+            await attempt.run()
+        except FAILURES as failure:
+            verdict = attempt.fail(failure)
+            if attempt.has_output:
+                attempt.learn()
+            return verdict
+        return None
 
     async def _recover(self, state: FailoverState, attempt: Attempt) -> None:
         """

@@ -78,6 +78,18 @@ class AccountView:
                 return facts
         raise not_found("There is no account of this name")
 
+    def check(self, name: str) -> Account:
+        """
+        The account *name* of the config.
+
+        Raises:
+            AdminError: "not_found".
+        """
+        account = self._accounts.by_name.get(name)
+        if account is None:
+            raise not_found("There is no account of this name")
+        return account
+
     async def _recent_failures(self) -> dict[str, dict[str, int]]:
         now = time.monotonic()
         if now - self._failures_at >= FAILURES_KEPT_S:
