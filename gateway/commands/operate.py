@@ -183,6 +183,13 @@ def reload(client: DaemonClient, args: argparse.Namespace) -> int:
     return 0
 
 
+def top(client: DaemonClient, args: argparse.Namespace) -> int:
+    """Show what happens, live."""
+    from gateway.commands import top as screen
+
+    return screen.top(client)
+
+
 def restart(client: DaemonClient, args: argparse.Namespace) -> int:
     """Have new workers take over, with the code on disk."""
     answer = client.ask("POST", "/restart")

@@ -48,6 +48,15 @@ class OperateParser:
             "gateway restart",
         )
 
+        self._command(
+            commands,
+            "top",
+            "top",
+            "live: who runs and waits, accounts and their cooldowns, failures; keys "
+            "to sort, filter, end, pause and open a timeline",
+            "gateway top",
+        )
+
     def _add_account(
         self, commands: argparse._SubParsersAction[argparse.ArgumentParser]
     ) -> None:
