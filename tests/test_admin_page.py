@@ -296,7 +296,7 @@ def test_no_view_says_more_than_it_shows(tmp_path: Path) -> None:
     assert requests.PAGE_ROWS <= 50 and usage.MAX_ROWS <= 500
 
 
-@pytest.mark.parametrize("path", ["/users/nonsense", "/requests/x"])
+@pytest.mark.parametrize("path", ["/nonsense", "/users/nonsense", "/requests/x"])
 async def test_what_is_not_there_is_said_in_html(
     serve: Serve, upstream: ScriptedUpstream, path: str
 ) -> None:

@@ -47,8 +47,8 @@ class AdminApplication:
     Attributes:
         open_paths: paths that need no log-in; they check the source all the same.
         add_pages: called with the router, for what is no API.
-        on_refused: makes the answer to a request that is not logged in; None for the
-            API's own.
+        on_refused: makes the answer to a request that is refused or has failed; None
+            for the API's own.
     """
 
     def __init__(self, access: AdminAccess, sources: Sequence[OperationSource]) -> None:
@@ -94,23 +94,27 @@ class AdminApplication:
             if request.path not in self.open_paths:
                 request[WHO] = self._access.who(request)
             return await handler(request)
-        except AdminError as error:
-            refused = self.on_refused and self.on_refused(request, error)
-            return refused or _answer(error)
-        except GatewayError as error:  # of a part that the API asks
-            message = CODES[error.code].sentence
-            return _answer(AdminError(error.status, error.code, message))
-        except web.HTTPRequestEntityTooLarge:
-            return _answer(_too_large())  # it did not say its length
         except web.HTTPException as other:
             if other.status < 400:
                 raise
-            return _answer(_routing_error(other))
-        except Exception:
-            log.get().exception("request.crashed")
-            return _answer(
-                AdminError(500, "internal_error", "The gateway failed; see its log")
-            )
+            return self._refuse(request, _routing_error(other))
+        except Exception as error:
+            return self._refuse(request, _refusal_of(error))
+
+    def _refuse(self, request: web.Request, error: AdminError) -> web.StreamResponse:
+        """A page for a browser, the API's own answer for everything else."""
+        refused = self.on_refused and self.on_refused(request, error)
+        return refused or _answer(error)
+
+
+def _refusal_of(error: Exception) -> AdminError:
+    """What is said of *error*."""
+    if isinstance(error, AdminError):
+        return error
+    if isinstance(error, GatewayError):  # of a part that the API asks
+        return AdminError(error.status, error.code, CODES[error.code].sentence)
+    log.get().error("request.crashed", exc_info=error)
+    return AdminError(500, "internal_error", "The gateway failed; see its log")
 
 
 def _too_large() -> AdminError:
@@ -120,7 +124,9 @@ def _too_large() -> AdminError:
 
 
 def _routing_error(other: web.HTTPException) -> AdminError:
-    """No such path, or not by that method."""
+    """No such path, not by that method, or too much."""
+    if isinstance(other, web.HTTPRequestEntityTooLarge):
+        return _too_large()  # it did not say its length
     if isinstance(other, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(other.allowed_methods))
         return AdminError(
