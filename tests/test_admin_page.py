@@ -230,6 +230,19 @@ async def test_an_account_is_paused_and_resumed(
     assert "flash bad" in nonsense.html
 
 
+async def test_a_test_of_an_account_is_shown_step_by_step(
+    serve: Serve, upstream: ScriptedUpstream
+) -> None:
+    gateway = await start(serve, upstream)
+    async with plain_browser(gateway) as browser:
+        accounts = await browser.open("/accounts")
+        seen = await browser.send("/accounts/responses/test", model="m-1")
+
+    assert 'aria-label="Model for the test of responses"' in accounts.html
+    assert 200 == seen.status and "Test of responses" in seen.text
+    assert "connect" in seen.text and "usage" in seen.text
+
+
 async def test_a_request_is_ended(serve: Serve, upstream: ScriptedUpstream) -> None:
     gateway = await start(serve, upstream)
     gate = asyncio.Event()

@@ -12,6 +12,7 @@ from gateway.ledger.narrative import OUTAGES
 Document = Mapping[str, Any]
 Values = dict[str, Any]
 
+WILD = set("*?[")  # a pattern has one of them, a model's name none
 VERBS = {
     "pause": "{name} is paused: it gets no new request, what runs there finishes.",
     "resume": "{name} takes requests again.",
@@ -28,7 +29,9 @@ def accounts_values(accounts: Sequence[Document], test: Values | None = None) ->
     """
     cards = []
     for one in accounts:
-        cards.append({**account_values(one), "facts": facts_of(one)})
+        needs_model = all(set(model) & WILD for model in one["models"])
+        facts = {"facts": facts_of(one), "needs_model": needs_model}
+        cards.append({**account_values(one), **facts})
     return {"accounts": cards, "test": test}
 
 

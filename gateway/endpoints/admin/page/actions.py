@@ -59,9 +59,10 @@ class Actions:
     async def test(self, request: web.Request) -> web.StreamResponse | View:
         """``POST /accounts/{name}/test``: the steps are shown above the accounts."""
         name, row = request.match_info["name"], "POST /accounts/{name}/test"
-        await form_of(request)
+        model = (await form_of(request)).get("model", "").strip()
+        body = {"model": model} if model else {}
         try:
-            answer = await self._api.call(request, row, name=name)
+            answer = await self._api.call(request, row, body=body, name=name)
         except AdminError as error:
             return self._refused(error, "/accounts")
         return await self._views.accounts(request, tested_values(name, answer))
