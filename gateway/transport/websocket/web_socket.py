@@ -41,8 +41,8 @@ OVERHEAD_LIMIT_BYTES = 1024 * 1024
 """The most that may arrive without a text message: control frames, empty pieces, and
 messages between two answers."""
 
-MAX_CONTROL_BYTES = 127
-"""Of a control frame. The payload of larger ones is bounded as a part of a message."""
+ODD_FRAME_BYTES = 64
+"""What each frame that is no whole text counts of that, whatever it holds: its work."""
 
 NORMAL, GOING_AWAY, ABNORMAL = 1000, 1001, 1006
 _BINARY_REFUSED, _BAD_TEXT = 1003, 1007
@@ -204,16 +204,19 @@ class WebSocket:
             self._receive_frames(reader.rest)
 
     def _receive_frames(self, data: bytes) -> None:
-        messages = self._messages
         for frame in self._cutter.feed(data):
             if isinstance(frame, bytes):
-                messages.append(frame)
+                self._messages.append(frame)
             else:
                 self._receive_odd(frame)
                 if self.loss is not None:
-                    break
-        if messages:
-            self._messages = []
+                    return
+        self._pass_on_messages()
+
+    def _pass_on_messages(self) -> None:
+        """Deliver what has come, as one list."""
+        if self._messages:
+            messages, self._messages = self._messages, []
             self._pass_on(messages)
 
     def _pass_on(self, messages: list[bytes]) -> None:
@@ -233,7 +236,7 @@ class WebSocket:
 
     def _receive_odd(self, odd: OddFrame) -> None:
         """Have the library read a frame that is not a whole text."""
-        self._count_overhead(min(len(odd.data), MAX_CONTROL_BYTES))
+        self._count_overhead(ODD_FRAME_BYTES)
         self._protocol.receive_data(odd.data)
         for event in self._protocol.events_received():
             assert isinstance(event, Frame)
@@ -266,9 +269,6 @@ class WebSocket:
         close = self._protocol.close_rcvd
         assert close
         goodbye = self._unsent()
-        messages, self._messages = self._messages, []
-        if messages:
-            self._pass_on(messages)
         detail = f"closed by the upstream: {close.code} {close.reason}".rstrip()
         self._lose(close.code, "upstream_cut", detail)
         self.connection.finish(goodbye)
@@ -287,7 +287,8 @@ class WebSocket:
         self.connection.finish(self._unsent())
 
     def _lose(self, close_code: int, code: str, detail: str) -> None:
-        """No message will follow."""
+        """No message will follow those that have come."""
+        self._pass_on_messages()
         if self.loss is None:
             self.loss = SocketLoss(close_code, UpstreamError(code, detail=detail))
             self._wake()
