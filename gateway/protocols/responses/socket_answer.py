@@ -44,6 +44,9 @@ HELD_BYTES = 1024 * 1024
 ITEMS_BYTES = 8 * 1024 * 1024
 """Of finished items, which are kept for a server that does not repeat them."""
 
+_HEAD = b'{"type":"'
+# As numbers: to look for bytes with "in" costs CPython an exception first.
+_LF, _CR = b"\n\r"
 _SPECIAL = TERMINALS | {ERROR, ITEM_DONE}
 _KEEPS_SOCKET = (400, 404, 413, 422)  # a mistake in the request
 
@@ -92,6 +95,8 @@ class SocketAnswer:
     def take(self, messages: list[bytes]) -> bytes:
         """What the *messages* bring for the client."""
         out: list[bytes] = []
+        if self.passes and self._stream and not self.has_ended:
+            messages = self._take_plain(messages, out)
         for message in messages:
             if self.has_ended or self.refused:
                 if not is_harmless(message):
@@ -105,6 +110,20 @@ class SocketAnswer:
             elif self._stream:
                 out.append(event_of(message, kind))
         return b"".join(out)
+
+    def _take_plain(self, messages: list[bytes], out: list[bytes]) -> list[bytes]:
+        """
+        Take what is nearly all of an answer, an event that means nothing here. Returns
+        the rest, which begins with another message.
+        """
+        for at, message in enumerate(messages):
+            if not message.startswith(_HEAD) or _LF in message or _CR in message:
+                return messages[at:]
+            kind = message[len(_HEAD) : message.find(b'"', len(_HEAD))]
+            if kind in _SPECIAL:
+                return messages[at:]
+            out += (b"event: ", kind, b"\ndata: ", message, b"\n\n")
+        return []
 
     def end_with_error(self, message: bytes) -> bytes:
         """End with an error *message*, behind the head."""

@@ -32,9 +32,13 @@ class FrameCutter:
     """
     Args:
         max_bytes: the largest payload of a frame.
+
+    Attributes:
+        has_odd: whether the frames that ``feed`` returned last hold an odd one.
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.has_odd = False
         self._max_bytes = max_bytes
         self._held = bytearray()  # of a frame that is not whole
         self._needed = 0  # how many bytes it must have to be looked at again
@@ -42,6 +46,7 @@ class FrameCutter:
 
     def feed(self, data: bytes) -> list[bytes | OddFrame]:
         """The frames that *data* completes; a whole text as its payload."""
+        self.has_odd = False
         if self._held:
             self._held += data
             if len(self._held) < self._needed:
@@ -52,12 +57,15 @@ class FrameCutter:
         at, size, needed = 0, len(data), 2
         while size - at >= 2:
             start, length = at + 2, data[at + 1]
-            if length >= _TWO_BYTES:
+            if length == _TWO_BYTES and size - at >= 4:
+                start, length = at + 4, data[at + 2] << 8 | data[at + 3]
+            elif length >= _TWO_BYTES:
                 start, length = _extended(data, at)
                 if start > size:
                     needed = start - at
                     break
                 if not 0 <= length <= self._max_bytes:
+                    self.has_odd = True
                     frames.append(OddFrame(data[at:start], is_fatal=True))
                     return frames
             end = start + length
@@ -67,6 +75,7 @@ class FrameCutter:
             if data[at] == _WHOLE_TEXT and not self._in_pieces:
                 frames.append(data[start:end])
             else:
+                self.has_odd = True
                 frames.append(OddFrame(data[at:end]))
                 self._note_pieces(data[at])
             at = end

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from itertools import takewhile
+from typing import NamedTuple, Protocol, cast
 
 from multidict import CIMultiDict, CIMultiDictProxy
 from websockets.client import ClientProtocol
@@ -204,7 +205,12 @@ class WebSocket:
             self._receive_frames(reader.rest)
 
     def _receive_frames(self, data: bytes) -> None:
-        for frame in self._cutter.feed(data):
+        frames = self._cutter.feed(data)
+        if not self._cutter.has_odd:
+            if frames:
+                self._pass_on(cast(list[bytes], frames))
+            return
+        for frame in frames:
             if isinstance(frame, bytes):
                 self._messages.append(frame)
             else:
@@ -220,12 +226,10 @@ class WebSocket:
             self._pass_on(messages)
 
     def _pass_on(self, messages: list[bytes]) -> None:
-        for at, message in enumerate(messages):
-            if not message.isascii() and not _is_text(message):
-                if at:
-                    self._pass_on(messages[:at])
-                self._refuse(_BAD_TEXT, "upstream_malformed", "text that is no UTF-8")
-                return
+        if not all(map(bytes.isascii, messages)) and not all(map(_is_text, messages)):
+            self._pass_on(list(takewhile(_is_text, messages)))
+            self._refuse(_BAD_TEXT, "upstream_malformed", "text that is no UTF-8")
+            return
         if self._listener is not None:
             self._overhead_bytes = 0
             self._listener.receive_messages(messages)
