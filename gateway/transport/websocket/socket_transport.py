@@ -238,7 +238,7 @@ class SocketTransport:
         log.get().warning(
             "websocket.refused",
             account=account,
-            detail=why.reason[:MAX_DETAIL_CHARS],
+            detail=log.redaction().clean(why.reason[:MAX_DETAIL_CHARS]),
             for_s=why.for_s,
         )
 
