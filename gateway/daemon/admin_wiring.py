@@ -21,7 +21,7 @@ from gateway.endpoints.admin.page.routes import PageRoutes
 from gateway.endpoints.admin.reports import ReportOperations
 from gateway.endpoints.admin.requests import RequestOperations
 from gateway.endpoints.admin.settings import ConfigOperations
-from gateway.endpoints.admin.status import StatusOperations
+from gateway.endpoints.admin.status import EngineState, StatusOperations
 
 if TYPE_CHECKING:
     from gateway.daemon.wiring import Components
@@ -56,7 +56,11 @@ def admin_application(components: Components) -> AdminApplication:
             TestOperations(
                 accounts, admission, components.relay, components.accounting
             ),
-            StatusOperations(admission, open_requests),
+            StatusOperations(
+                admission,
+                open_requests,
+                engine=lambda: _engine_state(components),
+            ),
             RequestOperations(requests, admission, open_requests, components.ledger),
             ReportOperations(components.ledger),
             ConfigOperations(live, components.control),
@@ -64,3 +68,9 @@ def admin_application(components: Components) -> AdminApplication:
     )
     PageRoutes(application, access, token, lambda: live.config.server.listen).install()
     return application
+
+
+def _engine_state(components: Components) -> EngineState:
+    if components.sharing is None:
+        return "none"
+    return "up" if components.sharing.state == "shared" else "lost"
