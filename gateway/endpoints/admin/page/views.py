@@ -69,21 +69,18 @@ class Views:
 
     async def requests(self, request: web.Request) -> web.StreamResponse | View:
         """``GET /requests``: the newest, or what a search finds."""
-        asked = dict(request.query)
-        if wanted := asked.get("id", "").strip():
-            found = await self._search(request, wanted)
-            if found:
-                return found
-        query = {name: asked[name] for name in (*ASKED, "next") if asked.get(name)}
-        query = {} if wanted else query
-        error = ""
+        asked, error = dict(request.query), ""
         answer: Values = {"data": []}
-        try:
-            if not wanted:
-                query["limit"] = str(PAGE_ROWS)
+        if wanted := asked.get("id", "").strip():
+            if found := await self._search(request, wanted):
+                return found
+        else:
+            query = {name: asked[name] for name in (*ASKED, "next") if name in asked}
+            query["limit"] = str(PAGE_ROWS)
+            try:
                 answer = await self._api.call(request, "GET /requests", query)
-        except AdminError as refusal:
-            error = str(refusal)
+            except AdminError as refusal:
+                error = str(refusal)
         values = search_values(asked, answer["data"], answer.get("next"))
         values |= {**await self._names(request), "error": error}
         live = not (wanted or error or asked.get("next"))
