@@ -112,6 +112,22 @@ class Budgets:
         for user, day, usd, tokens in sums:
             self._add(user, (day - EPOCH).days, usd, tokens)
 
+    def raise_to(self, sums: Iterable[DaySum]) -> None:
+        """Nothing is less than the ledger says."""
+        for user, day, usd, tokens in sums:
+            used, number = self._of(user), (day - EPOCH).days
+            used.usd[number] = max(usd, used.usd.get(number, 0.0))
+            used.tokens[number] = max(tokens, used.tokens.get(number, 0))
+
+    def note_arrival(self, user: str, now: float) -> None:
+        """Another process has let *user* send a request."""
+        budget = self.limited.get(user)
+        if budget is not None and budget.requests_per_minute:
+            arrivals = self._of(user).arrivals
+            arrivals.append(now)
+            while len(arrivals) > 2 * budget.requests_per_minute:
+                arrivals.popleft()
+
     def add(self, user: str, started_at: float, usd: float | None, tokens: int) -> None:
         """Count the use of a request that began at Unix second *started_at*."""
         self._add(user, int(started_at // DAY_S), usd or 0.0, tokens)

@@ -10,7 +10,7 @@ code that Codex takes as final.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.accounting.budget import BudgetRefusal, Budgets
 from gateway.config.schema import User
@@ -33,6 +33,7 @@ class BudgetGuard:
 
     def __init__(self, users: Iterable[User]) -> None:
         self._budgets = Budgets({user.name: user.budget for user in users})
+        self.on_admitted: Callable[[str], object] = lambda user: None
 
     def load(self, sums: Iterable[DaySum]) -> None:
         """Begin with what the ledger holds."""
@@ -57,6 +58,7 @@ class BudgetGuard:
         now, unix = time.monotonic(), time.time()
         if refusal := self._budgets.admit(user, now, unix):
             raise _error_of(refusal, client)
+        self.on_admitted(user)
 
     def check(self, context: RequestContext) -> None:
         """Look again after the wait; see ``admit``."""
@@ -71,6 +73,26 @@ class BudgetGuard:
         tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if record.user and (tokens or record.cost_usd):
             self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
+
+    # --- what other processes say ----------------------------------------------------
+
+    def is_limited(self, user: str) -> bool:
+        """Whether *user* has a budget."""
+        return user in self._budgets.limited
+
+    def add_use(
+        self, user: str, started_at: float, usd: float | None, tokens: int
+    ) -> None:
+        """Count what a request used that another process served."""
+        self._budgets.add(user, started_at, usd, tokens)
+
+    def note_arrival(self, user: str) -> None:
+        """Count a request for the minute that another process has admitted."""
+        self._budgets.note_arrival(user, time.monotonic())
+
+    def raise_to(self, sums: Iterable[DaySum]) -> None:
+        """Nothing is less than the ledger says."""
+        self._budgets.raise_to(sums)
 
     def usage_headers(self, context: RequestContext) -> dict[str, str]:
         """The headers of Codex's usage meter; none for a user without a budget."""

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from gateway.accounts import refusals
 from gateway.accounts.health import Health
 from gateway.accounts.model_index import ModelIndex
+from gateway.accounts.saved_outages import merge_outages
 from gateway.config.schema import Account, Price
 from gateway.errors import whole_retry_after
 
 LASTING = ("refused", "quota")  # a person must act
+MAX_ROWS = 64  # of one account that other processes hear of
 
 
 class KnownOutage(NamedTuple):
@@ -102,6 +104,28 @@ class AccountStatus:
             if account := self._index.by_name.get(row["account"]):
                 row["asked"] = _fingerprint(account)
         return rows
+
+    def rows_of(self, account: str) -> list[dict[str, Any]]:
+        """The outages of *account* that still run, for other processes."""
+        one = self._index.by_name.get(account)
+        if one is None:
+            return []
+        dumped = self._health.dump(time.monotonic(), time.time())
+        rows = [row for row in dumped if row["account"] == account]
+        return [{**row, "asked": _fingerprint(one)} for row in rows[:MAX_ROWS]]
+
+    def take(
+        self, account: str, rows: Iterable[dict[str, Any]], *, whole: bool
+    ) -> None:
+        """Take up what another process says of *account* (see ``merge_outages``)."""
+        one = self._index.by_name.get(account)
+        if one is None:
+            return
+        asked = _fingerprint(one)
+        same = [row for row in rows if row.get("asked") == asked]
+        now = time.monotonic()
+        known, shift = self._health.account(account), now - time.time()
+        merge_outages(account, known, same, now, shift, whole)
 
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take up the outages of an earlier process, of accounts that are the same."""

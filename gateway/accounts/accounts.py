@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from gateway.accounts.account_status import AccountStatus, access
 from gateway.accounts.affinity import Affinity
@@ -33,6 +33,8 @@ class Accounts:
         attempts: what attempts report; whether a further one is allowed.
         reasoning: which reasoning an account is sent.
         status: the accounts' health, for endpoints, metrics and the next process.
+        probe_claim: whether this process may send an account's probe; None: it is the
+            only one.
     """
 
     def __init__(self, accounts: Iterable[Account], load: LoadOf) -> None:
@@ -44,6 +46,7 @@ class Accounts:
         self.attempts = AttemptReports(self._index, self._health, self._affinity)
         self.reasoning = ReasoningAccess(self._index, owners, self.chooser.latest)
         self.status = AccountStatus(self._index, self._health)
+        self.probe_claim: Callable[[str], Awaitable[bool]] | None = None
 
     @property
     def by_name(self) -> Mapping[str, Account]:
@@ -89,6 +92,20 @@ class Accounts:
         """The account that made the response *response_id* for *user*."""
         name = self._affinity.maker(user, response_id, time.monotonic())
         return self._index.by_name.get(name)
+
+    def learn_binding(
+        self, session: str, account: str, fitting: Iterable[str], model: str
+    ) -> None:
+        """The session is at *account*, as another process says."""
+        if account in self._index.by_name:
+            now = time.monotonic()
+            self._affinity.bind(session, account, now, frozenset(fitting), model)
+
+    def learn_maker(self, user: str, response_id: str, account: str) -> None:
+        """*account* made the response, as another process has written down."""
+        if account in self._index.by_name:
+            now = time.monotonic()
+            self._affinity.made(user, response_id, account, now)
 
     def keeps_response(self, user: str, response_id: str) -> bool:
         """Whether the account that made *response_id* keeps responses itself."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.accounts.affinity import Affinity
 from gateway.accounts.health import Health
@@ -36,6 +36,21 @@ class AttemptKey(NamedTuple):
     started_at: float = 0.0
 
 
+class AttemptObserver(Protocol):
+    """Hears of what other processes should know, too."""
+
+    def changed(self, account: str) -> None:
+        """What is known of *account* may have changed."""
+
+    def dropped(self, account: str) -> None:
+        """An attempt at *account* says nothing of it."""
+
+    def bound(
+        self, session: str, account: str, fitting: Iterable[str], model: str
+    ) -> None:
+        """The session is at *account* now."""
+
+
 class AttemptReports:
     """
     The reports of all attempts.
@@ -50,6 +65,7 @@ class AttemptReports:
         self._affinity = affinity
         self._budget = RetryBudget()
         self._changed_at: dict[str, float] = {}  # monotonic: by a reload
+        self.observer: AttemptObserver | None = None
         self._log = log.get()
 
     def may_retry(self, key: AttemptKey, *, same: bool) -> bool:
@@ -87,10 +103,13 @@ class AttemptReports:
             return
         account, model, user, started_at = key
         now = time.monotonic()
-        self._write(self._health.succeeded(account, model, started_at, now, user))
+        events = self._health.succeeded(account, model, started_at, now, user)
+        self._write(account, events)
         if session.is_named:
             fitting = self._index.fitting(model)
             self._affinity.bind(session.key, account, now, fitting, model)
+            if self.observer:
+                self.observer.bound(session.key, account, fitting, model)
         if response_id:
             self._affinity.made(user, response_id, account, now)
 
@@ -100,13 +119,15 @@ class AttemptReports:
             return
         account, model, user, started_at = key
         now = time.monotonic()
-        self._write(self._health.failed(account, model, verdict, started_at, now, user))
+        events = self._health.failed(account, model, verdict, started_at, now, user)
+        self._write(account, events, changed=True)
 
     def completed(self, key: AttemptKey) -> None:
         """It brought an answer to its end."""
         if self._is_current(key):
             now = time.monotonic()
-            self._write(self._health.completed(key.account, key.user, now))
+            events = self._health.completed(key.account, key.user, now)
+            self._write(key.account, events)
 
     def broke(self, key: AttemptKey) -> None:
         """Its answer broke off behind the first output."""
@@ -114,12 +135,15 @@ class AttemptReports:
         if self._is_current(key):
             account, _, user, started_at = key
             now = time.monotonic()
-            self._write(self._health.broke(account, started_at, now, user))
+            events = self._health.broke(account, started_at, now, user)
+            self._write(account, events)
 
     def dropped(self, key: AttemptKey) -> None:
         """It ended and says nothing of the account."""
         account, model, user, started_at = key
         self._health.dropped(account, model, started_at, user)
+        if self.observer:
+            self.observer.dropped(account)
 
     def discard_before(self, accounts: Iterable[str], now: float) -> None:
         """Attempts that began before *now* say nothing of *accounts* any more."""
@@ -133,7 +157,21 @@ class AttemptReports:
             return False
         return key.started_at >= self._changed_at.get(key.account, 0.0)
 
-    def _write(self, events: Iterable[HealthEvent]) -> None:
+    def needs_probe(self, key: AttemptKey) -> bool:
+        """Whether this attempt would be the probe of its account."""
+        account, model, user, now = key
+        return self._health.available(account, model, now, user).probe
+
+    def probed_elsewhere(self, key: AttemptKey) -> None:
+        """Another process is trying the account."""
+        account, model, user, now = key
+        self._health.probed_elsewhere(account, model, now, user)
+
+    def _write(
+        self, account: str, events: list[HealthEvent], *, changed: bool = False
+    ) -> None:
+        if self.observer and (events or changed):
+            self.observer.changed(account)
         for event in events:
             cooled = event.event == "account.cooled"
             write = self._log.warning if cooled else self._log.info

@@ -193,6 +193,14 @@ class Health:
             if outage.probe_at == started_at:
                 outage.probe_at = None
 
+    def probed_elsewhere(
+        self, account: str, model: str, now: float, user: str = ""
+    ) -> None:
+        """Another process has sent the probe."""
+        for outage in self.outages_of(account, model, user):
+            if outage.ramp_from is None:
+                outage.probe_at = now
+
     # -- what may be done -----------------------------------------------------------
 
     def available(
@@ -254,6 +262,10 @@ class Health:
             for scope, name, outage in one.all_outages()
             if outage.ramp_from is None and outage.until > now
         ]
+
+    def account(self, name: str) -> AccountHealth:
+        """What is known of the account *name*."""
+        return self._of(name)
 
     def load(self, rows: Iterable[dict[str, Any]], now: float, now_unix: float) -> None:
         """Take up outages of ``dump`` that still run; odd rows are left out."""

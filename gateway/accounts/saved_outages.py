@@ -1,5 +1,5 @@
 """
-Outages as JSON values, for the next process.
+Outages as JSON values, for the next process and for others.
 
 Rule: clocks err, and a restored outage must not outlive that. No cooldown is longer
       than its reason's cap, whatever a row says; an upstream that gave a later time
@@ -9,13 +9,15 @@ Rule: clocks err, and a restored outage must not outlive that. No cooldown is lo
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from gateway.accounts.account_health import Scope
+from gateway.accounts.account_health import AccountHealth, Scope
 from gateway.accounts.backoff import EARLY_S, POLICIES
 from gateway.accounts.outage import Outage
 
 MAX_RESTORED_STRIKES = 64
+SAME_S = 1.0  # the clocks of two processes are no closer
 
 
 def row_of_outage(
@@ -72,3 +74,35 @@ def outage_of(
     if user:
         return account, "user", user, outage
     return account, "model" if model else "account", model, outage
+
+
+def merge_outages(
+    account: str,
+    one: AccountHealth,
+    rows: Iterable[dict[str, Any]],
+    now: float,
+    shift: float,
+    whole: bool,
+) -> None:
+    """
+    Put what another process knows of *account* on *one*.
+
+    Args:
+        now, shift: as for ``outage_of``.
+        whole: the rows are all that is known: other outages are over.
+    """
+    known = {(scope, name): outage for scope, name, outage in one.all_outages()}
+    named = set()
+    for row in rows:
+        found = outage_of(row, now, shift)
+        if found is None or found[0] != account:
+            continue
+        _, scope, name, outage = found
+        named.add((scope, name))
+        old = known.get((scope, name))
+        lasts = old is not None and old.ramp_from is None
+        if not (lasts and old and abs(old.until - outage.until) < SAME_S):
+            one.put(scope, name, outage)
+    for key, outage in known.items():
+        if whole and key not in named and outage.ramp_from is None:
+            outage.ramp_from, outage.starts, outage.probe_at = now, 0, None

@@ -15,10 +15,11 @@ from gateway.admission.slot import SlotWaiter
 from gateway.shared import steps
 from gateway.shared.answers import GateCount, LeaseNews, PlacesAnswer, Push
 from gateway.shared.membership import Membership, NodeBook
-from gateway.shared.shares import LastBeat, share_of
+from gateway.shared.shares import LastBeat, equal_part, share_of
 from gateway.shared.steps import LeaseReport
 from gateway.telemetry.engine_metrics import SlotsOver
 
+EQUAL_AFTER_S = 15.0  # an outage that is longer than a fail-over
 REFUSE_AFTER_S = 2.5  # a second before the others have this node's slots
 PLACES_EVERY_S = 2.0
 PLACES_AT_ONCE = 100  # waiters
@@ -56,8 +57,9 @@ class NodeSide(NodeBook):
         self._alone_room = alone_room
         self._refuse = refuse
         self.refusing = False
-        self._refusal: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._last: dict[str, LastBeat] = {}
+        self._held_at_beat: dict[str, int] = {}
         self._places_at = 0.0
         self._place_turn = 0
 
@@ -77,7 +79,9 @@ class NodeSide(NodeBook):
             for name, limiter in self._users.limiters.items()
             if limiter.limit and limiter.slots
         ]
-        return (accounts + users)[:GATES_AT_ONCE]
+        gates = (accounts + users)[:GATES_AT_ONCE]
+        self._held_at_beat = {gate: self._held(gate) for gate in gates}
+        return gates
 
     def limits(self) -> Sequence[tuple[str, int | None]]:
         return [
@@ -91,8 +95,7 @@ class NodeSide(NodeBook):
 
     def joined(self) -> None:
         self.refusing = False
-        if self._refusal is not None:
-            self._refusal.cancel()
+        self._stop_timers()
         self._users.govern()
         self._accounts.govern()
 
@@ -103,7 +106,26 @@ class NodeSide(NodeBook):
         self._users.evict_needed()
         self._accounts.evict_needed()
         loop = asyncio.get_running_loop()
-        self._refusal = loop.call_later(REFUSE_AFTER_S, self._begin_refusing)
+        self._stop_timers()
+        self._timers = [
+            loop.call_later(REFUSE_AFTER_S, self._begin_refusing),
+            loop.call_later(EQUAL_AFTER_S, self._divide_equally),
+        ]
+
+    def _stop_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+    def _divide_equally(self) -> None:
+        if self.engine.up or self.refusing:
+            return
+        engine = self.engine
+
+        def part(limiter: Limiter) -> int:
+            return equal_part(limiter.limit, engine.nodes, engine.rank)
+
+        self._users.decide(part)
+        self._accounts.decide(part)
 
     def _begin_refusing(self) -> None:
         if not self.engine.up and self._refuse():
@@ -141,8 +163,11 @@ class NodeSide(NodeBook):
             self.engine.tell(steps.leave_account(lease, keep_turn=True))
 
     def beaten(self, gates: Sequence[str], counts: Sequence[GateCount]) -> None:
+        # The engine's number is between what was held when the beat was sent and now.
         self._last = {
-            gate: LastBeat(count.used, self._held(gate))
+            gate: LastBeat(
+                count.used, max(self._held(gate), self._held_at_beat.get(gate, 0))
+            )
             for gate, count in zip(gates, counts)
         }
         now = self._clock()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from gateway.config.load import load_served
 from gateway.config.parse import ConfigError
-from gateway.config.schema import Account
+from gateway.config.schema import Account, Config
 
 
 def check(path: Path) -> int:
@@ -20,12 +21,36 @@ def check(path: Path) -> int:
     for warning in warnings:
         print(f"warning: {warning}")
     config = served.config
+    found = ""
+    if config.shared.url:
+        found, mistakes, warnings = engine_facts(config)
+        for warning in warnings:
+            print(f"warning: shared.url: {warning}")
+        if mistakes:
+            print(*mistakes, sep="\n")
+            return 2
     users = 0 if served.key else len(config.user)
     print(f"{path}: fine, {users} users, {len(config.account)} accounts")
+    if found:
+        print(f"  engine {found}")
     for account in config.account:
         if not account.embedded:
             print(f"  {account.name}: {_dialects(account)}")
     return 0
+
+
+def engine_facts(config: Config) -> tuple[str, list[str], list[str]]:
+    """What the engine of *config* is; mistakes with their paths, and warnings."""
+    from gateway.shared.inspection import inspect  # only if configured
+
+    report = asyncio.run(inspect(config.shared.url, config.shared.prefix))
+    mistakes = [f"shared.url: {one}" for one in report.mistakes]
+    if report.hosts > 1 and config.ledger.url.startswith("sqlite:"):
+        mistakes.append(
+            f"ledger.url: {report.hosts} hosts use this engine, and SQLite is for one: "
+            "write postgresql://HOST/DATABASE"
+        )
+    return report.found, mistakes, report.warnings
 
 
 def _dialects(account: Account) -> str:

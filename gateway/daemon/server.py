@@ -119,6 +119,7 @@ class Daemon:
             loop.create_task(self._watch_loop(components), name="loop-watch"),
             loop.create_task(self._reloader.run(components), name="reloader"),
             loop.create_task(self._bury(components), name="burials"),
+            loop.create_task(components.bury(), name="burials-of-the-engine"),
         ]
         await self._stop.wait()
         await self._drain(components, runner)

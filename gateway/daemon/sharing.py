@@ -10,8 +10,11 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 
+from gateway.accounting.budget_guard import BudgetGuard
+from gateway.accounts.accounts import Accounts
 from gateway.admission.shared_registry import SharedRegistry
 from gateway.config.schema import Config
+from gateway.daemon.shared_state import SharedState
 from gateway.errors import GatewayError
 from gateway.shared import steps
 from gateway.shared.address import parse_address
@@ -48,12 +51,21 @@ class Sharing:
         self.registry.attach(self.engine, self.bus)
         self.metrics = EngineMetrics(lambda: self.engine.up, self.registry.side.over)
 
+    def share(self, accounts: Accounts, budgets: BudgetGuard) -> SharedState:
+        """Share what is known of accounts, sessions and budgets, too."""
+        self.common = SharedState(self.engine, self.bus, accounts, budgets)
+        return self.common
+
     @property
     def state(self) -> str:
         """``shared``; ``alone`` or ``refusing`` without the engine."""
         if self.engine.up:
             return "shared"
         return "refusing" if self.registry.side.refusing else "alone"
+
+    def on_reaped(self, close: Callable[[], object]) -> None:
+        """Call *close* whenever the engine has declared processes dead."""
+        self.engine.reaped = lambda nodes: close()
 
     async def start(self) -> None:
         """Join, or begin alone."""

@@ -46,6 +46,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
 from gateway.ledger.runtime_changes import RuntimeChanges
 from gateway.ledger.saved_state import SavedState
+from gateway.record import Record
 from gateway.relay.conversation import Conversations
 from gateway.relay.dependencies import Dependencies
 from gateway.relay.drains import Drains
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from gateway.endpoints.admin.settings import ProcessControl
 
 SAVE_STATE_EVERY_S = 30.0
+BURY_AFTER_S = (0.0, 60.0)  # a database notices a lost host later than the engine
 END_WAIT_S = 2.0  # for the endings of what was still open at the stop
 
 
@@ -82,6 +84,7 @@ class Components:
         self.ledger = ledger
         self.saved_state = SavedState(ledger)
         self.sharing = self._sharing(config) if config.shared.url else None
+        self._reaped = asyncio.Event()
         self.registry: Admission = self._make_admission()
         self._set_limits(config)
         self.accounts = Accounts(config.account, self._load)
@@ -96,10 +99,7 @@ class Components:
         ledger.observe = self.metrics.commit_waited
         self.budget_guard = BudgetGuard(config.user)
         self.ended_records = EndedRecords()
-        sinks = [self.metrics.add, self.budget_guard.add]
-        if config.admin:
-            sinks.append(self.ended_records.add)
-        self.accounting = Accounting(ledger, self.maybe_prices, sinks)
+        self.accounting = Accounting(ledger, self.maybe_prices, self._sinks(config))
         self.drains = Drains(config.upstream.client_gone_drain_s)
         self.response_store = ResponseStore(ledger)
         scheduler = DecodeScheduler()
@@ -116,6 +116,18 @@ class Components:
         self.live_accounts = LiveAccounts(
             self.accounts, self.registry, ledger, self.changes
         )
+
+    def _sinks(self, config: Config) -> list[Callable[[Record], None]]:
+        """What takes every record that has ended."""
+        sinks: list[Callable[[Record], None]] = [
+            self.metrics.add,
+            self.budget_guard.add,
+        ]
+        if config.admin:
+            sinks.append(self.ended_records.add)
+        if self.sharing:
+            sinks.append(self.sharing.share(self.accounts, self.budget_guard).add)
+        return sinks
 
     def _sharing(self, config: Config) -> Sharing:
         """This process as one of many; imported only where it is."""
@@ -135,6 +147,7 @@ class Components:
         """Become one of many processes, where that is configured."""
         if self.sharing:
             self.metrics.watch(self.sharing.metrics)
+            self.sharing.on_reaped(self._reaped.set)
             await self.sharing.start()
 
     def _make_relay(self, conversations: Conversations) -> Relay:
@@ -318,11 +331,26 @@ class Components:
         self.budget_guard.load(await self.saved_state.day_sums())
         await self.changes.look()
 
+    async def bury(self) -> None:
+        """
+        Close the rows of other processes that the engine has declared dead; one that
+        lives still has its lock, so again a while later.
+        """
+        while True:
+            await self._reaped.wait()
+            self._reaped.clear()
+            for wait_s in BURY_AFTER_S:
+                await asyncio.sleep(wait_s)
+                with suppress(GatewayError):
+                    await self.ledger.bury_all()
+
     async def save_state(self) -> None:
         """Save the accounts' cooldowns now and then, for the next start."""
         saved: list[dict[str, object]] = []
         while True:
             await asyncio.sleep(SAVE_STATE_EVERY_S)
+            if self.sharing:
+                self.budget_guard.raise_to(await self.saved_state.day_sums())
             cooldowns = self.accounts.status.dump()
             if cooldowns or saved:
                 self.saved_state.save_accounts(cooldowns)

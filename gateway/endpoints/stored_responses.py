@@ -59,6 +59,7 @@ class StoredResponses:
         self._budget_guard.admit(user, scope.client.name)
         if kept := await self._conversations.kept(user, ident):
             return await self._kept(scope, user, ident, kept)
+        await self._conversations.find_maker(user, ident)
         account = self._maker(user, ident)
         self._accounts.status.check(account, user)
         body = await self._reader.body(scope, identity)

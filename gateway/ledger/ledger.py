@@ -204,6 +204,20 @@ class Ledger:
         if closed:
             log.warning("ledger.recovered", closed_as_crashed=closed)
 
+    async def bury_all(self) -> None:
+        """
+        Close what every process has left open that has ended.
+
+        Raises:
+            GatewayError: "ledger_unavailable".
+        """
+        presence = self.database.presence
+        closed = await self.change(
+            lambda connection: close_crashed(connection, presence)
+        )
+        if closed:
+            log.warning("ledger.recovered", closed_as_crashed=closed)
+
     async def stop(self) -> None:
         """Write what is left, and close the database."""
         if left := self._open_rows.finish():

@@ -28,6 +28,7 @@ from sqlalchemy import Connection, Select, and_, select
 
 from gateway.config import schema as config
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.response_owner import response_owner
 from gateway.ledger.response_rows import MAX_TURNS, DeleteTurns, InsertTurns, steps
 from gateway.ledger.tables import response
 from gateway.ledger.writer import RowWrite
@@ -134,6 +135,10 @@ class ResponseStore:
         }
         await self._ledger.write(RowWrite(self._insert, row["turn_id"], row))
         return PreviousTurn(str(row["turn_id"]), turns, total)
+
+    async def owner(self, response_id: str, user: str) -> str:
+        """The account that made *response_id* for *user*; "" if it is not known."""
+        return await response_owner(self._ledger, response_id, user)
 
     async def find(self, response_id: str, user: str) -> StoredConversation | None:
         """The conversation up to *response_id*; None if it is not there as a whole."""

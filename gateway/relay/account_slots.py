@@ -70,7 +70,10 @@ class AccountSlots:
             except AccountsChanged:
                 continue
             try:
-                if key := self._start(state, choice, slot.name):
+                key = None
+                if await self._may_probe(state, slot.name):
+                    key = self._start(state, choice, slot.name)
+                if key:
                     state.tried.add(slot.name)
                     return GrantedAccount(slot, key)
             except BaseException:
@@ -88,6 +91,20 @@ class AccountSlots:
             now,
             native_only=state.native_only,
         )
+
+    async def _may_probe(self, state: FailoverState, account: str) -> bool:
+        """False where another process is trying the account at this moment."""
+        claim = self._accounts.probe_claim
+        if claim is None:
+            return True
+        context = state.context
+        model, user = context.ask.model, context.user.name
+        key = AttemptKey(account, model, user, time.monotonic())
+        reports = self._accounts.attempts
+        if not reports.needs_probe(key) or await claim(account):
+            return True
+        reports.probed_elsewhere(key)
+        return False
 
     def _start(
         self, state: FailoverState, choice: Choice, account: str

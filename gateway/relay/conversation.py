@@ -57,6 +57,7 @@ class Conversations:
         if not context.wire.keeps_responses or not isinstance(ident, str):
             return
         user = context.user.name
+        await self.find_maker(user, ident)
         if self._accounts.keeps_response(user, ident):
             return
         if kept := await self._store.find(ident, user):
@@ -70,6 +71,15 @@ class Conversations:
                 f"Previous response with id '{ident}' not found",
                 param="previous_response_id",
             )
+
+    async def find_maker(self, user: str, ident: str) -> None:
+        """
+        Learn which account made the response *ident*, where this process does not know
+        it: another one served it, or this one before its last start.
+        """
+        if self._accounts.maker(user, ident) is None:
+            if account := await self._store.owner(ident, user):
+                self._accounts.learn_maker(user, ident, account)
 
     def _may_be_native(self, state: FailoverState) -> bool:
         """Whether an account may know a turn that was not made here."""

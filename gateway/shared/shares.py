@@ -1,9 +1,11 @@
 """
 How many slots a node may use that has lost the engine.
 
-Each node keeps what it held, and gets an equal part of what was free, so that all
-together have no more than the limit. It is computed from the last beat, which all nodes
-had within the same second.
+At first each node keeps what it held, and gets an equal part of what was free, so that
+all together have no more than the limit. It is computed from the last beat, which all
+nodes had within the same second. A node that held nothing then may have nothing, so in
+a long outage each has an equal part of the limit instead: only what still runs beyond
+it can exceed the limit, until it ends.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ def share_of(
     """
     if last is None:
         last = LastBeat(0, 0)
-    free, nodes = max(0, limit - last.used), max(1, nodes)
-    part = free // nodes + (rank < free % nodes)
+    part = equal_part(max(0, limit - last.used), nodes, rank)
     return max(held, min(limit, last.held + part))
+
+
+def equal_part(limit: int, nodes: int, rank: int) -> int:
+    """The part of *limit* slots that is this node's; all parts together are *limit*."""
+    nodes = max(1, nodes)
+    return limit // nodes + (rank < limit % nodes)

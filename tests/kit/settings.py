@@ -71,6 +71,7 @@ def config_text(
     server: Table | None = None,
     ledger: Table | None = None,
     admin: Table | None = None,
+    shared: Table | None = None,
 ) -> str:
     """The text of a ``config.toml``."""
     parts = [
@@ -79,6 +80,7 @@ def config_text(
         _section("[upstream]", {**UPSTREAM, **(upstream or {})}),
         _section("[ledger]", {"url": "sqlite:///gateway.db", **(ledger or {})}),
         *([_section("[admin]", admin)] if admin is not None else []),
+        *([_section("[shared]", shared)] if shared is not None else []),
         *[_section("[[user]]", one) for one in users],
         *[_section("[[account]]", one) for one in accounts],
     ]
