@@ -79,7 +79,7 @@ TASK_OWNERS = {
     for name in (
         *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
         "endpoints/websocket/response_socket",
-        "shared/membership",
+        *("shared/membership", "daemon/takeover"),
         "endpoints/admin/event_feed",
     )
 }
@@ -178,7 +178,7 @@ def test_only_the_wiring_names_an_implementation_of_admission() -> None:
         f"gateway.admission.{name}" for name in ("body_room", "interface", "simulation")
     }
     naming = {
-        name: inner
+        (name.removeprefix("gateway."), inner.removeprefix("gateway.admission."))
         for name, path in MODULES.items()
         if package_of(name) != "admission"
         for inner in imports_of(path) - shared
@@ -186,8 +186,11 @@ def test_only_the_wiring_names_an_implementation_of_admission() -> None:
     }
 
     assert naming == {
-        "gateway.daemon.wiring": "gateway.admission.registry",
-        "gateway.daemon.sharing": "gateway.admission.shared_registry",
+        ("daemon.wiring", "overlap"),
+        ("daemon.sharing", "shared_registry"),
+        ("daemon.handed_state", "overlap"),
+        ("daemon.takeover", "overlap"),
+        ("daemon.takeover", "handover"),
     }
 
 

@@ -12,11 +12,11 @@ Rule 3: running requests are not counted yet, so a user may exceed a budget by w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.config.schema import Budget
 from gateway.ledger.day_sum import DaySum
@@ -187,6 +187,19 @@ class Budgets:
             spent = sum(usd for d, usd in used.usd.items() if first <= d < following)
             minutes, reset = (following - first) * DAY_MINUTES, float(following * DAY_S)
             yield BudgetStatus("usd_per_month", spent, limit, minutes, reset)
+
+    def dump(self) -> list[list[Any]]:
+        """What every user has used, as JSON."""
+        return [
+            [user, list(used.usd.items()), list(used.tokens.items()), [*used.arrivals]]
+            for user, used in self._used.items()
+        ]
+
+    def load_dump(self, known: Iterable[Sequence[Any]]) -> None:
+        """Begin with what ``dump`` of another process gave, whose clock this is."""
+        for user, usd, tokens, arrivals in known:
+            of_days = {day: used for day, used in usd}, {day: n for day, n in tokens}
+            self._used[user] = _Used(*of_days, deque(arrivals))
 
     def _of(self, user: str) -> _Used:
         used = self._used.get(user)

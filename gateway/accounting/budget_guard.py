@@ -10,7 +10,8 @@ code that Codex takes as final.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from gateway.accounting.budget import BudgetRefusal, Budgets
 from gateway.config.schema import User
@@ -93,6 +94,14 @@ class BudgetGuard:
     def raise_to(self, sums: Iterable[DaySum]) -> None:
         """Nothing is less than the ledger says."""
         self._budgets.raise_to(sums)
+
+    def dump_use(self) -> list[list[Any]]:
+        """What was used, for another process of this machine."""
+        return self._budgets.dump()
+
+    def load_use(self, known: Iterable[Sequence[Any]]) -> None:
+        """Take over what ``dump_use`` of another process gave."""
+        self._budgets.load_dump(known)
 
     def usage_headers(self, context: RequestContext) -> dict[str, str]:
         """The headers of Codex's usage meter; none for a user without a budget."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from gateway.accounts.account_status import AccountStatus, access
 from gateway.accounts.affinity import Affinity
@@ -21,6 +22,9 @@ from gateway.accounts.model_index import ModelIndex
 from gateway.accounts.proof_owners import ProofOwners
 from gateway.accounts.reasoning_access import ReasoningAccess
 from gateway.config.schema import Account
+
+HANDED_OVER = 20_000
+"""Sessions, and responses, that a following process is given: some 50 ms of work."""
 
 
 class Accounts:
@@ -85,6 +89,16 @@ class Accounts:
     def sessions(self, account: str) -> int:
         """How many sessions go to *account*."""
         return self._affinity.sessions(account)
+
+    # --- the next process ------------------------------------------------------------
+
+    def dump_memory(self) -> dict[str, Any]:
+        """What is known of sessions and responses, for another process as JSON."""
+        return self._affinity.dump(HANDED_OVER)
+
+    def load_memory(self, known: Mapping[str, Any]) -> None:
+        """Take over what ``dump_memory`` of another process gave."""
+        self._affinity.load(known)
 
     # --- stored responses ------------------------------------------------------------
 

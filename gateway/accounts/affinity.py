@@ -21,7 +21,11 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 SLACK = 1.1
 _SPARE_SESSIONS = 2  # a few sessions are no imbalance
@@ -193,6 +197,29 @@ class Affinity:
         account, at = self._made.get((user, response_id), ("", now))
         return account if now - at <= RESPONSE_S else ""
 
+    # -- another process of this machine, whose clock it is ---------------------------
+
+    def dump(self, limit: int) -> dict[str, list[Any]]:
+        """The *limit* sessions and responses that were used last, as JSON."""
+        sessions = [
+            [key, [_dumped(fitting, place) for fitting, place in places.items()]]
+            for key, places in _last(self._sessions, limit)
+        ]
+        made = [[*key, *value] for key, value in _last(self._made, limit)]
+        return {"sessions": sessions, "made": made}
+
+    def load(self, known: Mapping[str, list[Any]]) -> None:
+        """Begin with what ``dump`` of another process gave."""
+        for key, dumped in known["sessions"]:
+            if key not in self._sessions:
+                places: _Places = OrderedDict()
+                for fitting, *place in dumped:
+                    places[frozenset(fitting)] = _Place(*place)
+                    self._hold(place[0], 1)
+                self._sessions[key] = places
+        for user, response_id, account, at in known["made"]:
+            self._made.setdefault((user, response_id), (account, at))
+
     # -- inside -----------------------------------------------------------------------
 
     def _expire(self, now: float) -> None:
@@ -211,6 +238,15 @@ class Affinity:
         """Count a place of these *accounts* as held by the latest of them."""
         if accounts:
             self._held[accounts[0]] += count
+
+
+def _dumped(fitting: Fitting, place: _Place) -> list[Any]:
+    return [sorted(fitting), place.accounts, place.maker, place.model, place.used_at]
+
+
+def _last(ordered: OrderedDict[K, V], limit: int) -> list[tuple[K, V]]:
+    """The last *limit* entries, in their order."""
+    return list(islice(ordered.items(), max(0, len(ordered) - limit), None))
 
 
 def _places_of(

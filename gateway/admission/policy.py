@@ -157,6 +157,15 @@ class FairQueue(Generic[W]):
         """Whether there is a waiter."""
         return bool(self._groups)
 
+    @property
+    def served(self) -> int:
+        """The number of the last service."""
+        return self._served
+
+    def skip_to(self, served: int) -> None:
+        """Number services from *served* on, unless they have come so far."""
+        self._served = max(self._served, served)
+
     def add(self, waiter: W, last_served: int | None = None) -> None:
         """
         Add *waiter*.

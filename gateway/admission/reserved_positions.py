@@ -7,7 +7,8 @@ session: the repeat should not have to start at the end.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 KEEP_S = 5.0
 
@@ -59,6 +60,20 @@ class ReservedPositions:
         if not positions:
             del self._positions[(user, session)]
         return position
+
+    def dump(self) -> list[list[object]]:
+        """Every position, for another process of this machine, whose clock it is."""
+        return [
+            [user, session, *position]
+            for (user, session), positions in self._positions.items()
+            for position in positions
+        ]
+
+    def load(self, known: Iterable[Sequence[Any]]) -> None:
+        """Take over what ``dump`` of another process gave."""
+        for user, session, arrival, last_served, until in known:
+            position = ReservedPosition(arrival, last_served, until)
+            self._positions.setdefault((user, session), []).append(position)
 
     def _expire(self, now: float) -> None:
         """Forget what is over, also by a clock that went back."""

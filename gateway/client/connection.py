@@ -18,6 +18,7 @@ in ``daemon/http_server``: ``_messages``, ``_waiter``, ``_request_count``,
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -212,6 +213,26 @@ class ClientConnection(RequestHandler):
         super().close()
         if self._last_words is not None and not self._last_words.done():
             self._last_words.set_result(None)
+
+    def detach(self) -> int | None:
+        """
+        Give this connection up, for another process to serve; returns a copy of its
+        descriptor. None while a request is on it, or a part of one.
+        """
+        transport, waiter = self.transport, self._waiter
+        idle = waiter is not None and not waiter.done() and not self._messages
+        if not idle or transport is None or self._head or self._upgraded:
+            return None
+        sock = transport.get_extra_info("socket")
+        if sock is None or transport.is_closing():
+            return None
+        # What comes from now on is not read here, so it waits in the kernel.
+        try:
+            fd = os.dup(sock.fileno())
+        except OSError:
+            return None
+        self.force_close()
+        return fd
 
     def hurry(self) -> None:
         """The server drains: read on only shortly behind an answer."""

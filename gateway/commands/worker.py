@@ -94,7 +94,7 @@ def _served(path: Path, boot: Message) -> tuple[ServedConfig, ConfigSource]:
         )
 
     served = load("source")
-    if not known or known["source"] == known["started"]:
+    if known.get("source") == known.get("started"):
         return served, served.source
     first = load("started")
     return (

@@ -39,6 +39,13 @@ class AdminSide:
         for one in self._sockets:
             await web.SockSite(self._runner, one.socket, backlog=BACKLOG).start()
 
+    async def stop_accepting(self) -> None:
+        """Take no new connections; those that there are go on."""
+        for site in list(self._runner.sites) if self._runner else ():
+            await site.stop()
+        for one in self._sockets:
+            one.socket.close()
+
     async def close(self) -> None:
         """Stop listening and answering."""
         runner, self._runner = self._runner, None

@@ -7,6 +7,7 @@ A path is brought into its canonical form before a handler or the router sees it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
@@ -45,6 +46,7 @@ class HttpServer(web.Server):
         self._make = made.request_factory
         self._refuse = refuse
         self._draining = False
+        self._leaving = False
 
     def __call__(self) -> RequestHandler:
         connection = ClientConnection(
@@ -71,6 +73,21 @@ class HttpServer(web.Server):
             if isinstance(connection, ClientConnection):
                 connection.hurry()
 
+    def leave(self) -> None:
+        """Let each connection be used for what runs on it, and for no more requests."""
+        self._leaving = True
+
+    def idle_connections(self) -> Iterator[int]:
+        """
+        Give up every connection that waits for a request: its descriptor, which is the
+        caller's now. Its client notices nothing.
+        """
+        for connection in list(self.connections):
+            if isinstance(connection, ClientConnection):
+                fd = connection.detach()
+                if fd is not None:
+                    yield fd
+
     def _request(
         self,
         message: RawRequestMessage,
@@ -83,6 +100,8 @@ class HttpServer(web.Server):
             url = canonical_url(message.url)
             if url is not message.url:
                 message = message._replace(path=url.raw_path_qs, url=url)
+        if self._leaving:
+            message = message._replace(should_close=True)
         return self._make(message, payload, protocol, writer, task)
 
 
@@ -102,6 +121,21 @@ class HttpRunner(AppRunner):
         """Let no connection delay the stop by what it does not send."""
         if isinstance(self.server, HttpServer):
             self.server.drain()
+
+    def leave(self) -> None:
+        """Let each connection be used for what runs on it, and for no more requests."""
+        if isinstance(self.server, HttpServer):
+            self.server.leave()
+
+    def idle_connections(self) -> Iterator[int]:
+        """Give up every connection that waits for a request: its descriptor."""
+        if isinstance(self.server, HttpServer):
+            yield from self.server.idle_connections()
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        return len(self.server.connections) if self.server is not None else 0
 
     async def _make_server(self) -> web.Server:
         return HttpServer(await super()._make_server(), self._refuse)

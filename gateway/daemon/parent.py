@@ -17,20 +17,25 @@ Rule 3: signals and systemd are its affair alone.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway import __version__
 from gateway.daemon.channel import Message
-from gateway.daemon.parent_listeners import ADMIN, Listeners
+from gateway.daemon.parent_exec import execute
+from gateway.daemon.parent_listeners import ADMIN, Listeners, OpenListener
 from gateway.daemon.parent_log import ParentLog
+from gateway.daemon.parent_questions import ParentQuestions
 from gateway.daemon.parent_reload import ParentReload
 from gateway.daemon.process import StartError
 from gateway.daemon.respawn import MAX_DEATHS, Respawn
+from gateway.daemon.rolling_restart import RollingRestart, followed_by
 from gateway.daemon.systemd import Notifier
 from gateway.daemon.worker_handle import WorkerHandle, WorkerState
 from gateway.daemon.worker_pool import WorkerPool
@@ -74,18 +79,23 @@ class Parent:
         self.settings: dict[str, Any] = {}
         self.pool = WorkerPool(program, inherited, self._on_message, self._on_exit)
         self.notifier = Notifier()
+        self.version = __version__
+        self.inherited = inherited
         self._max_open_files = max_open_files
-        self._reload = ParentReload(self.pool, self.notifier, self._changed)
+        self.reload = ParentReload(self.pool, self.notifier, self.changed)
+        self.restart = RollingRestart(self, partial(execute, self))
+        self.questions = ParentQuestions(self)
         self._respawns: dict[int, Respawn] = {}
-        self._buried: list[str] = []  # nodes whose rows are to be closed
-        self._config_number = 0  # grows with each config that is taken up
+        self.buried: list[str] = []  # nodes whose rows are to be closed
+        self.config_number = 0  # grows with each config that is taken up
         self._status = 0
         self._drained: dict[int, int] | None = None  # requests, by pid
 
     def run(self) -> int:
         """Serve until a signal says stop; returns the exit status."""
         try:
-            self._start_worker(0)
+            if self.phase == Phase.STARTING:
+                self.start_worker(0)
             while self.pool.workers or self.phase < Phase.STOPPING:
                 self._turn()
         except (StartError, OSError) as error:
@@ -105,24 +115,41 @@ class Parent:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._on_stop()
             elif number == signal.SIGHUP:
-                self._reload.request()
-        if self.phase > Phase.STARTING:
-            self._reload.advance(self.phase == Phase.RUNNING)
+                self.reload.request()
+            elif number == signal.SIGUSR2:
+                self.restart.request()
+        if self.phase == Phase.RUNNING and not self.reload.runs:
+            self.restart.advance()
+        if self.phase > Phase.STARTING and not self.restart.runs:
+            self.reload.advance(self.phase == Phase.RUNNING)
         if self.phase == Phase.RUNNING and self.pool.fresh:
             self.notifier.watchdog()
 
     # --- starting --------------------------------------------------------------------
 
-    def _start_worker(self, slot: int) -> WorkerHandle:
+    def start_worker(self, slot: int, fresh: bool = False) -> WorkerHandle:
+        """
+        Execute a worker.
+
+        Args:
+            fresh: it reads the config file; else it gets what the others have.
+
+        Raises:
+            OSError: the system refuses it.
+        """
+        served = self.settings.get("served")
+        if fresh and served:
+            keys = ("key", "admin_token")  # what was printed is good until the stop
+            served = {name: served[name] for name in keys}
         worker = self.pool.start(slot)
-        worker.config_number = self._config_number
+        worker.config_number = self.config_number
         worker.channel.send(
             {
                 "do": "boot",
                 "path": str(self.path),
                 "passed": self.listeners.passed,
                 "open": self.listeners.addresses(),
-                "served": self.settings.get("served"),
+                "served": served,
             }
         )
         return worker
@@ -130,42 +157,62 @@ class Parent:
     def _configured(self, worker: WorkerHandle, message: Message) -> None:
         worker.state = WorkerState.CONFIGURED
         if self.phase == Phase.STARTING and not self.settings:
-            self._changed(message["settings"])
-            worker.config_number = self._config_number
+            self.changed(message["settings"])
+            worker.config_number = self.config_number
             # Before the ledger: a daemon that cannot listen must not touch the rows
             # of the one that does.
             self.listeners.add(self.settings["listen"])
             for slot in range(1, self.settings["workers"]):
-                self._start_worker(slot)
-        self._open(worker)
+                self.start_worker(slot)
+        if self.restart.is_new(worker):
+            self.restart.configured(worker, message["settings"])
+        else:
+            self.open_ledger(worker)
 
-    def _open(self, worker: WorkerHandle) -> None:
-        """Let *worker* open the ledger, and give it the listeners."""
+    def open_ledger(
+        self, worker: WorkerHandle, without: Sequence[OpenListener] = ()
+    ) -> None:
+        """Let *worker* open the ledger, and give it the listeners but *without*."""
+        listeners = [one for one in self.listeners.open if one not in without]
         worker.channel.send(
             {
                 "do": "open",
                 "slot": worker.slot,
-                "listeners": self.listeners.described(),
+                "listeners": [one.described for one in listeners],
             },
-            self.listeners.fds,
+            [one.fd for one in listeners],
         )
 
     def _ready(self, worker: WorkerHandle, message: Message) -> None:
         worker.state, worker.node = WorkerState.READY, message["node"]
-        if self.phase == Phase.RUNNING:
-            worker.channel.send({"do": "serve"})
+        if self.restart.is_new(worker):
+            self.restart.ready(worker)
+        elif self.phase == Phase.RUNNING:
+            self.let_serve(worker)
         elif self._all(WorkerState.READY):
             for one in self.pool.workers:
-                one.channel.send({"do": "serve"})
+                self.let_serve(one)
+
+    def let_serve(self, worker: WorkerHandle) -> None:
+        """Let *worker* serve, behind those that leave its slot."""
+        fds = [
+            followed_by(old)
+            for old in self.pool.workers
+            if old.state == WorkerState.LEAVING and old.slot == worker.slot
+        ]
+        worker.channel.send({"do": "serve"}, fds)
+        for fd in fds:
+            os.close(fd)
 
     def _serving(self, worker: WorkerHandle, message: Message) -> None:
         worker.state = WorkerState.SERVING
-        if worker.config_number != self._config_number:  # a reload came between
+        if worker.config_number != self.config_number:  # a reload came between
             worker.channel.send({"do": "adopt", "served": self.settings["served"]})
         if self.phase == Phase.RUNNING:
             self._say_started(worker)
         elif self.phase == Phase.STARTING and self._all(WorkerState.SERVING):
             self._started()
+        self.restart.serving(worker)
         self._bury(worker)
 
     def _all(self, state: WorkerState) -> bool:
@@ -177,7 +224,7 @@ class Parent:
         self.phase = Phase.RUNNING
         self.log.info(
             "server.started",
-            version=__version__,
+            version=self.version,
             listen=self.listeners.addresses(),
             admin=self.listeners.addresses(ADMIN),
             max_open_files=self._max_open_files,
@@ -198,10 +245,10 @@ class Parent:
             started_in_s=round(seconds, 3),
         )
 
-    def _changed(self, settings: dict[str, Any]) -> None:
+    def changed(self, settings: dict[str, Any]) -> None:
         """Take up what a worker says of the config."""
         self.settings = settings
-        self._config_number += 1
+        self.config_number += 1
         self.log.configure(settings["log_level"], settings["log_format"])
 
     # --- words and ends of workers ---------------------------------------------------
@@ -222,33 +269,23 @@ class Parent:
             self._drained[worker.pid] = message["requests"]
             self._say_draining()
         elif kind in ("reloaded", "adopted"):
-            self._reload.answered(worker, message)
+            self.reload.answered(worker, message)
+        elif kind == "probed":
+            self.restart.probed(worker, message)
         elif kind == "ask":
-            self._asked(worker, message)
-        elif kind == "closed" and message["node"] in self._buried:
-            self._buried.remove(message["node"])
-
-    def _asked(self, worker: WorkerHandle, message: Message) -> None:
-        """An operator wants something of the whole process."""
-
-        def done(outcome: dict[str, Any]) -> None:
-            if worker in self.pool.workers:
-                answer = {"number": message["number"], "outcome": outcome}
-                worker.channel.send({"do": "answer", **answer})
-
-        if message["what"] == "reload":
-            self._reload.request(done)
-        else:
-            done({"ok": False, "reason": f"{message['what']} is not known here"})
+            self.questions.asked(worker, message)
+        elif kind == "closed" and message["node"] in self.buried:
+            self.buried.remove(message["node"])
 
     def _on_exit(self, worker: WorkerHandle, status: int) -> None:
         if worker.state >= WorkerState.READY:
             self._say_ended(worker, status)
         if status and worker.node:
-            self._buried.append(worker.node)
+            self.buried.append(worker.node)
         if self.phase == Phase.RUNNING:
-            if worker.state < WorkerState.LEAVING:
-                self._respawn(worker)
+            if worker.ending in ("", "silent") and worker.state < WorkerState.LEAVING:
+                if not self.restart.was_trial(worker):
+                    self._respawn(worker)
             for one in self.pool.workers:
                 if one.state == WorkerState.SERVING:
                     self._bury(one)
@@ -278,7 +315,7 @@ class Parent:
 
     def _bury(self, worker: WorkerHandle) -> None:
         """Let *worker* close what dead workers have left open."""
-        for node in self._buried:
+        for node in self.buried:
             worker.channel.send({"do": "bury", "node": node})
 
     def _respawn(self, worker: WorkerHandle) -> None:
@@ -299,9 +336,22 @@ class Parent:
     def _start_again(self, slot: int) -> None:
         if self.phase == Phase.RUNNING:
             try:
-                self._start_worker(slot)
+                self.start_worker(slot)
             except OSError as error:
                 self._fail(f"cannot start a worker: {error.strerror}")
+
+    # --- for the restart -------------------------------------------------------------
+
+    @property
+    def stops(self) -> bool:
+        """Whether the gateway stops."""
+        return self.phase == Phase.STOPPING
+
+    def dismiss(self, worker: WorkerHandle) -> None:
+        """Let *worker* finish what it has; its slot is not needed any more."""
+        if worker.state < WorkerState.LEAVING:
+            worker.state, worker.ending = WorkerState.LEAVING, "not needed"
+            worker.channel.send({"do": "drain"})
 
     # --- stopping --------------------------------------------------------------------
 
@@ -316,10 +366,11 @@ class Parent:
             return
         for worker in self.pool.workers:
             worker.channel.send({"do": "hurry"})
-        self.pool.timers.after(HURRY_S, self._kill_all)
+        self.pool.timers.after(HURRY_S, self.pool.kill_all)
 
     def _stop(self, status: int) -> None:
         was, self.phase = self.phase, Phase.STOPPING
+        self.restart.give_up("the gateway stops")
         self._status = self._status or status
         self.notifier.stopping()
         self.listeners.close()
@@ -345,7 +396,3 @@ class Parent:
                 requests=sum(counted.values()),
                 drain_timeout_s=self.settings["drain_timeout_s"],
             )
-
-    def _kill_all(self) -> None:
-        for worker in self.pool.workers:
-            worker.kill()

@@ -101,7 +101,7 @@ class ParentLink:
 
     def _handle(self, come: list[Received]) -> None:
         for message, fds in come:
-            if message is not None:
+            if message is not None and message["do"] in self._handlers:
                 self._handlers[message["do"]](message, fds)
 
     def _watch_writes(self) -> None:

@@ -8,7 +8,6 @@ Rule 2: a listener that the next program goes on with keeps its descriptor.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +36,11 @@ class OpenListener(NamedTuple):
         """Its descriptor."""
         return self.held.socket.fileno()
 
+    @property
+    def described(self) -> dict[str, str]:
+        """What a worker has to know of it."""
+        return {"kind": self.kind, "address": self.held.address}
+
 
 class Listeners:
     """
@@ -55,15 +59,6 @@ class Listeners:
     def addresses(self, kind: str = PUBLIC) -> list[str]:
         """Where it listens."""
         return [one.held.address for one in self.open if one.kind == kind]
-
-    def described(self) -> list[dict[str, str]]:
-        """What a worker has to know of each, in the order of ``fds``."""
-        return [{"kind": one.kind, "address": one.held.address} for one in self.open]
-
-    @property
-    def fds(self) -> list[int]:
-        """Their descriptors."""
-        return [one.fd for one in self.open]
 
     def add(self, wanted: dict[str, Sequence[str]]) -> list[OpenListener]:
         """
@@ -109,20 +104,14 @@ class Listeners:
                 self.open.remove(one)
 
     def dump(self) -> list[dict[str, Any]]:
-        """What new code has to know; the descriptors become inheritable."""
+        """What new code has to know."""
         known = []
         for one in self.open:
-            os.set_inheritable(one.fd, True)
             path = one.held.owned_path if isinstance(one.held, ListeningSocket) else ""
             known.append(
                 {"kind": one.kind, "wanted": one.wanted, "fd": one.fd, "path": path}
             )
         return known
-
-    def keep(self) -> None:
-        """No program was executed: the descriptors are this program's own again."""
-        for one in self.open:
-            os.set_inheritable(one.fd, False)
 
     @classmethod
     def load(cls, known: Iterable[dict[str, Any]]) -> Listeners:

@@ -6,6 +6,7 @@ The life of a worker: open the ledger, accept, reload, drain, as its parent says
     adopt    take over the config that another worker has read
     drain    stop listening, let open streams finish, end the rest
     hurry    end what is open now
+    leave    give everything to the worker that follows; finish what runs, and waits
     bury     close the rows that a dead worker has left open
 
 Without its parent a worker takes nothing new, and finishes what runs.
@@ -37,11 +38,13 @@ from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.process import StartError, tune_garbage_collection
 from gateway.daemon.process_control import ParentControl
 from gateway.daemon.reloader import Reloader
+from gateway.daemon.takeover import Following, Leaving
 from gateway.daemon.wiring import Components
 from gateway.errors import GatewayError
 
 LAG_PROBE_S = 0.5
 BURY_AGAIN_S = 1.0
+FOLLOWED_S = 60.0
 
 T = TypeVar("T")
 
@@ -81,6 +84,12 @@ class Daemon:
         self._begin = asyncio.Event()  # the parent says: serve
         self._drain_changed = asyncio.Event()  # wakes a drain that waits
         self._end_now = False
+        self._leave = asyncio.Event()  # another worker follows
+        self._leave_fds: list[int] = []
+        self._followed = asyncio.Event()  # every new worker serves
+        self._follow_fds: list[int] = []
+        self._leaving: Leaving | None = None
+        self._following: Following | None = None
         self._dead: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -100,9 +109,12 @@ class Daemon:
             self._link.say("ready", node=components.ledger.node)
             await self._either(self._begin, self._stop)
             if not self._stop.is_set():
+                self._following = Following(components, runner, self._follow_fds)
+                await self._following.ready()
                 await self._start(self._accept(runner))
                 await self._start(self._admin.serve(components.admin_app()))
                 await self._serve(components, runner)
+                self._following.close()
         finally:
             await self._admin.close()
             await runner.cleanup()
@@ -121,8 +133,11 @@ class Daemon:
             loop.create_task(self._bury(components), name="burials"),
             loop.create_task(components.bury(), name="burials-of-the-engine"),
         ]
-        await self._stop.wait()
-        await self._drain(components, runner)
+        await self._either(self._stop, self._leave)
+        if not self._stop.is_set():
+            await self._hand_over(components, runner)
+        if self._stop.is_set():
+            await self._drain(components, runner)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,7 +167,10 @@ class Daemon:
 
     def _listen_to_parent(self) -> None:
         link, loop = self._link, asyncio.get_running_loop()
-        link.on("serve", lambda message, fds: self._begin.set())
+        link.on("serve", self._on_serve)
+        link.on("leave", self._on_leave)
+        link.on("followed", lambda message, fds: self._followed.set())
+        link.on("probe", self._on_probe)
         link.on("drain", lambda message, fds: self._on_drain())
         link.on("hurry", lambda message, fds: self._on_hurry())
         link.on("reload", lambda message, fds: self._reloader.read())
@@ -171,10 +189,29 @@ class Daemon:
             while True:
                 try:
                     await components.ledger.bury(node)
+                    if components.sharing:
+                        await components.sharing.reap(node)
                     break
                 except GatewayError:
                     await asyncio.sleep(BURY_AGAIN_S)
             self._link.say("closed", node=node)
+
+    def _on_serve(self, message: Message, fds: list[int]) -> None:
+        self._follow_fds = fds
+        self._begin.set()
+
+    def _on_leave(self, message: Message, fds: list[int]) -> None:
+        if self._leaving is not None:
+            self._leaving.again(fds[0])
+            return
+        self._leave_fds = fds
+        self._leave.set()
+
+    def _on_probe(self, message: Message, fds: list[int]) -> None:
+        """Say whether the parent's part of this code can go on with that state."""
+        from gateway.daemon.parent_state import problem_of
+
+        self._link.say("probed", problem=problem_of(message["state"]))
 
     def _on_drain(self) -> None:
         self._stop.set()
@@ -199,14 +236,36 @@ class Daemon:
 
     # --- stopping -------------------------------------------------------------------
 
-    async def _drain(self, components: Components, runner: HttpRunner) -> None:
-        """Let open streams finish; then give the rest its protocol's ending."""
-        components.drain(self._drain_changed.set)
-        runner.drain()
+    async def _hand_over(self, components: Components, runner: HttpRunner) -> None:
+        """Finish what this worker has, beside the one that follows."""
+        await self._stop_accepting(runner)
+        await self._admin.stop_accepting()
+        if self._following is not None:
+            self._following.leave()
+        self._leaving = Leaving(components, runner, self._leave_fds[0])
+        self._leaving.begin()
+        finishing = asyncio.ensure_future(self._leaving.finish())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((finishing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for one in (finishing, stopped):
+            one.cancel()
+        await asyncio.gather(finishing, stopped, return_exceptions=True)
+        # An operator may wait here for the outcome of the restart.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOWED_S):
+                await self._either(self._followed, self._stop)
+
+    async def _stop_accepting(self, runner: HttpRunner) -> None:
         for site in list(runner.sites):
             await site.stop()
         for one in self._sockets:
             one.socket.close()
+
+    async def _drain(self, components: Components, runner: HttpRunner) -> None:
+        """Let open streams finish; then give the rest its protocol's ending."""
+        components.drain(self._drain_changed.set)
+        runner.drain()
+        await self._stop_accepting(runner)
         self._link.say("draining", requests=components.serving)
         began = time.monotonic()
         while components.serving and not self._end_now:

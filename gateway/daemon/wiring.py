@@ -22,7 +22,7 @@ from gateway.accounting.settlement import Accounting
 from gateway.accounts.accounts import Accounts
 from gateway.accounts.choice import Load
 from gateway.admission.interface import Admission
-from gateway.admission.registry import Registry
+from gateway.admission.overlap import OverlapRegistry
 from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config, User
 from gateway.config.secrets import secrets_of
@@ -81,6 +81,8 @@ class Components:
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._config = config
         self.control: ProcessControl | None = None  # the daemon's
+        self.followed = False  # by another worker, which has this one's state
+        self.on_used: Callable[[Record], object] = lambda record: None
         self.ledger = ledger
         self.saved_state = SavedState(ledger)
         self.sharing = self._sharing(config) if config.shared.url else None
@@ -122,6 +124,7 @@ class Components:
         sinks: list[Callable[[Record], None]] = [
             self.metrics.add,
             self.budget_guard.add,
+            self._use,
         ]
         if config.admin:
             sinks.append(self.ended_records.add)
@@ -141,7 +144,7 @@ class Components:
     def _make_admission(self) -> Admission:
         if self.sharing:
             return self.sharing.registry
-        return Registry(end_running=self._end_request)
+        return OverlapRegistry(end_running=self._end_request)
 
     async def join(self) -> None:
         """Become one of many processes, where that is configured."""
@@ -224,6 +227,9 @@ class Components:
             self.shortage.note(error)
             return None
 
+    def _use(self, record: Record) -> None:
+        self.on_used(record)
+
     def _load(self) -> Mapping[str, Load]:
         return {
             name: Load(in_use, limit)
@@ -282,6 +288,11 @@ class Components:
     # --- the stop ---------------------------------------------------------------------
 
     @property
+    def unfinished(self) -> int:
+        """Requests that are being served, and answers that are read to their end."""
+        return self.serving + len(self.drains)
+
+    @property
     def serving(self) -> int:
         """Requests that are being served."""
         return len(self.open_requests)
@@ -316,7 +327,8 @@ class Components:
         self.drain()
         await self.end_open()
         await self.model_lists.stop()
-        self.saved_state.save_accounts(self.accounts.status.dump())
+        if not self.followed:
+            self.saved_state.save_accounts(self.accounts.status.dump())
         await self.upstream.stop()
         self.shortage.stop()
         if self.sharing:
@@ -352,7 +364,7 @@ class Components:
             if self.sharing:
                 self.budget_guard.raise_to(await self.saved_state.day_sums())
             cooldowns = self.accounts.status.dump()
-            if cooldowns or saved:
+            if (cooldowns or saved) and not self.followed:
                 self.saved_state.save_accounts(cooldowns)
             saved = cooldowns
 

@@ -157,6 +157,11 @@ class WorkerPool:
         """Take them again."""
         self._signals.go_on()
 
+    def kill_all(self) -> None:
+        """End every worker at once."""
+        for worker in self.workers:
+            worker.kill()
+
     def close(self) -> None:
         """Wait for nothing more."""
         self._signals.close()

@@ -51,6 +51,13 @@ class Drains:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._tasks)
+
+    def __bool__(self) -> bool:
+        return True
+
     @property
     def open(self) -> bool:
         """Whether one more may be adopted."""
