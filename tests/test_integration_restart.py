@@ -7,6 +7,7 @@ SIGUSR2 replaces every process of the gateway; its pid stays the same.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.kit.daemon import Daemon
 from tests.kit.gateway import Gateway
 from tests.kit.queueing import queued
 from tests.kit.scripted import ScriptedUpstream
-from tests.test_integration_records import rows
+from tests.test_integration_records import measured, rows
 
 
 async def restarted(daemon: Daemon, event: str = "server.restarted") -> None:
@@ -124,6 +125,25 @@ async def test_an_idle_connection_goes_on(serve: Serve) -> None:
         await restarted(gateway.daemon)
     writer.close()
     await gateway.log.wait_events("worker.ended", 2)
+
+
+@pytest.mark.timeout(120)
+async def test_counters_never_fall(serve: Serve) -> None:
+    """Not over a restart, nor over a crash for what a scrape has shown."""
+    gateway = await serve(daemon=True)
+    name = 'gateway_requests_total{origin="",outcome="ok",protocol="chat"}'
+    client = gateway.client()
+    for number in range(3):
+        endings.whole("chat", await client.ask("chat", "chat-x"))
+        await gateway.log.each_finished_once(client.asked)
+        assert number + 1 == (await measured(gateway))[name]
+        if number == 0:
+            os.kill(gateway.daemon.worker_pid, signal.SIGKILL)
+            await gateway.log.wait_events("worker.started", 2)
+        else:
+            await restarted(gateway.daemon)
+    assert 3 == (await measured(gateway))[name]
+    assert 3 == (await measured(gateway))["gateway_queue_wait_seconds_count"]
 
 
 @pytest.mark.timeout(120)

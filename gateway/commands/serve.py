@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from gateway.daemon import parent_state, systemd
-from gateway.daemon.parent import Parent, Phase
+from gateway.daemon.parent import Parent
 from gateway.daemon.parent_exec import go_on
 from gateway.daemon.parent_listeners import Listeners
 from gateway.daemon.parent_log import ParentLog, made_lock
+from gateway.daemon.phase import Phase
 from gateway.daemon.process import StartError, occupy_standard_files, raise_file_limit
 from gateway.daemon.worker_handle import own_program
 from gateway.telemetry.log_writer import LogLock

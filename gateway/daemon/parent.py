@@ -21,18 +21,19 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway import __version__
 from gateway.daemon.channel import Message
+from gateway.daemon.parent_counters import ParentCounters
 from gateway.daemon.parent_exec import execute
 from gateway.daemon.parent_listeners import ADMIN, Listeners, OpenListener
 from gateway.daemon.parent_log import ParentLog
 from gateway.daemon.parent_questions import ParentQuestions
 from gateway.daemon.parent_reload import ParentReload
+from gateway.daemon.phase import Phase
 from gateway.daemon.process import StartError
 from gateway.daemon.respawn import MAX_DEATHS, Respawn
 from gateway.daemon.rolling_restart import RollingRestart, followed_by
@@ -42,14 +43,6 @@ from gateway.daemon.worker_pool import WorkerPool
 
 COUNT_S = 1.0  # for the workers to say how much they drain
 HURRY_S = 30.0  # from the second signal until what is left is killed
-
-
-class Phase(IntEnum):
-    """How far the parent has come."""
-
-    STARTING = 0
-    RUNNING = 1
-    STOPPING = 2
 
 
 class Parent:
@@ -85,6 +78,7 @@ class Parent:
         self.reload = ParentReload(self.pool, self.notifier, self.changed)
         self.restart = RollingRestart(self, partial(execute, self))
         self.questions = ParentQuestions(self)
+        self.counters = ParentCounters(self.pool)
         self._respawns: dict[int, Respawn] = {}
         self.buried: list[str] = []  # nodes whose rows are to be closed
         self.config_number = 0  # grows with each config that is taken up
@@ -270,6 +264,10 @@ class Parent:
             self._say_draining()
         elif kind in ("reloaded", "adopted"):
             self.reload.answered(worker, message)
+        elif kind == "counters":
+            self.counters.asked(worker, message)
+        elif kind == "counted":
+            self.counters.counted(worker, message)
         elif kind == "probed":
             self.restart.probed(worker, message)
         elif kind == "ask":
@@ -280,6 +278,7 @@ class Parent:
     def _on_exit(self, worker: WorkerHandle, status: int) -> None:
         if worker.state >= WorkerState.READY:
             self._say_ended(worker, status)
+        self.counters.ended(worker)
         if status and worker.node:
             self.buried.append(worker.node)
         if self.phase == Phase.RUNNING:

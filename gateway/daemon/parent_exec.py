@@ -26,6 +26,7 @@ def dump(parent: Parent) -> parent_state.ParentState:
         "workers": [one.dump() for one in parent.pool.workers],
         "inherited": list(parent.inherited),
         "buried": parent.buried,
+        "retired": parent.counters.retired,
         "config_number": parent.config_number,
         "lines_lost": parent.log.lines_lost,
     }
@@ -35,6 +36,7 @@ def go_on(parent: Parent, state: parent_state.ParentState) -> None:
     """Let *parent* go on where the program before it was."""
     parent.pool.adopt(WorkerHandle.load(one) for one in state["workers"])
     parent.buried = state.get("buried", [])
+    parent.counters.retired = state.get("retired", {})
     parent.changed(state["settings"])
     parent.config_number = state.get("config_number", 0)
     parent.restart.go_on(state["restart"])

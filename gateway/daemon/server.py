@@ -40,6 +40,7 @@ from gateway.daemon.process_control import ParentControl
 from gateway.daemon.reloader import Reloader
 from gateway.daemon.takeover import Following, Leaving
 from gateway.daemon.wiring import Components
+from gateway.daemon.worker_counters import WorkerCounters
 from gateway.errors import GatewayError
 
 LAG_PROBE_S = 0.5
@@ -106,6 +107,8 @@ class Daemon:
         components.control = self._control
         runner = await build_runner(app, shutdown_timeout_s=2.0)
         try:
+            counters = WorkerCounters(self._link, components.metrics)
+            components.status.other_counters = counters.others
             self._link.say("ready", node=components.ledger.node)
             await self._either(self._begin, self._stop)
             if not self._stop.is_set():
@@ -115,6 +118,7 @@ class Daemon:
                 await self._start(self._admin.serve(components.admin_app()))
                 await self._serve(components, runner)
                 self._following.close()
+                counters.say()  # what it has counted in all stays in the sums
         finally:
             await self._admin.close()
             await runner.cleanup()

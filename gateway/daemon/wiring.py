@@ -78,11 +78,12 @@ class Components:
     daemon and the tests. The methods act on all parts together.
     """
 
+    followed = False  # by another worker, which has this one's state
+    on_used: Callable[[Record], object] | None = None
+
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._config = config
         self.control: ProcessControl | None = None  # the daemon's
-        self.followed = False  # by another worker, which has this one's state
-        self.on_used: Callable[[Record], object] = lambda record: None
         self.ledger = ledger
         self.saved_state = SavedState(ledger)
         self.sharing = self._sharing(config) if config.shared.url else None
@@ -228,7 +229,8 @@ class Components:
             return None
 
     def _use(self, record: Record) -> None:
-        self.on_used(record)
+        if self.on_used is not None:
+            self.on_used(record)
 
     def _load(self) -> Mapping[str, Load]:
         return {

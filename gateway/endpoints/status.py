@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -13,11 +13,17 @@ from gateway.accounts.accounts import Accounts
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.open_requests import OpenRequests
 from gateway.ledger.ledger import Ledger
+from gateway.telemetry.merged_metrics import Samples
 from gateway.telemetry.metrics import Metrics
 
 
 class StatusHandlers:
-    """The handlers; those of /healthz and / ask for no key."""
+    """
+    The handlers; those of /healthz and / ask for no key.
+
+    Attributes:
+        other_counters: what the other processes of this host have counted.
+    """
 
     def __init__(
         self,
@@ -33,6 +39,7 @@ class StatusHandlers:
         self._accounts = accounts
         self._ledger = ledger
         self._metrics = metrics
+        self.other_counters: Callable[[], Awaitable[Samples]] | None = None
         self._engine_state = engine_state
 
     async def hello(self, request: web.Request) -> web.Response:
@@ -73,7 +80,8 @@ class StatusHandlers:
             fits = hmac.compare_digest(bearer, token)
             if scheme.lower() != "bearer" or not fits:
                 return _json(401, {"error": "the metrics token is missing or wrong"})
-        text, content_type = self._metrics.render()
+        others = await self.other_counters() if self.other_counters else None
+        text, content_type = self._metrics.render(others)
         return web.Response(body=text, headers={"Content-Type": content_type})
 
 

@@ -20,13 +20,13 @@ from prometheus_client import (
     Counter,
     Histogram,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.record import Record
+from gateway.telemetry.merged_metrics import Samples, counted, growing, rendered
 
 MAX_MODELS = 200  # of one account, as label values
 OTHER = "other"
@@ -117,9 +117,22 @@ class Metrics:
         """The event loop was *seconds* late."""
         self._lag.observe(seconds)
 
-    def render(self) -> tuple[bytes, str]:
-        """Everything as Prometheus text, and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+    def render(self, others: Samples | None = None) -> tuple[bytes, str]:
+        """
+        Everything as Prometheus text, and its content type.
+
+        Args:
+            others: what other processes of this host have counted.
+        """
+        return rendered(self._registry, others or {}), CONTENT_TYPE_LATEST
+
+    def growing(self) -> Samples:
+        """Counters and histograms, for another process."""
+        return growing(self._registry.collect())
+
+    def counted(self) -> Samples:
+        """Gauges that can be added, for another process."""
+        return counted(self._registry.collect())
 
     def _make_counters(self) -> None:
         self._requests = self._counter(
