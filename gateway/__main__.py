@@ -11,6 +11,7 @@ from pathlib import Path
 from gateway import __version__
 from gateway.commands import output
 from gateway.commands.operate_parser import OperateParser
+from gateway.commands.users_parser import UsersParser
 from gateway.config.location import default_path
 
 PLAN_EXAMPLES = """\
@@ -54,14 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     check = _command(commands, "check", _check, "validate the config; print mistakes")
     _config_option(check)
 
-    key = commands.add_parser("key", help="make keys for users")
-    keys = key.add_subparsers(required=True, metavar="COMMAND")
-    _command(keys, "new", _new_key, "print a new key, once, and its config line")
-
     _add_trace(commands)
     _add_usage(commands)
     _add_plan(commands)
     OperateParser(_path, _config_option).add(commands)
+    UsersParser(_path, _config_option).add(commands)
     return parser
 
 
@@ -98,6 +96,17 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="KEYS",
         default="user",
         help="sums by any of user,model,account,day (default: user)",
+    )
+    usage.add_argument(
+        "--mine",
+        action="store_true",
+        help="what a gateway says to the user of the key in GATEWAY_API_KEY",
+    )
+    usage.add_argument(
+        "--url",
+        metavar="URL",
+        default="http://127.0.0.1:8080",
+        help="of that gateway (default: %(default)s)",
     )
     form = usage.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for machines")
@@ -180,15 +189,6 @@ def _check(args: argparse.Namespace) -> int:
     return check(_path(args))
 
 
-def _new_key(args: argparse.Namespace) -> int:
-    from gateway.config.keys import key_sha256, new_key
-
-    key = new_key()
-    print(f"{key}\n\nThe key is shown only now. Its line for [[user]] in the config:")
-    print(f'key_sha256 = ["{key_sha256(key)}"]')
-    return 0
-
-
 def _trace(args: argparse.Namespace) -> int:
     from gateway.ledger import show
 
@@ -196,6 +196,10 @@ def _trace(args: argparse.Namespace) -> int:
 
 
 def _usage(args: argparse.Namespace) -> int:
+    if args.mine:
+        from gateway.commands.own_usage import own_usage
+
+        return own_usage(args)
     from gateway.ledger import show
 
     return show.usage(args, _path(args))

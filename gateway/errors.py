@@ -34,6 +34,7 @@ CODES: dict[str, Fault] = {
         401, "authentication_error", "No API key: send it as a bearer token"
     ),
     "unknown_key": Fault(401, "authentication_error", "This API key is not known"),
+    "expired_key": Fault(401, "authentication_error", "This API key has expired"),
     "user_removed": Fault(
         401, "authentication_error", "The user of this API key has been removed"
     ),

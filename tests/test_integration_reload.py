@@ -285,7 +285,7 @@ CHANGES: dict[str, Change] = {
 REFUSED = {
     ("user-slot", "user-removed"): (401, "user_removed"),
     ("account-slot", "user-removed"): (401, "user_removed"),
-    ("body", "user-removed"): (401, "unknown_key"),
+    ("body", "user-removed"): (401, "user_removed"),
     ("body", "key-changed"): (401, "unknown_key"),
     ("user-slot", "account-removed"): (404, "model_not_found"),
     ("account-slot", "account-removed"): (404, "model_not_found"),

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.config.schema import Budget, User
-from gateway.errors import GatewayError
 from gateway.ledger import runtime_changes, runtime_users
+from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.runtime_changes import RuntimeChanges
 from gateway.ledger.runtime_users import RuntimeKey, UserChangeError
@@ -196,16 +196,15 @@ async def test_a_database_that_is_away_is_noted_once(
         assert ["away"] == [line["detail"] for line in log.events("changes.unread")]
 
 
-async def test_a_ledger_whose_file_is_gone_is_not_made_anew_by_a_change(
-    sqlite_place: Place, open_ledger: OpenLedger
+def test_a_ledger_whose_file_is_gone_is_not_made_anew_by_a_change(
+    sqlite_place: Place,
 ) -> None:
-    ledger = await open_ledger(sqlite_place)
-    file = sqlite_place.base / "ledger.db"
-    file.rename(file.with_suffix(".away"))
+    database = Database(sqlite_place.url, sqlite_place.base)
+    database.prepare()
+    (sqlite_place.base / "ledger.db").unlink()
 
-    with pytest.raises(GatewayError) as caught:
-        await ledger.change(lambda connection: None)
+    with pytest.raises(LedgerError), database.change():
+        pass
 
-    assert "ledger_unavailable" == caught.value.code
-    assert not file.exists()
-    file.with_suffix(".away").rename(file)
+    assert not (sqlite_place.base / "ledger.db").exists()
+    database.dispose()

@@ -81,6 +81,7 @@ TASK_OWNERS = {
         "endpoints/websocket/response_socket",
         *("shared/membership", "daemon/takeover"),
         "endpoints/admin/event_feed",
+        "ledger/runtime_changes",
     )
 }
 

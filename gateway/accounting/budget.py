@@ -159,6 +159,11 @@ class Budgets:
         status = BudgetStatus("requests_per_minute", used, limit, 1, unix + wait_s)
         return BudgetRefusal(status, wait_s)
 
+    def arrived(self, user: str, now: float) -> int:
+        """How many requests of *user* count for the minute before *now*."""
+        used = self._used.get(user)
+        return sum(at > now - MINUTE_S for at in used.arrivals) if used else 0
+
     def check(self, user: str, unix: float) -> BudgetRefusal | None:
         """Whether money and tokens are left; called again after a wait."""
         if user not in self.limited:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gateway.accounting.budget import BudgetRefusal, Budgets
+from gateway.accounting.budget import BudgetRefusal, Budgets, BudgetStatus
 from gateway.config.schema import User
 from gateway.context import RequestContext
 from gateway.errors import GatewayError
@@ -30,7 +30,10 @@ class BudgetExhausted(GatewayError):
 
 
 class BudgetGuard:
-    """Every user's budget and what is used of it."""
+    """
+    Every user's budget and what is used of it. Its methods serve three: requests, the
+    ledger with the other processes, and those who show what is used.
+    """
 
     def __init__(self, users: Iterable[User]) -> None:
         self._budgets = Budgets({user.name: user.budget for user in users})
@@ -74,6 +77,14 @@ class BudgetGuard:
         tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
         if record.user and (tokens or record.cost_usd):
             self._budgets.add(record.user, record.started_at, record.cost_usd, tokens)
+
+    def statuses(self, user: str) -> list[BudgetStatus]:
+        """How far each budget of *user* in money or tokens is used."""
+        return list(self._budgets.statuses(user, time.time()))
+
+    def used_of_minute(self, user: str) -> int:
+        """How many requests *user* has sent within a minute."""
+        return self._budgets.arrived(user, time.monotonic())
 
     # --- what other processes say ----------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from gateway.config.load import load_served
@@ -14,13 +15,19 @@ def check(path: Path) -> int:
     """Print every mistake in the config *path*, or what it holds; returns 2 or 0."""
     warnings: list[str] = []
     try:
-        served = load_served(path, warn=warnings.append)
+        served = load_served(
+            path,
+            stored_users=partial(_stored_users, path.parent),
+            warn=warnings.append,
+        )
     except ConfigError as error:
         print(*error.mistakes, sep="\n")
         return 2
     for warning in warnings:
         print(f"warning: {warning}")
     config = served.config
+    stored = _stored_users(path.parent, config)
+    _warn_of_twins(config, stored, served.key)
     found = ""
     if config.shared.url:
         found, mistakes, warnings = engine_facts(config)
@@ -30,7 +37,7 @@ def check(path: Path) -> int:
             print(*mistakes, sep="\n")
             return 2
     users = 0 if served.key else len(config.user)
-    print(f"{path}: fine, {users} users, {len(config.account)} accounts")
+    print(f"{path}: fine, {users} users{_more(stored)}, {len(config.account)} accounts")
     if found:
         print(f"  engine {found}")
     for account in config.account:
@@ -51,6 +58,31 @@ def engine_facts(config: Config) -> tuple[str, list[str], list[str]]:
             "write postgresql://HOST/DATABASE"
         )
     return report.found, mistakes, report.warnings
+
+
+def _warn_of_twins(config: Config, stored: set[str], key: str) -> None:
+    """Name the users of the config that were made at run time, too."""
+    for i, user in enumerate(config.user):
+        if user.name in stored and not key:
+            print(
+                f"warning: user[{i}].name: {user.name!r} was made at run time, too; "
+                "the limits and keys of the config count"
+            )
+
+
+def _more(stored: set[str]) -> str:
+    return f" ({len(stored)} more made at run time)" if stored else ""
+
+
+def _stored_users(base: Path, config: Config) -> set[str]:
+    """The names of the users in the ledger; none where it cannot be asked."""
+    from gateway.ledger.database import LedgerError
+    from gateway.ledger.runtime_users import stored_users
+
+    try:
+        return stored_users(config, base)
+    except LedgerError:
+        return set()
 
 
 def _dialects(account: Account) -> str:

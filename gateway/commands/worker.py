@@ -10,12 +10,14 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.config.changes import compare
 from gateway.config.load import ConfigSource, ServedConfig, load_served
 from gateway.config.parse import ConfigError
+from gateway.config.schema import Config
 from gateway.daemon.channel import Message
 from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.process import StartError
@@ -56,6 +58,9 @@ def _boot(link: ParentLink) -> int:
         log.get().error("config.rejected", path=str(path), mistakes=error.mistakes)
         link.say("failed", status=2)
         return 2
+    except StartError as error:  # the ledger cannot be asked for users
+        link.say("failed", status=1, detail=log.detail(str(error)))
+        return 1
     server = served.config.server
     log.set_up(server.log_level, server.log_format)
     # Not above: a bad config is said without loading what serves.
@@ -91,6 +96,7 @@ def _served(path: Path, boot: Message) -> tuple[ServedConfig, ConfigSource]:
             key=known.get("key", ""),
             admin_token=known.get("admin_token", ""),
             source=ConfigSource(**known[name]) if name in known else None,
+            stored_users=partial(_stored_users, path.parent),
         )
 
     served = load("source")
@@ -101,6 +107,22 @@ def _served(path: Path, boot: Message) -> tuple[ServedConfig, ConfigSource]:
         served._replace(config=compare(first.config, served.config).config),
         first.source,
     )
+
+
+def _stored_users(base: Path, config: Config) -> set[str]:
+    """
+    The names of the users in the ledger.
+
+    Raises:
+        StartError: it cannot be asked.
+    """
+    from gateway.ledger.database import LedgerError
+    from gateway.ledger.runtime_users import stored_users
+
+    try:
+        return stored_users(config, base)
+    except LedgerError as error:
+        raise StartError(str(error)) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

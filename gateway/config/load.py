@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from gateway.config.parse import ConfigError, is_loopback, parse
 from gateway.config.schema import AdminSettings, Config, User
 
 Warn = Callable[[str], object]
+StoredUsers = Callable[[Config], Collection[str]]
+"""The names of the users that were made at run time, beside those of a config."""
 _DEFAULT_LISTEN = AdminSettings().listen
 
 
@@ -73,34 +75,36 @@ def load_served(
     key: str = "",
     admin_token: str = "",
     source: ConfigSource | None = None,
+    stored_users: StoredUsers = lambda config: (),
     warn: Warn = lambda text: None,
 ) -> ServedConfig:
     """
-    The config in the file *path*, ready to be served. Without a user it gets one with
-    a throwaway key, and a throwaway token of the admin side, if only this machine can
-    reach the listeners.
+    The config in the file *path*, ready to be served. Without any user it gets one
+    with a throwaway key, if only this machine can reach the listeners; one without a
+    user of its own gets a throwaway token of the admin side.
 
     Args:
-        passed: the addresses of sockets that systemd opened; they take precedence
-            over ``server.listen``.
+        passed: the addresses of sockets that systemd opened, before server.listen.
         open_addresses: where a running daemon listens.
         key, admin_token: the throwaway ones that a running daemon has made.
-        source: of a config that another process has read; the file is not read again.
+        source: of what another process has read, and made a key for if it needs one.
+        stored_users: asked only if the config has no user.
         warn: called with each warning: its path, and what should be changed.
 
     Raises:
         ConfigError: with every mistake.
     """
-    source = source or ConfigSource(_text(path), {})
+    is_fit, source = source is not None, source or ConfigSource(_text(path), {})
     config = parse(source.text, _remembering(source.secrets, path), warn)
     listen = passed or [*open_addresses, *config.server.listen]
-    if mistakes := [*_admin_mistakes(config), *_user_mistakes(config, listen)]:
+    has_users = bool(config.user or is_fit or stored_users(config))
+    if mistakes := [*_admin_mistakes(config), *_user_mistakes(has_users, listen)]:
         raise ConfigError(mistakes)
     if config.user:
         return ServedConfig(config, source=source)
-    key = key or new_key()
-    user = User("trial", (key_sha256(key),))
-    config = dataclasses.replace(config, user=(user,))
+    if key := key or ("" if has_users else new_key()):
+        user = User("trial", (key_sha256(key),))
+        config = dataclasses.replace(config, user=(user,))
     served = ServedConfig(config, key, source=source)
     return _with_token(served, admin_token or new_token())
 
@@ -115,9 +119,9 @@ def _with_token(served: ServedConfig, token: str) -> ServedConfig:
     return served._replace(config=config, admin_token=token)
 
 
-def _user_mistakes(config: Config, listen: Sequence[str]) -> list[str]:
+def _user_mistakes(has_users: bool, listen: Sequence[str]) -> list[str]:
     """What is wrong without a user, since a throwaway key is for this machine alone."""
-    if config.user or all(map(is_loopback, listen)):
+    if has_users or all(map(is_loopback, listen)):
         return []
     return [
         "user: at least one [[user]] is needed, since server.listen can be "

@@ -303,12 +303,15 @@ def _twice(section: str, named: Iterable[User | Account]) -> list[str]:
     for i, item in enumerate(named):
         if item.name in seen:
             mistakes.append(f"{section}[{i}].name: {item.name!r} is there twice")
-        elif not _NAME.fullmatch(item.name):
-            mistakes.append(
-                f"{section}[{i}].name: must be 1 to 64 of A-Z a-z 0-9 . _ @ -"
-            )
+        elif wrong := name_mistake(item.name):
+            mistakes.append(f"{section}[{i}].name: {wrong}")
         seen.add(item.name)
     return mistakes
+
+
+def name_mistake(name: str) -> str:
+    """What is wrong with the *name* of a user or account, "" if nothing."""
+    return "" if _NAME.fullmatch(name) else "must be 1 to 64 of A-Z a-z 0-9 . _ @ -"
 
 
 def _keys_twice(users: tuple[User, ...]) -> list[str]:

@@ -22,6 +22,7 @@ from gateway.endpoints.admin.reports import ReportOperations
 from gateway.endpoints.admin.requests import RequestOperations
 from gateway.endpoints.admin.settings import ConfigOperations
 from gateway.endpoints.admin.status import EngineState, StatusOperations
+from gateway.endpoints.admin.users import UserOperations
 
 if TYPE_CHECKING:
     from gateway.daemon.wiring import Components
@@ -64,10 +65,21 @@ def admin_application(components: Components) -> AdminApplication:
             RequestOperations(requests, admission, open_requests, components.ledger),
             ReportOperations(components.ledger),
             ConfigOperations(live, components.control),
+            _user_operations(components),
         ],
     )
     PageRoutes(application, access, token, lambda: live.config.server.listen).install()
     return application
+
+
+def _user_operations(components: Components) -> UserOperations:
+    return UserOperations(
+        components.live,
+        components.registry,
+        components.budget_guard,
+        components.ledger,
+        components.changes,
+    )
 
 
 def _engine_state(components: Components) -> EngineState:

@@ -38,6 +38,7 @@ def greet(address: str, key: str, log_format: str, link: str = "") -> None:
 
     Args:
         address: where the daemon listens, as a config writes it.
+        key: "" where users were made at run time; then the link alone is shown.
         link: to the operator's page, with a throwaway token; "" for none.
         log_format: as in the config; a terminal gets prose, a log one event.
     """
@@ -49,8 +50,9 @@ def greet(address: str, key: str, log_format: str, link: str = "") -> None:
         f"-H 'Content-Type: application/json' -d @{HELLO}"
     )
     if log.is_console(log_format):
-        text = TEXT.format(address=address, key=key, curl=curl)
+        text = TEXT.format(address=address, key=key, curl=curl) if key else ""
         log.say(text + (PAGE.format(link=link) if link else ""))
     else:
+        facts = {"key": key, "curl": curl} if key else {}
         page = {"page": link} if link else {}
-        log.get().info("server.greeted", address=url, key=key, curl=curl, **page)
+        log.get().info("server.greeted", address=url, **facts, **page)

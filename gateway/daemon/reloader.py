@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from gateway.config.parse import ConfigError
 from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.settings import settings_of
 from gateway.daemon.wiring import Components
+from gateway.ledger.runtime_users import stored_users
 from gateway.telemetry import log
 
 Served = dict[str, Any]
@@ -115,6 +117,7 @@ class Reloader:
             key=key,
             admin_token=admin_token,
             source=source,
+            stored_users=partial(stored_users, base=self._path.parent),
         )
 
     def _take_up(

@@ -54,6 +54,7 @@ def _add_recorded(router: web.UrlDispatcher, components: Components) -> None:
             ("POST", "/messages/count_tokens", count),
             ("GET", "/models", lists.models),
             ("GET", "/models/{id}", lists.model),
+            ("GET", "/usage", components.own_usage.usage),
             ("GET", "/responses/{id}", stored),
             ("DELETE", "/responses/{id}", stored),
             ("POST", "/responses/{id}/cancel", stored),

@@ -232,9 +232,10 @@ class Daemon:
             self._greet()
 
     def _greet(self) -> None:
+        """Show the throwaway key and the link to the page, where there are any."""
         served = self._reloader.served
-        if served.key:
-            link = served.admin_token and self._admin.page_link(served.admin_token)
+        link = served.admin_token and self._admin.page_link(served.admin_token)
+        if served.key or link:
             log_format = served.config.server.log_format
             greet(self._sockets[0].address, served.key, log_format, link)
 

@@ -24,7 +24,7 @@ from gateway.accounts.choice import Load
 from gateway.admission.interface import Admission
 from gateway.admission.overlap import OverlapRegistry
 from gateway.client.intake import Intake
-from gateway.config.schema import Account, Config, User
+from gateway.config.schema import Account, Config
 from gateway.config.secrets import secrets_of
 from gateway.content_coding import DecodeScheduler
 from gateway.endpoints.admin.ended_records import EndedRecords
@@ -32,9 +32,11 @@ from gateway.endpoints.auxiliary_call import AuxiliaryCalls
 from gateway.endpoints.count_tokens import TokenCounts
 from gateway.endpoints.live_accounts import LiveAccounts
 from gateway.endpoints.live_config import LiveConfig
+from gateway.endpoints.live_users import LiveUsers
 from gateway.endpoints.model_lists import ModelLists
 from gateway.endpoints.model_requests import ModelRequests
 from gateway.endpoints.open_requests import OpenRequests
+from gateway.endpoints.own_usage import OwnUsage
 from gateway.endpoints.plain_answers import PlainAnswers
 from gateway.endpoints.recording import Recorder
 from gateway.endpoints.request_reader import RequestReader
@@ -42,6 +44,7 @@ from gateway.endpoints.status import StatusHandlers
 from gateway.endpoints.stored_responses import StoredResponses
 from gateway.endpoints.websocket.websockets import WebSockets
 from gateway.errors import GatewayError
+from gateway.ledger import runtime_users
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
 from gateway.ledger.runtime_changes import RuntimeChanges
@@ -115,10 +118,21 @@ class Components:
         self.upstream.replace(config.upstream, config.account)
         conversations = Conversations(self.response_store, self.accounts)
         self._make_endpoints(scheduler, conversations)
+        self._make_live()
+
+    def _make_live(self) -> None:
+        """What is changed at run time."""
+        live, admission, ledger = self.live, self.registry, self.ledger
+        budgets, check_keys = self.budget_guard, self.websockets.check_keys
         self.changes = RuntimeChanges(ledger)
         self.live_accounts = LiveAccounts(
-            self.accounts, self.registry, ledger, self.changes
+            self.accounts, admission, ledger, self.changes
         )
+        self.users = LiveUsers(
+            live, admission, budgets, self.reader, ledger, check_keys
+        )
+        self.own_usage = OwnUsage(live, self.reader, admission, budgets, ledger)
+        self.changes.watch(runtime_users.KIND, self.users.refresh)
 
     def _sinks(self, config: Config) -> list[Callable[[Record], None]]:
         """What takes every record that has ended."""
@@ -254,17 +268,12 @@ class Components:
             self.sharing.reload(config)
         self._set_limits(config)
         self.accounts.replace(config.account)
-        self.budget_guard.replace(config.user)
-        self.live.replace(config)
-        self.reader.resize_rooms()
-        self.websockets.check_keys()
+        self.users.replace(config)
         self.relay.replace(config.upstream)
         self.upstream.replace(config.upstream, config.account)
         self.drains.limit_s = config.upstream.client_gone_drain_s
         self.ledger.replace(config.ledger)
         self.response_store.replace(config.ledger)
-        for name in _names(old.user) - _names(config.user):
-            self.registry.remove_user(name)
         for name in _names(old.account) - _names(config.account):
             self.registry.remove_account(name)
         if _unlimited(old.account) != _unlimited(config.account):
@@ -273,9 +282,6 @@ class Components:
             self.sharing.reloaded()
 
     def _set_limits(self, config: Config) -> None:
-        for user in config.user:
-            limits = user.limits(config.limits)
-            self.registry.set_user(user.name, limits.max_concurrent, limits.max_queued)
         for account in config.account:
             self.registry.set_account(account.name, account.max_concurrent)
 
@@ -329,8 +335,10 @@ class Components:
         self.drain()
         await self.end_open()
         await self.model_lists.stop()
+        await self.changes.stop()
         if not self.followed:
             self.saved_state.save_accounts(self.accounts.status.dump())
+        self.users.save_uses()
         await self.upstream.stop()
         self.shortage.stop()
         if self.sharing:
@@ -340,7 +348,7 @@ class Components:
     # --- state that outlives the process ----------------------------------------------
 
     async def restore(self) -> None:
-        """Take up the cooldowns and the day's sums that the ledger holds."""
+        """Take up the users, cooldowns and sums of days that the ledger holds."""
         self.accounts.status.load(await self.saved_state.accounts())
         self.budget_guard.load(await self.saved_state.day_sums())
         await self.changes.look()
@@ -359,7 +367,7 @@ class Components:
                     await self.ledger.bury_all()
 
     async def save_state(self) -> None:
-        """Save the accounts' cooldowns now and then, for the next start."""
+        """Save now and then what the next start needs, and which keys were used."""
         saved: list[dict[str, object]] = []
         while True:
             await asyncio.sleep(SAVE_STATE_EVERY_S)
@@ -369,6 +377,7 @@ class Components:
             if (cooldowns or saved) and not self.followed:
                 self.saved_state.save_accounts(cooldowns)
             saved = cooldowns
+            self.users.save_uses()
 
 
 def know_secrets(config: Config) -> None:
@@ -376,7 +385,7 @@ def know_secrets(config: Config) -> None:
     log.keep_secret(secrets_of(config, getproxies_environment().values()))
 
 
-def _names(some: Iterable[User | Account]) -> set[str]:
+def _names(some: Iterable[Account]) -> set[str]:
     return {one.name for one in some}
 
 

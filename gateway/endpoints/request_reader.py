@@ -26,7 +26,7 @@ from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.websocket.create import Create
-from gateway.errors import GatewayError
+from gateway.errors import ClientError, GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.record import Record
 from gateway.telemetry import log
@@ -54,12 +54,9 @@ class RequestReader:
         self._intake = intake
         self._rooms = BodyRooms()
 
-    def resize_rooms(self) -> None:
-        """Give each user the room for bodies that a changed config says."""
-        config = self._live.config
-        for user in config.user:
-            room_bytes = user.limits(config.limits).max_waiting_bytes
-            self._rooms.resize(user.name, room_bytes)
+    def resize_room(self, user: str, max_bytes: int) -> None:
+        """Change the room for bodies of *user* at once."""
+        self._rooms.resize(user, max_bytes)
 
     async def context(
         self, scope: RequestScope, path: str, *, slot: bool = True
@@ -78,7 +75,8 @@ class RequestReader:
         self._check_ledger()
         holder = _holder(record)
         data = await self._queued_body(scope, identity, holder if slot else None)
-        if self._live.keys is not keys:  # a reload came while the body arrived
+        if self._live.keys is not keys:  # they changed while the body arrived
+            self._check_user(identity)
             identity = self._identify(scope)
             if holder.user != record.user:  # the key is another's now
                 holder = _holder(record)
@@ -100,6 +98,11 @@ class RequestReader:
             deadline=record.arrived + identity.limits.queue_timeout_s,
             share=scope.body_share,
         )
+
+    def _check_user(self, identity: Identity) -> None:
+        """Refuse a request whose user has been removed since its head arrived."""
+        if identity.user.name not in self._live.users:
+            raise ClientError("user_removed")
 
     def message(self, scope: RequestScope, create: Create) -> RequestContext:
         """

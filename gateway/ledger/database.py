@@ -124,6 +124,11 @@ class Database:
         """Whether it is a file."""
         return self.dialect == "sqlite"
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file; a server's database is taken to be there."""
+        return self._path is None or self._path.exists()
+
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
 
@@ -221,7 +226,7 @@ class Database:
         Raises:
             LedgerError: no ledger there, of another version, or not readable.
         """
-        if self._path is not None and not self._path.exists():
+        if not self.exists:
             raise LedgerError(f"ledger {self}: there is no ledger yet")
         try:
             with self.read() as connection:

@@ -111,7 +111,7 @@ def usage(
     ``TOKENS``, ``cost_usd``, and two that say how far to trust them: ``estimated``
     requests whose usage the upstream did not report, and ``unpriced`` ones.
     """
-    keys = [_key(connection, name).label(name) for name in by]
+    keys = [key_column(connection, name).label(name) for name in by]
     question = (
         select(*keys, *_sums())
         .where(request.c.outcome != "open", *_filters(user, since, until))
@@ -123,7 +123,7 @@ def usage(
 
 def day_sums(connection: Connection, since: datetime) -> list[DaySum]:
     """What every user has used on each day, from the day of *since* on."""
-    day = _key(connection, "day").label("day")
+    day = key_column(connection, "day").label("day")
     tokens = func.sum(_or_zero("input_tokens") + _or_zero("output_tokens"))
     question = (
         select(request.c.user, day, func.sum(_or_zero("cost_usd")), tokens)
@@ -216,7 +216,8 @@ def _filters(
     return filters
 
 
-def _key(connection: Connection, name: str) -> ColumnElement[str]:
+def key_column(connection: Connection, name: str) -> ColumnElement[str]:
+    """The column of a request that has the key *name* of ``BY``."""
     if name != "day":
         return request.c[name]
     if connection.dialect.name == "sqlite":

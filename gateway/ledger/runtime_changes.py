@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection, select
@@ -44,25 +44,57 @@ class RuntimeChanges:
         self._seen: dict[str, int] = {}
         self._looking = asyncio.Lock()
         self._stale = False
+        self._changing: set[asyncio.Task[Any]] = set()
 
     def watch(self, kind: str, refresh: Refresh) -> None:
         """Await *refresh* at the next look, and when *kind* has another version."""
         self._refresh[kind] = refresh
 
-    async def change(self, kind: str, change: Callable[[Connection], T]) -> T:
+    async def change(
+        self,
+        kind: str,
+        change: Callable[[Connection], T],
+        done: Callable[[T], object] = lambda result: None,
+    ) -> T:
         """
         What *change* gives, in a transaction; afterwards it is durable, in force in
-        this process, and soon in the others.
+        this process, and soon in the others. A caller that is cancelled does not stop
+        it half-way.
+
+        Args:
+            done: called with the result once it is durable, whatever the caller does.
 
         Raises:
             GatewayError: "ledger_unavailable"; nothing was changed.
         """
+        changing = asyncio.create_task(
+            self._change(kind, change, done), name="runtime-change"
+        )
+        self._changing.add(changing)
+        changing.add_done_callback(self._over)
+        return await asyncio.shield(changing)
 
+    async def stop(self) -> None:
+        """Return when every change has been made."""
+        await asyncio.gather(*self._changing, return_exceptions=True)
+
+    def _over(self, changing: asyncio.Task[Any]) -> None:
+        self._changing.discard(changing)
+        if not changing.cancelled():
+            changing.exception()  # its caller may have left
+
+    async def _change(
+        self,
+        kind: str,
+        change: Callable[[Connection], T],
+        done: Callable[[T], object],
+    ) -> T:
         def apply(connection: Connection) -> T:
-            _raise_version(connection, kind)  # first: its lock puts changes in order
+            raise_version(connection, kind)  # first: its lock puts changes in order
             return change(connection)
 
         result = await self._ledger.change(apply)
+        done(result)
         with suppress(Exception):  # ``follow`` tries again, and logs it
             await self.look()
         return result
@@ -103,7 +135,8 @@ def _versions(connection: Connection) -> dict[str, int]:
     return {kind: version for kind, version in rows}
 
 
-def _raise_version(connection: Connection, kind: str) -> None:
+def raise_version(connection: Connection, kind: str) -> None:
+    """Let every process notice that *kind* is changed by this transaction."""
     insert = insert_into(runtime_version, connection.dialect)
     insert = insert.values(kind=kind, version=1)
     raised = {"version": runtime_version.c.version + 1}

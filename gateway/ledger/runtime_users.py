@@ -11,11 +11,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, inspect, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.config.schema import Budget, Limits, User
+from gateway.config.schema import Budget, Config, Limits, User
+from gateway.ledger.database import Database, LedgerError, reason
 from gateway.ledger.tables import key_use, runtime_key, runtime_user
 
 KIND = "users"
@@ -89,6 +92,28 @@ def load(connection: Connection) -> RuntimeUsers:
         {key.key_sha256: key for key in keys},
         {row["name"]: row["created_at"] for row in listed},
     )
+
+
+def stored_users(config: Config, base: Path) -> set[str]:
+    """
+    The names of all users in the ledger of *config*, which need not be open or exist.
+
+    Args:
+        base: the folder that relative paths of the config start from.
+
+    Raises:
+        LedgerError: it cannot be asked.
+    """
+    database = Database(config.ledger.url, base)
+    try:
+        if not database.exists:
+            return set()
+        with database.read() as connection:
+            return names(connection)
+    except SQLAlchemyError as exc:
+        raise LedgerError(f"ledger {database}: {reason(exc)}") from None
+    finally:
+        database.dispose()
 
 
 def names(connection: Connection) -> set[str]:
