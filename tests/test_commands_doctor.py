@@ -78,6 +78,10 @@ def config(**sections: Any) -> dict[str, Any]:
         ({"warnings": ("ledger.url: holds a password",)}, "config", "ledger.url"),
         ({"daemon": "nothing answers"}, "daemon", "systemctl start"),
         ({"engine": "lost"}, "engine", "shared.url"),
+        (
+            {"engine_problems": ("shared.url: it evicts keys",)},
+            *("engine", "it evicts keys"),
+        ),
         (ledger(problem="cannot connect"), "ledger", "cannot connect"),
         (ledger(file_system="nfs4"), "ledger", "nfs4"),
         (ledger(journal_mode="delete"), "ledger", "not wal"),
@@ -176,6 +180,17 @@ def test_no_daemon_is_a_finding(
 
     found = json.loads(capsys.readouterr().out)["data"]
     assert "daemon" in [one["part"] for one in found]
+
+
+def test_an_engine_that_is_away_is_a_finding(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    text = settings.config_text(listen=["127.0.0.1:1"], accounts=[settings.TRIAL])
+    url = f"redis://127.0.0.1:{free_port()}"
+    path.write_text(f'{text}\n[shared]\nurl = "{url}"\n')
+
+    parts = {one.part for one in diagnose(doctor.gather(path))}
+
+    assert {"engine", "daemon"} <= parts
 
 
 def test_mistakes_in_the_config_are_findings(

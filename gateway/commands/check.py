@@ -17,7 +17,7 @@ def check(path: Path) -> int:
     try:
         served = load_served(
             path,
-            stored_users=partial(_stored_users, path.parent),
+            stored_users=partial(stored_names, path.parent),
             warn=warnings.append,
         )
     except ConfigError as error:
@@ -26,7 +26,7 @@ def check(path: Path) -> int:
     for warning in warnings:
         print(f"warning: {warning}")
     config = served.config
-    stored = _stored_users(path.parent, config)
+    stored = stored_names(path.parent, config)
     _warn_of_twins(config, stored, served.key)
     found = ""
     if config.shared.url:
@@ -74,7 +74,7 @@ def _more(stored: set[str]) -> str:
     return f" ({len(stored)} more made at run time)" if stored else ""
 
 
-def _stored_users(base: Path, config: Config) -> set[str]:
+def stored_names(base: Path, config: Config) -> set[str]:
     """The names of the users in the ledger; none where it cannot be asked."""
     from gateway.ledger.database import LedgerError
     from gateway.ledger.runtime_users import stored_users

@@ -7,12 +7,13 @@ import http.client
 import json
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.commands.doctor_checks import diagnose
 from gateway.commands.doctor_facts import Facts, Finding
-from gateway.config.load import load_served
+from gateway.config.load import StoredUsers, load_served
 from gateway.config.parse import ConfigError
 from gateway.config.schema import Config
 
@@ -86,12 +87,13 @@ def gather(path: Path, unit: str = "", through: str = "") -> Facts:
     )
     if config is None:
         return facts
-    daemon, engine = probe(config.config, path.parent)
+    daemon = probe(config.config)
     return dataclasses.replace(
         facts,
         config=config.config,
         daemon=daemon,
-        engine=engine,
+        engine=None if daemon else engine_state(config.config, path),
+        engine_problems=engine_problems(config.config),
         ledger=doctor_gather.ledger_facts(config.config, path.parent),
         socket_modes=doctor_gather.socket_modes(config.config, path.parent),
     )
@@ -118,26 +120,46 @@ def _step(step: dict[str, Any]) -> str:
     return f"the step {step['step']} failed: {step['detail']}"
 
 
-def _stored(path: Path) -> Any:
-    from functools import partial
+def _stored(path: Path) -> StoredUsers:
+    from gateway.commands.check import stored_names
 
-    from gateway.commands.check import _stored_users
-
-    return partial(_stored_users, path.parent)
+    return partial(stored_names, path.parent)
 
 
-def probe(config: Config, base: Path) -> tuple[str, str | None]:
-    """Why the daemon does not answer ("" if it does), and the state of the engine."""
+def engine_problems(config: Config) -> tuple[str, ...]:
+    """What is wrong with the engine of *config*, each with its key."""
+    if not config.shared.url:
+        return ()
+    from gateway.commands.check import engine_facts
+
+    _, mistakes, warnings = engine_facts(config)
+    return (*mistakes, *(f"shared.url: {warning}" for warning in warnings))
+
+
+def engine_state(config: Config, path: Path) -> str | None:
+    """What the running daemon says of the engine; None where it cannot be asked."""
+    from gateway.commands.admin_client import CommandError, DaemonClient
+
+    if not config.shared.url or config.admin is None:
+        return None
+    try:
+        return str(DaemonClient(path).ask("GET", "/status")["engine"])
+    except CommandError:
+        return None
+
+
+def probe(config: Config) -> str:
+    """Why the daemon does not answer, or takes no work; "" if it does."""
     address = config.server.listen[0]
     try:
         status, state = _ready(address)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        return f"nothing answers at {address}: {reason}", None
+        return f"nothing answers at {address}: {reason}"
     if status != 200:
         reasons = ", ".join(map(str, state.get("reasons", ()))) or f"status {status}"
-        return f"the daemon at {address} takes no work: {reasons}", None
-    return "", "lost" if state.get("alone") else "up"
+        return f"the daemon at {address} takes no work: {reasons}"
+    return ""
 
 
 def _ready(address: str) -> tuple[int, dict[str, Any]]:

@@ -84,6 +84,13 @@ def check_daemon(facts: Facts) -> Iterator[Finding]:
 
 
 def check_engine(facts: Facts) -> Iterator[Finding]:
+    for problem in facts.engine_problems:
+        yield Finding(
+            "engine",
+            "Limits do not hold for all processes together, or state is lost",
+            problem,
+            f"{problem.partition(':')[0]} in the config, or the engine's own settings",
+        )
     if facts.engine == "lost":
         yield Finding(
             "engine",

@@ -72,7 +72,8 @@ class Facts:
     Attributes:
         config: None where it has *mistakes*.
         daemon: why it does not answer; "" if it does; None where that was not asked.
-        engine: the state of the engine: none, up, lost.
+        engine: what the daemon says of the engine: none, up, lost.
+        engine_problems: what is wrong with the engine itself, each with its key.
         unit: the properties of the systemd unit; None where there is none.
         wanted_unit: the unit was named, so that it has to be there.
         clock_synchronized: as systemd says.
@@ -85,6 +86,7 @@ class Facts:
     warnings: tuple[str, ...] = ()
     daemon: str | None = None
     engine: str | None = None
+    engine_problems: tuple[str, ...] = ()
     ledger: LedgerFacts | None = None
     unit_name: str = "gateway.service"
     unit: Mapping[str, str] | None = None

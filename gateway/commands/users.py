@@ -52,7 +52,9 @@ def user_add(client: DaemonClient, args: argparse.Namespace) -> int:
     if budget := {name: value for name, value in budget.items() if value is not None}:
         body["budget"] = budget
     answer = client.ask("POST", "/users", body=body)
-    return _said(args, answer, f"{args.name} can get keys: gateway key new --user")
+    return _said(
+        args, answer, f"{args.name} is made; a key: gateway key new --user {args.name}"
+    )
 
 
 def user_set(client: DaemonClient, args: argparse.Namespace) -> int:
