@@ -390,7 +390,7 @@ async def test_a_bug_shows_no_values(
     """A traceback says where; what the exception says may be anybody's."""
     from gateway.relay.failover import Relay
 
-    async def run(self: Relay, turn: Any, down: Any) -> None:
+    async def run(self: Relay, turn: Any, *rest: Any) -> None:
         try:
             raise KeyError(turn.ask.document)
         except KeyError as error:

@@ -116,7 +116,9 @@ class Components:
         make_sockets = partial(socket_transport, dialer, self.transport, proxies)
         self.upstream = Upstream(self.transport, config.upstream, make_sockets)
         self.upstream.replace(config.upstream, config.account)
-        conversations = Conversations(self.response_store, self.accounts)
+        conversations = Conversations(
+            self.response_store, self.accounts, bool(config.shared.url)
+        )
         self._make_endpoints(scheduler, conversations)
         self._make_live()
 

@@ -39,11 +39,18 @@ class Conversations:
     """
     Args:
         store: where turns are stored.
+        has_siblings: other processes serve with the same ledger, so a response that
+            this one does not know may be one of theirs. Alone it knows better than
+            the rows: which response was not to be stored, and whose account has been
+            replaced.
     """
 
-    def __init__(self, store: ResponseStore, accounts: Accounts) -> None:
+    def __init__(
+        self, store: ResponseStore, accounts: Accounts, has_siblings: bool = False
+    ) -> None:
         self._store = store
         self._accounts = accounts
+        self._has_siblings = has_siblings
 
     async def resume(self, state: FailoverState) -> None:
         """
@@ -74,10 +81,9 @@ class Conversations:
 
     async def find_maker(self, user: str, ident: str) -> None:
         """
-        Learn which account made the response *ident*, where this process does not know
-        it: another one served it, or this one before its last start.
+        Learn which account made the response *ident*, where another process served it.
         """
-        if self._accounts.maker(user, ident) is None:
+        if self._has_siblings and self._accounts.maker(user, ident) is None:
             if account := await self._store.owner(ident, user):
                 self._accounts.learn_maker(user, ident, account)
 
