@@ -24,7 +24,7 @@ setup:
 	@.ci/setup run
 
 test: lint
-	.venv/bin/pytest -n 2 $(PYTEST_ARGS)
+	.venv/bin/pytest -n 3 $(PYTEST_ARGS)
 
 lint:
 	@.ci/setup test

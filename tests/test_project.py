@@ -298,11 +298,7 @@ def test_what_the_daemon_imports_is_declared() -> None:
 def test_what_is_declared_is_needed() -> None:
     by_url = {"psycopg"}  # SQLAlchemy loads it by the ledger's URL
 
-    # Parts that are being built: the engine, the websocket, the operator's side.
-    coming = {"websockets"}
-    coming |= {"aiohttp-jinja2", "aiohttp-sse-client", "argcomplete", "rich"}
-
-    assert declared() - by_url - coming <= foreign(SOURCES)
+    assert declared() - by_url <= foreign(SOURCES)
 
 
 def test_what_the_tests_import_is_declared() -> None:
