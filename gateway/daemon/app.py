@@ -40,7 +40,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
     know_secrets(config)
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
     components = Components(config, ledger)
-    await components.restore()
+    await components.upkeep.restore()
     await components.join()
     app = web.Application()
     app[COMPONENTS] = components
@@ -48,7 +48,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         tasks = [
-            asyncio.create_task(components.save_state(), name="state-saver"),
+            asyncio.create_task(components.upkeep.save_state(), name="state-saver"),
             asyncio.create_task(components.changes.follow(), name="change-follower"),
         ]
         yield
@@ -63,7 +63,7 @@ async def build_app(config: Config, base: Path) -> web.Application:
 
 async def build_runner(app: web.Application, shutdown_timeout_s: float) -> HttpRunner:
     """What serves *app*, set up; it listens nowhere yet."""
-    refuse = components_of(app).plain_answers.refuse_head
+    refuse = components_of(app).endpoints.plain_answers.refuse_head
     runner = HttpRunner(
         app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s
     )

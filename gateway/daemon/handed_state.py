@@ -27,7 +27,7 @@ def dump_state(components: Components) -> dict[str, Any]:
     }
     if isinstance(components.registry, OverlapRegistry):
         state["positions"] = components.registry.dump_positions()
-    components.followed = True
+    components.upkeep.followed = True
     return state
 
 

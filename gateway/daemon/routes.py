@@ -26,14 +26,15 @@ WEBSOCKET_PROTOCOL = protocol_of(WEBSOCKET_PATH)
 
 def add_routes(router: web.UrlDispatcher, components: Components) -> None:
     """Add every path to *router*."""
+    endpoints = components.endpoints
     for prefix in PREFIXES:
         for protocol, path in MODEL_PATHS:
-            handler = components.model_requests.endpoint(protocol, path)
+            handler = endpoints.model_requests.endpoint(protocol, path)
             router.add_post(prefix + path, handler, expect_handler=_ask_later)
-        upgrade = components.websockets.endpoint(WEBSOCKET_PROTOCOL)
+        upgrade = endpoints.websockets.endpoint(WEBSOCKET_PROTOCOL)
         router.add_get(prefix + WEBSOCKET_PATH, upgrade, expect_handler=_ask_later)
     _add_recorded(router, components)
-    status, unrecorded = components.status, components.plain_answers.unrecorded
+    status, unrecorded = endpoints.status, endpoints.plain_answers.unrecorded
     router.add_get("/healthz", unrecorded(status.health))
     router.add_get("/readyz", unrecorded(status.ready))
     router.add_get("/metrics", unrecorded(status.metrics))
@@ -47,14 +48,15 @@ def add_routes(router: web.UrlDispatcher, components: Components) -> None:
 
 def _add_recorded(router: web.UrlDispatcher, components: Components) -> None:
     """The endpoints beside the model requests that have a record, too."""
-    recorded, lists = components.recorder.recorded, components.model_lists
-    stored, count = components.stored_responses.serve, components.token_counts.count
+    recorded, endpoints = components.recorder.recorded, components.endpoints
+    lists, stored = endpoints.model_lists, endpoints.stored_responses.serve
+    count = endpoints.token_counts.count
     for prefix in PREFIXES:
         for method, path, endpoint in (
             ("POST", "/messages/count_tokens", count),
             ("GET", "/models", lists.models),
             ("GET", "/models/{id}", lists.model),
-            ("GET", "/usage", components.own_usage.usage),
+            ("GET", "/usage", endpoints.own_usage.usage),
             ("GET", "/responses/{id}", stored),
             ("DELETE", "/responses/{id}", stored),
             ("POST", "/responses/{id}/cancel", stored),
@@ -77,7 +79,7 @@ def _unrouted(components: Components) -> Handler:
     What no other route answers: a page that asks what it may send, to whatever path;
     and an unknown path or method, in the protocol's form, too.
     """
-    maybe_preflight = components.plain_answers.maybe_preflight
+    maybe_preflight = components.endpoints.plain_answers.maybe_preflight
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request, web.Request)

@@ -108,7 +108,7 @@ class Daemon:
         runner = await build_runner(app, shutdown_timeout_s=2.0)
         try:
             counters = WorkerCounters(self._link, components.metrics)
-            components.status.other_counters = counters.others
+            components.endpoints.status.other_counters = counters.others
             self._link.say("ready", node=components.ledger.node)
             await self._either(self._begin, self._stop)
             if not self._stop.is_set():
@@ -129,13 +129,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         tune_garbage_collection()
         self._link.say("serving")
-        await components.warm_up()
+        await components.price_list.warm_up()
         gc.freeze()
         tasks = [
             loop.create_task(self._watch_loop(components), name="loop-watch"),
             loop.create_task(self._reloader.run(components), name="reloader"),
             loop.create_task(self._bury(components), name="burials"),
-            loop.create_task(components.bury(), name="burials-of-the-engine"),
+            loop.create_task(components.upkeep.bury(), name="burials-of-the-engine"),
         ]
         await self._either(self._stop, self._leave)
         if not self._stop.is_set():

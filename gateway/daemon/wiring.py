@@ -10,8 +10,6 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cached_property, partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.request import getproxies_environment
 
@@ -27,49 +25,35 @@ from gateway.client.intake import Intake
 from gateway.config.schema import Account, Config
 from gateway.config.secrets import secrets_of
 from gateway.content_coding import DecodeScheduler
+from gateway.daemon.endpoint_wiring import Endpoints
+from gateway.daemon.price_list import PriceList
+from gateway.daemon.upkeep import Upkeep
+from gateway.daemon.upstream_wiring import make_upstream
 from gateway.endpoints.admin.ended_records import EndedRecords
-from gateway.endpoints.auxiliary_call import AuxiliaryCalls
-from gateway.endpoints.count_tokens import TokenCounts
 from gateway.endpoints.live_accounts import LiveAccounts
 from gateway.endpoints.live_config import LiveConfig
 from gateway.endpoints.live_users import LiveUsers
-from gateway.endpoints.model_lists import ModelLists
-from gateway.endpoints.model_requests import ModelRequests
 from gateway.endpoints.open_requests import OpenRequests
-from gateway.endpoints.own_usage import OwnUsage
-from gateway.endpoints.plain_answers import PlainAnswers
 from gateway.endpoints.recording import Recorder
 from gateway.endpoints.request_reader import RequestReader
-from gateway.endpoints.status import StatusHandlers
-from gateway.endpoints.stored_responses import StoredResponses
-from gateway.endpoints.websocket.websockets import WebSockets
 from gateway.errors import GatewayError
 from gateway.ledger import runtime_users
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.response_store import ResponseStore
 from gateway.ledger.runtime_changes import RuntimeChanges
-from gateway.ledger.saved_state import SavedState
 from gateway.record import Record
 from gateway.relay.conversation import Conversations
 from gateway.relay.dependencies import Dependencies
 from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
-from gateway.relay.upstream import Upstream, socket_transport
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Metrics
-from gateway.transport.connection_pool import ConnectionPool
-from gateway.transport.dialing import Dialer, tls_context
-from gateway.transport.http_transport import HttpTransport
-from gateway.transport.proxy_routing import proxy_rule
 from gateway.transport.shortage import Shortage
 
 if TYPE_CHECKING:
-    from gateway.accounting.prices import Prices
     from gateway.daemon.sharing import Sharing
     from gateway.endpoints.admin.settings import ProcessControl
 
-SAVE_STATE_EVERY_S = 30.0
-BURY_AFTER_S = (0.0, 60.0)  # a database notices a lost host later than the engine
 END_WAIT_S = 2.0  # for the endings of what was still open at the stop
 
 
@@ -81,16 +65,13 @@ class Components:
     daemon and the tests. The methods act on all parts together.
     """
 
-    followed = False  # by another worker, which has this one's state
     on_used: Callable[[Record], object] | None = None
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self._config = config
         self.control: ProcessControl | None = None  # the daemon's
         self.ledger = ledger
-        self.saved_state = SavedState(ledger)
         self.sharing = self._sharing(config) if config.shared.url else None
-        self._reaped = asyncio.Event()
         self.registry: Admission = self._make_admission()
         self._set_limits(config)
         self.accounts = Accounts(config.account, self._load)
@@ -105,17 +86,13 @@ class Components:
         ledger.observe = self.metrics.commit_waited
         self.budget_guard = BudgetGuard(config.user)
         self.ended_records = EndedRecords()
-        self.accounting = Accounting(ledger, self.maybe_prices, self._sinks(config))
+        self.shortage = Shortage()
+        self.price_list = PriceList(self.shortage)
+        self.accounting = Accounting(ledger, self.price_list.maybe, self._sinks(config))
         self.drains = Drains(config.upstream.client_gone_drain_s)
         self.response_store = ResponseStore(ledger)
         scheduler = DecodeScheduler()
-        self.shortage = Shortage()
-        dialer = Dialer(tls_context(), shortage=self.shortage)
-        proxies = proxy_rule(getproxies_environment())
-        self.transport = HttpTransport(ConnectionPool(dialer), scheduler, proxies)
-        make_sockets = partial(socket_transport, dialer, self.transport, proxies)
-        self.upstream = Upstream(self.transport, config.upstream, make_sockets)
-        self.upstream.replace(config.upstream, config.account)
+        self.upstream = make_upstream(config, scheduler, self.shortage)
         conversations = Conversations(
             self.response_store, self.accounts, bool(config.shared.url)
         )
@@ -133,8 +110,8 @@ class Components:
         self.users = LiveUsers(
             live, admission, budgets, self.reader, ledger, check_keys
         )
-        self.own_usage = OwnUsage(live, self.reader, admission, budgets, ledger)
         self.changes.watch(runtime_users.KIND, self.users.refresh)
+        self.upkeep = Upkeep(self)
 
     def _sinks(self, config: Config) -> list[Callable[[Record], None]]:
         """What takes every record that has ended."""
@@ -167,7 +144,7 @@ class Components:
         """Become one of many processes, where that is configured."""
         if self.sharing:
             self.metrics.watch(self.sharing.metrics)
-            self.sharing.on_reaped(self._reaped.set)
+            self.sharing.on_reaped(self.upkeep.reaped.set)
             await self.sharing.start()
 
     def _make_relay(self, conversations: Conversations) -> Relay:
@@ -190,59 +167,11 @@ class Components:
         live = self.live = LiveConfig(self._config)
         self.open_requests = OpenRequests(live)
         self.recorder = Recorder(live, self.open_requests, self.accounting)
-        reader = self.reader = RequestReader(
+        self.reader = RequestReader(
             live, self.open_requests, self.registry, self.ledger, Intake(scheduler)
         )
-        self.model_requests = ModelRequests(
-            self.recorder,
-            reader,
-            self.registry,
-            self.relay,
-            self.accounts,
-            self.budget_guard,
-        )
-        self.websockets = WebSockets(
-            live, self.recorder, reader, self.model_requests, scheduler
-        )
-        calls = AuxiliaryCalls(self.accounts, self.upstream)
-        self.model_lists = ModelLists(reader, self.accounts, self.upstream)
-        self.token_counts = TokenCounts(
-            live, reader, self.accounts, calls, self.budget_guard
-        )
-        self.stored_responses = StoredResponses(
-            live, reader, self.accounts, calls, self.budget_guard, conversations
-        )
-        self.plain_answers = PlainAnswers(live, self.accounting)
-        self.status = StatusHandlers(
-            live,
-            self.open_requests,
-            self.accounts,
-            self.ledger,
-            self.metrics,
-            lambda: self.sharing.state if self.sharing else "",
-        )
-
-    @cached_property
-    def prices(self) -> Prices:
-        """The price list. To import it takes a fifth of a start."""
-        from gateway.accounting.prices import Prices
-
-        return Prices(_no_price)
-
-    async def warm_up(self) -> None:
-        """Load what the first answer would otherwise have to wait for."""
-        try:
-            await asyncio.to_thread(import_module, "gateway.accounting.prices")
-        except (OSError, ImportError) as error:  # no descriptor is left
-            self.shortage.note(error)
-
-    def maybe_prices(self) -> Prices | None:
-        """The price list, None while it cannot be read."""
-        try:
-            return self.prices
-        except (OSError, ImportError) as error:
-            self.shortage.note(error)
-            return None
+        self.endpoints = Endpoints(self, scheduler, conversations)
+        self.websockets = self.endpoints.websockets
 
     def _use(self, record: Record) -> None:
         if self.on_used is not None:
@@ -336,50 +265,14 @@ class Components:
         """End everything, write the state down, and close what is open."""
         self.drain()
         await self.end_open()
-        await self.model_lists.stop()
+        await self.endpoints.model_lists.stop()
         await self.changes.stop()
-        if not self.followed:
-            self.saved_state.save_accounts(self.accounts.status.dump())
-        self.users.save_uses()
+        self.upkeep.save_last()
         await self.upstream.stop()
         self.shortage.stop()
         if self.sharing:
             await self.sharing.stop()
         await self.ledger.stop()
-
-    # --- state that outlives the process ----------------------------------------------
-
-    async def restore(self) -> None:
-        """Take up the users, cooldowns and sums of days that the ledger holds."""
-        self.accounts.status.load(await self.saved_state.accounts())
-        self.budget_guard.load(await self.saved_state.day_sums())
-        await self.changes.look()
-
-    async def bury(self) -> None:
-        """
-        Close the rows of other processes that the engine has declared dead; one that
-        lives still has its lock, so again a while later.
-        """
-        while True:
-            await self._reaped.wait()
-            self._reaped.clear()
-            for wait_s in BURY_AFTER_S:
-                await asyncio.sleep(wait_s)
-                with suppress(GatewayError):
-                    await self.ledger.bury_all()
-
-    async def save_state(self) -> None:
-        """Save now and then what the next start needs, and which keys were used."""
-        saved: list[dict[str, object]] = []
-        while True:
-            await asyncio.sleep(SAVE_STATE_EVERY_S)
-            if self.sharing:
-                self.budget_guard.raise_to(await self.saved_state.day_sums())
-            cooldowns = self.accounts.status.dump()
-            if (cooldowns or saved) and not self.followed:
-                self.saved_state.save_accounts(cooldowns)
-            saved = cooldowns
-            self.users.save_uses()
 
 
 def know_secrets(config: Config) -> None:
@@ -394,7 +287,3 @@ def _names(some: Iterable[Account]) -> set[str]:
 def _unlimited(accounts: Iterable[Account]) -> list[Account]:
     """*accounts* without what does not matter to the choice of one."""
     return [dataclasses.replace(one, max_concurrent=0) for one in accounts]
-
-
-def _no_price(account: str, model: str) -> None:
-    log.get().warning("price.unknown", account=account, model=model)

@@ -1,0 +1,28 @@
+"""The way to the upstreams: one dialer, and what speaks HTTP or websocket over it."""
+
+from __future__ import annotations
+
+from functools import partial
+from urllib.request import getproxies_environment
+
+from gateway.config.schema import Config
+from gateway.content_coding import DecodeScheduler
+from gateway.relay.upstream import Upstream, socket_transport
+from gateway.transport.connection_pool import ConnectionPool
+from gateway.transport.dialing import Dialer, tls_context
+from gateway.transport.http_transport import HttpTransport
+from gateway.transport.proxy_routing import proxy_rule
+from gateway.transport.shortage import Shortage
+
+
+def make_upstream(
+    config: Config, scheduler: DecodeScheduler, shortage: Shortage
+) -> Upstream:
+    """The way to the accounts of *config*."""
+    dialer = Dialer(tls_context(), shortage=shortage)
+    proxies = proxy_rule(getproxies_environment())
+    transport = HttpTransport(ConnectionPool(dialer), scheduler, proxies)
+    make_sockets = partial(socket_transport, dialer, transport, proxies)
+    upstream = Upstream(transport, config.upstream, make_sockets)
+    upstream.replace(config.upstream, config.account)
+    return upstream
