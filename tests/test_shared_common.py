@@ -191,28 +191,6 @@ def test_requests_a_minute_are_counted_over_all_nodes(stage: Stage) -> None:
     assert stage.user("n.4", requests_per_minute=2).outcome is GRANTED
 
 
-def test_budgets_are_summed_and_put_right(stage: Stage) -> None:
-    spent = [("d1:usd", 0.25, 60.0), ("d1:tok", 7, 60.0)]
-    keys = ["d1:usd", "d1:tok", "m1:usd"]
-    assert list(stage.user("n.1", sum_keys=keys).sums) == [None, None, None]
-    for request in ("r1", "r2"):
-        stage.run(steps.spend("u", request, spent), twice=True)
-    assert list(stage.user("n.2", sum_keys=keys).sums) == [0.5, 14.0, None]
-
-    corrected = [("d1:usd", 0.125, 60.0), ("d1:tok", 20, 60.0), ("m1:usd", 3.5, 60.0)]
-    assert stage.run(steps.correct_sums("u", corrected)) == [0.5, 20, 3.5]
-    assert list(stage.user("n.9", sum_keys=keys).sums) == [0.5, 20.0, 3.5]
-    assert stage.user("n.9", sum_keys=keys).outcome is QUEUED
-
-
-def test_a_session_is_found_with_the_users_slot(stage: Stage) -> None:
-    assert stage.user("n.1", affinity="k").bound == ""
-    stage.run(steps.bind("k", "A B", 60))
-
-    assert stage.user("m.1", affinity="k").bound == "A B"
-    assert stage.user("m.2", affinity="k").bound == "A B"  # also in the queue
-
-
 def test_who_holds_what(stage: Stage) -> None:
     stage.both("n.1")
     stage.user("n.2", "v", age_s=5.0)

@@ -111,6 +111,28 @@ async def test_a_forgotten_script_is_sent_again(engine: Engine) -> None:
     await one.closed()
 
 
+async def test_what_overtook_a_forgotten_script_is_said_again_behind_it(
+    engine: Engine,
+) -> None:
+    put = lua("return redis.call('SET', 'k', ARGV[1])['ok']")
+    take = lua("return redis.call('GETDEL', 'k') or 'nothing'")
+    seen: list[bytes] = []
+    one = await dialed(engine)
+    await one.call(put, 0, "old")
+    one.cast("SCRIPT", "FLUSH")
+    for n in range(3):  # the engine knows the second again, and not yet the first
+        one.ask(put, (0, n), seen.append)
+        one.ask(take, (0,), seen.append)
+    last = one.call(take, 0)
+    one.ask(ECHO, (0, "end"), seen.append)
+
+    assert await last == b"nothing"
+    assert await one.send("EXISTS", "k") == 0
+    await one.send("PING")
+    assert seen == [b"OK", b"0", b"OK", b"1", b"OK", b"2", b"end"]
+    await one.closed()
+
+
 async def test_a_forgotten_script_is_not_sent_for_a_caller_that_left(
     engine: Engine,
 ) -> None:

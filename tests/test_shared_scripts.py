@@ -67,9 +67,6 @@ TWICE: dict[str, Callable[[], list[steps.EngineStep[Any]]]] = {
     "mark": lambda: [steps.mark("A", 0, "out", 60)],
     "probe": lambda: [steps.probe("A", "n.1")],
     "end-probe": lambda: [steps.end_probe("A", "n.1")],
-    "spend": lambda: [steps.spend("u", "r1", [("d1", 0.5, 60)])],
-    "sums": lambda: [steps.correct_sums("u", [("d1", 2.5, 60)])],
-    "bind": lambda: [steps.bind("k", "A", 60)],
 }
 
 

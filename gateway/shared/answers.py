@@ -61,16 +61,12 @@ class UserAnswer(NamedTuple):
     Attributes:
         admitted: it has taken a reserved position: it may wait, however many do.
         place: where it waits, or would have.
-        bound: the text of its session; "" if there is none.
-        sums: those asked for; None where the engine knows none.
         retry_s: TOO_OFTEN: until the next may be sent.
     """
 
     outcome: Outcome
     admitted: bool = False
     place: LinePlace | None = None
-    bound: str = ""
-    sums: Sequence[float | None] = ()
     retry_s: float = 0.0
 
 
@@ -196,16 +192,9 @@ def user_answer(reply: Any) -> UserAnswer:
     """The answer of ``enter_user``."""
     outcome = OUTCOMES[reply[0]]
     if outcome is Outcome.GRANTED:
-        _, admitted, bound, *found_sums = reply
-        return UserAnswer(
-            outcome, bool(admitted), None, bound.decode(), _sums(found_sums)
-        )
+        return UserAnswer(outcome, bool(reply[1]))
     if outcome is Outcome.QUEUED:
-        _, admitted, bound, *place = reply[:6]
-        found = _place(place)
-        return UserAnswer(
-            outcome, bool(admitted), found, bound.decode(), _sums(reply[6:])
-        )
+        return UserAnswer(outcome, bool(reply[1]), _place(reply[2:]))
     if outcome is Outcome.FULL:
         return UserAnswer(outcome, place=_place(reply[1:]))
     if outcome is Outcome.TOO_OFTEN:
@@ -292,11 +281,6 @@ def texts(reply: Any) -> list[str]:
     return [one.decode() for one in reply]
 
 
-def sums(reply: Any) -> list[float]:
-    """The answer of ``sums``."""
-    return [float(one) for one in reply]
-
-
 def number(reply: Any) -> int:
     """A number; the code of a list that begins with one."""
     return int(reply[0] if isinstance(reply, list) else reply)
@@ -304,10 +288,6 @@ def number(reply: Any) -> int:
 
 fenced_or = number
 """1, or -2 (``Outcome.FENCED``)."""
-
-
-def _sums(reply: Any) -> Sequence[float | None]:
-    return [float(one) if one else None for one in reply] if reply else ()
 
 
 def _place(reply: Any) -> LinePlace:

@@ -9,7 +9,9 @@ Rule 3: an engine that owes a reply and sends nothing for ``HUNG_S`` is lost, an
 Rule 4: all that is queued is bounded.
 
 A script is sent whole the first time on a connection and by its hash from then on; an
-engine may forget it at any time.
+engine may forget it at any time. Then it and every script behind it is said again, in
+their order, and only that second answer counts: what was said last stands, whatever was
+overtaken, because a script that is said twice changes nothing more.
 """
 
 from __future__ import annotations
@@ -43,12 +45,17 @@ class _Pending(NamedTuple):
 
     Attributes:
         then: called with the reply, in the order of replies and pushes.
-        again: how to say it to an engine that forgot the script.
+        again: how to say it to an engine that forgot the script; None for what is no
+            script, and for what has been said again since.
     """
 
     future: asyncio.Future[Any] | None
     then: Callable[[Any], object] | None = None
     again: tuple[Script, tuple[Word, ...]] | None = None
+
+
+_SAID_AGAIN = _Pending(None)
+"""Its reply is of no use: the command stands behind it once more."""
 
 
 class EngineConnection(asyncio.Protocol):
@@ -241,17 +248,27 @@ class EngineConnection(asyncio.Protocol):
             pending.future.set_result(reply)
 
     def _failed(self, text: str, pending: _Pending) -> None:
-        future, then, again = pending
-        if text.startswith("NOSCRIPT") and again:
-            # For a caller that is gone, what it wanted is not done any more.
-            if future is None or not future.done():
-                self._sent_scripts.discard(again[0].sha)
-                self._run(*again, future, then)
+        if text.startswith("NOSCRIPT"):
+            if pending is not _SAID_AGAIN:
+                self._say_again(pending)
             return
+        future = pending.future
         error = EngineLost(f"the engine refused: {text[:200]}")
         if future is not None and not future.done():
             future.set_exception(error)
         self._end(error)
+
+    def _say_again(self, first: _Pending) -> None:
+        """*first* was not done, and what came behind it has overtaken it."""
+        self._sent_scripts.clear()  # what has forgotten one has forgotten all
+        repeated = [first, *[one for one in self._pending if one.again]]
+        self._pending = deque(
+            [_SAID_AGAIN if one.again else one for one in self._pending]
+        )
+        for future, then, again in repeated:
+            # For a caller that is gone, what it wanted is not done any more.
+            if again and (future is None or not future.done()):
+                self._run(*again, future, then)
 
     def _end(self, error: EngineLost) -> None:
         if self.lost:

@@ -31,7 +31,6 @@ from gateway.shared.answers import (
     number,
     places_answer,
     resync_news,
-    sums,
     texts,
     user_answer,
 )
@@ -134,8 +133,6 @@ def enter_user(
     age_s: float = 0.0,
     session: str = "",
     requests_per_minute: int = 0,
-    affinity: str = "",
-    sum_keys: Sequence[str] = (),
 ) -> EngineStep[UserAnswer]:
     """
     Ask for the slot of *user*.
@@ -144,19 +141,8 @@ def enter_user(
         age_s: since the request arrived.
         session: whose reserved position it may take.
         requests_per_minute: 0 = no limit.
-        affinity: the key of ``bind`` whose text the answer brings.
-        sum_keys: of ``spend``: the answer brings these sums.
     """
-    words: tuple[str | int, ...] = (
-        lease,
-        user,
-        max_queued,
-        _us(age_s),
-        session,
-        requests_per_minute,
-        affinity,
-        *sum_keys,
-    )
+    words = (lease, user, max_queued, _us(age_s), session, requests_per_minute)
     return EngineStep(script("enter_user"), words, user_answer)
 
 
@@ -330,43 +316,6 @@ def probe(key: str, attempt: str) -> EngineStep[bool]:
 def end_probe(key: str, attempt: str) -> EngineStep[bool]:
     """The attempt is over, so another may try."""
     return EngineStep(script("probe"), (key, attempt, 0), bool)
-
-
-def bind(key: str, text: str, keep_s: float) -> EngineStep[int]:
-    """Remember *text* for a session (see ``enter_user``)."""
-    return EngineStep(script("bind"), (key, text, round(keep_s * 1000)), number)
-
-
-def spend(
-    user: str, request: str, amounts: Sequence[tuple[str, float, float]]
-) -> EngineStep[int]:
-    """
-    Count what *request* has used, once.
-
-    Args:
-        amounts: key of the sum, what to add, seconds to keep the sum.
-    """
-    return EngineStep(script("spend"), (user, request, *_sum_words(amounts)), number)
-
-
-def correct_sums(
-    user: str, known: Sequence[tuple[str, float, float]]
-) -> EngineStep[list[float]]:
-    """
-    Raise sums to what the ledger says; the answer: what they are then.
-
-    Args:
-        known: key of the sum, the sum, seconds to keep it.
-    """
-    return EngineStep(script("sums"), (user, *_sum_words(known)), sums)
-
-
-def _sum_words(rows: Sequence[tuple[str, float, float]]) -> list[str | int]:
-    return [
-        word
-        for key, amount, keep_s in rows
-        for word in (key, repr(amount), round(keep_s * 1000))
-    ]
 
 
 def _report_words(one: LeaseReport) -> tuple[str | int, ...]:

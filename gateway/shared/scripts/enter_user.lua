@@ -1,8 +1,8 @@
 -- A request asks for its user's slot.
 -- ARGV: lease, user, most that may wait, age in us, session of a reserved position,
---   requests a minute (0 = no limit), affinity key, keys of sums…
--- -> {1, admitted, affinity, sum…} it has the slot
---    {0, admitted, affinity, position, waiting, loads, sum…} it waits
+--   requests a minute (0 = no limit)
+-- -> {1, admitted} it has the slot
+--    {0, admitted, position, waiting, loads} it waits
 --    {-1, position, waiting, loads} too many wait; {-2} fenced; {-3} no such user
 --    {-4, us} too many requests a minute; so long until the next
 local lease, user, most, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -63,14 +63,6 @@ elseif fresh or r.s == 'y' then
   end
   if not known[4] then press({gate}) end
 end
-local answer = {1, admitted, ''}
-if ARGV[7] ~= '' then answer[3] = call('GET', P .. 'sess:' .. ARGV[7]) or '' end
-if r.s == 'u' then
-  --@ placed
-  answer[1] = 0
-  answer[4], answer[5], answer[6] = placed(r, now)
-end
-for i = 8, #ARGV do
-  answer[#answer + 1] = call('GET', P .. 'b:' .. user .. SEP .. ARGV[i]) or ''
-end
-return answer
+if r.s ~= 'u' then return {1, admitted} end
+--@ placed
+return {0, admitted, placed(r, now)}
