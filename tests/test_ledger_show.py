@@ -390,6 +390,18 @@ async def test_usage_for_a_spreadsheet(
     assert none.startswith("user,requests,ok,") and "\n" not in none
 
 
+async def test_usage_as_bars(
+    place: Place, open_ledger: OpenLedger, gateway: Command
+) -> None:
+    await filled(place, open_ledger)
+
+    title, first, *_ = gateway("usage", "--by", "day,user", "--plot").splitlines()
+    tokens = gateway("usage", "--plot", "tokens").splitlines()[0]
+
+    assert ("cost in USD by day, user", "tokens by user") == (title, tokens)
+    assert first.startswith("2026-11-") and "█" in first and "\x1b" not in first
+
+
 async def test_reading_changes_nothing(
     place: Place, open_ledger: OpenLedger, gateway: Command
 ) -> None:

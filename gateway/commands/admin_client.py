@@ -137,17 +137,48 @@ class DaemonClient:
             connection.request(method, target, data, self.address.headers)
             response = connection.getresponse()
             answer = json.loads(response.read() or b"null")
+            if response.status >= 400:
+                raise self._refusal(answer)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or repr(error)
-            raise CommandError(
-                f"the daemon does not answer at {self.address}: {reason}"
-            ) from None
+            raise self._no_answer(error) from None
         finally:
             connection.close()
-        if response.status >= 400:
-            facts = answer["error"]
-            raise CommandError(facts["message"], facts["code"], answer)
         return answer
+
+    def snapshot(self) -> Any:
+        """
+        What the event stream begins with: requests, accounts, users and rates.
+
+        Raises:
+            CommandError: the daemon is not there, or refuses.
+        """
+        connection = self._connection()
+        try:
+            connection.request("GET", f"{PREFIX}/events", headers=self.address.headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise self._refusal(json.loads(response.read()))
+            for line in response:
+                if line.startswith(b"data:"):
+                    return json.loads(line[5:])
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._no_answer(error) from None
+        finally:
+            connection.close()
+        raise self._no_answer(EOFError("no snapshot"))
+
+    def _no_answer(self, error: Exception) -> CommandError:
+        reason = getattr(error, "strerror", None) or str(error) or repr(error)
+        return CommandError(f"the daemon does not answer at {self.address}: {reason}")
+
+    @staticmethod
+    def _refusal(answer: Any) -> CommandError:
+        """The error in an *answer*; ValueError: it holds none."""
+        try:
+            facts = answer["error"]
+            return CommandError(facts["message"], facts["code"], answer)
+        except (LookupError, TypeError):
+            raise ValueError("that is no answer of a gateway") from None
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.address.unix:

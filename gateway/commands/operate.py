@@ -184,7 +184,10 @@ def reload(client: DaemonClient, args: argparse.Namespace) -> int:
 
 
 def top(client: DaemonClient, args: argparse.Namespace) -> int:
-    """Show what happens, live."""
+    """Show what happens, live; as JSON, what happens at this moment."""
+    if args.json:
+        print_json(client.snapshot())
+        return 0
     from gateway.commands import top as screen
 
     return screen.top(client)

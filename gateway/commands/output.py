@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -93,3 +94,10 @@ def _discard_output() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+def interrupted() -> int:
+    """End a command whose operator pressed Ctrl-C; the status that shells expect."""
+    with suppress(OSError):
+        print(file=sys.stderr)
+    return 128 + signal.SIGINT

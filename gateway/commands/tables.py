@@ -50,7 +50,7 @@ def print_table(
         rows: texts; numbers are written as they are, None as a dash.
         right: the heads of the columns that are aligned to the right.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for head in heads:
         table.add_column(
             head, justify="right" if head in right else "left", overflow="fold"

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.commands.admin_client import CommandError, DaemonClient, part
 from gateway.commands.tables import print_json, print_table
-from gateway.commands.users_parser import BUDGETS, LIMITS
+from gateway.commands.user_parsers import BUDGETS, LIMITS
 
 _AFTER = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

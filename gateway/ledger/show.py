@@ -13,11 +13,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.text import Text
 from sqlalchemy import Connection
 
 from gateway.config.load import load_ledger_url
 from gateway.config.parse import ConfigError
-from gateway.ledger import render, report
+from gateway.ledger import render, report, terminal, usage_plot
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.report import QuestionError
 
@@ -41,7 +42,7 @@ def usage(args: argparse.Namespace, path: Path) -> int:
     return _answered(path, lambda connection: _usage(connection, args))
 
 
-def _answered(path: Path, question: Callable[[Connection], str | None]) -> int:
+def _answered(path: Path, question: Callable[[Connection], str | Text | None]) -> int:
     """Ask, print the answer; the exit status."""
     try:
         database = Database(load_ledger_url(path), path.parent)
@@ -59,7 +60,10 @@ def _answered(path: Path, question: Callable[[Connection], str | None]) -> int:
     if answer is None:
         print("Nothing is known of this id.", file=sys.stderr)
         return NO_SUCH
-    print(answer)
+    if isinstance(answer, Text):
+        terminal.print_drawing(answer)
+    else:
+        print(answer)
     return 0
 
 
@@ -82,13 +86,15 @@ def _list(connection: Connection, args: argparse.Namespace) -> str:
     return render.as_json(found) if args.json else render.request_list(found)
 
 
-def _usage(connection: Connection, args: argparse.Namespace) -> str:
+def _usage(connection: Connection, args: argparse.Namespace) -> str | Text:
     by = report.parse_by(args.by)
     rows = report.usage(connection, by, args.user or "", _since(args.since))
     if args.json:
         return render.as_json(rows)
     if args.csv:
         return render.as_csv(rows, [*by, *report.SUMS])
+    if args.plot is not None:
+        return usage_plot.plot(rows, by, args.plot, terminal.look())
     return render.usage_table(rows, by)
 
 
