@@ -8,6 +8,7 @@ must have left exactly one canonical line, and nothing secret may stand in the l
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -109,3 +110,9 @@ async def strict(serve: Serve, upstream: ScriptedUpstream) -> AsyncIterator[Gate
     upstream.requests.clear()
     endings.whole("chat", await gateway.client("bob").ask("chat", "chat-after"))
     assert 1 == len(upstream.received())
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector need not look at it in every test."""
+    gc.collect()
+    gc.freeze()

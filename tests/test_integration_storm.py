@@ -32,7 +32,8 @@ DEATHS: dict[str, Play] = {
 async def pool(serve: Serve, upstream: ScriptedUpstream, protocol: str) -> Gateway:
     rows = [account(upstream, f"{protocol}-{n}") for n in range(3)]
     limits = {"max_concurrent": CLIENTS, "max_queued": CLIENTS}
-    return await serve(accounts=rows, limits=limits)
+    patient = {"ping_interval_s": 60}  # nothing is sent before the reason is known
+    return await serve(accounts=rows, limits={**limits, **patient})
 
 
 @pytest.mark.parametrize("death", DEATHS)
