@@ -190,24 +190,27 @@ async def test_a_slow_reader_gets_everything(
     assert upstream_bytes - hidden <= len(body) <= upstream_bytes
 
 
-@pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 async def test_a_gateway_that_was_paused_blames_no_upstream(
-    serve: Serve, upstream: ScriptedUpstream, protocol: str
+    serve: Serve, upstream: ScriptedUpstream
 ) -> None:
     """What came while the process stood still is there, and is read first."""
     # Of each silence the upstream makes a small part; the rest is ours.
     limits = {"first_event_timeout_s": 3.0, "idle_timeout_s": 3.0}
     gateway = await serve(daemon=True, upstream=limits)
-    upstream.next(plays.ok(head_after_s=0.3, interval_s=0.6))
-    asked = asyncio.create_task(gateway.client().ask(protocol, f"{protocol}-x"))
-    await upstream.wait_for(1)
+    upstream.always(plays.ok(head_after_s=0.3, interval_s=0.6))
+    asked = {
+        protocol: asyncio.create_task(gateway.client().ask(protocol, f"{protocol}-x"))
+        for protocol in answers.PROTOCOLS
+    }
+    await upstream.wait_for(len(asked))
     for pause_s in (3.5, 3.5):  # before the first event, and between others
         os.kill(gateway.daemon.worker_pid, signal.SIGSTOP)
         await asyncio.sleep(pause_s)
         os.kill(gateway.daemon.worker_pid, signal.SIGCONT)
         await asyncio.sleep(0.05)
 
-    endings.whole(protocol, await asked)
+    for protocol, reply in asked.items():
+        endings.whole(protocol, await reply)
 
 
 @pytest.mark.parametrize("protocol", answers.PROTOCOLS)

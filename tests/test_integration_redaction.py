@@ -197,7 +197,8 @@ async def test_nothing_that_an_upstream_quotes_is_written_down(
     ]
     rows = [account(upstream, name, models=[name]) for *_, name in asks]
     gateway = await serve(accounts=[*rows, account(upstream, "chat")])
-    for protocol, stream, name in asks:
+
+    async def ask(protocol: str, stream: bool, name: str) -> None:
         upstream.always(UPSTREAM[play], account=name)
         reply = await gateway.client().ask(protocol, name, stream=stream)
         await gateway.finished(reply)
@@ -205,6 +206,7 @@ async def test_nothing_that_an_upstream_quotes_is_written_down(
             assert form.encode() not in reply.body
             assert form not in str(reply.headers)
 
+    await asyncio.gather(*(ask(*one) for one in asks))
     assert len(asks) <= len(upstream.received())
     await unsaid(gateway, tmp_path, *(f"sk-{name}" for *_, name in asks))
 

@@ -107,18 +107,17 @@ def paths(mistakes: list[str]) -> list[str]:
     return [mistake.partition(":")[0] for mistake in mistakes]
 
 
-@pytest.mark.parametrize("name", REFUSED)
-async def test_what_check_refuses_a_reload_refuses(tmp_path: Path, name: str) -> None:
+async def test_what_check_refuses_a_reload_refuses(tmp_path: Path) -> None:
     """With the same mistakes; and nothing of it is taken up."""
     async with started(tmp_path) as daemon:
-        bad = {"limits": {"max_concurrent": 1}, **REFUSED[name]}
-        daemon.configure(**bad)
-        status, text = await daemon.command("check")
-        line = await reloaded(daemon, "config.rejected")
+        for name, refused in REFUSED.items():
+            daemon.configure(**{"limits": {"max_concurrent": 1}, **refused})
+            status, text = await daemon.command("check")
+            line = await reloaded(daemon, "config.rejected")
 
-        assert 2 == status
-        assert paths(text.splitlines()) == paths(line["mistakes"])
-        assert 200 == await status_with(daemon, settings.key_of("alice"))
+            assert 2 == status, name
+            assert paths(text.splitlines()) == paths(line["mistakes"]), name
+            assert 200 == await status_with(daemon, settings.key_of("alice"))
         daemon.configure()
         line = await reloaded(daemon)
         assert [] == line["changed"]
