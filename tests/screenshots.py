@@ -160,6 +160,7 @@ async def take(upstream: ScriptedUpstream, chromium: str, folder: Path) -> None:
             "users": "/users",
             "user": "/users/eve",
             "accounts": "/accounts",
+            "gateway": "/gateway",
         }
         for scheme in ("light", "dark"):
             base = link.partition("/login")[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.endpoints.admin.page import renderer
 from tests.conftest import Serve
 from tests.kit import plays, settings
 from tests.kit.gateway import Gateway
@@ -17,7 +18,7 @@ from tests.kit.scripted import ScriptedUpstream
 from tests.kit.settings import account
 
 ONE = {"max_concurrent": 1, "ping_interval_s": 5.0, "queue_timeout_s": 20.0}
-VIEWS = ("/", "/requests", "/usage", "/health", "/users", "/accounts")
+VIEWS = tuple(path for path, _ in renderer.VIEWS)
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;</title>"
 
 
@@ -52,6 +53,10 @@ async def test_every_view_of_a_new_gateway_says_what_to_do(
     assert "No request has ended in this time" in said["/health"]
     assert "alice" in said["/users"] and "config file" in said["/users"]
     assert "responses" in said["/accounts"] and "ready" in said["/accounts"]
+    assert "[limits] max_concurrent 1" in said["/gateway"]
+    assert (
+        "sk-" not in said["/gateway"] and settings.ADMIN_TOKEN not in said["/gateway"]
+    )
 
 
 async def test_who_runs_and_who_waits(serve: Serve, upstream: ScriptedUpstream) -> None:

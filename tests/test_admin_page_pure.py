@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.endpoints.admin.page import plots, text, usage, waterfall
+from gateway.endpoints.admin.page import gateway, plots, text, usage, waterfall
 from gateway.endpoints.admin.page.forms import (
     FormError,
     expires_at,
@@ -310,3 +310,45 @@ def test_a_key_may_expire() -> None:
 
     assert "2026-12-05T00:00:00+00:00" == expires_at("7", now)
     assert expires_at("", now) is expires_at("9" * 9, now) is expires_at("x", now)
+
+
+# --- the config -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("limits.max_queued", "20"),
+        ("user.a.b.max_concurrent", "3"),
+        ("user.a.budget.usd_per_day", "5.0"),
+        ("user.a.b", "there"),
+        ("user.gone", "–"),
+        ("account.o.models", '["gpt-*", "a\\"b"]'),
+        ("account.o.headers", "–"),
+        ("admin", "–"),
+        ("limits.nothing.below", "–"),
+    ],
+)
+def test_a_changed_key_is_found_in_the_config(path: str, shown: str) -> None:
+    config = {
+        "limits": {"max_queued": 20},
+        "user": [
+            {"name": "a", "budget": {"usd_per_day": 5.0}},
+            {"name": "a.b", "max_concurrent": 3},
+        ],
+        "account": [{"name": "o", "models": ["gpt-*", 'a"b'], "headers": {}}],
+        "admin": None,
+    }
+
+    assert shown == gateway.value_at(config, path)
+
+
+def test_the_config_is_shown_table_by_table() -> None:
+    sections = gateway.sections_of(
+        {"limits": {"max_queued": 2}, "user": [{"name": "a", "budget": {"x": 1.5}}]}
+    )
+
+    assert [
+        ("[limits]", [{"name": "max_queued", "value": "2"}]),
+        ("[[user]] a", [{"name": "budget.x", "value": "1.5"}]),
+    ] == [(one["title"], one["rows"]) for one in sections]

@@ -12,6 +12,7 @@ from gateway.endpoints.admin.settings import MASK, shown
 from tests.conftest import Serve
 from tests.kit import settings
 from tests.kit.admin import AdminClient, over_unix
+from tests.kit.page import PlainBrowser
 from tests.kit.scripted import ScriptedUpstream
 
 
@@ -66,8 +67,12 @@ async def test_a_reload_answers_with_what_changed_or_with_every_mistake(
         server={"log_level": "debug"},
     )
     reply = await operator.ask("POST", "/reload")
+    page = PlainBrowser(operator.session, operator.base_url)
+    daemon.configure(admin=settings.ADMIN, limits={"max_queued": 8})
+    shown_change = await page.send("/gateway/reload")
     daemon.configure(admin=settings.ADMIN, limits={"max_queue": 7, "max_queued": "x"})
     refused = await operator.ask("POST", "/reload")
+    shown_mistakes = await page.send("/gateway/reload")
     shown_limit = (await operator.get("/config"))["limits"]["max_queued"]
 
     assert (200, ["limits.max_queued"], ["server.log_level"]) == (
@@ -79,8 +84,37 @@ async def test_a_reload_answers_with_what_changed_or_with_every_mistake(
     assert {"limits.max_queue", "limits.max_queued"} == {
         one["path"] for one in refused.json["error"]["mistakes"]
     }
-    assert 7 == shown_limit
-    assert 1 == len(await gateway.log.wait_events("admin.changed", what="config"))
+    assert "limits.max_queued 7 8" in shown_change.text
+    assert "limits.max_queue unknown key" in shown_mistakes.text
+    assert "The config was not taken up" in shown_mistakes.text
+    assert 8 == shown_limit
+    assert 2 == len(await gateway.log.wait_events("admin.changed", 2, what="config"))
+
+
+async def test_the_status_is_that_of_the_gateway_not_of_a_worker(
+    serve: Serve, operator: AdminClient
+) -> None:
+    """The main process, and its start, stay the same over a restart."""
+    gateway = await serve(daemon=True, admin=settings.ADMIN)
+    first = await operator.get("/status")
+    page = PlainBrowser(operator.session, operator.base_url)
+    restarted = await page.send("/gateway/restart")
+    await gateway.log.wait_events("worker.ended", 1)
+    second = await operator.get("/status")
+
+    assert "New workers serve" in restarted.text
+    for status in (first, second):
+        [worker] = status["processes"]
+        assert (1, 1, "serving", 0) == (
+            status["workers"],
+            status["nodes"],
+            worker["state"],
+            worker["worker"],
+        )
+        assert gateway.daemon.pid == status["pid"] != worker["pid"]
+        assert worker["node"] and worker["uptime_s"] <= status["uptime_s"]
+    assert first["started_at"] == second["started_at"]
+    assert first["processes"][0]["pid"] != second["processes"][0]["pid"]
 
 
 async def test_without_a_parent_there_is_no_reload(

@@ -60,6 +60,9 @@ def admin_application(components: Components) -> AdminApplication:
             StatusOperations(
                 admission,
                 open_requests,
+                components.ledger.node,
+                components.control,
+                nodes=lambda: _nodes(components),
                 engine=lambda: _engine_state(components),
             ),
             RequestOperations(requests, admission, open_requests, components.ledger),
@@ -80,6 +83,11 @@ def _user_operations(components: Components) -> UserOperations:
         components.ledger,
         components.changes,
     )
+
+
+def _nodes(components: Components) -> int:
+    """Processes that share the engine, as far as this one knows."""
+    return max(1, components.sharing.engine.nodes) if components.sharing else 1
 
 
 def _engine_state(components: Components) -> EngineState:

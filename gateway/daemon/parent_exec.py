@@ -28,6 +28,7 @@ def dump(parent: Parent) -> parent_state.ParentState:
         "buried": parent.buried,
         "retired": parent.counters.retired,
         "config_number": parent.config_number,
+        "started_at": parent.questions.started_at,
         "lines_lost": parent.log.lines_lost,
     }
 
@@ -39,6 +40,7 @@ def go_on(parent: Parent, state: parent_state.ParentState) -> None:
     parent.counters.retired = state.get("retired", {})
     parent.changed(state["settings"])
     parent.config_number = state.get("config_number", 0)
+    parent.questions.started_at = state.get("started_at", parent.questions.started_at)
     parent.restart.go_on(state["restart"])
 
 

@@ -1,5 +1,5 @@
 """
-What a worker asks of its parent for the operator: a reload, a restart.
+What a worker asks of its parent for the operator: a reload, a restart, what runs.
 
     worker   ``ask``     {"is": "ask", "what": "reload", "number": 7}
     parent   ``answer``  {"do": "answer", "number": 7, "outcome": {"ok": true, …}}
@@ -17,6 +17,7 @@ from gateway.daemon.parent_link import ParentLink
 from gateway.endpoints.admin.settings import ProcessControl
 
 ANSWER_S = 120.0  # for workers to start, or to take over a config
+LOOK_S = 1.0  # for the parent to say what it knows
 
 
 class ParentControl(ProcessControl):
@@ -37,13 +38,16 @@ class ParentControl(ProcessControl):
     async def restart(self) -> Mapping[str, Any]:
         return await self._ask("restart")
 
-    async def _ask(self, what: str) -> Mapping[str, Any]:
+    async def processes(self) -> Mapping[str, Any]:
+        return await self._ask("processes", LOOK_S)
+
+    async def _ask(self, what: str, within_s: float = ANSWER_S) -> Mapping[str, Any]:
         number = next(self._numbers)
         future = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         self._link.say("ask", what=what, number=number)
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(within_s):
                 outcome: Mapping[str, Any] = await future
                 return outcome
         except TimeoutError:

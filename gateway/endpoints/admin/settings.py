@@ -30,6 +30,9 @@ class ProcessControl(Protocol):
     async def restart(self) -> Mapping[str, Any]:
         """Replace the workers by new ones with the code on disk."""
 
+    async def processes(self) -> Mapping[str, Any]:
+        """The parent's ``pid``, when it began (``started_at``), and its ``workers``."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReloadAnswer:

@@ -6,6 +6,7 @@ What went well is said by the next view; what was refused is said beside the for
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ from gateway.endpoints.admin.page.forms import (
     local_path,
     user_body,
 )
+from gateway.endpoints.admin.page.gateway import rejected_values, reloaded_values
 from gateway.endpoints.admin.page.renderer import View, flashed
 from gateway.endpoints.admin.page.views import Views
 
@@ -66,6 +68,34 @@ class Actions:
         except AdminError as error:
             return self._refused(error, "/accounts")
         return await self._views.accounts(request, tested_values(name, answer))
+
+    async def reload(self, request: web.Request) -> web.StreamResponse | View:
+        """``POST /gateway/reload``: what has changed, or every mistake."""
+        await form_of(request)
+        before = await self._api.call(request, "GET /config")
+        try:
+            answer = await self._api.call(request, "POST /reload")
+        except AdminError as error:
+            if error.facts.mistakes is None:
+                return self._refused(error, "/gateway")
+            mistakes = [dataclasses.asdict(one) for one in error.facts.mistakes]
+            return await self._views.gateway(
+                request, rejected_values(str(error), mistakes)
+            )
+        after = await self._api.call(request, "GET /config")
+        return await self._views.gateway(
+            request, reloaded_values(before, after, answer)
+        )
+
+    async def restart(self, request: web.Request) -> web.StreamResponse:
+        """``POST /gateway/restart``: answered when the new workers serve."""
+        await form_of(request)
+        try:
+            await self._api.call(request, "POST /restart")
+        except AdminError as error:
+            return self._refused(error, "/gateway")
+        words = "New workers serve. What still runs finishes in the old ones."
+        return flashed("/gateway", words)
 
     async def add_user(self, request: web.Request) -> web.StreamResponse | View:
         """``POST /users``: with a first key, if that is wanted."""

@@ -35,6 +35,11 @@ LOOKS = {
     "ready": Look("ready", "check", "good"),
     "cooling": Look("cooling down", "wait", "warn"),
     "paused": Look("paused", "pause", "warn"),
+    # a process
+    "serving": Look("serves", "play", "busy"),
+    "leaving": Look("finishes what it has", "short", "quiet"),
+    "starting": Look("starts", "dot", "quiet"),
+    "configured": Look("starts", "dot", "quiet"),
     # the page's own connection
     "live": Look("live", "dot"),
     "lost": Look("reconnecting", "lost"),

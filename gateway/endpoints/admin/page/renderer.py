@@ -41,6 +41,7 @@ VIEWS = (
     ("/health", "Health"),
     ("/users", "Users"),
     ("/accounts", "Accounts"),
+    ("/gateway", "Gateway"),
 )
 FLASH = "gateway_flash"
 FLASH_S = 30

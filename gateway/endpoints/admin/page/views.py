@@ -17,6 +17,7 @@ from aiohttp import web
 from gateway.endpoints.admin.errors import AdminError
 from gateway.endpoints.admin.page.accounts import accounts_values
 from gateway.endpoints.admin.page.api import InProcessApi
+from gateway.endpoints.admin.page.gateway import gateway_values
 from gateway.endpoints.admin.page.health import SPANS, health_values
 from gateway.endpoints.admin.page.now import MAX_FAILURES, first_request, now_values
 from gateway.endpoints.admin.page.renderer import HEADERS, View, redirect
@@ -155,6 +156,18 @@ class Views:
         values = accounts_values(await self._accounts(request), test)
         values["can_test"] = self._api.has("POST /accounts/{name}/test")
         return View("accounts.html", "Accounts", "/accounts", values, on="account")
+
+    async def gateway(
+        self, request: web.Request, outcome: Values | None = None
+    ) -> View:
+        """``GET /gateway``."""
+        status, config = await asyncio.gather(
+            self._api.call(request, "GET /status"),
+            self._api.call(request, "GET /config"),
+        )
+        values = gateway_values(status, config, outcome)
+        every = 0 if outcome else 10  # what a reload has said stays
+        return View("gateway.html", "Gateway", "/gateway", values, every=every)
 
     async def users(
         self, request: web.Request, form: Values | None = None, status: int = 200
