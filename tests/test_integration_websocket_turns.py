@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +15,7 @@ from tests.kit import plays
 from tests.kit.answer import Answer, Tool
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import ScriptedUpstream
-from tests.kit.settings import account, user
+from tests.kit.settings import user
 from tests.kit.websocket import CODEX, Socket, socket
 
 each_protocol = pytest.mark.parametrize("protocol", ["responses", "chat", "messages"])
@@ -399,85 +396,3 @@ async def test_who_waits_gets_text_frames(
     else:
         assert {"keepalive"} == {frame["type"] for frame in waited}
     assert "response.completed" == turn.last["type"]
-
-
-# --- the vectors ----------------------------------------------------------------------
-
-SHARED = Path(os.environ.get("GATEWAY_SHARED", "")) / "vectors" / "ws"
-
-
-def vectors(name: str) -> list[Any]:
-    path = SHARED / name
-    if not os.environ.get("GATEWAY_SHARED") or not path.exists():
-        return []
-    return [
-        pytest.param(one, id=one["name"])
-        for one in json.loads(path.read_text())
-        if one["name"] in PLAYED
-    ]
-
-
-PLAYED = (
-    *("two_turns_continue", "unknown_previous", "http_only_fields", "lane"),
-    *("codex_warmup_tool_answer", "evicted_parent", "cut_after_created"),
-)
-
-
-def play_of(frames: list[dict[str, Any]]) -> plays.Play | None:
-    """An upstream that answers as the recorded one, None for what it never sees."""
-    last = frames[-1]
-    if last["type"] == "error":
-        if last["error"]["code"] in OWN_CODES:
-            return None
-        return plays.status(last["status"], json.dumps({"error": last["error"]}))
-    said = [frame for frame in frames if frame["type"] != "response.failed"]
-    data = b"".join(
-        f"event: {frame['type']}\ndata: {json.dumps(frame)}\n\n".encode()
-        for frame in said
-    )
-    return plays.raw(data)
-
-
-OWN_CODES = ("previous_response_not_found", "unsupported_parameter")
-
-
-@pytest.mark.parametrize("name", ["conversations.json", "codex.json"])
-def test_the_vectors_are_all_there(name: str) -> None:
-    assert vectors(name) or not os.environ.get("GATEWAY_SHARED")
-
-
-@pytest.mark.parametrize(
-    "vector", [*vectors("conversations.json"), *vectors("codex.json")]
-)
-async def test_a_vector(
-    serve: Serve, upstream: ScriptedUpstream, vector: dict[str, Any]
-) -> None:
-    rows = [account(upstream, "responses", models=["*"])]
-    gateway = await serve(accounts=rows)
-    codex = vector["name"].startswith("codex")
-    ids: dict[str, str] = {}
-    async with socket(gateway, headers=CODEX if codex else {}) as one:
-        for turn in vector["turns"]:
-            warm = turn["send"].get("generate") is False
-            if not warm and (play := play_of(turn["recv"])):
-                upstream.next(play)
-            send = dict(turn["send"])
-            if known := ids.get(send.get("previous_response_id") or ""):
-                send["previous_response_id"] = known
-            await one.send(send)
-            got = await one.rest(send.get("stream_id", ""))
-            wanted = [frame["type"] for frame in turn["recv"]]
-            if warm:
-                assert ["response.created", "response.completed"] == got.kinds
-                ids[turn["recv"][-1]["response"]["id"]] = got.id
-                continue
-            assert wanted == got.kinds
-            if got.last["type"] in ("error", "response.failed"):
-                assert turn["recv"][-1].get("status") == got.last.get("status")
-                expected = turn["recv"][-1].get("error") or {}
-                if expected.get("code") in OWN_CODES:
-                    assert expected["code"] == got.error["code"]
-            for text in turn.get("upstream_must_contain", ()):
-                assert text in upstream.received()[-1].body.decode()
-    frames = vector.get("upstream_frames_over_http")
-    assert frames is None or frames == len(upstream.received())

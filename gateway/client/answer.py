@@ -52,13 +52,15 @@ class ClientAnswer:
         opened: a head is out, with or without keepalives.
         facts: what the stream of the present attempt has said.
         queue_place: asks where the request waits; None when it does not.
+        shows_thinking: its client has to know of an answer that only thinks yet, to
+            interrupt it; no other account can answer then.
     """
 
     def __init__(
         self, stream: ClientStream, record: Record, ping_interval_s: float
     ) -> None:
         self.state: StreamState = WAITING
-        self.opened = False
+        self.opened = self.shows_thinking = False
         self.keepalives = 0
         self.facts = NOTHING
         self.queue_place: Callable[[], QueuePlace | None] = _not_queued

@@ -79,6 +79,7 @@ class ModelRequests:
         """Serve a request that came as a message; its answer goes to *stream*."""
         context = scope.context = self._reader.message(scope, create)
         scope.answer = self._answer(stream, context)
+        scope.answer.shows_thinking = create.may_be_interrupted
         await self._run(context, scope.answer, create.continuation)
         return web.Response()  # of a request that has no HTTP answer
 

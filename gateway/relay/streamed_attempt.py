@@ -97,7 +97,8 @@ class StreamedAttempt(Attempt):
                 timeout.end()
             held += batch.data
             full = len(held) > HOLD_BACK_BYTES
-            if batch.ending or not chunk or batch.started or (full and has_event):
+            started = batch.started or self._thinks_aloud()
+            if batch.ending or not chunk or started or (full and has_event):
                 context.first_output()
                 first = len(held) == len(batch.data)
                 return batch if first else batch._replace(data=bytes(held))
@@ -105,6 +106,10 @@ class StreamedAttempt(Attempt):
                 response.idle_timeout_s = self._limits.idle_timeout_s
             elif full:
                 held.clear()
+
+    def _thinks_aloud(self) -> bool:
+        """Whether the answer thinks, and its client has to know of it."""
+        return self._client.shows_thinking and self._facts.thinks
 
     # --- STREAMING --------------------------------------------------------------------
 

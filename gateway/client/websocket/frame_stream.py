@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.protocols.protocol import WireProtocol
 from gateway.protocols.responses.frames import (
     INTERRUPTED,
+    accepted,
     error_event,
     interrupted_events,
     metadata_event,
@@ -107,6 +108,10 @@ class FrameStream:
                 self._frames += count if data is not self._own else 0
                 return self._socket.write(framed)
         return self._put_texts(data, last)
+
+    def accept_interrupt(self, response_id: str) -> bool:
+        """Say that the answer is interrupted; see ``put``."""
+        return self.put(accepted(response_id, self._frames))
 
     def _put_texts(self, data: bytes, last: bool) -> bool:
         """Write events that have to be looked at one by one."""

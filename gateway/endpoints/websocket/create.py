@@ -33,6 +33,7 @@ _TRANSPORT_FIELDS = (
 _CONNECTION = ("connection", "upgrade", "sec-websocket-", "content-", "transfer-")
 _BETA = "responses_websockets="
 _PREFIX = "ws_request_header_"
+_MAY_INTERRUPT = "x-openai-internal-codex-responses-lite"
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _VALUE = re.compile(r"[\t\x20-\x7e]{1,8192}")
 # What Codex says of a turn; over HTTP these are headers of the request.
@@ -73,6 +74,14 @@ class Create:
             parent.stored if parent else None,
             must_be_known=document.get("store") is False,
         )
+
+    @property
+    def may_be_interrupted(self) -> bool:
+        """
+        Whether its client interrupts an answer that still thinks: Codex, with its
+        newest models. It must have read the answer's id by then.
+        """
+        return _MAY_INTERRUPT in self.headers
 
     def check(self) -> None:
         """

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from gateway.admission.body_room import BodyShare
@@ -29,6 +30,7 @@ from gateway.client.websocket.client_socket import (
     ClientSocket,
 )
 from gateway.client.websocket.frame_stream import FrameStream
+from gateway.client.websocket.text_frames import with_member
 from gateway.endpoints.auth import Identity
 from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.websocket import create
@@ -41,7 +43,6 @@ from gateway.protocols.lossless_json import has_long_number, loads
 from gateway.protocols.protocol import response_id_of
 from gateway.protocols.responses.frames import (
     INTERRUPTED,
-    accepted,
     not_interrupted,
     not_steered,
     warm_up_events,
@@ -172,7 +173,8 @@ class ResponseSocket:
             if kind == "response.interrupt":
                 blocked = self._interrupt(document)
             elif kind == "response.steer":
-                blocked = self._say(not_steered(document.get("previous_response_id")))
+                parent = document.get("previous_response_id")
+                blocked = self._say(not_steered(parent), document)
             elif kind in _UNANSWERED:
                 blocked = False
             else:
@@ -198,7 +200,10 @@ class ResponseSocket:
             document = loads(message.data)
         return document
 
-    def _say(self, text: bytes) -> bool:
+    def _say(self, text: bytes, document: dict[str, Any]) -> bool:
+        """Answer the message *document*, in the lane that it names."""
+        if lane := self._lanes.known(document.get("stream_id")):
+            text = with_member(text, "stream_id", orjson.dumps(lane))
         return self.socket.write_text(text)
 
     def _ask(self, message: ClientMessage, document: dict[str, Any]) -> None:
@@ -343,11 +348,11 @@ class ResponseSocket:
     def _interrupt(self, document: dict[str, Any]) -> bool:
         """Stop the response that *document* names, if its client has some of it."""
         ident = document.get("response_id")
-        for scope, _ in self._running.values():
+        for scope, stream in self._running.values():
             answer = scope.answer
             if answer and ident and answer.seen.response_id == ident:
                 if not scope.has_ending:
-                    blocked = self._say(accepted(str(ident)))
+                    blocked = stream.accept_interrupt(str(ident))
                     scope.stop(ClientError(INTERRUPTED))
                     return blocked
-        return self._say(not_interrupted(ident))
+        return self._say(not_interrupted(ident), document)

@@ -83,10 +83,14 @@ def warm_up_events(ident: str, model: str, created_at: int) -> bytes:
     )
 
 
-def accepted(response_id: str) -> bytes:
+def accepted(response_id: str, sequence_number: int) -> bytes:
     """An interrupt is obeyed."""
-    return orjson.dumps(
-        {"type": "response.interrupt.accepted", "response_id": response_id}
+    return event(
+        {
+            "type": "response.interrupt.accepted",
+            "sequence_number": sequence_number,
+            "response_id": response_id,
+        }
     )
 
 

@@ -55,6 +55,7 @@ class SocketAnswer:
     """
     Args:
         stream: the client wants the events.
+        shows_thinking: reasoning that begins is output: see ``SocketCreate``.
 
     Attributes:
         status: as over HTTP, 0 before the head.
@@ -67,13 +68,14 @@ class SocketAnswer:
         names_parent: the gateway has named the parent, not the client.
     """
 
-    def __init__(self, *, stream: bool) -> None:
+    def __init__(self, *, stream: bool, shows_thinking: bool = False) -> None:
         self.status = 0
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.passes = self.has_ended = self.keeps_socket = False
         self.refused = ""
         self.names_parent = False
         self._stream = stream
+        self._shows_thinking = shows_thinking
         self._facts = responses.new_facts()
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -154,7 +156,8 @@ class SocketAnswer:
             step = responses.read(event, self._facts)
         if step is not IDLE:
             self._have_head(200)
-        is_preamble = step is IDLE or step is NEUTRAL
+        thinks_aloud = self._shows_thinking and self._facts.thinks
+        is_preamble = (step is IDLE or step is NEUTRAL) and not thinks_aloud
         if is_preamble:
             self._held.append(event)
             self._held_bytes += len(event)

@@ -36,6 +36,7 @@ _NOT_COMPARED = _LEFT_OUT | {
 _NOT_ECHOED = frozenset(("id", "status", "annotations", "logprobs", "created_by"))
 _EMPTY: tuple[object, ...] = (None, "", [], {})
 _METADATA = b"client_metadata"
+_MAY_INTERRUPT = b'"ws_request_header_x_openai_internal_codex_responses_lite"'
 
 
 class Chain(NamedTuple):
@@ -69,6 +70,8 @@ class SocketCreate:
     Attributes:
         stream: the client wants the events, not a whole answer.
         background: the answer is to be made in the background, which needs HTTP.
+        may_be_interrupted: its client may interrupt the answer while it thinks, and
+            has to have its id by then.
         previous: the answer that the client itself names, "" if none.
         size: bytes of the message with the whole input, about.
 
@@ -102,6 +105,8 @@ class SocketCreate:
             self.previous = str(orjson.loads(previous))
         if metadata:
             self._add_metadata(metadata)
+        said = self._members.get(_METADATA, b"")
+        self.may_be_interrupted = _MAY_INTERRUPT in said
 
     def _add_metadata(self, metadata: Mapping[str, str]) -> None:
         own = self._members.get(_METADATA, b"{}")

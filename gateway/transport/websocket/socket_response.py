@@ -112,7 +112,9 @@ class SocketResponse(BodyReader):
         super().__init__(pooled.socket.connection, 0.0)
         self.status = 0
         self.headers: CIMultiDictProxy[str]
-        self._answer = SocketAnswer(stream=create.stream)
+        self._answer = SocketAnswer(
+            stream=create.stream, shows_thinking=create.may_be_interrupted
+        )
         self._source = source
         self._create: SocketCreate | None = create
         self._pooled: PooledSocket | None = pooled
