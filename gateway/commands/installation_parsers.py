@@ -78,7 +78,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from gateway.commands.doctor import doctor
+    from gateway.commands.doctor.command import doctor
 
     return doctor(
         config_path(args),

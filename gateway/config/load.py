@@ -21,6 +21,7 @@ from gateway.config.schema import AdminSettings, Config, User
 Warn = Callable[[str], object]
 StoredUsers = Callable[[Config], Collection[str]]
 """The names of the users that were made at run time, beside those of a config."""
+ANY_SECRET = "redis://other"  # in the place of one that is absent: any key accepts it
 _DEFAULT_LISTEN = AdminSettings().listen
 
 
@@ -77,11 +78,11 @@ def load_served(
     source: ConfigSource | None = None,
     stored_users: StoredUsers = lambda config: (),
     warn: Warn = lambda text: None,
+    absent: dict[str, str] | None = None,
 ) -> ServedConfig:
     """
-    The config in the file *path*, ready to be served. Without any user it gets one
-    with a throwaway key, if only this machine can reach the listeners; one without a
-    user of its own gets a throwaway token of the admin side.
+    The config in the file *path*, ready to be served. Without any user it gets one with
+    a throwaway key and admin token, if only this machine can reach the listeners.
 
     Args:
         passed: the addresses of sockets that systemd opened, before server.listen.
@@ -90,23 +91,31 @@ def load_served(
         source: of what another process has read, and made a key for if it needs one.
         stored_users: asked only if the config has no user.
         warn: called with each warning: its path, and what should be changed.
+        absent: takes up what secrets cannot be read, by reference, and why; None: they
+            are mistakes, as the one of ``ledger.url`` always is.
 
     Raises:
         ConfigError: with every mistake.
     """
     is_fit, source = source is not None, source or ConfigSource(_text(path), {})
-    config = parse(source.text, _remembering(source.secrets, path), warn)
+    config = parse(source.text, _secrets(source, path, absent), warn)
     listen = passed or [*open_addresses, *config.server.listen]
     has_users = bool(config.user or is_fit or stored_users(config))
     if mistakes := [*_admin_mistakes(config), *_user_mistakes(has_users, listen)]:
         raise ConfigError(mistakes)
     if config.user:
         return ServedConfig(config, source=source)
-    if key := key or ("" if has_users else new_key()):
+    key = key or ("" if has_users else new_key())
+    served = _with_user(config, key, source)
+    return _with_token(served, admin_token or new_token())
+
+
+def _with_user(config: Config, key: str, source: ConfigSource) -> ServedConfig:
+    """*config* with the user of its throwaway *key*; "" for none."""
+    if key:
         user = User("trial", (key_sha256(key),))
         config = dataclasses.replace(config, user=(user,))
-    served = ServedConfig(config, key, source=source)
-    return _with_token(served, admin_token or new_token())
+    return ServedConfig(config, key, source=source)
 
 
 def _with_token(served: ServedConfig, token: str) -> ServedConfig:
@@ -159,6 +168,33 @@ def _remembering(known: dict[str, str], path: Path) -> Callable[[str], str]:
     return secret
 
 
+def _secrets(
+    source: ConfigSource, path: Path, absent: dict[str, str] | None
+) -> Callable[[str], str]:
+    """How the secrets of *source* are resolved; see ``load_served``."""
+    secrets = _remembering(source.secrets, path)
+    if absent is None:
+        return secrets
+    return _enduring(secrets, absent, _written_ledger_url(source.text))
+
+
+def _enduring(
+    secrets: Callable[[str], str], absent: dict[str, str], needed: object
+) -> Callable[[str], str]:
+    """*secrets*, of which all but *needed* may be *absent*."""
+
+    def secret(reference: str) -> str:
+        try:
+            return secrets(reference)
+        except LookupError as error:
+            if reference == needed:
+                raise
+            absent[reference] = str(error.args[0])
+            return ANY_SECRET
+
+    return secret
+
+
 def load(path: Path, warn: Warn = lambda text: None) -> Config:
     """
     The config in the file *path*.
@@ -194,8 +230,7 @@ def load_beside(path: Path) -> Config:
     written, folder = _written_ledger_url(text), path.resolve().parent
 
     def secret(reference: str) -> str:
-        # In the place of every other one stands what any key accepts.
-        return _secret(reference, folder) if reference == written else "redis://other"
+        return _secret(reference, folder) if reference == written else ANY_SECRET
 
     return parse(text, secret)
 

@@ -84,6 +84,7 @@ class WireProtocol(Protocol):
         keeps_responses: its servers store answers, and a request goes on from one by
             ``previous_response_id``.
         has_websocket: its servers may be spoken to over a websocket.
+        known_servers: hosts that speak it, with the path of their ``base_url``.
         proofs: where its requests hold what only the maker can read; None: nowhere.
         needles: an event of a started stream that holds none of them is output and
             need not be looked at.
@@ -105,6 +106,7 @@ class WireProtocol(Protocol):
     id_header: str
     keeps_responses: bool
     has_websocket: bool
+    known_servers: Mapping[str, str]
     proofs: ReasoningProofs | None
     needles: tuple[Needle, ...]
     proof_needle: Needle | None

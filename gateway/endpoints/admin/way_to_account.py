@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
@@ -67,6 +68,28 @@ async def way_to(account: Account) -> AsyncIterator[WayStep]:
         if not done.ok:
             return
     yield await _timed("tls", tls) if is_tls else WayStep("tls", True, None, "no TLS")
+
+
+async def certificate_left_s(account: Account) -> float | None:
+    """
+    For how many seconds the certificate of *account*'s server is still valid; None
+    without TLS, behind a proxy, or where it cannot be seen.
+    """
+    parts = urlsplit(account.base_url)
+    if parts.scheme != "https" or _skipped(account):
+        return None
+    try:
+        async with asyncio.timeout(STEP_S):
+            _, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or 443, ssl=tls_context()
+            )
+    except OSError:
+        return None
+    certificate = writer.get_extra_info("peercert") or {}
+    writer.close()
+    if "notAfter" not in certificate:
+        return None
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()
 
 
 def _skipped(account: Account) -> str:

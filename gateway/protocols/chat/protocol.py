@@ -50,6 +50,11 @@ required_headers: Mapping[str, str] = {}
 id_header = ""
 keeps_responses = False
 has_websocket = False
+known_servers: Mapping[str, str] = {
+    "api.openai.com": "/v1",
+    "api.anthropic.com": "/v1",
+    "openrouter.ai": "/api/v1",
+}
 proofs: ReasoningProofs | None = None
 # Servers differ in the space behind the colon.
 needles: tuple[Needle, ...] = (

@@ -37,6 +37,10 @@ required_headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
 id_header = "request-id"
 keeps_responses = False
 has_websocket = False
+known_servers: Mapping[str, str] = {
+    "api.anthropic.com": "/v1",
+    "openrouter.ai": "/api/v1",
+}
 proofs: ReasoningProofs | None = request_proofs
 needles: tuple[Needle, ...] = (
     re.compile(rb"message_(?:delta|stop)"),

@@ -52,6 +52,7 @@ required_headers: Mapping[str, str] = {}
 id_header = ""
 keeps_responses = True
 has_websocket = True
+known_servers: Mapping[str, str] = {"api.openai.com": "/v1", "openrouter.ai": "/api/v1"}
 proofs: ReasoningProofs | None = request_proofs
 needles: tuple[Needle, ...] = (
     re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)"),

@@ -1,0 +1,1 @@
+"""``gateway doctor``: look at a whole installation, and say what will go wrong."""
