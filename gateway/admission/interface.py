@@ -155,6 +155,9 @@ class AdmissionView(Protocol):
     async def holders(self) -> Sequence[HolderInfo]:
         """Every request that waits, runs or drains, on every node."""
 
+    def holders_now(self) -> Sequence[HolderInfo]:
+        """Every holder of this process."""
+
     async def end(self, request_id: str, error: GatewayError) -> bool:
         """
         End a holder, wherever it is: one that waits or runs gets *error*, one whose

@@ -18,6 +18,7 @@ from gateway.endpoints.admin.event_feed import EventFeed
 from gateway.endpoints.admin.events import EventOperations
 from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.page.routes import PageRoutes
+from gateway.endpoints.admin.recent_warnings import RecentWarnings
 from gateway.endpoints.admin.reports import ReportOperations
 from gateway.endpoints.admin.requests import RequestOperations
 from gateway.endpoints.admin.settings import ConfigOperations
@@ -44,11 +45,7 @@ def admin_application(components: Components) -> AdminApplication:
     admin = live.config.admin
     access = AdminAccess(token, admin.listen if admin else ())
     admission, open_requests = components.registry, components.open_requests
-    requests = LiveRequests(open_requests, admission, components.ended_records)
-    accounts = AccountView(
-        components.accounts, admission, components.live_accounts, components.ledger
-    )
-    feed = EventFeed(requests, accounts, admission)
+    requests, accounts, feed = _views(components)
     application = AdminApplication(
         access,
         [
@@ -73,6 +70,27 @@ def admin_application(components: Components) -> AdminApplication:
     )
     PageRoutes(application, access, token, lambda: live.config.server.listen).install()
     return application
+
+
+def _views(components: Components) -> tuple[LiveRequests, AccountView, EventFeed]:
+    """What is read of requests and accounts, here and in other processes."""
+    admission, sharing = components.registry, components.sharing
+    node = components.ledger.node if sharing else ""
+    warnings = RecentWarnings()
+    requests = LiveRequests(
+        components.open_requests, admission, components.ended_records, node
+    )
+    accounts = AccountView(
+        components.accounts, admission, components.live_accounts, components.ledger
+    )
+    if sharing is not None:
+        from gateway.endpoints.admin.neighbours import Neighbours
+
+        requests.neighbours = accounts.neighbours = Neighbours(
+            sharing.bus, requests, admission, warnings
+        )
+    feed = EventFeed(requests, accounts, admission, warnings, requests.neighbours)
+    return requests, accounts, feed
 
 
 def _user_operations(components: Components) -> UserOperations:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.accounts.account_status import KnownOutage
 from gateway.accounts.accounts import Accounts
@@ -29,12 +30,20 @@ from gateway.ledger.attempt_failures import failures_since
 from gateway.ledger.ledger import Ledger
 from gateway.telemetry import log
 
+if TYPE_CHECKING:
+    from gateway.endpoints.admin.neighbours import Neighbours
+
 FAILURES_KEPT_S = 5.0  # the ledger is asked for failures no more often
 NO_SLOTS = SlotCount("account", "", 0, 0, 0)
 
 
 class AccountView:
-    """Every account as it is now, read from the parts that know it."""
+    """
+    Every account as it is now, read from the parts that know it.
+
+    Attributes:
+        neighbours: the other processes; None where there are none.
+    """
 
     def __init__(
         self,
@@ -47,6 +56,7 @@ class AccountView:
         self._admission = admission
         self._changes = changes
         self._ledger = ledger
+        self.neighbours: Neighbours | None = None
         self._failures: dict[str, dict[str, int]] = {}
         self._failures_at = -FAILURES_KEPT_S
 
@@ -54,7 +64,10 @@ class AccountView:
         """Those of the config, in its order."""
         slots = {one.name: one for one in self._admission.counts("account")}
         holders: dict[str, Counter[str]] = {}
-        for one in await self._admission.holders():
+        held, elsewhere = await asyncio.gather(
+            self._admission.holders(), self._waiting_elsewhere()
+        )
+        for one in held:
             if one.account:
                 holders.setdefault(one.account, Counter())[one.user] += 1
         failures = await self._recent_failures()
@@ -63,10 +76,14 @@ class AccountView:
                 account,
                 slots.get(name, NO_SLOTS),
                 holders.get(name, Counter()),
+                elsewhere[name],
                 failures.get(name, {}),
             )
             for name, account in self._accounts.by_name.items()
         ]
+
+    async def _waiting_elsewhere(self) -> Counter[str]:
+        return await self.neighbours.waiting() if self.neighbours else Counter()
 
     async def one(self, name: str) -> AccountFacts:
         """
@@ -104,6 +121,7 @@ class AccountView:
         account: Account,
         slots: SlotCount,
         holders: Counter[str],
+        elsewhere: int,
         failures: dict[str, int],
     ) -> AccountFacts:
         now, name = datetime.now(UTC), account.name
@@ -115,9 +133,9 @@ class AccountView:
             base_url=account.base_url,
             models=[*account.models, *account.rename],
             priority=account.priority,
-            slots=SlotFacts(slots.in_use, slots.limit),
+            slots=SlotFacts(max(slots.in_use, holders.total()), slots.limit),
             holders=[SlotHolder(user, n) for user, n in holders.most_common()],
-            waiting=slots.waiting,
+            waiting=slots.waiting + elsewhere,
             wait_s=round(self._admission.expected_wait_s(name), 1),
             sessions=self._accounts.sessions(name),
             failures_last_hour=sum(failures.values()),

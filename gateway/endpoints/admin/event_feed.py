@@ -5,7 +5,9 @@ Rule 1: nothing here is called by a request. The state is compared with what it 
         several times a second, and only while there are readers.
 Rule 2: what changes often is coalesced: a request that streams is an event a second at
         most, and no more than MAX_PROGRESS of them in a second.
-Rule 3: what happened while there was no reader is found at the next look, if it is
+Rule 3: other processes are asked once a second for all readers of this one. What one
+        has said is taken for what it has until it has been silent for SILENT_LOOKS.
+Rule 4: what happened while there was no reader is found at the next look, if it is
         still known; else no reader can go on from before.
 """
 
@@ -14,22 +16,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.admission.interface import AdmissionView
 from gateway.endpoints.admin.accounts import AccountView
 from gateway.endpoints.admin.event_log import EventLog
 from gateway.endpoints.admin.live_requests import LiveRequests
-from gateway.endpoints.admin.request_rows import ENDED, summary_of_record
+from gateway.endpoints.admin.recent_warnings import RecentWarnings
 from gateway.endpoints.admin.schema import AccountFacts, RequestSummary
 from gateway.telemetry import log
+
+if TYPE_CHECKING:
+    from gateway.endpoints.admin.neighbours import Neighbours, Since
 
 LOOK_S = 0.25
 SLOW_LOOK_S = 1.0  # for what is not about requests, and for progress
 MAX_PROGRESS = 100
-MAX_WARNINGS = 50  # between two looks
+SILENT_LOOKS = 3
 RATE_S = 10.0  # over which rates are taken
 
 
@@ -46,7 +51,7 @@ class UserCount:
 @dataclass(frozen=True, slots=True)
 class Rates:
     """
-    Over the last seconds, of this process; ``running`` and ``waiting`` of all.
+    Over the last seconds, of all processes.
 
     Attributes:
         tokens_per_s: output of the answers that run, and of those that ended.
@@ -59,9 +64,19 @@ class Rates:
     waiting: int
 
 
+@dataclass(slots=True)
+class _Heard:
+    """What another process had when it answered last, *looks* looks ago."""
+
+    rows: dict[str, RequestSummary]
+    now: Since
+    looks: int = 0
+
+
 class EventFeed:
     """
     Args:
+        neighbours: the other processes; None where there are none.
         clock: monotonic seconds.
 
     Attributes:
@@ -73,6 +88,8 @@ class EventFeed:
         live: LiveRequests,
         accounts: AccountView,
         admission: AdmissionView,
+        warnings: RecentWarnings,
+        neighbours: Neighbours | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.log = EventLog()
@@ -86,7 +103,10 @@ class EventFeed:
         self._ended = live.ended.count
         self._slow_at = -SLOW_LOOK_S
         self._done: deque[tuple[float, int, bool]] = deque()
-        self._warnings: deque[Mapping[str, Any]] = deque(maxlen=MAX_WARNINGS)
+        self._warnings = warnings
+        self._warned = warnings.count
+        self._neighbours = neighbours
+        self._heard: dict[str, _Heard] = {}
         self._readers = 0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -98,7 +118,6 @@ class EventFeed:
         """One more reads: look from now on."""
         self._readers += 1
         if self._task is None:
-            log.watch(self._warnings.append)
             self._task = asyncio.get_running_loop().create_task(
                 self._follow(), name="event-feed"
             )
@@ -108,7 +127,6 @@ class EventFeed:
         """One less reads; the last one ends the looking."""
         self._readers -= 1
         if not self._readers and self._task:
-            log.watch(None)
             self._task.cancel()
             self._task = None
 
@@ -140,7 +158,12 @@ class EventFeed:
         async with self._looking:
             before = self.log.end
             is_slow = self._clock() - self._slow_at >= SLOW_LOOK_S
-            rows = {row.request_id: row for row in await self._live.summaries()}
+            self._warnings.want()
+            if is_slow and self._neighbours is not None:
+                await self._hear(self._neighbours)
+            rows = {row.request_id: row for row in self._live.own()}
+            for heard in self._heard.values():
+                rows |= heard.rows
             self._add_ended(rows)
             self._add_requests(rows, is_slow)
             if is_slow:
@@ -148,29 +171,51 @@ class EventFeed:
                 await self._add_accounts()
                 self._add_users()
                 self.log.add("rates", self._rates())
-            while self._warnings:
-                self.log.add("log", self._warnings.popleft())
+            self._add_warnings(self._warnings.since(self._warned))
+            self._warned = self._warnings.count
             if self.log.end != before:
                 self._news.set()
                 self._news = asyncio.Event()
 
+    async def _hear(self, neighbours: Neighbours) -> None:
+        """What other processes have, and what has ended there."""
+        known = {node: heard.now for node, heard in self._heard.items()}
+        for news in await neighbours.news(known):
+            rows = {row.request_id: row for row in news.rows}
+            self._heard[news.node] = _Heard(rows, news.now)
+            if news.gap:
+                self.log.forget()
+            for row in news.ended:
+                self._add_ending(row)
+            self._add_warnings(news.warnings)
+        for node, heard in list(self._heard.items()):
+            heard.looks += 1
+            if heard.looks > SILENT_LOOKS:
+                del self._heard[node]
+
+    def _add_warnings(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        for line in lines:
+            self.log.add("log", line)
+
     def _add_ended(self, rows: Mapping[str, RequestSummary]) -> None:
-        ended, now = self._live.ended, self._clock()
+        ended = self._live.ended
         records = ended.since(self._ended)
         if len(records) < ended.count - self._ended:
             self.log.forget()  # some are not known any more
         self._ended = ended.count
-        for record in records:
-            row = summary_of_record(record, ENDED, now)
-            self.log.add("request", row)
-            self._rows.pop(row.request_id, None)
-            failed = row.outcome in ("failed", "refused")
-            self._done.append((now, row.output_tokens or 0, failed))
+        for row in self._live.endings(records):
+            self._add_ending(row)
         for ident in self._rows.keys() - rows.keys():
-            row = self._rows.pop(ident)  # of another process: how, its ledger knows
+            row = self._rows.pop(ident)  # its process died, or does not answer
             ending = {"request_id": row.request_id, "state": "ended", "phase": "ended"}
             facts = {"node": row.node, "user": row.user, "account": row.account}
             self.log.add("request", ending | facts)
+
+    def _add_ending(self, row: RequestSummary) -> None:
+        self.log.add("request", row)
+        self._rows.pop(row.request_id, None)
+        failed = row.outcome in ("failed", "refused")
+        self._done.append((self._clock(), row.output_tokens or 0, failed))
 
     def _add_requests(self, rows: dict[str, RequestSummary], progress: bool) -> None:
         left = MAX_PROGRESS if progress else 0
@@ -199,6 +244,11 @@ class EventFeed:
             one.name: UserCount(one.name, one.in_use, one.waiting, one.limit)
             for one in self._admission.counts("user")
         }
+        if self._neighbours is not None:
+            states = Counter((row.user, row.state) for row in self._rows.values())
+            for name, count in fresh.items():
+                running, waiting = states[name, "running"], states[name, "waiting"]
+                fresh[name] = UserCount(name, running, waiting, count.limit)
         for name, count in fresh.items():
             if self._known_users.get(name) != count:
                 self.log.add("user", count)

@@ -1,15 +1,17 @@
 """
-The requests that run and wait now, and those that ended last, in this process.
+The requests that run and wait now, and those that ended last.
 
-The first are read from the open requests and from admission, which knows those of other
-processes, too. Of those that ended, the last records are kept as they are: what the
-ledger has not written yet, or never keeps, is there.
+Those of this process are read from the open requests and from admission, those of other
+processes are asked for. Of those that ended here, the last records are kept as they
+are: what the ledger has not written yet is there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from gateway.admission.interface import Admission
 from gateway.endpoints.admin.ended_records import EndedRecords
@@ -17,6 +19,7 @@ from gateway.endpoints.admin.request_rows import (
     ENDED,
     LiveFacts,
     detail_of_record,
+    is_named,
     summary_of_holder,
     summary_of_record,
 )
@@ -25,6 +28,10 @@ from gateway.endpoints.open_requests import OpenRequests
 from gateway.endpoints.request_scope import RequestScope
 from gateway.record import Record
 
+if TYPE_CHECKING:
+    from gateway.endpoints.admin.neighbours import Neighbours
+
+MAX_OTHERS = 100  # further ids that a session's id names
 MAX_MODELS = 200  # whose bytes per token are remembered
 
 
@@ -32,7 +39,11 @@ class LiveRequests:
     """
     Args:
         ended: the last records of this process.
+        node: the name of this process where there are others, else "".
         clock: monotonic seconds.
+
+    Attributes:
+        neighbours: the other processes; None where there are none.
     """
 
     def __init__(
@@ -40,8 +51,11 @@ class LiveRequests:
         open_requests: OpenRequests,
         admission: Admission,
         ended: EndedRecords,
+        node: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.node = node
+        self.neighbours: Neighbours | None = None
         self._open = open_requests
         self._admission = admission
         self.ended = ended
@@ -50,30 +64,56 @@ class LiveRequests:
         self._bytes_per_token: dict[tuple[str, str], float] = {}
 
     async def summaries(self) -> list[RequestSummary]:
-        """Every request that runs or waits, the oldest first; then other nodes'."""
-        holders = await self._admission.holders()
+        """Every request that runs or waits, the oldest first; then other processes'."""
+        if self.neighbours is None:
+            return self.own()
+        others = await self.neighbours.rows()
+        return self.own() + others
+
+    def own(self) -> list[RequestSummary]:
+        """Those of this process."""
         now, own = self._clock(), self.scopes()
         self._learn()
         known = {scope.record.request_id for scope in own}
         rows = [summary_of_record(one.record, self.facts(one), now) for one in own]
         return rows + [
-            summary_of_holder(one) for one in holders if one.request_id not in known
+            summary_of_holder(one, self.node)
+            for one in self._admission.holders_now()
+            if one.request_id not in known
         ]
 
-    def details(self, named: Callable[[Record], bool]) -> list[RequestDetail]:
-        """Those that *named* picks, live or ended lately; the latest first."""
+    def endings(self, records: Iterable[Record]) -> list[RequestSummary]:
+        """Those that ended here, as a list shows them."""
+        now, facts = self._clock(), ENDED._replace(node=self.node)
+        return [summary_of_record(one, facts, now) for one in records]
+
+    async def maybe_detail(self, wanted: str) -> RequestDetail | dict[str, Any] | None:
+        """The request that *wanted* names, wherever it runs or has just ended."""
+        found = self.detail(wanted)
+        if found is not None or self.neighbours is None:
+            return found
+        return await self.neighbours.detail(wanted)
+
+    def detail(self, wanted: str) -> RequestDetail | None:
+        """The latest of this process that *wanted* names, and which others it names."""
         now = self._clock()
         self._learn()
-        live = [
+        named = partial(is_named, wanted)
+        found = [
             detail_of_record(scope.record, self.facts(scope), now)
             for scope in reversed(self.scopes())
             if named(scope.record)
         ]
-        return live + [
-            detail_of_record(record, ENDED, now)
+        ended = ENDED._replace(node=self.node)
+        found += [
+            detail_of_record(record, ended, now)
             for record in self.ended
             if named(record)
         ]
+        if not found:
+            return None
+        found[0].others.extend(one.request_id for one in found[1 : MAX_OTHERS + 1])
+        return found[0]
 
     def scopes(self) -> list[RequestScope]:
         """Those of this process that ask for an answer of a model, the oldest first."""
@@ -85,7 +125,8 @@ class LiveRequests:
         context, record = scope.context, scope.record
         now = self._clock()
         if context is None:
-            return LiveFacts("arriving", round(now - record.received, 3))
+            arrives_s = round(now - record.received, 3)
+            return LiveFacts("arriving", arrives_s, node=self.node)
         holder = context.holder
         phase: Phase = "running"
         place = None
@@ -98,6 +139,7 @@ class LiveRequests:
             place.position if place else None,
             round(place.expected_s, 1) if place else None,
             self._bytes_per_token.get((record.account, record.upstream_model)),
+            self.node,
         )
 
     def _learn(self) -> None:

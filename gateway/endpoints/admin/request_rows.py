@@ -47,6 +47,7 @@ class LiveFacts(NamedTuple):
         state_s: seconds in its phase.
         position, wait_s: in the queue; None for none.
         bytes_per_token: of earlier answers of its model; None before the first.
+        node: the process that serves it; "" where there is one.
     """
 
     phase: Phase
@@ -54,6 +55,7 @@ class LiveFacts(NamedTuple):
     position: int | None = None
     wait_s: float | None = None
     bytes_per_token: float | None = None
+    node: str = ""
 
 
 ENDED = LiveFacts("ended")
@@ -81,6 +83,7 @@ def facts_of_record(record: Record, live: LiveFacts, now: float) -> dict[str, An
         **{name: getattr(usage, name) for name in TOKENS},
         "state": state_of(phase),
         "phase": phase,
+        "node": live.node,
         "started_at": _moment(record.started_at),
         "age_s": None if ended else round(now - record.received, 3),
         "state_s": live.state_s,
@@ -131,8 +134,8 @@ def detail_of_record(record: Record, live: LiveFacts, now: float) -> RequestDeta
     )
 
 
-def summary_of_holder(holder: HolderInfo) -> RequestSummary:
-    """A request of another process, or one whose client has left."""
+def summary_of_holder(holder: HolderInfo, node: str) -> RequestSummary:
+    """A request of this process whose client has left, or a test of an account."""
     phase: Any = holder.state
     return RequestSummary(
         request_id=holder.request_id,
@@ -140,7 +143,7 @@ def summary_of_holder(holder: HolderInfo) -> RequestSummary:
         phase=phase,
         user=holder.user,
         account=holder.account,
-        node=holder.node,
+        node=node,
         state_s=round(holder.age_s, 3),
     )
 
@@ -209,3 +212,15 @@ def _moment(unix_s: float) -> datetime:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
+
+
+def is_named(wanted: str, record: Record) -> bool:
+    """Whether *wanted* is an id of *record*, or its session's."""
+    ids = (record.response_id, record.upstream_request_id, record.session)
+    return is_id(wanted, record.request_id) or wanted in filter(None, ids)
+
+
+def is_id(wanted: str, request_id: str) -> bool:
+    """Whether *wanted* is that id, without dashes or as a response's, too."""
+    plain = request_id.replace("-", "")
+    return wanted == request_id or wanted.replace("-", "") in (plain, f"resp_{plain}")

@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection
 
 from gateway.admission.interface import AdmissionView
 from gateway.endpoints.admin.application import OperationSource
 from gateway.endpoints.admin.errors import invalid, not_found
-from gateway.endpoints.admin.live_requests import LiveRequests
+from gateway.endpoints.admin.live_requests import MAX_OTHERS, LiveRequests
 from gateway.endpoints.admin.operations import AdminCall, Operation
 from gateway.endpoints.admin.request_rows import (
-    ENDED,
     detail_of_row,
-    summary_of_record,
+    is_id,
     summary_of_row,
 )
 from gateway.endpoints.admin.schema import (
@@ -35,10 +35,8 @@ from gateway.errors import GatewayError
 from gateway.ledger import report
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.request_pages import PageKey, RequestFilter, ended_page
-from gateway.record import Record
 
 MAX_LIMIT = 1000
-MAX_OTHERS = 100  # further ids that a session's id names
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +125,8 @@ class RequestOperations(OperationSource):
         """At most *limit* that have ended: those of the ledger and the last ones."""
         ask = partial(_page, wanted=wanted, limit=limit, after=after)
         kept = await self._ledger.read(ask)
-        now = time.monotonic()
         known = set(map(_page_key, kept))
-        latest = (summary_of_record(one, ENDED, now) for one in self._live.ended)
+        latest = self._live.endings(self._live.ended)
         rows = kept + [
             row
             for row in latest
@@ -145,13 +142,11 @@ class RequestOperations(OperationSource):
 
     # --- one request ------------------------------------------------------------------
 
-    async def _get(self, call: AdminCall) -> RequestDetail:
+    async def _get(self, call: AdminCall) -> RequestDetail | dict[str, Any]:
         wanted = call.part("id")
-        found = self._live.details(partial(is_named, wanted))
-        if found:
-            others = [one.request_id for one in found[1:]]
-            found[0].others.extend(others[:MAX_OTHERS])
-            return found[0]
+        found = await self._live.maybe_detail(wanted)
+        if found is not None:
+            return found
         detail = await self._ledger.read(partial(_kept_detail, wanted=wanted))
         if detail is None:
             raise not_found("No request has this id")
@@ -186,20 +181,8 @@ def since_of(text: str, name: str = "since") -> datetime | None:
         raise invalid(name, "must be a day or a moment, or 90m, 24h, 7d") from None
 
 
-def is_named(wanted: str, record: Record) -> bool:
-    """Whether *wanted* is an id of *record*, or its session's."""
-    ids = (record.response_id, record.upstream_request_id, record.session)
-    return _is_id(wanted, record.request_id) or wanted in filter(None, ids)
-
-
 def _is_row(row: RequestSummary, wanted: str) -> bool:
-    return _is_id(wanted, row.request_id) or wanted == row.response_id
-
-
-def _is_id(wanted: str, request_id: str) -> bool:
-    """Whether *wanted* is that id, without dashes or as a response's, too."""
-    plain = request_id.replace("-", "")
-    return wanted == request_id or wanted.replace("-", "") in (plain, f"resp_{plain}")
+    return is_id(wanted, row.request_id) or wanted == row.response_id
 
 
 def _fits(row: RequestSummary, wanted: RequestFilter) -> bool:
