@@ -22,7 +22,7 @@ from yarl import URL
 from gateway.content_coding import DecodeScheduler
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
-from gateway.transport.interface import STOP, Feed, UpstreamResponse
+from gateway.transport.interface import STOP, Feed, LaneSide, UpstreamResponse
 from gateway.transport.request import request_headers, target_of
 
 HEAD_LIMIT_BYTES = 65536
@@ -197,7 +197,7 @@ class AiohttpResponse:
                 raise too_large(limit_bytes)
         return bytes(whole)
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         while piece := await self.read():
             outcome = feed(piece)
             if outcome is STOP:

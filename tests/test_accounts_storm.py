@@ -41,7 +41,7 @@ from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
 from gateway.relay.failover_state import FailoverState
 from gateway.relay.upstream import Upstream
-from gateway.transport.interface import Feed
+from gateway.transport.interface import Feed, LaneSide
 from tests.kit import answers, virtual_time
 from tests.kit.answer import Answer
 from tests.kit.inprocess import logging_to
@@ -72,7 +72,7 @@ class PlayedReply:
     async def body(self, limit_bytes: int) -> bytes:
         return await self.read()
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         raise NotImplementedError
 
     def close(self, linger_s: float = 0.0) -> None:

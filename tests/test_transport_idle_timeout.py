@@ -18,6 +18,8 @@ class Watched:
         self.idle_timeout = IdleTimeout(asyncio.get_running_loop(), self, LIMIT_S)
         self.idle_timeout.start()
 
+    def settle(self) -> None: ...
+
     def is_reading_paused(self) -> bool:
         return False
 

@@ -51,6 +51,7 @@ class ClientAnswer:
     Attributes:
         opened: a head is out, with or without keepalives.
         facts: what the stream of the present attempt has said.
+        settle: calls ``written`` if something was written past this object.
         queue_place: asks where the request waits; None when it does not.
         shows_thinking: its client has to know of an answer that only thinks yet, to
             interrupt it; no other account can answer then.
@@ -64,6 +65,7 @@ class ClientAnswer:
         self.keepalives = 0
         self.facts = NOTHING
         self.queue_place: Callable[[], QueuePlace | None] = _not_queued
+        self.settle: Callable[[], None] | None = None
         self._stream = stream
         self._put = _refuse  # until it is open
         self._record = record
@@ -119,6 +121,22 @@ class ClientAnswer:
             raise ClientError("client_gone", detail=repr(gone)) from None
         return self._drained()
 
+    # --- for the fast lane --------------------------------------------------------
+
+    @property
+    def chunk_transport(self) -> asyncio.WriteTransport | None:
+        """Where more of the answer may be written past this object; None: not now."""
+        if self.state is not STREAMING or self._blocked or self._ending:
+            return None
+        return self._stream.chunk_transport
+
+    def written(self, at: float) -> None:
+        """A part of the answer was written past this object, *at* this loop time."""
+        self._last_write_at = max(self._last_write_at, at)
+        self._last_output_at = max(self._last_output_at, at)
+
+    # --- back-pressure and the ending ---------------------------------------------
+
     async def _drained(self) -> None:
         """Wait until the client has taken enough; no keepalives meanwhile."""
         self._blocked = True
@@ -170,6 +188,8 @@ class ClientAnswer:
             self._timer = None
 
     def _tick(self) -> None:
+        if self.settle is not None:
+            self.settle()
         silent_s = self._now() - self._last_write_at
         due_s = self._interval_s - silent_s
         if due_s <= 0.001:

@@ -66,6 +66,18 @@ class FramedStream(web.StreamResponse):
         self._head = head_of(version, {**headers, **framing}, self._is_reusable)
         self._connection, self._writer = request.protocol, request.writer
 
+    @property
+    def chunk_transport(self) -> asyncio.WriteTransport | None:
+        """See ``ClientStream``."""
+        if (
+            self._head
+            or self._has_ended
+            or not self._is_chunked
+            or not self._connection
+        ):
+            return None
+        return self._connection.transport
+
     def put(self, data: bytes, *, last: bool = False) -> bool:
         """
         Write a piece, or end the body with it.

@@ -11,6 +11,7 @@ ones at a time. An implementation may cut them and send each ``data`` by itself.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -66,6 +67,14 @@ class ClientStream(Protocol):
             last: the answer ends with them. The connection may go on.
         """
         ...
+
+    @property
+    def chunk_transport(self) -> asyncio.WriteTransport | None:
+        """
+        Where whole events may be written in chunks of HTTP/1.1, between two ``put``;
+        None where they are written in another form, or cannot be now.
+        """
+        return None
 
     async def drain(self) -> None:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
@@ -65,6 +66,11 @@ class SseStream:
         """The response's own method: every event goes through it."""
         assert self._response is not None
         return self._response.put
+
+    @property
+    def chunk_transport(self) -> asyncio.WriteTransport | None:
+        """See ``ClientStream``."""
+        return self._response.chunk_transport if self._response else None
 
     async def drain(self) -> None:
         """See ``ClientStream``."""

@@ -122,8 +122,10 @@ class StreamConverter:
 
     # ------------------------------------------------------------ stream
 
+    needles = None  # nothing passes as it is
+
     def passes(self, chunk: bytes) -> bool:
-        """Nothing passes as it is."""
+        """See ``StreamCodec``."""
         return False
 
     def feed(self, chunk: bytes) -> Batch:

@@ -15,6 +15,7 @@ that one read completed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -136,6 +137,15 @@ class PassThrough:
             if needle.search(chunk):
                 return False
         return True
+
+    @property
+    def needles(self) -> Sequence[Needle] | None:
+        """
+        What makes that ``passes`` is false for whole events; None: not that alone.
+        """
+        if self.state is not STREAMING or self._held:
+            return None
+        return self._needles
 
     def feed(self, chunk: bytes) -> Batch:
         """Take the next piece of the stream, wherever it was broken."""

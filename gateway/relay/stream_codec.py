@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.context import RequestContext
+from gateway.protocols.sse import Needle
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import Batch, PassThrough
@@ -17,6 +19,8 @@ class StreamCodec(Protocol):
 
     facts: StreamFacts
 
+    @property
+    def needles(self) -> Sequence[Needle] | None: ...
     def passes(self, chunk: bytes) -> bool: ...
     def feed(self, chunk: bytes) -> Batch: ...
     def finish(self, *, clean: bool = True) -> Batch: ...

@@ -27,9 +27,10 @@ from gateway.relay.dependencies import Dependencies
 from gateway.relay.failover_state import FailoverState
 from gateway.relay.failures import no_answer, read_bounded, words_of
 from gateway.relay.first_event_timeout import FirstEventTimeout
+from gateway.relay.passing_client import PassingClient
 from gateway.relay.stream_codec import StreamCodec, codec_of
 from gateway.relay.upstream_call import UpstreamCall
-from gateway.transport.interface import STOP, StopSignal, UpstreamResponse
+from gateway.transport.interface import STOP, LaneSide, StopSignal, UpstreamResponse
 
 HOLD_BACK_BYTES = 1024 * 1024  # a longer preamble is let go, signs of life dropped
 
@@ -132,13 +133,16 @@ class StreamedAttempt(Attempt):
             return push(batch.data) if batch.data else None
 
         try:
-            await response.pump(feed)
+            await response.pump(feed, self._lane())
         except UpstreamError:
             batch = codec.finish(clean=False)
             if batch.ending and batch.ending.outcome == "failed":
                 raise
             return batch
         return self._last or codec.finish()
+
+    def _lane(self) -> LaneSide:
+        return LaneSide(PassingClient(self._client, self._codec), self._context.attempt)
 
     # --- CLOSED -----------------------------------------------------------------------
 

@@ -22,7 +22,13 @@ from gateway.errors import UpstreamError
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.json_access import read_object
 from gateway.transport.dialing import Dialer
-from gateway.transport.interface import STOP, Feed, Transport, UpstreamResponse
+from gateway.transport.interface import (
+    STOP,
+    Feed,
+    LaneSide,
+    Transport,
+    UpstreamResponse,
+)
 from gateway.transport.request import Proxy
 
 if TYPE_CHECKING:
@@ -196,7 +202,7 @@ class EmbeddedResponse:
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         """See ``UpstreamResponse.pump``."""
         while piece := await self.read():
             rest = feed(piece)

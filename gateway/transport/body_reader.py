@@ -19,7 +19,7 @@ from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.decoded import too_large
 from gateway.transport.idle_timeout import IdleTimeout
-from gateway.transport.interface import Feed, StopSignal
+from gateway.transport.interface import Feed, LaneSide, StopSignal
 
 BUFFER_BYTES = 65536
 """How much of a body is buffered before its socket is not read any more."""
@@ -82,7 +82,7 @@ class BodyReader(ABC):
             whole += piece
         return bytes(whole)
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         while True:
             if self._buffer:
                 outcome = feed(self._take())
@@ -168,6 +168,9 @@ class BodyReader(ABC):
             self._pause()
         self._feed = None
         self._wake()
+
+    def settle(self) -> None:
+        """See ``IdleTimeoutOwner``."""
 
     def is_reading_paused(self) -> bool:
         """See ``IdleTimeoutOwner``."""

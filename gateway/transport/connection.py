@@ -172,6 +172,11 @@ class Connection(asyncio.Protocol):
                 ConnectionAbortedError("the transport has stopped")
             )
 
+    def divert(self, protocol: asyncio.Protocol | None) -> None:
+        """Let *protocol* have what the event loop says; None: this object again."""
+        if self.is_usable:
+            cast(asyncio.Transport, self._transport).set_protocol(protocol or self)
+
     def pause(self) -> None:
         """Stop reading the socket."""
         if self.is_reading and self.is_usable:

@@ -18,7 +18,7 @@ from gateway.content_coding import (
     maybe_decoder,
 )
 from gateway.errors import UpstreamError
-from gateway.transport.interface import STOP, Feed, UpstreamResponse
+from gateway.transport.interface import STOP, Feed, LaneSide, UpstreamResponse
 
 
 class _Unknown(Decoder):
@@ -104,7 +104,7 @@ class DecodedResponse:
                 raise too_large(limit_bytes)
         return whole.getvalue()
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         while piece := await self.read():
             outcome = feed(piece)
             if outcome is STOP:

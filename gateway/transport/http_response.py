@@ -5,6 +5,7 @@ One answer on a connection: HTTP's side of ``UpstreamResponse``; see ``BodyReade
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import httptools
 from multidict import CIMultiDictProxy
@@ -12,6 +13,8 @@ from multidict import CIMultiDictProxy
 from gateway.errors import UpstreamError
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
+from gateway.transport.fast_lane import FastLane
+from gateway.transport.interface import Feed, LaneSide, StopSignal
 from gateway.transport.response_parser import ResponseParser
 
 _REFUSED = 400  # from this status on an upstream does not read the request's rest
@@ -37,6 +40,8 @@ class HttpResponse(BodyReader):
         self.has_received = False
         self._parser = ResponseParser(method)
         self._overhead_bytes = 0
+        self._lane: FastLane | None = None
+        self._ends_line = False  # the last read ended in LF
         self._has_head = False
         self._is_closed = False
         self._linger: asyncio.TimerHandle | None = None
@@ -58,6 +63,50 @@ class HttpResponse(BodyReader):
             if self._failure is not None:
                 raise self._failure
             await self._wait()
+
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
+        if lane is None or not self._parser.is_chunked:
+            return await super().pump(feed)
+        self._lane = FastLane(self._connection, self, lane.client, lane.record)
+        try:
+            await super().pump(feed)
+        finally:
+            self._lane = None
+
+    async def _wait_for_outcome(
+        self, feed: Feed
+    ) -> Awaitable[None] | StopSignal | None:
+        lane = self._lane
+        if lane is None:
+            return await super()._wait_for_outcome(feed)
+        self._feed = feed
+        lane.start()
+        try:
+            return await super()._wait_for_outcome(feed)
+        finally:
+            lane.stop()
+
+    # --- for the lane -----------------------------------------------------------------
+
+    @property
+    def is_between_chunks(self) -> bool:
+        """See ``LaneAnswer``. Only the size of a chunk can end without its LF."""
+        parser = self._parser
+        if self._feed is None or parser.ended or self._failure is not None:
+            return False
+        return self._ends_line and not parser.chunks
+
+    def passed(self, at: float) -> None:
+        """See ``LaneAnswer``."""
+        self._idle_timeout.last_received_at = at
+        self._overhead_bytes = 0
+
+    def settle(self) -> None:
+        """See ``IdleTimeoutOwner``."""
+        if self._lane is not None:
+            self._lane.settle()
+
+    # --- the end ----------------------------------------------------------------------
 
     def close(self, linger_s: float = 0.0) -> None:
         if self._is_closed:
@@ -84,6 +133,7 @@ class HttpResponse(BodyReader):
             return
         parser = self._parser
         self._idle_timeout.last_received_at = self._time()
+        self._ends_line = data.endswith(b"\n")
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:

@@ -29,6 +29,10 @@ def grace_until(now: float, due: float) -> float:
 class IdleTimeoutOwner(Protocol):
     """What waits for the upstream."""
 
+    def settle(self) -> None:
+        """Enter in ``last_received_at`` what has arrived unseen."""
+        ...
+
     def is_reading_paused(self) -> bool:
         """Whether back-pressure keeps the socket unread; that is no silence."""
         ...
@@ -109,6 +113,7 @@ class IdleTimeout:
         if not self._limit_s:
             return
         now = self._loop.time()
+        self._owner.settle()
         if self._owner.is_reading_paused():
             self.last_received_at = now
         if now < self.last_received_at + self._limit_s:

@@ -18,10 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from multidict import CIMultiDictProxy
 from yarl import URL
+
+from gateway.record import AttemptRecord
+
+if TYPE_CHECKING:
+    from gateway.transport.fast_lane import LaneClient
 
 
 class StopSignal(Enum):
@@ -36,6 +41,13 @@ STOP = StopSignal.STOP
 Feed = Callable[[bytes], Awaitable[None] | StopSignal | None]
 """Takes one piece of a body; see ``UpstreamResponse.pump``. The event loop's own
 callbacks call it, so it must not block and has no current task."""
+
+
+class LaneSide(NamedTuple):
+    """What a lane needs of the relay; see ``gateway.transport.fast_lane``."""
+
+    client: LaneClient
+    record: AttemptRecord
 
 
 class UpstreamResponse(Protocol):
@@ -74,9 +86,12 @@ class UpstreamResponse(Protocol):
         """
         ...
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         """
         Call *feed* with every piece as it arrives, until the body's clean end.
+
+        Pieces that *lane* allows may pass to the client without *feed*, as bytes and as
+        counts the same. An implementation may ignore it.
 
         None from *feed* means go on. An awaitable is back-pressure: the upstream is not
         read until it is done. ``STOP`` ends the pump. An exception of *feed* or of its

@@ -9,6 +9,8 @@ Rule 2: bytes behind the end are no part of the answer, whatever they look like,
 
 from __future__ import annotations
 
+from functools import partial
+
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -35,6 +37,8 @@ class ResponseParser:
         ended: the answer is whole.
         own_pieces: how many of *pieces* are the answer's own, once it has ended. The
             parser reads on.
+        chunks: not empty inside a chunk, behind its size.
+        is_chunked: the body comes in chunks.
         until_close: only the upstream's closing ends the body.
         may_reuse: the upstream keeps the connection open, as far as its bytes say.
     """
@@ -45,13 +49,18 @@ class ResponseParser:
         self.has_head = False
         self.ended = False
         self.own_pieces = 0
+        self.chunks: list[None] = []
+        self.is_chunked = False
         self.until_close = False
         self.may_reuse = False
         self._bodiless = method == "HEAD"
         self._interim = False
         self._fields: CIMultiDict[str] = CIMultiDict()
         self._field_bytes = 0
-        self.on_body = self.pieces.append  # no Python frame for each chunk
+        # No Python frame for each chunk.
+        self.on_body = self.pieces.append
+        self.on_chunk_header = partial(self.chunks.append, None)
+        self.on_chunk_complete = self.chunks.clear
         self._parser = httptools.HttpResponseParser(self)
         self.feed_data = self._parser.feed_data
 
@@ -109,7 +118,8 @@ class ResponseParser:
         coding = self._fields.get("transfer-encoding", "").lower()
         if coding not in ("", "chunked"):
             raise Malformed(f"transfer-encoding {coding[:80]} is not known")
-        framed = bool(coding) or "content-length" in self._fields
+        self.is_chunked = bool(coding)
+        framed = self.is_chunked or "content-length" in self._fields
         empty = self._bodiless or self.status in (204, 304)
         self.until_close = not framed and not empty
         self.may_reuse = self._parser.should_keep_alive()

@@ -68,6 +68,7 @@ class FrameStream:
     )
 
     has_http_head = False
+    chunk_transport = None
 
     def __init__(
         self,

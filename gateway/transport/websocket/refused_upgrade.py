@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.transport.decoded import too_large
-from gateway.transport.interface import STOP, Feed
+from gateway.transport.interface import STOP, Feed, LaneSide
 from gateway.transport.websocket.upgrade import UpgradeAnswer
 
 
@@ -31,7 +31,7 @@ class RefusedUpgrade:
             raise too_large(limit_bytes)
         return await self.read()
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         """See ``UpstreamResponse.pump``."""
         if body := await self.read():
             outcome = feed(body)

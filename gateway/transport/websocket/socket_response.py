@@ -28,7 +28,7 @@ from gateway.protocols.responses.socket_message import (
     error_message,
 )
 from gateway.transport.body_reader import BodyReader
-from gateway.transport.interface import Feed
+from gateway.transport.interface import Feed, LaneSide
 from gateway.transport.websocket.socket_headers import is_lasting
 from gateway.transport.websocket.socket_pool import PooledSocket
 from gateway.transport.websocket.upgrade import UpgradeAnswer
@@ -160,7 +160,7 @@ class SocketResponse(BodyReader):
             except UpstreamError:
                 await self._renew_behind_head()
 
-    async def pump(self, feed: Feed) -> None:
+    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         while True:
             try:
                 return await super().pump(feed)

@@ -1,0 +1,225 @@
+"""
+The fast lane: whole chunks of a running answer, written to the client as they came.
+
+Both sides speak chunked HTTP/1.1 there, and nothing is converted. A read takes the lane
+if it is one or several whole chunks, each of whole events that hold no needle. It is
+neither parsed nor framed again: its bytes leave as they are.
+
+Rule 1: whatever else arrives takes the ordinary way (``Connection.data_received``), so
+        the lane knows no case of its own. It is taken again once the parser is between
+        two chunks and the codec between two events.
+Rule 2: it never fills the client's buffer. A client that is behind, and a large read,
+        take the ordinary way, which has the back-pressure.
+Rule 3: one object holds what an event touches. When the last one passed is entered
+        elsewhere when it is asked for, and before the ordinary way goes on: ``settle``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Protocol
+
+from gateway.protocols.sse import Needle
+from gateway.record import AttemptRecord
+from gateway.transport.connection import Connection
+
+MAX_READ_BYTES = 16384
+"""The longest read that takes the lane."""
+
+MAX_BEHIND_BYTES = 16384
+"""How much the client may be behind; with a read it stays below aiohttp's limit."""
+
+MAX_CHUNKS = 8
+"""In one read; of more, httptools is quicker."""
+
+_SIZE_LINES: dict[int, bytes] = {}  # by the length of the whole chunk; at most 16384
+_END = b"\n\n\r\n"
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
+
+
+class LaneClient(Protocol):
+    """The client's side of a lane."""
+
+    def transport(self) -> asyncio.WriteTransport | None:
+        """Where chunks may be written now; None for nowhere."""
+        ...
+
+    def needles(self) -> Sequence[Needle] | None:
+        """
+        What a chunk must not hold; None while even whole events must be looked at.
+        """
+        ...
+
+    def bind(self, settle: Callable[[], None] | None) -> None:
+        """From now on, *settle* says when something was last written."""
+        ...
+
+    def written(self, at: float) -> None:
+        """The last event was written *at* this monotonic time."""
+        ...
+
+
+class LaneAnswer(Protocol):
+    """The upstream's side of a lane."""
+
+    @property
+    def is_between_chunks(self) -> bool:
+        """Whether the next byte begins a chunk, and a feed waits for it."""
+        ...
+
+    def passed(self, at: float) -> None:
+        """Bytes of the body have arrived *at* this monotonic time, and were written."""
+        ...
+
+
+class FastLane(asyncio.Protocol):
+    """
+    The event loop's protocol of an upstream connection while an answer is pumped.
+
+    Args:
+        record: gets the bytes and the gaps.
+    """
+
+    __slots__ = (
+        "_is_open",
+        "_searches",
+        "_behind",
+        "_is_closing",
+        "_write",
+        "_last",
+        "_gap",
+        "_has_passed",
+        "_connection",
+        "_answer",
+        "_client",
+        "_record",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        answer: LaneAnswer,
+        client: LaneClient,
+        record: AttemptRecord,
+    ) -> None:
+        self._connection = connection
+        self._answer = answer
+        self._client = client
+        self._record = record
+        self._is_open = False
+        self._searches: list[Callable[[bytes], object]] = []
+        self._has_passed = False  # since ``settle``
+        self._gap = self._last = 0.0
+
+    def start(self) -> None:
+        """Take the connection's reads."""
+        self._connection.divert(self)
+        self._client.bind(self.settle)
+        self._look()
+
+    def stop(self) -> None:
+        """Leave them to the connection again."""
+        self.settle()
+        self._is_open = False
+        self._client.bind(None)
+        self._connection.divert(None)
+
+    def settle(self) -> None:
+        """Enter what has passed."""
+        if not self._has_passed:
+            return
+        self._has_passed = False
+        record, at = self._record, self._last
+        record.last_received = at
+        record.longest_gap_s = max(record.longest_gap_s, self._gap)
+        self._answer.passed(at)
+        self._client.written(at)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_open:
+            size = len(data)
+            line = _SIZE_LINES.get(size)
+            if line is not None and data.startswith(line) and data.endswith(_END):
+                body = size - len(line) - 2
+            else:
+                body = body_bytes(data)
+            if body and self._behind() <= MAX_BEHIND_BYTES and not self._is_closing():
+                for search in self._searches:
+                    if search(data) is not None:
+                        break
+                else:
+                    now = monotonic()
+                    if now - self._last > self._gap:
+                        self._gap = now - self._last
+                    self._last = now
+                    self._has_passed = True
+                    self._record.received_bytes += body
+                    self._write(data)
+                    return
+        self.settle()
+        self._connection.data_received(data)
+        self._look()
+
+    def _look(self) -> None:
+        """See whether the next read may take the lane."""
+        self._is_open = False
+        if not self._answer.is_between_chunks:
+            return
+        transport, needles = self._client.transport(), self._client.needles()
+        if transport is None or needles is None:
+            return
+        self._searches = [needle.search for needle in needles]
+        self._behind = transport.get_write_buffer_size
+        self._is_closing = transport.is_closing
+        self._write = transport.write
+        # The record counts a gap from the second piece on.
+        self._last = self._record.last_received or monotonic()
+        self._gap = 0.0
+        self._is_open = True
+
+    # --- everything else is the connection's ------------------------------------------
+
+    def eof_received(self) -> None:
+        self.settle()
+        self._is_open = False
+        self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.settle()
+        self._is_open = False
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
+def body_bytes(data: bytes) -> int:
+    """
+    How many bytes of a body *data* carries if it is some whole chunks that each end in
+    a blank line; else 0.
+    """
+    size = len(data)
+    if size > MAX_READ_BYTES or not data.endswith(_END):
+        return 0
+    at = body = 0
+    for _ in range(MAX_CHUNKS):
+        line = _SIZE.match(data, at)
+        if line is None:
+            return 0
+        count = int(line[1], 16)
+        end = line.end() + count
+        if not data.startswith(_END, end - 2) or count < 2:
+            return 0
+        body += count
+        if end + 2 == size:
+            if at == 0 and line[0] == b"%x\r\n" % count:
+                _SIZE_LINES[size] = line[0]  # the next of this length is known
+            return body
+        at = end + 2
+    return 0
