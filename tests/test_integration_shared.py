@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 import orjson
 
+from gateway.shared.address import parse_address
+from gateway.shared.dialing import dial
 from tests.kit import endings, plays, settings
 from tests.kit.admin import over_unix
 from tests.kit.asking import Client
@@ -65,6 +67,15 @@ async def pair(
         yield Pair(engine, daemons, session)
 
 
+async def set_aside(engine: Engine, gate: str, count: int) -> None:
+    """Wait until so many slots are set aside for daemons that lose the engine."""
+    look = await dial(parse_address(engine.url), "look")
+    async with asyncio.timeout(10):
+        while await look.send("HGET", "{gw1}:lim", f"~{gate}") != b"%d" % count:
+            await asyncio.sleep(0.01)
+    await look.closed()
+
+
 async def test_two_daemons_keep_one_limit_and_outlive_their_engine(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -78,25 +89,25 @@ async def test_two_daemons_keep_one_limit_and_outlive_their_engine(
             endings.whole("chat", await client.ask("chat", "chat-x"))
 
         await asyncio.gather(*map(ask, range(60)))
-        assert upstream.most["chat"] == 3
+        assert upstream.most["chat"] <= 3
         ready = [await both.get(n, "/readyz") for n in (0, 1)]
         assert [orjson.loads(text)["engine"] for _, text in ready] == ["shared"] * 2
 
-        await asyncio.sleep(1.5)  # a beat of each has said that all is free
+        await set_aside(both.engine, "achat", 3)
         both.engine.kill()
         for daemon in both.daemons:
             await daemon.log.wait_events("engine.lost", 1)
         status, text = await both.get(0, "/readyz")
         assert (status, orjson.loads(text)["engine"]) == (200, "alone")
         await asyncio.gather(*map(ask, range(40)))
-        assert upstream.most["chat"] == 3
+        assert upstream.most["chat"] <= 3
         assert "gateway_engine_up 0.0" in (await both.get(1, "/metrics"))[1]
 
         both.engine.start()
         for daemon in both.daemons:
             await daemon.log.wait_events("engine.healed", 1)
         await asyncio.gather(*map(ask, range(40)))
-        assert upstream.most["chat"] == 3
+        assert upstream.most["chat"] <= 3
         assert "gateway_engine_up 1.0" in (await both.get(1, "/metrics"))[1]
         for daemon in both.daemons:
             assert len(daemon.log.events("engine.lost")) == 1

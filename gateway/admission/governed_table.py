@@ -20,7 +20,7 @@ from gateway.shared.answers import GateLoad, LinePlace
 class GovernedTable(SlotTable):
     """
     Args:
-        released: called with the holder of each slot that was released.
+        released: called with each slot that was released.
         drained: called with a holder that keeps its slots while no other needs them.
         widened: called with a waiter that takes any of its names from now on.
 
@@ -33,7 +33,7 @@ class GovernedTable(SlotTable):
         scope: str,
         holders: Holders,
         clock: Callable[[], float],
-        released: Callable[[Holder], object],
+        released: Callable[[Slot], object],
         drained: Callable[[Holder], object],
         widened: Callable[[SlotWaiter], object],
     ) -> None:
@@ -109,7 +109,7 @@ class GovernedTable(SlotTable):
 
     def release(self, slot: Slot) -> None:
         super().release(slot)
-        self._released(slot.holder)
+        self._released(slot)
 
     def drain(self, slot: Slot) -> None:
         super().drain(slot)

@@ -7,23 +7,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from gateway.admission.governed_table import GovernedTable
 from gateway.admission.lease_book import LeaseBook
 from gateway.admission.limiter import Limiter
 from gateway.admission.slot import SlotWaiter
+from gateway.admission.spare_slots import SpareSlots
 from gateway.shared import steps
 from gateway.shared.answers import GateCount, LeaseNews, PlacesAnswer, Push
-from gateway.shared.membership import Membership, NodeBook
-from gateway.shared.shares import LastBeat, equal_part, share_of
+from gateway.shared.membership import Membership
+from gateway.shared.node_book import GateQuestion, NodeBook
+from gateway.shared.shares import equal_part, share_of
 from gateway.shared.steps import LeaseReport
 from gateway.telemetry.engine_metrics import SlotsOver
 
-EQUAL_AFTER_S = 15.0  # an outage that is longer than a fail-over
+SHRINK_AFTER_S = 15.0  # an outage that is longer than a fail-over
+EQUAL_AFTER_S = 20.0  # by then every node has shrunk
 REFUSE_AFTER_S = 2.5  # a second before the others have this node's slots
 PLACES_EVERY_S = 2.0
 PLACES_AT_ONCE = 100  # waiters
 GATES_AT_ONCE = 500  # whose loads a beat asks for
+
+
+class LastBeat(NamedTuple):
+    """*used*: slots of a gate in use by all nodes; *held*: those of this node."""
+
+    used: int
+    held: int
 
 
 class NodeSide(NodeBook):
@@ -37,6 +48,7 @@ class NodeSide(NodeBook):
 
     Attributes:
         refusing: whether it does now.
+        spares: what it may use besides what it has, once the engine is lost.
     """
 
     engine: Membership
@@ -59,7 +71,9 @@ class NodeSide(NodeBook):
         self.refusing = False
         self._timers: list[asyncio.TimerHandle] = []
         self._last: dict[str, LastBeat] = {}
-        self._held_at_beat: dict[str, int] = {}
+        self.spares = SpareSlots()
+        self._shares: dict[str, int] = {}  # while alone
+        self._shared_limits: dict[str, int] = {}  # that they are parts of
         self._places_at = 0.0
         self._place_turn = 0
 
@@ -72,16 +86,19 @@ class NodeSide(NodeBook):
         self.book.flush()
         return len(self.book)
 
-    def gates(self) -> Sequence[str]:
-        accounts = [f"a{name}" for name in self._accounts.limiters]
-        users = [
+    def question(self) -> GateQuestion:
+        limited = [gate for gate, limit in self.limits() if limit]
+        self.spares.keep_only(limited)
+        known = [f"a{name}" for name in self._accounts.limiters]
+        known += [
             f"u{name}"
             for name, limiter in self._users.limiters.items()
             if limiter.limit and limiter.slots
         ]
-        gates = (accounts + users)[:GATES_AT_ONCE]
-        self._held_at_beat = {gate: self._held(gate) for gate in gates}
-        return gates
+        wanted = self.spares.missing(limited, GATES_AT_ONCE)
+        gates = list(dict.fromkeys(known + wanted))[:GATES_AT_ONCE]
+        held = {gate: self._held(gate) for gate in gates}
+        return GateQuestion(gates, self.spares.question(), held)
 
     def limits(self) -> Sequence[tuple[str, int | None]]:
         return [
@@ -100,8 +117,7 @@ class NodeSide(NodeBook):
         self._accounts.govern()
 
     def lost(self) -> None:
-        for table in (self._users, self._accounts):
-            table.decide(partial(self._share_of, table.scope[0]))
+        self._divide(self._first_share)
         self._alone_room()
         self._users.evict_needed()
         self._accounts.evict_needed()
@@ -109,23 +125,51 @@ class NodeSide(NodeBook):
         self._stop_timers()
         self._timers = [
             loop.call_later(REFUSE_AFTER_S, self._begin_refusing),
-            loop.call_later(EQUAL_AFTER_S, self._divide_equally),
+            loop.call_later(SHRINK_AFTER_S, self._divide_later, self._lesser_share),
+            loop.call_later(EQUAL_AFTER_S, self._divide_later, self._equal_share),
         ]
 
     def _stop_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
 
-    def _divide_equally(self) -> None:
-        if self.engine.up or self.refusing:
-            return
-        engine = self.engine
+    def _divide_later(self, share: Callable[[str, Limiter], int]) -> None:
+        if not self.engine.up and not self.refusing:
+            self._divide(share)
 
-        def part(limiter: Limiter) -> int:
-            return equal_part(limiter.limit, engine.nodes, engine.rank)
+    def _divide(self, share: Callable[[str, Limiter], int]) -> None:
+        """From now on this node has *share* of each gate, by its name and limiter."""
+        self._shares = {
+            gate: share(gate, limiter)
+            for table in (self._users, self._accounts)
+            for name, limiter in table.limiters.items()
+            if limiter.limit
+            for gate in [f"{table.scope[0]}{name}"]
+        }
+        self._shared_limits = {gate: limit or 0 for gate, limit in self.limits()}
+        for table in (self._users, self._accounts):
+            table.decide(partial(self._share_of, table.scope[0]))
 
-        self._users.decide(part)
-        self._accounts.decide(part)
+    def _share_of(self, kind: str, limiter: Limiter) -> int:
+        gate, limit = f"{kind}{limiter.name}", limiter.limit
+        before = self._shared_limits.get(gate, 0)
+        if limit > before:  # a reload has brought more: that is divided, too
+            more = equal_part(limit - before, self.engine.nodes, self.engine.rank)
+            self._shares[gate] = self._shares.get(gate, 0) + more
+            self._shared_limits[gate] = limit
+        return min(self._shares.get(gate, 0), max(limit, len(limiter.slots)))
+
+    def _first_share(self, gate: str, limiter: Limiter) -> int:
+        engine, held = self.engine, len(limiter.slots)
+        spare = self.spares.of(gate)
+        return share_of(limiter.limit, held, spare, engine.nodes, engine.rank)
+
+    def _lesser_share(self, gate: str, limiter: Limiter) -> int:
+        equal = self._equal_share(gate, limiter)
+        return min(self._shares.get(gate, equal), equal)
+
+    def _equal_share(self, gate: str, limiter: Limiter) -> int:
+        return equal_part(limiter.limit, self.engine.nodes, self.engine.rank)
 
     def _begin_refusing(self) -> None:
         if not self.engine.up and self._refuse():
@@ -133,12 +177,6 @@ class NodeSide(NodeBook):
             # Nothing is granted here, and by no other.
             self._users.govern()
             self._accounts.govern()
-
-    def _share_of(self, kind: str, limiter: Limiter) -> int:
-        last = self._last.get(f"{kind}{limiter.name}")
-        held = len(limiter.slots)
-        engine = self.engine
-        return share_of(limiter.limit, held, last, engine.nodes, engine.rank)
 
     # --- what the engine says ---------------------------------------------------------
 
@@ -149,6 +187,8 @@ class NodeSide(NodeBook):
 
     def pushed(self, push: Push) -> None:
         lease, holder = push.lease, self.book.holder(push.lease)
+        if push.drawn:
+            self.spares.drawn(f"{push.kind.lower()}{push.account}")
         if holder is None:  # it is gone; what it was granted is another's
             self.engine.tell(steps.leave(lease))
         elif push.kind == "E":
@@ -162,13 +202,30 @@ class NodeSide(NodeBook):
         elif holder.account != push.account:  # it left the line meanwhile
             self.engine.tell(steps.leave_account(lease, keep_turn=True))
 
-    def beaten(self, gates: Sequence[str], counts: Sequence[GateCount]) -> None:
+    def recalled(self, gate: str, keep: int) -> None:
+        self.spares.give_back(gate, keep)
+        self.engine.tell(steps.give(self.engine.node, gate, keep))
+        self.engine.hasten()
+
+    def released(self, gate: str) -> None:
+        """A slot of *gate* was given back: it may be set aside now."""
+        if not self.spares.of(gate):
+            self.engine.hasten()
+
+    def repeated(self) -> None:
+        self.spares.forget()
+
+    def all_said(self) -> None:
+        self.spares.forget()
+
+    def beaten(self, question: GateQuestion, counts: Sequence[GateCount]) -> None:
         # The engine's number is between what was held when the beat was sent and now.
+        held = question.held
+        for gate, count in zip(question.gates, counts):
+            self.spares.heard(question.number, gate, count.spare)
         self._last = {
-            gate: LastBeat(
-                count.used, max(self._held(gate), self._held_at_beat.get(gate, 0))
-            )
-            for gate, count in zip(gates, counts)
+            gate: LastBeat(count.used, max(self._held(gate), held[gate]))
+            for gate, count in zip(question.gates, counts)
         }
         now = self._clock()
         if now - self._places_at >= PLACES_EVERY_S and self.engine.up:
@@ -215,13 +272,16 @@ class NodeSide(NodeBook):
         return max(here, last.used - last.held + here)
 
     def over(self) -> list[SlotsOver]:
-        """Where more runs than the limit says."""
+        """Where more runs than the limit, or this node's share of it, says."""
         found = []
         for table in (self._users, self._accounts):
             for name, limiter in table.limiters.items():
-                used = self.in_use(f"{table.scope[0]}{name}", len(limiter.slots))
-                if limiter.limit and used > limiter.limit:
-                    found.append(SlotsOver(table.scope, name, used - limiter.limit))
+                gate, most = f"{table.scope[0]}{name}", limiter.limit
+                if not self.engine.up:
+                    most = min(most, self._shares.get(gate, most))
+                used = self.in_use(gate, len(limiter.slots))
+                if limiter.limit and used > most:
+                    found.append(SlotsOver(table.scope, name, used - most))
         return found
 
 

@@ -92,7 +92,7 @@ class SharedRegistry(Registry):
             scope,
             self._holders,
             self._clock,
-            lambda holder: self._book.note(holder),
+            self._released,
             self._drained,
             self._widened,
         )
@@ -181,6 +181,8 @@ class SharedRegistry(Registry):
     def _user_answered(
         self, waiter: SlotWaiter, answer: UserAnswer, generation: int, again: bool
     ) -> None:
+        if answer.drawn:
+            self.side.spares.drawn(f"u{waiter.holder.user}")
         if answer.outcome is Outcome.GRANTED:
             self._users.grant(waiter, waiter.holder.user)
             return
@@ -189,6 +191,8 @@ class SharedRegistry(Registry):
     def _account_answered(
         self, waiter: SlotWaiter, answer: AccountAnswer, generation: int, again: bool
     ) -> None:
+        if answer.drawn:
+            self.side.spares.drawn(f"a{answer.account}")
         if answer.outcome is Outcome.GRANTED:
             self._take_account(waiter, answer.account)
             return
@@ -246,6 +250,10 @@ class SharedRegistry(Registry):
         for step in steps.conf(self.engine.node, "", known):
             self.engine.tell(step)
         self._ask(waiter, again=True)
+
+    def _released(self, slot: Slot) -> None:
+        self._book.note(slot.holder)
+        self.side.released(f"{slot.scope[0]}{slot.name}")
 
     def _drained(self, holder: Holder) -> None:
         if self._governed and holder.lease:

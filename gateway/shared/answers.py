@@ -60,6 +60,7 @@ class UserAnswer(NamedTuple):
     """
     Attributes:
         admitted: it has taken a reserved position: it may wait, however many do.
+        drawn: the slot is one that was set aside for this node.
         place: where it waits, or would have.
         retry_s: TOO_OFTEN: until the next may be sent.
     """
@@ -68,21 +69,34 @@ class UserAnswer(NamedTuple):
     admitted: bool = False
     place: LinePlace | None = None
     retry_s: float = 0.0
+    drawn: bool = False
 
 
 class AccountAnswer(NamedTuple):
-    """*account*: whose slot was granted; *place*: where it waits, or would have."""
+    """
+    Attributes:
+        account: whose slot was granted.
+        place: where it waits, or would have.
+        drawn: the slot is one that was set aside for this node.
+    """
 
     outcome: Outcome
     account: str = ""
     place: LinePlace | None = None
+    drawn: bool = False
 
 
 class GateCount(NamedTuple):
-    """Slots in use, and how many there are; *limit* -1: there is no such gate."""
+    """
+    Attributes:
+        used: slots in use.
+        limit: how many there are; -1: there is no such gate.
+        spare: how many are set aside for the node that asked.
+    """
 
     used: int
     limit: int
+    spare: int = 0
 
 
 class BeatAnswer(NamedTuple):
@@ -163,9 +177,12 @@ class Push(NamedTuple):
 
     Attributes:
         kind: ``U``: *lease* has its user's slot; ``A``: a slot of *account*, too;
-            ``E``: its drain must end; ``M``: *mark* is what is known of an account
+            ``E``: its drain must end; ``G``: what is set aside at the gate *account* is
+            needed, but for *lease* slots; ``M``: *mark* is what is known of an account
             now (text "" = nothing); others are the nodes' own words.
+        account: of the slot; the user, where his is *drawn*.
         rest: everything behind the kind.
+        drawn: the slot is one that was set aside for this node.
     """
 
     kind: str
@@ -173,6 +190,7 @@ class Push(NamedTuple):
     account: str = ""
     mark: MarkRow | None = None
     rest: str = ""
+    drawn: bool = False
 
 
 def read_push(data: bytes) -> Push:
@@ -182,7 +200,7 @@ def read_push(data: bytes) -> Push:
         key, version, text = rest.split("\1", 2)
         return Push(kind, mark=MarkRow(key, int(version), text), rest=rest)
     lease, _, account = rest.partition(" ")
-    return Push(kind, lease, account, rest=rest)
+    return Push(kind.upper(), lease, account, rest=rest, drawn=kind in "ua")
 
 
 # --- replies --------------------------------------------------------------------------
@@ -192,7 +210,7 @@ def user_answer(reply: Any) -> UserAnswer:
     """The answer of ``enter_user``."""
     outcome = OUTCOMES[reply[0]]
     if outcome is Outcome.GRANTED:
-        return UserAnswer(outcome, bool(reply[1]))
+        return UserAnswer(outcome, bool(reply[1]), drawn=bool(reply[2]))
     if outcome is Outcome.QUEUED:
         return UserAnswer(outcome, bool(reply[1]), _place(reply[2:]))
     if outcome is Outcome.FULL:
@@ -206,7 +224,7 @@ def account_answer(reply: Any) -> AccountAnswer:
     """The answer of ``enter_account`` and ``regroup``."""
     outcome = OUTCOMES[reply[0]]
     if outcome is Outcome.GRANTED:
-        return AccountAnswer(outcome, reply[1].decode())
+        return AccountAnswer(outcome, reply[1].decode(), drawn=bool(reply[2]))
     if outcome in (Outcome.QUEUED, Outcome.FULL):
         return AccountAnswer(outcome, place=_place(reply[1:]))
     return AccountAnswer(outcome)
@@ -217,7 +235,6 @@ def beat_answer(reply: Any) -> BeatAnswer:
     if reply[0] == Outcome.FENCED:
         return BeatAnswer(fenced=True)
     living, rank, resync, learning_us, reaped, config, *counts = reply
-    pairs = zip(counts[::2], counts[1::2])
     return BeatAnswer(
         False,
         living,
@@ -226,7 +243,7 @@ def beat_answer(reply: Any) -> BeatAnswer:
         learning_us / 1e6,
         texts(reaped),
         config.decode(),
-        [GateCount(used, limit) for used, limit in pairs],
+        [GateCount(*counts[i : i + 3]) for i in range(0, len(counts), 3)],
     )
 
 

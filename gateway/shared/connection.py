@@ -63,6 +63,9 @@ class EngineConnection(asyncio.Protocol):
     Args:
         on_push: called with each message of a subscribed channel. It must not raise.
         on_lost: called once, with why, when the connection is over.
+
+    Attributes:
+        on_repeat: called when scripts were said again, before their answers come.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class EngineConnection(asyncio.Protocol):
         self._moved_at = 0.0  # when the last reply came, or the first command waited
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.lost: EngineLost | None = None
+        self.on_repeat: Callable[[], object] = lambda: None
 
     # --- what is asked ---------------------------------------------------------------
 
@@ -269,6 +273,7 @@ class EngineConnection(asyncio.Protocol):
             # For a caller that is gone, what it wanted is not done any more.
             if again and (future is None or not future.done()):
                 self._run(*again, future, then)
+        self.on_repeat()
 
     def _end(self, error: EngineLost) -> None:
         if self.lost:

@@ -4,7 +4,7 @@ This process as a node of the engine: it joins, beats, says what it has, and com
     away ──dial──▶ BEAT join · CONF · RESYNC ──▶ beats ──lost──▶ away
 
 Rule 1: the moment that the joining is written, the engine decides: what is asked behind
-    away ──dial──▶ BEAT join · CONF · RESYNC ──▶ beats ──lost──▶ away
+        it is answered behind it.
 Rule 2: the number of leases in a beat proves that both lists are equal. It may differ
         once, by a refusal on its way; a second time running all is said again.
 Rule 3: a node that was declared dead while it lived joins again and says what it has.
@@ -18,18 +18,22 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from gateway.shared import steps
 from gateway.shared.address import EngineAddress
-from gateway.shared.answers import BeatAnswer, GateCount, LeaseNews, Push, read_push
+from gateway.shared.answers import BeatAnswer, LeaseNews, Push, read_push
 from gateway.shared.connection import EngineConnection
 from gateway.shared.dialing import dial
 from gateway.shared.errors import EngineLost
-from gateway.shared.steps import EngineStep, LeaseReport
+from gateway.shared.node_book import GateQuestion, NodeBook
+from gateway.shared.steps import EngineStep
 from gateway.telemetry import log
 
 BEAT_S = 0.7
+HASTY_S = 0.1
+"""The next beat comes after so long if what is set aside for this node has changed;"""
+HASTY_NODE_S = 0.005  # with many nodes, after so long for each of them
 DIFFERS_S = 60.0  # so long two nodes may have two configs, as during a reload
 RETRY_S = (0.1, 1.0)
 OWN_WORDS_BYTES = 4 * 1024 * 1024  # of one message between nodes
@@ -43,37 +47,6 @@ class NodeTiming(NamedTuple):
     beat_s: float = BEAT_S
     ttl_s: float = steps.TTL_S
     retry_s: tuple[float, float] = RETRY_S
-
-
-class NodeBook(Protocol):
-    """What a node holds, and hears from the engine."""
-
-    def reports(self) -> Sequence[LeaseReport]:
-        """Every lease."""
-
-    def lease_count(self) -> int:
-        """How many leases the engine must have."""
-
-    def gates(self) -> Sequence[str]:
-        """Those whose loads the beat asks for."""
-
-    def limits(self) -> Sequence[tuple[str, int | None]]:
-        """Every gate with its limit."""
-
-    def joined(self) -> None:
-        """From here on the engine decides."""
-
-    def lost(self) -> None:
-        """From here on this node decides alone."""
-
-    def corrected(self, news: Sequence[LeaseNews]) -> None:
-        """The engine knows better."""
-
-    def pushed(self, push: Push) -> None:
-        """A slot was granted, or a drain must end."""
-
-    def beaten(self, gates: Sequence[str], counts: Sequence[GateCount]) -> None:
-        """A beat was answered."""
 
 
 class Membership:
@@ -122,6 +95,7 @@ class Membership:
         self._connection: EngineConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._over: asyncio.Event = asyncio.Event()  # the connection is lost
+        self._hasty = asyncio.Event()
         self._tried = asyncio.Event()
         self._lost_said = False
         self._differed = 0
@@ -205,6 +179,10 @@ class Membership:
         if self.up:
             self._say_all()
 
+    def hasten(self) -> None:
+        """Let the next beat come soon."""
+        self._hasty.set()
+
     def set_config(self, config: str, limits: Sequence[tuple[str, int | None]]) -> None:
         """Make *limits* hold for all nodes; *config*: the hash of where they stand."""
         self.config = config
@@ -229,6 +207,7 @@ class Membership:
                 self._say_lost(error)
             else:
                 wait_s = first_s
+                self._connection.on_repeat = self._book.repeated
                 self._begin()
                 await self._beat_on()
             self._tried.set()
@@ -245,19 +224,22 @@ class Membership:
 
     def _join(self, *, learn: bool) -> None:
         """Written in one go, so nothing comes between."""
+        expected = self.nodes if self.generation else 0
         self.generation += 1
         self._differed = 0
-        self._beat(join=True, learn=learn)
+        self._beat(join=True, learn=learn, expected=expected)
         for step in steps.conf(self.node, self.config, self._book.limits()):
             self.tell(step)
         self._book.joined()
         self._say_all()
+        self._beat()
         self.on_joined()
 
     def _say_all(self) -> None:
         self._differed = 0
         for step in steps.resync(self.node, self._book.reports()):
             self.ask(step, self._resynced)
+        self._book.all_said()
 
     def _resynced(self, news: list[LeaseNews] | None) -> None:
         if news is None:
@@ -270,27 +252,32 @@ class Membership:
             log.get().info("engine.healed", engine=self._address.shown)
 
     async def _beat_on(self) -> None:
+        beat_s = self._timing.beat_s
         while not self._over.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.beat_s):
-                    await self._over.wait()
+            soon_s = min(beat_s, max(HASTY_S, self.nodes * HASTY_NODE_S))
+            if not await _comes(self._over, soon_s):
+                await _comes(self._hasty, beat_s - soon_s)
             if self.up:
                 self._beat()
 
-    def _beat(self, *, join: bool = False, learn: bool = False) -> None:
-        gates, generation = list(self._book.gates()), self.generation
+    def _beat(
+        self, *, join: bool = False, learn: bool = False, expected: int = 0
+    ) -> None:
+        self._hasty.clear()
+        question, generation = self._book.question(), self.generation
         step = steps.beat(
             self.node,
             self._book.lease_count(),
             join=join,
             learn=learn,
+            expected=expected,
             ttl_s=self._timing.ttl_s,
-            gates=gates,
+            gates=question.gates,
         )
-        self.ask(step, lambda answer: self._beaten(answer, gates, join, generation))
+        self.ask(step, lambda answer: self._beaten(answer, question, join, generation))
 
     def _beaten(
-        self, answer: BeatAnswer, gates: list[str], join: bool, generation: int
+        self, answer: BeatAnswer, question: GateQuestion, join: bool, generation: int
     ) -> None:
         if answer.fenced:
             self.rejoin(generation)
@@ -302,7 +289,7 @@ class Membership:
             )
         if answer.reaped:
             self.reaped(answer.reaped)
-        self._book.beaten(gates, answer.counts)
+        self._book.beaten(question, answer.counts)
         if join or generation != self.generation:
             return
         self._compare_config(answer.config)
@@ -329,12 +316,17 @@ class Membership:
         push = read_push(message)
         if channel == self._own and push.kind in ("U", "A", "E"):
             self._book.pushed(push)
+        elif channel == self._own and push.kind == "G":
+            self._book.recalled(push.account, int(push.lease))
+        elif push.kind == "N":
+            self.hasten()
         elif hear := self.heard.get(push.kind):
             hear(push)
 
     def _on_lost(self, error: EngineLost) -> None:
         was_up, self.up = self.up, False
         self._over.set()
+        self._hasty.set()
         self._say_lost(error)
         if was_up:
             self._book.lost()
@@ -345,3 +337,11 @@ class Membership:
             log.get().warning(
                 "engine.lost", engine=self._address.shown, detail=str(error)
             )
+
+
+async def _comes(event: asyncio.Event, within_s: float) -> bool:
+    """Whether *event* is set within so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    return event.is_set()

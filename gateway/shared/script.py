@@ -77,11 +77,12 @@ def assembled(text: str) -> str:
     scopes: list[tuple[int, set[str]]] = []  # indentation, and what is defined there
     for line in text.splitlines():
         found = _DIRECTIVE.match(line)
+        indent = len(line) - len(line.lstrip())
         if found is None:
             lines.append(line)
+            if line.strip():  # a block ends where the indentation is less
+                scopes = [one for one in scopes if one[0] <= indent]
             continue
-        indent = len(found[1])
-        scopes = [one for one in scopes if one[0] < indent or not one[0]]
         wanted = frozenset[str]().union(*map(_needs, found[2].split()))
         missing = wanted.difference(*(names for _, names in scopes))
         scopes.append((indent, set(missing)))

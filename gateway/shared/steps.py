@@ -207,6 +207,7 @@ def beat(
     *,
     join: bool = False,
     learn: bool = False,
+    expected: int = 0,
     ttl_s: float = TTL_S,
     gates: Sequence[str] = (),
 ) -> EngineStep[BeatAnswer]:
@@ -217,11 +218,24 @@ def beat(
         join: it is new, or was declared dead.
         learn: as *join*; an engine that knows no node has lost its state, so nothing
             is granted before all have said what they hold.
+        expected: how many nodes there were, if this one was among them; 0 = it is new.
         gates: whose load the answer brings.
     """
     mode = "learn" if learn else "join" if join else ""
-    words: tuple[str | int, ...] = (node, _us(ttl_s), leases, mode, *gates)
+    words: tuple[str | int, ...] = (
+        node,
+        _us(ttl_s),
+        leases,
+        mode,
+        expected,
+        *gates,
+    )
     return EngineStep(script("beat"), words, beat_answer)
+
+
+def give(node: str, gate: str, keep: int = 0) -> EngineStep[int]:
+    """Others may have what was set aside for *node* at *gate*, but for *keep* slots."""
+    return EngineStep(script("give"), (node, gate, keep), number)
 
 
 def reap(node: str) -> EngineStep[int]:

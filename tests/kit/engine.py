@@ -113,6 +113,7 @@ class CutProxy:
         self._target = str(target)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving = 0
         self.silent = False
         self.port = 0
 
@@ -125,6 +126,8 @@ class CutProxy:
         assert self._server is not None
         self._server.close()
         self.cut()
+        while self._serving:
+            await asyncio.sleep(0)
 
     @property
     def url(self) -> str:
@@ -140,12 +143,18 @@ class CutProxy:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with suppress(OSError, asyncio.CancelledError):
+        self._serving += 1
+        self._writers.add(writer)
+        try:
             up_reader, up_writer = await asyncio.open_unix_connection(self._target)
-            self._writers |= {writer, up_writer}
+            self._writers.add(up_writer)
             await asyncio.gather(
                 self._pump(reader, up_writer), self._pump(up_reader, writer)
             )
+        except (OSError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self._serving -= 1
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

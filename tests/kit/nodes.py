@@ -105,6 +105,11 @@ async def nodes(url: str, count: int = 2, **more: Any) -> AsyncIterator[list[Nod
             await node.engine.stop()
 
 
+async def set_aside(gate: str, *some: Node) -> None:
+    """Wait until each of *some* has slots of *gate* for the loss of the engine."""
+    await eventually(lambda: all(node.registry.side.spares.of(gate) for node in some))
+
+
 class Running:
     """
     What runs at this moment, counted where it runs.
@@ -162,7 +167,7 @@ async def keys_left(url: str, prefix: str) -> list[str]:
     found = [key.decode() for key in await one.send("KEYS", f"{{{prefix}}}:*")]
     await one.closed()
     kinds = ("run:", "n:", "q:", "w:", "ring:", "lane:", "at:", "deep:", "waiting")
-    kinds += ("drain", "gone:")
+    kinds = (*kinds, "drain", "gone:")
     return [key for key in found if key.split(":", 1)[1].startswith(kinds)]
 
 

@@ -1,16 +1,18 @@
 -- A node says that it lives; who has not said so for too long loses everything.
--- ARGV: node, ttl in us, how many leases it has, mode, gates…
+-- ARGV: node, ttl in us, how many leases it has, mode, expected, gates…
 --   mode: "" | "join" | "learn" (as join; into an empty engine: nothing is granted
 --   before all nodes have said what they hold)
--- -> {nodes, rank, resync, us of learning left, {reaped…}, config, used, limit, …};
---    {-2} fenced. resync: 1 = the node's number of leases is not the engine's.
---    config: the hash of the newest config; limit: -1 = no such gate
+--   expected: of a node that was here before: how many there were
+-- -> {nodes, rank, resync, us of learning left, {reaped…}, config,
+--     used, limit, set aside, …}; {-2} fenced
+--    resync: 1 = the node's number of leases is not the engine's. config: the hash of
+--    the newest config; limit: -1 = no such gate; set aside: for this node
 local node, mode = ARGV[1], ARGV[4]
 --@ whole
 local t = call('TIME')
 local raw = t[1] * 1000000 + t[2]
 local known = call('HMGET', P .. 'lim', '!clock', '!shift', '!learn', '!config',
-                   '!turn')
+                   '!turn', '!expect', '!late')
 local last, shift, learn = tonumber(known[1]), tonumber(known[2] or 0), known[3]
 if last and (raw < last or raw - last > GAP_US) then
   -- It stood still, or its clock leapt: no time has passed.
@@ -24,8 +26,17 @@ if mode ~= '' then
     learn = whole(now + LEARN_US)
     call('HSET', P .. 'lim', '!learn', learn)
   end
+  if learn and ARGV[5] ~= '0' then
+    call('SADD', P .. 'returned', node)
+    if tonumber(known[6] or 0) < tonumber(ARGV[5]) then
+      known[6] = ARGV[5]
+      call('HSET', P .. 'lim', '!expect', ARGV[5])
+    end
+  end
   call('ZREM', P .. 'dead', node)
-  call('ZADD', P .. 'names', 0, node) -- ranks in an order that does not change
+  if call('ZADD', P .. 'names', 0, node) == 1 then -- ranks in an order that stays
+    call('PUBLISH', P .. 'all', 'N ') -- the others' parts are smaller now
+  end
 elseif not call('ZSCORE', P .. 'nodes', node) then
   return {-2}
 end
@@ -47,29 +58,57 @@ if #dead > 0 then
     reaped[#reaped + 1] = gone
   end
 end
-if learn and now >= tonumber(learn) then -- all have spoken: those who wait may go
-  --@ touch
-  call('HDEL', P .. 'lim', '!learn')
-  learn = nil
-  for _, gate in ipairs(call('HKEYS', P .. 'lim')) do
-    if string.sub(gate, 1, 1) == 'a' then touch(gates, gate) end
+if learn and now >= tonumber(learn) then
+  -- Who is expected and is silent for as long as a node that is dead, is dead.
+  if not known[7] and call('SCARD', P .. 'spoken') < tonumber(known[6] or 0) then
+    learn = whole(learn + math.max(0, ARGV[2] - LEARN_US))
+    call('HSET', P .. 'lim', '!learn', learn, '!late', 1)
   end
-  for _, user in ipairs(call('SMEMBERS', P .. 'waiting')) do touch(gates, 'u' .. user) end
+  if now >= tonumber(learn) then
+    --@ end_learning
+    end_learning(gates)
+    learn = nil
+  end
 end
 if #gates > 0 then
   --@ hand_on
   hand_on(gates)
 end
+local nodes, rank = call('ZCARD', P .. 'nodes'), call('ZRANK', P .. 'names', node)
 local answer = {
-  call('ZCARD', P .. 'nodes'),
-  call('ZRANK', P .. 'names', node),
+  nodes,
+  rank,
   call('HLEN', P .. 'n:' .. node) ~= tonumber(ARGV[3]) and 1 or 0,
   learn and math.max(1, learn - now) or 0,
   reaped,
   known[4] or '',
 }
-for i = 5, #ARGV do
-  answer[#answer + 1] = call('ZCARD', P .. 'run:' .. ARGV[i])
-  answer[#answer + 1] = tonumber(call('HGET', P .. 'lim', ARGV[i]) or -1)
+if #ARGV > 5 then
+  --@ set_aside recall
+  for i = 6, #ARGV do
+    local gate = ARGV[i]
+    local of = call('HMGET', P .. 'lim', gate, '~' .. gate)
+    local used, limit = call('ZCARD', P .. 'run:' .. gate), tonumber(of[1] or -1)
+    local spare = tonumber(call('HGET', P .. 'spare:' .. gate, node) or 0)
+    local left = limit - used
+    if limit > 0 and left > 0 and not learn and mode == '' then
+      -- An equal part of what is left is set aside for each node, while none waits.
+      local part = math.floor(left / nodes)
+      if rank < left % nodes then part = part + 1 end
+      local line = string.sub(gate, 1, 1) == 'a' and 'at:' or 'q:'
+      if spare < part and call('EXISTS', P .. line .. string.sub(gate, 2)) == 0 then
+        local free = left - tonumber(of[2] or 0)
+        if free > 0 then
+          spare = math.min(part, spare + free)
+          set_aside(gate, node, spare)
+        else
+          recall({gate}, math.ceil(left / nodes))
+        end
+      end
+    end
+    answer[#answer + 1] = used
+    answer[#answer + 1] = limit
+    answer[#answer + 1] = spare
+  end
 end
 return answer

@@ -2,7 +2,7 @@
 -- ARGV: node, hash of the config ("" = more parts follow), then gate and limit …
 --   limit: slots, 0 = no limit, "-" = there is no such gate any more
 -- -> 1; {-2} fenced
---@ touch hand_on
+--@ touch hand_on recall
 if not call('ZSCORE', P .. 'nodes', ARGV[1]) then return {-2} end
 local gates = {}
 for i = 3, #ARGV, 2 do
@@ -12,6 +12,7 @@ for i = 3, #ARGV, 2 do
   elseif call('HGET', P .. 'lim', gate) ~= limit then
     call('HSET', P .. 'lim', gate, limit)
     touch(gates, gate)
+    recall({gate}, 0) -- the parts are other ones
   end
 end
 if ARGV[2] ~= '' then call('HSET', P .. 'lim', '!config', ARGV[2]) end

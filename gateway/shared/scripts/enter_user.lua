@@ -1,7 +1,7 @@
 -- A request asks for its user's slot.
 -- ARGV: lease, user, most that may wait, age in us, session of a reserved position,
 --   requests a minute (0 = no limit)
--- -> {1, admitted} it has the slot
+-- -> {1, admitted, source} it has the slot; source: 1 = it was set aside for its node
 --    {0, admitted, position, waiting, loads} it waits
 --    {-1, position, waiting, loads} too many wait; {-2} fenced; {-3} no such user
 --    {-4, us} too many requests a minute; so long until the next
@@ -9,7 +9,7 @@ local lease, user, most, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARG
 --@ alive moment whole pack get put
 if not alive(lease) then return {-2} end
 local gate = 'u' .. user
-local known = call('HMGET', P .. 'lim', gate, '!clock', '!shift', '!learn')
+local known = call('HMGET', P .. 'lim', gate, '!clock', '!shift', '!learn', '~' .. gate)
 if not known[1] then return {-3} end
 local limit, now = tonumber(known[1]), moment(known[2], known[3])
 local r = {s = 'U', u = user, a = '', g = '', n = whole(now - age), t = ''}
@@ -41,28 +41,42 @@ if fresh and ARGV[5] ~= '' then
     entry = call('LPOP', kept)
   end
 end
-local free = not known[4]
-  and (limit == 0 or call('ZCARD', P .. 'run:' .. gate) < limit)
-if fresh and free or r.s == 'y' and free then
-  r.s = 'U'
+local drawn, from, aside = 0, nil, nil
+if not known[4] then
+  local left = limit == 0 and 1 or limit - call('ZCARD', P .. 'run:' .. gate)
+  if left > 0 then
+    from, aside = 0, tonumber(known[5] or 0)
+    if aside > 0 and limit > 0 then
+      --@ source
+      from = source(gate, node_of(lease), left, aside)
+    end
+  end
+end
+if from and (fresh or r.s == 'y') then
+  r.s, drawn = 'U', from
+  if from == 1 then
+    --@ draw
+    draw(gate, node_of(lease))
+  end
   call('ZADD', P .. 'run:' .. gate, now, lease)
   if not fresh or admitted == 1 then put(lease, r) end
 elseif fresh or r.s == 'y' then
-  --@ join_user part_user waits ending press placed
+  --@ join_user part_user waits ending press placed recall
   local before = r.s
   r.s = 'u'
   put(lease, r)
   join_user(lease, r, now)
-  local waiting = waits(user)
+  local waiting, more = waits(user), 0
+  if aside then more = recall({gate}, 0) end -- its slot comes with the answer to that
   if before == 'U' and admitted == 0 and waiting > most
-     and waiting > most + ending({gate}) then
+     and waiting > most + ending({gate}) + more then
     local position, others, loads = placed(r, now)
     part_user(lease, r)
     call('HDEL', home, lease)
     return {-1, position, others, loads}
   end
-  if not known[4] then press({gate}) end
+  if not known[4] and not aside then press({gate}) end
 end
-if r.s ~= 'u' then return {1, admitted} end
+if r.s ~= 'u' then return {1, admitted, drawn} end
 --@ placed
 return {0, admitted, placed(r, now)}

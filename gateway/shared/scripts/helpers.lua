@@ -49,12 +49,61 @@ local function put(lease, r)
   call('HSET', P .. 'n:' .. node_of(lease), lease, pack(r))
 end
 
--- Slots left at a gate; nil where there is no such gate.
+-- Slots left at a gate, and how many are set aside; nil where there is no such gate.
+-- What is set aside for a node is what it may use without the engine, beyond what it
+-- has then: so all nodes together have no more than the limit, whenever that happens.
+-- Other nodes get such a slot only after its node has given it back.
 local function room(gate)
-  local limit = tonumber(call('HGET', P .. 'lim', gate))
+  local known = call('HMGET', P .. 'lim', gate, '~' .. gate)
+  local limit = tonumber(known[1])
   if not limit then return nil end
-  if limit == 0 then return 1 end
-  return limit - call('ZCARD', P .. 'run:' .. gate)
+  if limit == 0 then return 1, 0 end
+  return limit - call('ZCARD', P .. 'run:' .. gate), tonumber(known[2] or 0)
+end
+
+-- Whether a node may have a slot of a gate where so many are left and set aside: 0 one
+-- that is set aside for none, 1 one of its own; nil: all are set aside for others.
+local function source(gate, node, left, aside)
+  if left > aside then return 0 end
+  if aside > 0 and call('HEXISTS', P .. 'spare:' .. gate, node) == 1 then return 1 end
+  return nil
+end
+
+-- Set so many slots of a gate aside for a node, instead of what was before.
+local function set_aside(gate, node, count)
+  local key, total = P .. 'spare:' .. gate, '~' .. gate
+  local change = count - tonumber(call('HGET', key, node) or 0)
+  if count > 0 then
+    call('HSET', key, node, count)
+    call('SADD', P .. 'spares:' .. node, gate)
+  else
+    call('HDEL', key, node)
+    call('SREM', P .. 'spares:' .. node, gate)
+  end
+  if call('HINCRBY', P .. 'lim', total, change) == 0 then
+    call('HDEL', P .. 'lim', total)
+  end
+end
+
+-- A node has taken one of its own.
+local function draw(gate, node)
+  set_aside(gate, node, call('HGET', P .. 'spare:' .. gate, node) - 1)
+end
+
+-- Ask for what is set aside at these gates, from nodes that have more than so many;
+-- they keep these. How many slots are set aside there.
+local function recall(gates, most)
+  local sum = 0
+  for _, gate in ipairs(gates) do
+    local spares = call('HGETALL', P .. 'spare:' .. gate)
+    for i = 1, #spares, 2 do
+      sum = sum + spares[i + 1]
+      if tonumber(spares[i + 1]) > most then
+        call('PUBLISH', P .. spares[i], 'G ' .. most .. ' ' .. gate)
+      end
+    end
+  end
+  return sum
 end
 
 -- Each turn is greater than all before; after a loss of state, too.
@@ -253,20 +302,35 @@ local function drop(lease, r, gates)
   call('HDEL', P .. 'n:' .. node_of(lease), lease)
 end
 
+-- Nothing is set aside for a node any more.
+local function end_spares(node, gates)
+  for _, gate in ipairs(call('SMEMBERS', P .. 'spares:' .. node)) do
+    set_aside(gate, node, 0)
+    touch(gates, gate)
+  end
+end
+
+-- Returns whether a slot is set aside that the next one must wait for.
 local function grant_account(name, now)
-  local left = room('a' .. name)
+  local left, aside = room('a' .. name)
   while left and left > 0 do
     local lease, user, groups, group = next_at(name)
     if not lease then break end
-    local r = get(lease)
+    local r, node = get(lease), node_of(lease)
+    local from = source('a' .. name, node, left, aside)
+    if r and not from then
+      recall({'a' .. name}, 0)
+      return true
+    end
     local turn = part(lease, r or {u = user, g = group})
     if r then r.t = turn end
     if not r then
-      left = room('a' .. name) -- a trace of what is gone
-    elseif tell(lease, 'A ' .. lease .. ' ' .. name) == 0 then
+      left, aside = room('a' .. name) -- a trace of what is gone
+    elseif tell(lease, (from == 1 and 'a ' or 'A ') .. lease .. ' ' .. name) == 0 then
       r.s = 'x' -- its node does not listen: it stands aside until RESYNC
       put(lease, r)
     else
+      if from == 1 then draw('a' .. name, node) end
       turn = next_turn(now)
       for _, g in ipairs(groups) do
         call('ZADD', P .. 'ring:' .. g, 'XX', turn, user)
@@ -274,26 +338,33 @@ local function grant_account(name, now)
       call('ZADD', P .. 'run:a' .. name, now, lease)
       r.s, r.a, r.g, r.t = 'A', name, '', ''
       put(lease, r)
-      left = room('a' .. name)
+      left, aside = room('a' .. name)
     end
   end
 end
 
 local function grant_user(user, now)
-  local left = room('u' .. user)
+  local left, aside = room('u' .. user)
   while left and left > 0 do
     local lease = call('ZRANGE', P .. 'q:' .. user, 0, 0)[1]
     if not lease then break end
-    local r = get(lease)
+    local r, node = get(lease), node_of(lease)
+    local from = source('u' .. user, node, left, aside)
+    if r and not from then
+      recall({'u' .. user}, 0)
+      return true
+    end
     part_user(lease, r or {u = user})
-    if r and tell(lease, 'U ' .. lease) == 0 then
+    local news = from == 1 and 'u ' .. lease .. ' ' .. user or 'U ' .. lease
+    if r and tell(lease, news) == 0 then
       r.s = 'y'
       put(lease, r)
     elseif r then
+      if from == 1 then draw('u' .. user, node) end
       call('ZADD', P .. 'run:u' .. user, now, lease)
       r.s = 'U'
       put(lease, r)
-      left = room('u' .. user)
+      left, aside = room('u' .. user)
     end
   end
 end
@@ -306,8 +377,10 @@ local function hand_on(gates)
   local now = moment(known[1], known[2])
   for _, gate in ipairs(gates) do
     local kind, name = string.sub(gate, 1, 1), string.sub(gate, 2)
-    if kind == 'a' then grant_account(name, now) else grant_user(name, now) end
-    if call('EXISTS', P .. 'drain:' .. gate) == 1 then press({gate}) end
+    local grant = kind == 'a' and grant_account or grant_user
+    if not grant(name, now) and call('EXISTS', P .. 'drain:' .. gate) == 1 then
+      press({gate})
+    end
   end
   if gates.drained then
     press_all('a')
@@ -423,30 +496,51 @@ local function placed(r, now)
   return position, waiting, loads
 end
 
--- A slot of the best tier that has room, there of the emptiest. *limits* are those of
--- the names in their order, from *i* on. Returns the name, and which names exist.
-local function choose(tiers, limits, i, held)
-  local known, chosen = {}, nil
+-- What choose is given of the accounts in their order: limits, and what is set aside.
+local function limits_of(tiers)
+  local fields = {'!clock', '!shift', '!learn'}
+  for name in string.gmatch(tiers, '[^,;]+') do
+    fields[#fields + 1] = 'a' .. name
+    fields[#fields + 1] = '~a' .. name
+  end
+  return call('HMGET', P .. 'lim', unpack(fields))
+end
+
+-- A slot for a node, of the best tier that has room, there of the emptiest. Returns
+-- the name, which names exist, the slot's source, and where what is left in the best
+-- tier is set aside for others.
+local function choose(tiers, limits, node)
+  local known, i, asked = {}, 4, {}
   for tier in string.gmatch(tiers, '[^;]+') do
-    local best, least_share, least
+    local best, least_share, least, from
+    local others = {}
     for name in string.gmatch(tier, '[^,]+') do
-      local limit = tonumber(limits[i])
-      i = i + 1
+      local limit, aside = tonumber(limits[i]), tonumber(limits[i + 1] or 0)
+      i = i + 2
       if limit then
         known[#known + 1] = name
-        local used = call('ZCARD', P .. 'run:a' .. name)
-        if limit == 0 or used < limit then
+        local used = limits[3] and 0 or call('ZCARD', P .. 'run:a' .. name)
+        if not limits[3] and #asked == 0 and (limit == 0 or used < limit) then
           local share = limit > 0 and used / limit or 0
           if not best or share < least_share
              or share == least_share and used < least then
-            best, least_share, least = name, share, used
+            local may = 0
+            if aside > 0 and limit > 0 then
+              may = source('a' .. name, node, limit - used, aside)
+            end
+            if may then
+              best, least_share, least, from = name, share, used, may
+            else
+              others[#others + 1] = 'a' .. name
+            end
           end
         end
       end
     end
-    if best and not held then return best, known end
+    if best then return best, known, from end
+    if #asked == 0 then asked = others end
   end
-  return nil, known
+  return nil, known, nil, asked
 end
 
 -- The names of a group that exist.
@@ -466,5 +560,16 @@ local function bury(node, most, gates)
     drop(lease, get(lease), gates)
     most = most - 1
   end
+  end_spares(node, gates)
   return most
+end
+
+-- All nodes have said what they hold: those who wait may go.
+local function end_learning(gates)
+  call('HDEL', P .. 'lim', '!learn', '!expect', '!late')
+  call('DEL', P .. 'returned', P .. 'spoken')
+  for _, gate in ipairs(call('HKEYS', P .. 'lim')) do
+    if string.sub(gate, 1, 1) == 'a' then touch(gates, gate) end
+  end
+  for _, user in ipairs(call('SMEMBERS', P .. 'waiting')) do touch(gates, 'u' .. user) end
 end

@@ -2,13 +2,14 @@
 -- ARGV: node, last (0 = more parts follow), how many ids follow, id…,
 --   then for each lease: id, state, user, account, group, age in us, turn, held in us
 -- The last part has the ids of all leases: others of the node are dropped. What runs
--- is taken back even above the limit; who waits stands where its age puts it.
+-- is taken back even above the limit; who waits stands where its age puts it. What was
+-- set aside for the node is so no more: it may be among what it has.
 -- -> {lease, state, account, …} of those that the engine knows better: a slot was
 --    granted and the push was lost, or it was asked to end (state E). {-2} fenced.
 local node, last, ids = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 --@ whole moment get put join join_user drop hand_on press
 if not call('ZSCORE', P .. 'nodes', node) then return {-2} end
-local limits = call('HMGET', P .. 'lim', '!clock', '!shift')
+local limits = call('HMGET', P .. 'lim', '!clock', '!shift', '!learn', '!expect')
 local now = moment(limits[1], limits[2])
 local gates, news = {}, {}
 local better = { -- what the node says -> what the engine may know better
@@ -73,5 +74,14 @@ for i = 4 + ids, #ARGV, 8 do
     if ARGV[i + 3] ~= '' then touch(gates, 'a' .. ARGV[i + 3]) end
   end
 end
-if last then hand_on(gates) end
+if last then
+  --@ end_spares
+  end_spares(node, gates)
+  if limits[3] and call('SMOVE', P .. 'returned', P .. 'spoken', node) == 1
+     and call('SCARD', P .. 'spoken') >= tonumber(limits[4] or 1e9) then
+    --@ end_learning
+    end_learning(gates)
+  end
+  hand_on(gates)
+end
 return news
