@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.daemon.app import components_of
 from tests.conftest import Serve
 from tests.kit import clients, plays
 from tests.kit.answer import Answer, Tool
@@ -58,7 +59,6 @@ async def test_a_wait_shows_its_place_and_ends_well(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
-        daemon=True,
         accounts=[account(upstream, "responses", **SERVED)],
         users=[user("alice", max_concurrent=1)],
         limits={**FAST_PINGS, "queue_timeout_s": 30.0},
@@ -68,16 +68,28 @@ async def test_a_wait_shows_its_place_and_ends_well(
     holder = asyncio.create_task(gateway.client().ask("responses", MODEL))
     await upstream.wait_for(1)
     running = asyncio.create_task(ask(gateway, tmp_path, stream_idle_timeout_ms=1000))
-    await gateway.daemon.waiting("alice", 1)
-    await asyncio.sleep(2.5)  # longer than Codex waits without a text frame
+    await gateway.inside.waiting("alice", 1)
+
+    def has_waited() -> bool:
+        """Longer than Codex waits without a text frame."""
+        return max(keepalives_of(gateway)) * FAST_PINGS["ping_interval_s"] > 1.2
+
+    await gateway.log.wait_for(has_waited, "no place was shown")
     gate.set()
     await holder
     run = await running
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
     lines = await gateway.log.wait_events("request.finished", 2, client="codex")
-    assert max(line["queue_ms"] for line in lines) > 2000
+    assert max(line["queue_ms"] for line in lines) > 1200
     assert b"rs_queue" not in upstream.received()[-1].body
+
+
+def keepalives_of(gateway: Gateway) -> list[int]:
+    """How often each response that waits on a websocket has shown its place."""
+    open_ = components_of(gateway.inside.app).websockets._open.values()
+    running = [scope for one in open_ for scope, _ in one._running.values()]
+    return [scope.answer.keepalives for scope in running if scope.answer]
 
 
 async def test_a_queue_time_out_shows_the_gateways_sentence(

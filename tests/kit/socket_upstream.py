@@ -97,6 +97,16 @@ def begun(count: int, then: SocketPlay, answer: Answer | None = None) -> SocketP
     return play
 
 
+def gated(gate: asyncio.Event, then: SocketPlay) -> SocketPlay:
+    """Nothing before *gate* is open, and *then* something."""
+
+    async def play(ask: Ask) -> None:
+        await gate.wait()
+        await then(ask)
+
+    return play
+
+
 def closes(code: int) -> SocketPlay:
     """Close with *code*; 1006: without a close frame."""
 
