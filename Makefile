@@ -2,15 +2,19 @@
 
 PYTEST_ARGS ?=
 MUTANTS ?=
+CHAOS_MINUTES ?= 5
+CHAOS_ARGS ?=
+SEED ?=
 export PYTHON
 
-.PHONY: help run setup test lint bench mutants dist clean
+.PHONY: help run setup test lint bench chaos mutants dist clean
 
 help:
 	@echo "make run     set up, then serve config.toml in the foreground"
 	@echo "make test    set up, then lint, types and the whole suite (PYTEST_ARGS=…)"
 	@echo "make lint    set up, then lint and types alone"
 	@echo "make bench   set up, then the benchmark"
+	@echo "make chaos   set up, then four nodes under every fault, judged (CHAOS_MINUTES=5 SEED=…)"
 	@echo "make mutants change lines of the code that waits and relays, and list the changes"
 	@echo "             that no test notices; takes hours (MUTANTS='gateway.relay.drains*')"
 	@echo "make dist    a wheel and a source archive in dist/"
@@ -36,6 +40,10 @@ lint:
 bench:
 	@.ci/setup bench
 	.venv/bin/python -m benchmarks
+
+chaos:
+	@.ci/setup test
+	.venv/bin/python -m tests.chaos --minutes $(CHAOS_MINUTES) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 mutants:
 	@.ci/setup mutants

@@ -78,7 +78,7 @@ class Daemon:
         """The one that serves."""
         return int(self.workers[-1])
 
-    async def start(self) -> None:
+    async def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and return once it takes work."""
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -100,7 +100,7 @@ class Daemon:
         await self.log.wait_for(
             lambda: self.log.events("worker.started") or self._over(),
             "the daemon did not start",
-            START_TIMEOUT_S,
+            timeout_s,
         )
         assert not self._over(), (self.log.text, self.stderr)
 
