@@ -23,12 +23,21 @@ class Kind(NamedTuple):
         lasts_s: shortest and longest; (0, 0) for what is over at once.
         node: whether it hits one node.
         kills: whether a process of the node dies.
+
+    Its part is what it breaks: of one part there is one fault at a time.
     """
 
     name: str
     lasts_s: tuple[float, float] = (0.0, 0.0)
     node: bool = True
     kills: bool = False
+
+    @property
+    def part(self) -> str:
+        first = self.name.partition("-")[0]
+        if self.name == "node-partitioned":
+            return "link"
+        return "process" if first in ("worker", "parent", "node", "restart") else first
 
 
 KINDS = {

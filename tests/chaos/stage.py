@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ class Stage:
     Attributes:
         daemons: by number; one that was killed may have been replaced.
         past: the logs of daemons that are gone.
+        locks: of what a fault breaks, until it is mended.
     """
 
     def __init__(
@@ -51,6 +53,9 @@ class Stage:
         self.limits = dict(ACCOUNTS)
         self.links = [Link(engine.socket, seed + n) for n in range(nodes)]
         self.past: list[Daemon] = []
+        self.locks: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(
+            asyncio.Lock
+        )
         self._workers = workers
         self.daemons: list[Daemon] = []
         for number in range(nodes):

@@ -52,7 +52,9 @@ class CountingUpstream(ScriptedUpstream):
         self._here[wire] = one
         try:
             await self.choose(request)(_Noting(wire, request, one))
-        except (ConnectionResetError, asyncio.CancelledError):
+        except ConnectionResetError:
+            one.cut = True
+        except asyncio.CancelledError:
             one.cut = True
             raise
         finally:

@@ -1,0 +1,69 @@
+"""The benchmark of several processes measures what it says; no speed is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scale
+from benchmarks.engine import AtOnce, Engine, simulated
+from tests.kit.engine import running_engine
+
+
+def test_the_engines_costs_and_many_nodes_are_measured(tmp_path: Path) -> None:
+    with running_engine() as running:
+        assert running._process is not None
+        engine = Engine(running.url, running._process.pid)
+        alone, crowd, hand_off = asyncio.run(scale.engine_costs(engine, 0.2))
+        [many] = asyncio.run(scale.many_nodes(engine, 3, 1.0))
+    assert alone["requests/s"] > 0 and crowd["engine, µs"] >= 0
+    assert hand_off["admission of a request"].startswith("hand-off between two")
+    assert 3 == many["nodes"] and many["requests"] > 0
+    assert 0 < many["slots used while all wait"] <= 1
+
+
+async def test_what_runs_at_once_is_counted_where_it_runs() -> None:
+    with running_engine() as running:
+        limits = {"u": 2}, {"a": 9}
+        counted = AtOnce()
+        async with simulated(running.url, 2, *limits) as nodes:
+
+            async def ask(number: int) -> None:
+                async with nodes[number % 2].request("u", ("a",)) as account:
+                    with counted.one("u", account):
+                        await asyncio.sleep(0.005)
+
+            await asyncio.gather(*map(ask, range(20)))
+    assert 20 > counted.most["u"] > 0 == counted.now["u"]
+
+
+def test_rows_become_a_table() -> None:
+    rows = [{"what": "x", "ms": 1.23456}, {"what": "y", "ms": 2.0}]
+    assert scale.markdown(rows) == [
+        "| what | ms |",
+        "| --- | --- |",
+        "| x | 1.23 |",
+        "| y | 2 |",
+    ]
+    assert 3.0 == scale.quantile([1.0, 3.0, 2.0], 0.99)
+
+
+def test_without_an_engine_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scale, "binary", lambda: "")
+    assert 1 == scale.main(["nodes", "--out", str(tmp_path)])
+    assert "redis-server" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_keeps_what_it_measured(tmp_path: Path) -> None:
+    with running_engine():  # skips where there is none
+        words = ["nodes", "--nodes", "2", "--seconds", "1", "--out", str(tmp_path)]
+        assert 0 == scale.main(words)
+    [row] = json.loads((tmp_path / "scale.json").read_text())["nodes"]
+    assert 2 == row["nodes"]
+    assert "| nodes |" in (tmp_path / "scale.md").read_text()
