@@ -12,10 +12,16 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Serve
-from tests.kit import answers, endings, plays, seen
+from tests.kit import answers, endings, plays, seen, settings
+from tests.kit.asking import Reply
+from tests.kit.engine import engine_binary
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import ScriptedUpstream
+from tests.test_integration_records import measured
+from tests.test_integration_restart import restarted
 
 
 def crashed(folder: Path) -> list[str]:
@@ -93,3 +99,90 @@ async def test_without_its_parent_a_worker_finishes_and_takes_nothing_new(
     assert -signal.SIGKILL == await gateway.daemon.exited()  # its log has ended, too
     assert [] == crashed(tmp_path)
     assert "ok" == gateway.log.finished(gateway.client().asked[0])["outcome"]
+
+
+def row_count(folder: Path, where: str) -> int:
+    """How many requests of the ledger *where* selects."""
+    with sqlite3.connect(folder / "gateway.db") as connection:
+        [(count,)] = connection.execute(f"SELECT count(*) FROM request WHERE {where}")
+    connection.close()
+    return int(count)
+
+
+@pytest.mark.timeout(120)
+async def test_several_workers_are_one_gateway(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """One limit and one truth; one worker dies, then the engine, then all are new."""
+    engine_binary()
+    accounts = [settings.account(upstream, "chat", max_concurrent=4), settings.TRIAL]
+    gateway = await serve(
+        daemon=True,
+        accounts=accounts,
+        server={"workers": 2},
+        users=[settings.user("alice", max_concurrent=4, max_queued=500)],
+        limits={"queue_timeout_s": 60.0},
+    )
+    upstream.always(plays.ok(interval_s=0.01))
+    [started] = gateway.log.events("engine.started")
+    await gateway.log.wait_events("worker.started", 2)
+    assert 1 == len(gateway.log.events("server.started"))
+    pids = gateway.daemon.workers
+
+    async def ask(model: str = "chat-x") -> Reply:
+        return await gateway.client().ask("chat", model)
+
+    for reply in await asyncio.gather(*(ask() for _ in range(60))):
+        endings.whole("chat", reply)
+    assert 4 == upstream.most_served("chat")
+    name = 'gateway_requests_total{origin="",outcome="ok",protocol="chat"}'
+    assert 60 == (await measured(gateway))[name]
+
+    gate = asyncio.Event()
+    for _ in range(4):
+        upstream.next(plays.held(gate), model="chat-held")
+    held = [asyncio.create_task(ask("chat-held")) for _ in range(4)]
+    await upstream.wait_for(64)
+    waiting = [asyncio.create_task(ask("chat-y")) for _ in range(8)]
+    await gateway.daemon.waiting("alice", 8)
+    os.kill(pids[0], signal.SIGKILL)
+    await gateway.log.wait_events("worker.started", 3)
+    os.kill(started["pid"], signal.SIGKILL)
+    await gateway.log.wait_events("engine.started", 2)
+    gate.set()
+    replies = await asyncio.gather(*held, *waiting, return_exceptions=True)
+    lost = 0
+    for reply in replies:
+        if isinstance(reply, BaseException) or reply.broken:
+            lost += 1  # its process is gone
+        else:
+            endings.whole("chat", reply)
+    await gateway.log.wait_events("engine.healed", 2)
+
+    over = asyncio.Event()
+    asking = [asyncio.create_task(keep_asking(gateway, over)) for _ in range(6)]
+    await restarted(gateway.daemon)
+    over.set()
+    whole = [reply for some in await asyncio.gather(*asking) for reply in some]
+    for reply in whole:
+        endings.whole("chat", reply)
+    await gateway.log.wait_for(
+        lambda: 72 - lost + len(whole) == len(gateway.log.events("request.finished")),
+        "not all finished",
+    )
+    ended = {line["request_id"] for line in gateway.log.events("request.finished")}
+    client = gateway.client()
+    client.asked[:] = [one for one in client.asked if one in ended]
+    assert 4 == upstream.most_served("chat")
+    assert not set(pids) & set(gateway.daemon.workers[-2:])
+    assert 0 == await gateway.daemon.stop()
+    assert len(whole) + 72 - lost == row_count(tmp_path, "outcome = 'ok'")
+    assert 0 == row_count(tmp_path, "outcome = 'open'")
+    assert len(crashed(tmp_path)) <= lost
+
+
+async def keep_asking(gateway: Gateway, over: asyncio.Event) -> list[Reply]:
+    replies = []
+    while not over.is_set():
+        replies.append(await gateway.client().ask("chat", "chat-x"))
+    return replies

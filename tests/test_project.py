@@ -79,7 +79,7 @@ TASK_OWNERS = {
     for name in (
         *("daemon/app", "daemon/server", "endpoints/model_lists", "relay/drains"),
         "endpoints/websocket/response_socket",
-        *("shared/membership", "daemon/takeover"),
+        *("shared/membership", "daemon/polite_listener", "daemon/takeover"),
         "endpoints/admin/event_feed",
         "ledger/runtime_changes",
     )

@@ -17,7 +17,7 @@ from gateway.config.schema import Account, Config, Overrides, User
 RESTART = frozenset(
     {
         *("admin.listen", "ledger.url", "shared.prefix", "shared.url"),
-        *("server.listen", "server.log_format", "server.log_level"),
+        *("server.listen", "server.log_format", "server.log_level", "server.workers"),
     }
 )
 """What a running daemon cannot change; a reload applies every other key."""

@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.config.engine_program import MISSING, engine_program
 from gateway.config.keys import key_sha256, new_key, new_token
-from gateway.config.parse import ConfigError, is_loopback, parse
+from gateway.config.parse import MAX_WORKERS, ConfigError, is_loopback, parse
 from gateway.config.schema import AdminSettings, Config, User
 
 Warn = Callable[[str], object]
@@ -101,7 +102,7 @@ def load_served(
     config = parse(source.text, _secrets(source, path, absent), warn)
     listen = passed or [*open_addresses, *config.server.listen]
     has_users = bool(config.user or is_fit or stored_users(config))
-    if mistakes := [*_admin_mistakes(config), *_user_mistakes(has_users, listen)]:
+    if mistakes := [*_common_mistakes(config), *_user_mistakes(has_users, listen)]:
         raise ConfigError(mistakes)
     if config.user:
         return ServedConfig(config, source=source)
@@ -136,6 +137,26 @@ def _user_mistakes(has_users: bool, listen: Sequence[str]) -> list[str]:
         "user: at least one [[user]] is needed, since server.listen can be "
         "reached from other machines (see: gateway key new)"
     ]
+
+
+def worker_count(config: Config) -> int:
+    """How many processes serve *config* on this machine."""
+    if config.server.workers:
+        return config.server.workers
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+
+
+def needs_engine(config: Config) -> bool:
+    """Whether the processes of *config* need an engine of their own."""
+    return worker_count(config) > 1 and not config.shared.url
+
+
+def _common_mistakes(config: Config) -> list[str]:
+    """What is wrong whatever users there are."""
+    mistakes = _admin_mistakes(config)
+    if needs_engine(config) and not engine_program():
+        mistakes.append(f"server.workers: {MISSING}")
+    return mistakes
 
 
 def _admin_mistakes(config: Config) -> list[str]:

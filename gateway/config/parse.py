@@ -38,6 +38,7 @@ from gateway.config.secrets import CONTROL, Secrets, literal_secrets, resolve
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.options import EFFORTS, Options
 
+MAX_WORKERS = 64
 _MISSING = object()
 _TYPE_NAMES = {
     str: "a string",
@@ -233,6 +234,8 @@ def _check(config: Config) -> list[str]:
     for name in ("connect_timeout_s", "first_event_timeout_s", "idle_timeout_s"):
         if getattr(config.upstream, name) <= 0:
             mistakes.append(f"upstream.{name}: must be above 0")
+    if config.server.workers > MAX_WORKERS:
+        mistakes.append(f"server.workers: must be {MAX_WORKERS} at most")
     if config.server.max_body_bytes <= 0:
         mistakes.append("server.max_body_bytes: must be above 0")
     if not re.match(r"(sqlite:///.|postgresql://.)", config.ledger.url):

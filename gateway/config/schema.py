@@ -28,6 +28,7 @@ class ServerSettings:
     log_format: Literal["json", "console", "auto"] = "auto"
     metrics_token: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    workers: int = 1  # 0 = one a core
     allow_origins: tuple[str, ...] = ()
     tell_account: bool = False
     websocket_max_age_s: float = 3300.0

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.config.schema import Config
 from gateway.daemon import routes
+from gateway.daemon.engine_use import EngineChoice
 from gateway.daemon.http_server import HttpRunner
 from gateway.daemon.wiring import Components, know_secrets
 from gateway.ledger.ledger import Ledger
@@ -27,19 +28,22 @@ def components_of(app: web.Application) -> Components:
     return app[COMPONENTS]
 
 
-async def build_app(config: Config, base: Path) -> web.Application:
+async def build_app(
+    config: Config, base: Path, engine: EngineChoice | None = None
+) -> web.Application:
     """
     The application; the ledger is open when this returns.
 
     Args:
         base: the folder that relative paths of the config start from.
+        engine: the parent's, for several workers; None without one.
 
     Raises:
         LedgerError: the ledger cannot be used.
     """
     know_secrets(config)
     ledger = await Ledger.open(config.ledger.url, base, config.ledger)
-    components = Components(config, ledger)
+    components = Components(config, ledger, engine)
     await components.upkeep.restore()
     await components.join()
     app = web.Application()

@@ -7,7 +7,7 @@ A path is brought into its canonical form before a handler or the router sees it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aiohttp import web
@@ -35,6 +35,10 @@ class HttpServer(web.Server):
     Args:
         made: aiohttp's own for the same application.
         refuse: answers heads that cannot be served.
+
+    Attributes:
+        connected: connections that are open.
+        on_counted: called when ``connected`` has changed.
     """
 
     def __init__(self, made: web.Server, refuse: Refuse) -> None:
@@ -47,6 +51,8 @@ class HttpServer(web.Server):
         self._refuse = refuse
         self._draining = False
         self._leaving = False
+        self.connected = 0
+        self.on_counted: Callable[[], object] = lambda: None
 
     def __call__(self) -> RequestHandler:
         connection = ClientConnection(
@@ -65,6 +71,20 @@ class HttpServer(web.Server):
         if self._draining:
             connection.hurry()
         return connection
+
+    def connection_made(
+        self, handler: RequestHandler, transport: asyncio.Transport
+    ) -> None:
+        super().connection_made(handler, transport)
+        self.connected += 1
+        self.on_counted()
+
+    def connection_lost(
+        self, handler: RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        self.connected -= 1
+        self.on_counted()
 
     def drain(self) -> None:
         """Let no connection delay the stop by what it does not send."""

@@ -28,6 +28,7 @@ from typing import Any
 from gateway import __version__
 from gateway.daemon.channel import Message
 from gateway.daemon.parent_counters import ParentCounters
+from gateway.daemon.parent_engine import ParentEngine
 from gateway.daemon.parent_exec import execute
 from gateway.daemon.parent_listeners import ADMIN, Listeners, OpenListener
 from gateway.daemon.parent_log import ParentLog
@@ -79,6 +80,7 @@ class Parent:
         self.restart = RollingRestart(self, partial(execute, self))
         self.questions = ParentQuestions(self)
         self.counters = ParentCounters(self.pool)
+        self.engine = ParentEngine(path, log, self.pool)
         self._respawns: dict[int, Respawn] = {}
         self.buried: list[str] = []  # nodes whose rows are to be closed
         self.config_number = 0  # grows with each config that is taken up
@@ -98,6 +100,7 @@ class Parent:
                 self._turn()
         finally:
             self.listeners.close()
+            self.engine.stop()
             self.notifier.close()
         if not self._status:
             self.log.info("server.stopped")
@@ -105,6 +108,7 @@ class Parent:
         return self._status
 
     def _turn(self) -> None:
+        self.engine.look()
         for number in self.pool.wait():
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._on_stop()
@@ -156,6 +160,7 @@ class Parent:
             # Before the ledger: a daemon that cannot listen must not touch the rows
             # of the one that does.
             self.listeners.add(self.settings["listen"])
+            self.engine.prepare(self.settings)
             for slot in range(1, self.settings["workers"]):
                 self.start_worker(slot)
         if self.restart.is_new(worker):
@@ -173,8 +178,9 @@ class Parent:
                 "do": "open",
                 "slot": worker.slot,
                 "listeners": [one.described for one in listeners],
+                **self.engine.described(),
             },
-            [one.fd for one in listeners],
+            [*(one.fd for one in listeners), *self.engine.fds],
         )
 
     def _ready(self, worker: WorkerHandle, message: Message) -> None:
@@ -216,6 +222,7 @@ class Parent:
 
     def _started(self) -> None:
         self.phase = Phase.RUNNING
+        self.engine.all_serve()
         self.log.info(
             "server.started",
             version=self.version,
@@ -279,6 +286,7 @@ class Parent:
         if worker.state >= WorkerState.READY:
             self._say_ended(worker, status)
         self.counters.ended(worker)
+        self.engine.ended(worker)
         if status and worker.node:
             self.buried.append(worker.node)
         if self.phase == Phase.RUNNING:
@@ -300,15 +308,7 @@ class Parent:
             self._say_draining()
 
     def _say_ended(self, worker: WorkerHandle, status: int) -> None:
-        facts: dict[str, Any] = {
-            "worker": worker.slot,
-            "pid": worker.pid,
-            "node": worker.node,
-            "reason": worker.ending or "crashed",
-        }
-        facts |= {"status": status} if status >= 0 else {"signal": -status}
-        if worker.failure:
-            facts["detail"] = worker.failure[1]
+        facts = worker.ended(status)
         well = worker.ending not in ("", "silent")
         (self.log.info if well else self.log.error)("worker.ended", **facts)
 

@@ -30,12 +30,15 @@ def dump(parent: Parent) -> parent_state.ParentState:
         "config_number": parent.config_number,
         "started_at": parent.questions.started_at,
         "lines_lost": parent.log.lines_lost,
+        "engine": parent.engine.dump(),
     }
 
 
 def go_on(parent: Parent, state: parent_state.ParentState) -> None:
     """Let *parent* go on where the program before it was."""
     parent.pool.adopt(WorkerHandle.load(one) for one in state["workers"])
+    if "engine" in state:
+        parent.engine.load(state["engine"])
     parent.buried = state.get("buried", [])
     parent.counters.retired = state.get("retired", {})
     parent.changed(state["settings"])
@@ -57,6 +60,7 @@ def execute(parent: Parent, state: parent_state.ParentState) -> None:
         *(one["fd"] for one in state["listeners"]),
         *(one["fd"] for one in state["workers"]),
         *state["inherited"],
+        *parent.engine.kept_fds,
     ]
     parent.log.settle()
     for worker in parent.pool.workers:

@@ -114,8 +114,9 @@ class RollingRestart:
             listeners = self._parent.listeners
             before = list(listeners.open)
             try:
+                self._parent.engine.prepare(settings)
                 self._gone = listeners.add(settings["listen"])
-            except StartError as error:
+            except (StartError, OSError) as error:
                 self._failed(str(error))
                 return
             self._added = [one for one in listeners.open if one not in before]

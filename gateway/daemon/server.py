@@ -19,7 +19,7 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,10 +31,13 @@ from gateway.config.load import ConfigSource, ServedConfig
 from gateway.daemon.admin_side import AdminSide
 from gateway.daemon.app import build_app, build_runner, components_of
 from gateway.daemon.channel import Message
+from gateway.daemon.engine_use import EngineChoice, EngineUse
 from gateway.daemon.greeting import greet
-from gateway.daemon.http_server import HttpRunner
+from gateway.daemon.http_server import HttpRunner, HttpServer
 from gateway.daemon.listeners import BACKLOG, ServedSocket
+from gateway.daemon.load_page import LoadPage
 from gateway.daemon.parent_link import ParentLink
+from gateway.daemon.polite_listener import PoliteListener
 from gateway.daemon.process import StartError, tune_garbage_collection
 from gateway.daemon.process_control import ParentControl
 from gateway.daemon.reloader import Reloader
@@ -48,6 +51,7 @@ BURY_AGAIN_S = 1.0
 FOLLOWED_S = 60.0
 
 T = TypeVar("T")
+Refused = Callable[[OSError], object]
 
 
 class Daemon:
@@ -77,6 +81,11 @@ class Daemon:
         self._sockets = _sockets(opened, fds, "public")
         self._admin = AdminSide(_sockets(opened, fds, "admin"))
         self._link = link
+        self._engine = EngineChoice(**opened["engine"]) if opened["engine"] else None
+        self._page: LoadPage | None = None
+        if opened["page"]:
+            self._page = LoadPage(fds[len(opened["listeners"])], opened["slot"])
+        self._polite: PoliteListener | None = None
         self._control = ParentControl(link)
         self._reloader = Reloader(
             path, served, started, opened["passed"], link, self._reloaded
@@ -102,7 +111,9 @@ class Daemon:
         """
         asyncio.get_running_loop().set_exception_handler(_loop_failed)
         self._listen_to_parent()
-        app = await self._start(build_app(self._config, self._path.parent))
+        folder, engine = self._path.parent, self._engine
+        use = EngineUse(engine.folder) if engine else None
+        app = await self._start(build_app(self._config, folder, engine))
         components = components_of(app)
         components.control = self._control
         runner = await build_runner(app, shutdown_timeout_s=2.0)
@@ -114,7 +125,7 @@ class Daemon:
             if not self._stop.is_set():
                 self._following = Following(components, runner, self._follow_fds)
                 await self._following.ready()
-                await self._start(self._accept(runner))
+                await self._start(self._accept(runner, components.shortage.note))
                 await self._start(self._admin.serve(components.admin_app()))
                 await self._serve(components, runner)
                 self._following.close()
@@ -122,6 +133,8 @@ class Daemon:
         finally:
             await self._admin.close()
             await runner.cleanup()
+            if use is not None:
+                await asyncio.to_thread(use.leave)
             self._link.stop()
 
     async def _serve(self, components: Components, runner: HttpRunner) -> None:
@@ -146,7 +159,12 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, runner: HttpRunner) -> None:
+    async def _accept(self, runner: HttpRunner, refused: Refused) -> None:
+        if self._page is not None and isinstance(runner.server, HttpServer):
+            sockets = [one.socket for one in self._sockets]
+            self._polite = PoliteListener(sockets, runner.server, self._page, refused)
+            self._polite.start()
+            return
         for one in self._sockets:
             await web.SockSite(runner, one.socket, backlog=BACKLOG).start()
 
@@ -261,6 +279,9 @@ class Daemon:
                 await self._either(self._followed, self._stop)
 
     async def _stop_accepting(self, runner: HttpRunner) -> None:
+        if self._polite is not None:
+            self._polite.stop()
+            self._polite = None  # another worker may accept in this slot from now on
         for site in list(runner.sites):
             await site.stop()
         for one in self._sockets:

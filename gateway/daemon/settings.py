@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gateway.config.load import ConfigSource, ServedConfig
+from gateway.config.load import ConfigSource, ServedConfig, needs_engine, worker_count
 
 
 def settings_of(
@@ -26,7 +26,8 @@ def settings_of(
             "public": server.listen,
             "admin": [absolute(one, folder) for one in (admin.listen if admin else ())],
         },
-        "workers": 1,
+        "workers": worker_count(served.config),
+        "engine": needs_engine(served.config),
         "log_level": server.log_level,
         "log_format": server.log_format,
         "drain_timeout_s": server.drain_timeout_s,

@@ -1,7 +1,7 @@
 """
 This process as one of many: its admission and its membership in the engine.
 
-Imported only where ``shared.url`` is set.
+Imported only where ``shared.url`` is set, or several workers serve.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gateway.accounting.budget_guard import BudgetGuard
 from gateway.accounts.accounts import Accounts
 from gateway.admission.shared_registry import SharedRegistry
 from gateway.config.schema import Config
+from gateway.daemon.engine_use import EngineChoice
 from gateway.daemon.shared_state import SharedState
 from gateway.errors import GatewayError
 from gateway.shared import steps
@@ -30,6 +31,7 @@ class Sharing:
         node: the name of this process, the same as in the ledger; never used before.
         end_running: as for ``Registry``.
         refuse: whether it refuses new requests while the engine is away.
+        engine: the parent's, used where ``shared.url`` names none.
     """
 
     def __init__(
@@ -38,14 +40,16 @@ class Sharing:
         node: str,
         end_running: Callable[[str, GatewayError], bool],
         refuse: Callable[[], bool],
+        engine: EngineChoice | None = None,
     ) -> None:
         self.registry = SharedRegistry(end_running=end_running, refuse=refuse)
         self.engine = Membership(
-            parse_address(config.shared.url),
+            parse_address(config.shared.url or (engine.url if engine else "")),
             config.shared.prefix,
             node,
             self.registry.side,
             config=limits_hash(config),
+            learn=engine is None or not engine.new,
         )
         self.bus = Bus(self.engine)
         self.registry.attach(self.engine, self.bus)

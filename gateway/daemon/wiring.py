@@ -26,6 +26,7 @@ from gateway.config.schema import Account, Config
 from gateway.config.secrets import secrets_of
 from gateway.content_coding import DecodeScheduler
 from gateway.daemon.endpoint_wiring import Endpoints
+from gateway.daemon.engine_use import EngineChoice
 from gateway.daemon.price_list import PriceList
 from gateway.daemon.upkeep import Upkeep
 from gateway.daemon.upstream_wiring import make_upstream
@@ -67,11 +68,14 @@ class Components:
 
     on_used: Callable[[Record], object] | None = None
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, engine: EngineChoice | None = None
+    ) -> None:
         self._config = config
         self.control: ProcessControl | None = None  # the daemon's
         self.ledger = ledger
-        self.sharing = self._sharing(config) if config.shared.url else None
+        is_shared = bool(config.shared.url or engine)
+        self.sharing = self._sharing(config, engine) if is_shared else None
         self.registry: Admission = self._make_admission()
         self._set_limits(config)
         self.accounts = Accounts(config.account, self._load)
@@ -93,9 +97,7 @@ class Components:
         self.response_store = ResponseStore(ledger)
         scheduler = DecodeScheduler()
         self.upstream = make_upstream(config, scheduler, self.shortage)
-        conversations = Conversations(
-            self.response_store, self.accounts, bool(config.shared.url)
-        )
+        conversations = Conversations(self.response_store, self.accounts, is_shared)
         self._make_endpoints(scheduler, conversations)
         self._make_live()
 
@@ -126,14 +128,15 @@ class Components:
             sinks.append(self.sharing.share(self.accounts, self.budget_guard).add)
         return sinks
 
-    def _sharing(self, config: Config) -> Sharing:
+    def _sharing(self, config: Config, engine: EngineChoice | None) -> Sharing:
         """This process as one of many; imported only where it is."""
         from gateway.daemon.sharing import Sharing
 
         def refuses() -> bool:
             return self._config.shared.alone == "refuse"
 
-        return Sharing(config, self.ledger.node, self._end_request, refuses)
+        node = self.ledger.node
+        return Sharing(config, node, self._end_request, refuses, engine)
 
     def _make_admission(self) -> Admission:
         if self.sharing:

@@ -99,6 +99,19 @@ class WorkerHandle:
         handle.beat_at = time.monotonic()
         return handle
 
+    def ended(self, status: int) -> dict[str, Any]:
+        """What the log says of its end; *status*: negative for a signal."""
+        facts: dict[str, Any] = {
+            "worker": self.slot,
+            "pid": self.pid,
+            "node": self.node,
+            "reason": self.ending or "crashed",
+        }
+        facts |= {"status": status} if status >= 0 else {"signal": -status}
+        if self.failure:
+            facts["detail"] = self.failure[1]
+        return facts
+
     def kill(self) -> None:
         """End it at once; its exit follows."""
         with suppress(ProcessLookupError):

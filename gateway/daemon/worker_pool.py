@@ -100,6 +100,9 @@ class WorkerPool:
         inherited: descriptors for every worker.
         on_message: called with what a worker says.
         on_exit: called with the exit status of one, negative for a signal.
+
+    Attributes:
+        watched: a further descriptor that ends the wait.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class WorkerPool:
         on_exit: Callable[[WorkerHandle, int], None],
     ) -> None:
         self.workers: list[WorkerHandle] = []
+        self.watched: int | None = None
         self.timers = Timers()
         self._signals = Signals()
         self._program = program
@@ -136,6 +140,8 @@ class WorkerPool:
         """Wait for something, deal with it; returns the signals that came."""
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
+        if self.watched is not None:
+            poll.register(self.watched, select.POLLIN)
         for worker in self.workers:
             if worker.channel.fileno() >= 0:
                 writes = select.POLLOUT if worker.channel.wants_write else 0
