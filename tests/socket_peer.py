@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from websockets.extensions import ServerExtensionFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -90,6 +91,12 @@ class ServerSocket:
         """Send *messages* in one write."""
         await self.peer.send(b"".join(map(text, messages)))
 
+    async def deflated(self, *frames: Frame) -> None:
+        """Send *frames* as the extensions have them, in one write."""
+        extensions = self._protocol.extensions
+        data = [one.serialize(mask=False, extensions=extensions) for one in frames]
+        await self.peer.send(b"".join(data))
+
     async def frames(self, *frames: Frame) -> None:
         data = [one.serialize(mask=False) for one in frames]
         await self.peer.send(b"".join(data))
@@ -106,9 +113,11 @@ def whole(answer: Answer | None = None) -> bytes:
     return b"".join(map(text, messages))
 
 
-async def accept(peer: Peer) -> ServerSocket:
-    """Read the upgrade and accept it."""
-    protocol = ServerProtocol(max_size=None)
+async def accept(
+    peer: Peer, extensions: Sequence[ServerExtensionFactory] | None = None
+) -> ServerSocket:
+    """Read the upgrade and accept it, with those of *extensions* that it offers."""
+    protocol = ServerProtocol(max_size=None, extensions=extensions)
     protocol.receive_data(await peer.head())
     (request,) = protocol.events_received()
     assert isinstance(request, Request)

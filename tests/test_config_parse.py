@@ -161,6 +161,11 @@ def test_secrets_are_in_their_places_without_space_around() -> None:
             id="bad-header",
         ),
         pytest.param(
+            REMOTE + "websocket_compression = true",
+            "account[1].websocket_compression: needs transport",
+            id="compression-over-http",
+        ),
+        pytest.param(
             REMOTE + "rename = { a = 1 }",
             "account[1].rename.a: must be a string",
             id="rename",

@@ -357,6 +357,8 @@ def _check_account(account: Account, path: str) -> list[str]:
         mistakes.append(
             f'{path}.transport: "websocket" needs protocol = "{", ".join(able)}"'
         )
+    if account.websocket_compression and account.transport != "websocket":
+        mistakes.append(f'{path}.websocket_compression: needs transport = "websocket"')
     if not account.models:
         mistakes.append(f"{path}.models: at least one model is needed")
     mistakes += [

@@ -139,6 +139,7 @@ class Account:
     headers: Mapping[str, str] = field(default_factory=dict)
     price: Price = field(default_factory=Price)
     transport: Literal["http", "websocket"] = "http"
+    websocket_compression: bool = False
     dialect: dialects.Dialect = "auto"
     convert: Overrides = field(default_factory=Overrides)
 

@@ -141,6 +141,7 @@ class Upstream:
                 request.body,
                 self._limits.connect_timeout_s,
                 self._limits.idle_timeout_s,
+                account.websocket_compression,
             )
         )
 
@@ -173,7 +174,10 @@ def _has_websocket(account: Account) -> bool:
 
 def _same(account: Account) -> Mapping[str, Any]:
     """What of *account* its open sockets depend on."""
-    names = ("base_url", "protocol", "api_key", "auth", "headers")
+    names = (
+        *("base_url", "protocol", "api_key", "auth", "headers"),
+        "websocket_compression",
+    )
     return {name: getattr(account, name) for name in names}
 
 

@@ -145,6 +145,7 @@ class SocketUpstream:
         posted: the bodies that came over HTTP.
         handshakes: the headers of every upgrade.
         live: open websockets.
+        compress: agree to compress messages.
     """
 
     def __init__(self, default: SocketPlay | None = None) -> None:
@@ -154,6 +155,7 @@ class SocketUpstream:
         self.live: set[web.WebSocketResponse] = set()
         self.refusals: deque[Refusal] = deque()
         self.headers: dict[str, str] = {}
+        self.compress = False
         self.always = default or ok()
         self._next: deque[SocketPlay] = deque()
         self._runner: web.AppRunner | None = None
@@ -195,7 +197,7 @@ class SocketUpstream:
             return web.Response(
                 status=refusal.status or 500, body=refusal.body, headers=refusal.headers
             )
-        ws = web.WebSocketResponse(max_msg_size=0, compress=False)
+        ws = web.WebSocketResponse(max_msg_size=0, compress=self.compress)
         ws.headers.update(self.headers)
         await ws.prepare(request)
         number = len(self.handshakes)

@@ -67,6 +67,7 @@ class SocketRequest(NamedTuple):
         account, user: whose sockets may serve it.
         headers: of the request, as over HTTP.
         preamble_idle_s: see ``SocketResponse``.
+        deflates: messages may be compressed.
     """
 
     account: str
@@ -76,6 +77,7 @@ class SocketRequest(NamedTuple):
     body: bytes
     connect_timeout_s: float
     preamble_idle_s: float
+    deflates: bool = False
 
 
 class SocketTransport:
@@ -189,7 +191,7 @@ class SocketTransport:
         """Dial and shake hands."""
         limit_s = request.connect_timeout_s
         until = _now() + limit_s
-        protocol = client_protocol(target)
+        protocol = client_protocol(target, deflates=request.deflates)
         head = upgrade_head(protocol, target, headers.upgrade)
         connection = await self._dialer.dial(target.route, self.pool, limit_s)
         socket = WebSocket(connection, protocol, is_harmless)

@@ -17,6 +17,7 @@ from websockets.protocol import State
 from websockets.uri import WebSocketURI
 
 from gateway.transport.request import Target, request_headers
+from gateway.transport.websocket.deflate import DeflateOffer
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest message that is taken: as large as the largest event of a stream."""
@@ -48,11 +49,14 @@ class UpgradeAnswer(NamedTuple):
         return self.status == 101
 
 
-def client_protocol(target: Target) -> ClientProtocol:
+def client_protocol(target: Target, *, deflates: bool = False) -> ClientProtocol:
     """The library's state of a websocket that is not open yet."""
     origin = target.route.origin
     uri = WebSocketURI(origin.scheme == "https", origin.host, origin.port, "/", "")
-    return ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES, logger=_LOGGER)
+    offers = [DeflateOffer()] if deflates else None
+    return ClientProtocol(
+        uri, extensions=offers, max_size=MAX_MESSAGE_BYTES, logger=_LOGGER
+    )
 
 
 def upgrade_head(

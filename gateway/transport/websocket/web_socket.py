@@ -5,8 +5,8 @@ Rule 1: the handshake, control frames and messages in several frames are the lib
         work; a text in one frame is not, see ``FrameCutter``.
 Rule 2: it reads always while it is idle, so a ping is answered and a close is noticed.
         A large message is sent in pieces, and a pong goes between two of them.
-Rule 3: it asks for no compression, as over HTTP: events are small, and each would cost
-        more than it saves. So a compressed frame is a mistake of the upstream.
+Rule 3: compressed frames are the library's work, too. They come only where the account
+        asks for compression; else one is a mistake of the upstream.
 Rule 4: what is not a text message is bounded: pings, pongs, empty pieces.
 
     connection ──upgrade──▶ open ──send──▶ busy ──release──▶ idle ──send──▶ …
@@ -28,6 +28,7 @@ from websockets.protocol import State
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
+from gateway.transport.websocket.deflate import MessageDeflate, agreed_on
 from gateway.transport.websocket.frame_cutter import FrameCutter, OddFrame
 from gateway.transport.websocket.upgrade import (
     MAX_MESSAGE_BYTES,
@@ -104,6 +105,7 @@ class WebSocket:
         self._reader: UpgradeReader | None = UpgradeReader(protocol)
         self._waiter: asyncio.Future[None] | None = None
         self._cutter = FrameCutter(MAX_MESSAGE_BYTES)
+        self._deflate: MessageDeflate | None = None
         self._pieces: list[bytes] = []
         self._messages: list[bytes] = []
         self._overhead_bytes = 0
@@ -200,6 +202,7 @@ class WebSocket:
             return
         if reader.answer.is_open:
             self._reader = None
+            self._deflate = agreed_on(self._protocol.extensions)
         self._wake()
         if reader.answer.is_open and reader.rest:
             self._receive_frames(reader.rest)
@@ -210,6 +213,8 @@ class WebSocket:
             if frames:
                 self._pass_on(cast(list[bytes], frames))
             return
+        if self._deflate is not None:
+            self._deflate.begin_read()
         for frame in frames:
             if isinstance(frame, bytes):
                 self._messages.append(frame)
