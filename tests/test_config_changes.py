@@ -91,6 +91,7 @@ SERVER: dict[str, Look] = {
     "drain_timeout_s": lambda parts: parts.live.config.server.drain_timeout_s,
     "metrics_token": lambda parts: parts.live.config.server.metrics_token,
     "websocket_max_age_s": lambda parts: (parts.live.config.server.websocket_max_age_s),
+    "coalesce_ms": lambda parts: parts.upstream.gathering._period_s * 1000,
     "tell_account": lambda parts: parts.live.config.server.tell_account,
     "allow_origins": lambda parts: tuple(parts.live.origins._allowed),
 }

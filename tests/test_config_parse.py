@@ -98,6 +98,11 @@ def test_secrets_are_in_their_places_without_space_around() -> None:
             id="never-ping",
         ),
         pytest.param(
+            "[server]\ncoalesce_ms = 2.5",
+            "server.coalesce_ms: must be 2 at most",
+            id="long-rest",
+        ),
+        pytest.param(
             '[ledger]\nurl = "mysql://x"', "ledger.url: must begin with", id="ledger"
         ),
         pytest.param(USER + USER, "user[1].name: 'alice' is there twice", id="twice"),

@@ -227,6 +227,8 @@ def _check(config: Config) -> list[str]:
     ]
     if config.admin:
         mistakes += _check_admin(config.admin, config.server.listen)
+    if config.server.coalesce_ms > 2:
+        mistakes.append("server.coalesce_ms: must be 2 at most")
     if config.limits.ping_interval_s <= 0:
         mistakes.append("limits.ping_interval_s: must be above 0")
     if config.limits.max_waiting_bytes <= 0:

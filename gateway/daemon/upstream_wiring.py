@@ -23,6 +23,12 @@ def make_upstream(
     proxies = proxy_rule(getproxies_environment())
     transport = HttpTransport(ConnectionPool(dialer), scheduler, proxies)
     make_sockets = partial(socket_transport, dialer, transport, proxies)
-    upstream = Upstream(transport, config.upstream, make_sockets)
-    upstream.replace(config.upstream, config.account)
+    upstream = Upstream(transport, config.upstream, make_sockets, dialer.gathering)
+    replace_upstream(upstream, config)
     return upstream
+
+
+def replace_upstream(upstream: Upstream, config: Config) -> None:
+    """Take up a changed *config*."""
+    upstream.replace(config.upstream, config.account)
+    upstream.gathering.set_period(config.server.coalesce_ms / 1000)

@@ -29,7 +29,7 @@ from gateway.daemon.endpoint_wiring import Endpoints
 from gateway.daemon.engine_use import EngineChoice
 from gateway.daemon.price_list import PriceList
 from gateway.daemon.upkeep import Upkeep
-from gateway.daemon.upstream_wiring import make_upstream
+from gateway.daemon.upstream_wiring import make_upstream, replace_upstream
 from gateway.endpoints.admin.ended_records import EndedRecords
 from gateway.endpoints.live_accounts import LiveAccounts
 from gateway.endpoints.live_config import LiveConfig
@@ -204,7 +204,7 @@ class Components:
         self.accounts.replace(config.account)
         self.users.replace(config)
         self.relay.replace(config.upstream)
-        self.upstream.replace(config.upstream, config.account)
+        replace_upstream(self.upstream, config)
         self.drains.limit_s = config.upstream.client_gone_drain_s
         self.ledger.replace(config.ledger)
         self.response_store.replace(config.ledger)

@@ -22,6 +22,7 @@ from gateway.errors import UpstreamError
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.json_access import read_object
 from gateway.transport.dialing import Dialer
+from gateway.transport.gathering import Gathering
 from gateway.transport.interface import (
     STOP,
     Feed,
@@ -69,7 +70,9 @@ class Upstream:
         transport: Transport,
         limits: UpstreamLimits,
         make_sockets: Callable[[], SocketTransport] | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
+        self.gathering = gathering or Gathering()
         self._transport = transport
         self._limits = limits
         self._make_sockets = make_sockets

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextvars import Context, copy_context
 from typing import Protocol, cast
 
+from gateway.transport.gathering import Gathering
 from gateway.transport.request import Route
 from gateway.transport.socket_state import (
     descriptor_of,
@@ -77,13 +78,17 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         route: where it leads to.
+        gathering: of the process.
         loop: its event loop; to ask asyncio for it costs a system call.
         opened: done when a request can be written, or failed with the reason why not.
         is_reading: False while back-pressure keeps the socket unread.
     """
 
-    def __init__(self, route: Route, owner: ConnectionOwner) -> None:
+    def __init__(
+        self, route: Route, owner: ConnectionOwner, gathering: Gathering | None = None
+    ) -> None:
         self.route = route
+        self.gathering = gathering or Gathering()
         self.loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = self.loop.create_future()
         self.is_reading = True
@@ -98,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._is_cut_short = False
         self._descriptor = -1
         self._has_tls = False
+        self._is_diverted = False
 
     # --- for the receiver -------------------------------------------------------------
 
@@ -176,17 +182,27 @@ class Connection(asyncio.Protocol):
         """Let *protocol* have what the event loop says; None: this object again."""
         if self.is_usable:
             cast(asyncio.Transport, self._transport).set_protocol(protocol or self)
+        self._is_diverted = protocol is not None
+        if self._is_diverted:
+            self.gathering.open_lane(self.loop, self._descriptor)
+            return
+        self.gathering.close_lane()
+        if self.is_usable and self.is_reading:
+            self.gathering.wait_for(self._descriptor)
 
     def pause(self) -> None:
         """Stop reading the socket."""
         if self.is_reading and self.is_usable:
             self.is_reading = False
+            self.gathering.pass_over(self._descriptor)
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def resume(self) -> None:
         """Read the socket again."""
         if not self.is_reading and self.is_usable:
             self.is_reading = True
+            if not self._is_diverted:
+                self.gathering.wait_for(self._descriptor)
             cast(asyncio.Transport, self._transport).resume_reading()
 
     # --- for the event loop -----------------------------------------------------------
@@ -195,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._descriptor = descriptor_of(transport)
         self._has_tls = is_encrypted(transport)
+        self.gathering.wait_for(self._descriptor)
         if not self.opened.done():
             self.opened.set_result(None)
 

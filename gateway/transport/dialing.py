@@ -21,6 +21,7 @@ import aiohappyeyeballs
 
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection, ConnectionOwner
+from gateway.transport.gathering import Gathering
 from gateway.transport.proxy_tunnel import ProxyTunnel, TunnelRefused, connect_request
 from gateway.transport.request import Origin, Route, authority_of
 from gateway.transport.resolver import Resolver
@@ -62,7 +63,9 @@ class Dialer:
         tls: ssl.SSLContext,
         resolver: Resolver | None = None,
         shortage: Shortage | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
+        self.gathering = gathering or Gathering()
         self._tls = tls
         self._resolver = resolver or Resolver()
         self._shortage = shortage or Shortage()
@@ -106,7 +109,7 @@ class Dialer:
         self, route: Route, addresses: list[AddressInfo], owner: ConnectionOwner
     ) -> Connection:
         loop = asyncio.get_running_loop()
-        connection = Connection(route, owner)
+        connection = Connection(route, owner, self.gathering)
         lowest = self._layers(route, connection)
         sock = await aiohappyeyeballs.start_connection(
             addresses,

@@ -93,6 +93,7 @@ class FastLane(asyncio.Protocol):
         "_gap",
         "_has_passed",
         "_connection",
+        "_gathering",
         "_answer",
         "_client",
         "_record",
@@ -106,6 +107,7 @@ class FastLane(asyncio.Protocol):
         record: AttemptRecord,
     ) -> None:
         self._connection = connection
+        self._gathering = connection.gathering
         self._answer = answer
         self._client = client
         self._record = record
@@ -156,6 +158,7 @@ class FastLane(asyncio.Protocol):
                         self._gap = now - self._last
                     self._last = now
                     self._has_passed = True
+                    self._gathering.events += 1
                     self._record.received_bytes += body
                     self._write(data)
                     return
