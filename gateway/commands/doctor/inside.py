@@ -20,7 +20,10 @@ from gateway.config.schema import Config
 DAEMON_S = 5.0
 MAX_METRICS_BYTES = 8 << 20
 COMPARED = ("server", "limits", "upstream", "ledger", "shared", "account")
-SECRET_KEYS = frozenset(("metrics_token", "token", "api_key", "headers", "url"))
+# Secrets are masked; at another address the daemon would not have answered.
+NOT_COMPARED = frozenset(
+    ("metrics_token", "token", "api_key", "headers", "url", "listen")
+)
 
 _METRIC = re.compile(
     r"(?m)^(gateway_log_lines_lost_total|gateway_slots_over)\S* (\S+)$"
@@ -50,7 +53,7 @@ def inside(path: Path, config: Config) -> DaemonFacts:
 
 
 def differences(served: Mapping[str, Any], config: Config) -> list[str]:
-    """The keys that the file *config* says otherwise than the daemon, but secrets."""
+    """The keys that the file *config* says otherwise than the daemon."""
     written = dataclasses.asdict(config)
     found = []
     for section in COMPARED:
@@ -67,7 +70,7 @@ def differences(served: Mapping[str, Any], config: Config) -> list[str]:
             found += [
                 f"{name}.{key}"
                 for key, value in here.items()
-                if key in there and key not in SECRET_KEYS and there[key] != value
+                if key in there and key not in NOT_COMPARED and there[key] != value
             ]
     return found
 
@@ -123,7 +126,7 @@ def _test(client: DaemonClient, name: str, model: str) -> str:
     try:
         answer = client.ask("POST", f"/accounts/{part(name)}/test", body=body)
     except CommandError as error:
-        if error.code == "invalid":
+        if error.code == "invalid_request" and not model:
             return (
                 "it cannot be tested: its models are patterns, and none was used in "
                 f"the last day (gateway account test {name} --model MODEL)"
