@@ -75,6 +75,36 @@ def test_rows_are_sorted_filtered_and_selected() -> None:
     assert "" == state.selected
 
 
+def test_the_selection_stays_in_its_place_when_its_request_ends() -> None:
+    state = started(*(row(f"id-{n}", age_s=9.0 - n) for n in range(4)))
+    state.move(1, 100.0)
+    state.move(1, 100.0)
+    assert "id-1" == state.chosen(100.0)
+
+    state.apply("request", row("id-1", state="ended"), 101.0)
+    assert "" == state.chosen(101.0)  # nothing else is ended by mistake
+    state.move(0, 101.0)
+    assert "id-2" == state.chosen(101.0)
+    state.filter = "no such"
+    assert "" == state.chosen(101.0)
+
+
+def test_an_opened_request_scrolls_and_any_other_key_closes_it() -> None:
+    state = started()
+    state.open([f"line {n}" for n in range(30)])
+    for key in "jjk":
+        state.turn(key)
+    console = Console(width=COLUMNS, height=LINES, file=open(os.devnull, "w"))
+    with console.capture() as captured:
+        console.print(draw(state, 100.0, 10))
+    console.file.close()
+
+    shown = captured.get().split("\n")
+    assert ("line 1", "line 8") == (shown[0].strip(), shown[7].strip())
+    state.turn(" ")
+    assert [] == state.timeline
+
+
 def test_accounts_and_warnings_are_kept_within_bounds() -> None:
     state = started()
     state.apply("account", account("two", state="cooling"), 100.0)
@@ -185,10 +215,14 @@ async def test_it_shows_what_happens_and_acts_on_it(
     await terminal.shows("running 0", "trial", "ready")
     task = asyncio.create_task(gateway.client().ask("responses", "responses-held"))
     await terminal.shows("responses-held", "alice", "running")
+    terminal.press("p")  # nothing is selected: an account is typed
+    await terminal.shows("its first letters will do")
+    terminal.press("xy\r")
+    await terminal.shows("no account begins with xy")
     terminal.press("j")
     await terminal.shows("▶ responses-held")
     terminal.press("t")
-    await terminal.shows("received", "any key: back")
+    await terminal.shows("received", "any other key: back")
     terminal.press(" ")
     await terminal.shows("running 1")
     terminal.press("p")

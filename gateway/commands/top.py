@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gateway.commands.admin_client import CommandError, DaemonClient, part
-from gateway.commands.top_state import TopState, timeline_lines
+from gateway.commands.top_state import TopState
 from gateway.commands.top_view import draw
 
 FRAME_S = 0.25
@@ -54,7 +54,7 @@ class TopScreen:
         self._over = asyncio.Event()
         self._changed = asyncio.Event()
         self._ask: Callable[[str], None] | None = None  # takes the next keys
-        self._typed = ""
+        self._doing: set[asyncio.Future[None]] = set()
 
     async def run(self) -> None:
         """Draw, read events and keys."""
@@ -115,8 +115,10 @@ class TopScreen:
         state = self._state
         if self._ask is not None:
             self._ask(key)
-        elif state.timeline:
-            state.timeline = []
+            return
+        state.message = ""
+        if state.timeline:
+            state.turn(key)
         elif key == "q":
             self._over.set()
         elif key in "jk":
@@ -124,25 +126,31 @@ class TopScreen:
         elif key == "s":
             state.next_sort()
         elif key == "/":
-            self._typed, state.message = "", "filter: "
-            self._ask = self._type_filter
-        elif key == "e" and state.selected:
-            self._confirm(f"end {state.selected}?", self._end)
-        elif key == "p" and (account := self._account()):
-            paused = state.accounts[account]["state"] == "paused"
-            word = "resume" if paused else "pause"
-            self._confirm(f"{word} {account}?", lambda: self._act(account, word))
-        elif key == "t" and state.selected:
-            self._do(self._open_timeline)
+            self._type("filter: ", self._filter)
+        elif key == "p":
+            self._choose_account()
+        elif key == "e" and (chosen := state.chosen(time.monotonic())):
+            self._confirm(f"end {chosen}?", lambda: self._end(chosen))
+        elif key == "t" and (chosen := state.chosen(time.monotonic())):
+            self._do(lambda: self._open_timeline(chosen))
 
-    def _type_filter(self, key: str) -> None:
-        if key in "\r\n\x1b":
-            self._ask = None
-            self._state.filter = "" if key == "\x1b" else self._typed
-            self._state.message = ""
-            return
-        self._typed = self._typed[:-1] if key == "\x7f" else self._typed + key
-        self._state.message = f"filter: {self._typed}"
+    def _type(self, prompt: str, take: Callable[[str | None], None]) -> None:
+        """Have a line typed; *take* gets it, or None after Escape."""
+        typed = ""
+
+        def typing(key: str) -> None:
+            nonlocal typed
+            if key in "\r\n\x1b":
+                self._ask, self._state.message = None, ""
+                take(None if key == "\x1b" else typed)
+                return
+            typed = typed[:-1] if key == "\x7f" else typed + key
+            self._state.message = prompt + typed
+
+        self._state.message, self._ask = prompt, typing
+
+    def _filter(self, typed: str | None) -> None:
+        self._state.filter = typed or ""
 
     def _confirm(self, question: str, action: Callable[[], str]) -> None:
         def answered(key: str) -> None:
@@ -152,32 +160,58 @@ class TopScreen:
 
         self._state.message, self._ask = f"{question} y/n", answered
 
-    def _account(self) -> str:
-        """The account of the selected request."""
+    def _choose_account(self) -> None:
+        """Pause or resume the selected request's account, or one that is typed."""
         row = self._state.requests.get(self._state.selected, {})
         name = str(row.get("account") or "")
-        return name if name in self._state.accounts else ""
+        if name in self._state.accounts:
+            self._confirm_pause(name)
+        else:
+            self._type("account (its first letters will do): ", self._confirm_pause)
 
-    # --- actions ----------------------------------------------------------------------
+    def _confirm_pause(self, typed: str | None) -> None:
+        found = [one for one in self._state.accounts if one.startswith(typed or "\0")]
+        found = [typed] if typed in found else found
+        if not typed:
+            return
+        if len(found) != 1:
+            number = "several accounts begin" if found else "no account begins"
+            self._state.message = f"{number} with {typed}"
+            return
+        [name] = found
+        paused = self._state.accounts[name]["state"] == "paused"
+        word = "resume" if paused else "pause"
+        self._confirm(f"{word} {name}?", lambda: self._act(name, word))
+
+    # --- actions, in threads: a daemon that hangs does not stop the screen --------
 
     def _do(self, action: Callable[[], str]) -> None:
-        """Do *action*; the screen stands still for the moment that it takes."""
-        try:
-            self._state.message = action()
-        except CommandError as error:
-            self._state.message = str(error)
+        async def doing() -> None:
+            try:
+                self._state.message = await asyncio.to_thread(action)
+            except (CommandError, LookupError) as error:
+                self._state.message = str(error)
+            self._changed.set()
 
-    def _end(self) -> str:
-        self._client.ask("DELETE", f"/requests/{part(self._state.selected)}")
+        self._state.message = "…"
+        task = asyncio.ensure_future(doing())
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
+
+    def _end(self, ident: str) -> str:
+        self._client.ask("DELETE", f"/requests/{part(ident)}")
         return "ended"
 
     def _act(self, account: str, word: str) -> str:
         answer: Any = self._client.ask("POST", f"/accounts/{part(account)}/{word}")
         return f"{account} is {answer['state']}"
 
-    def _open_timeline(self) -> str:
-        path = f"/requests/{part(self._state.selected)}"
-        self._state.timeline = timeline_lines(self._client.ask("GET", path))
+    def _open_timeline(self, ident: str) -> str:
+        from gateway.commands.top_timeline import timeline_lines
+
+        self._state.open(
+            timeline_lines(self._client.ask("GET", f"/requests/{part(ident)}"))
+        )
         return ""
 
 

@@ -27,8 +27,10 @@ class TopState:
         seen_at: when each was last heard of, in seconds of the caller's clock.
         failures: the latest last, as lines.
         selected: the id of a request; "" for none.
+        at: its place among the rows, for when it ends.
         message: what came of the last action.
         timeline: the lines of an opened request; empty for none.
+        top_line: the first of them that is seen.
     """
 
     requests: dict[str, Facts] = field(default_factory=dict)
@@ -41,8 +43,10 @@ class TopState:
     sort: str = SORTS[0]
     filter: str = ""
     selected: str = ""
+    at: int = 0
     message: str = ""
     timeline: list[str] = field(default_factory=list)
+    top_line: int = 0
 
     def apply(self, event: str, data: Mapping[str, Any], now: float) -> None:
         """Take up one event."""
@@ -116,8 +120,29 @@ class TopState:
         if not ids:
             self.selected = ""
             return
-        at = ids.index(self.selected) + steps if self.selected in ids else 0
-        self.selected = ids[max(0, min(at, len(ids) - 1))]
+        if self.selected:
+            at = ids.index(self.selected) if self.selected in ids else self.at
+            self.at = max(0, min(at + steps, len(ids) - 1))
+        else:
+            self.at = 0
+        self.selected = ids[self.at]
+
+    def chosen(self, now: float) -> str:
+        """The selected request, if it is still there and seen; "" else."""
+        ids = [row["request_id"] for row in self.rows(now)]
+        return self.selected if self.selected in ids else ""
+
+    def open(self, lines: list[str]) -> None:
+        """Show *lines* instead of everything else."""
+        self.timeline, self.top_line = lines, 0
+
+    def turn(self, key: str) -> None:
+        """Move in what is open; any other key closes it."""
+        if key in "jk":
+            step = 1 if key == "j" else -1
+            self.top_line = max(0, min(self.top_line + step, len(self.timeline) - 1))
+        else:
+            self.timeline = []
 
     def next_sort(self) -> None:
         """Sort by the next of SORTS."""
@@ -130,21 +155,3 @@ def left_s(until: str | None, now: datetime) -> float | None:
         return None
     left = (datetime.fromisoformat(until) - now).total_seconds()
     return left if left > 0 else None
-
-
-def timeline_lines(detail: Facts) -> list[str]:
-    """One request for people, a line each."""
-    head = (
-        f"{detail['request_id']}  {detail['user']}  {detail['model']}  "
-        f"{detail['state']} {detail['outcome']} {detail['error_code']}".rstrip()
-    )
-    tries = [
-        f"attempt {one['n']} {one['account']} {one['status'] or '-'} "
-        f"{one['error_code'] or 'ok'}"
-        for one in detail["attempts"]
-    ]
-    marks = []
-    for mark in detail["timeline"]:
-        facts = (f"{k}={v}" for k, v in mark.items() if k not in ("at_ms", "event"))
-        marks.append(f"{mark['at_ms']:>10.1f} ms  {mark['event']} {' '.join(facts)}")
-    return [head, *tries, *marks]

@@ -24,10 +24,15 @@ def draw(state: TopState, now: float, height: int) -> RenderableType:
         height: lines of the terminal.
     """
     if state.timeline:
-        lines = state.timeline[: max(1, height - 2)]
+        room = max(1, height - 2)
+        first = max(0, min(state.top_line, len(state.timeline) - room))
+        lines = state.timeline[first : first + room]
         rows = [Text(one, no_wrap=True, overflow="ellipsis") for one in lines]
-        return Group(*rows, Text("any key: back", style="dim"))
-    failures = list(state.failures)[-MAX_SHOWN_FAILURES:]
+        more = "↑↓ scroll  any other key: back"
+        return Group(*rows, Text(more, style="dim"))
+    room = (height - 8 - len(state.accounts)) // 3
+    shown = max(1, min(MAX_SHOWN_FAILURES, room))
+    failures = list(state.failures)[-shown:]
     used = 8 + len(state.accounts) + len(failures)
     return Group(
         _head(state),

@@ -99,10 +99,10 @@ def timeline(history: RequestHistory) -> str:
         [
             *_head(history.request),
             "",
-            *_why(history),
+            *why_lines(history),
             *_tries(history),
-            *_bars(history),
-            *_moments(history),
+            *bar_lines(history),
+            *mark_lines(history),
         ]
     )
 
@@ -182,14 +182,14 @@ def _tries(history: RequestHistory) -> Iterator[str]:
     yield ""
 
 
-def _why(history: RequestHistory) -> Iterator[str]:
+def why_lines(history: RequestHistory) -> Iterator[str]:
     """The sentences, indented where they go on."""
     for sentence in sentences(history):
         yield from wrap(sentence, TEXT_WIDTH, subsequent_indent="  ")
     yield ""
 
 
-def _bars(history: RequestHistory) -> Iterator[str]:
+def bar_lines(history: RequestHistory) -> Iterator[str]:
     """What took the time: one bar a span, all on one scale."""
     spans = spans_of(history)
     whole_s = max((span.end_s for span in spans), default=0.0)
@@ -206,7 +206,8 @@ def _bars(history: RequestHistory) -> Iterator[str]:
     yield ""
 
 
-def _moments(history: RequestHistory) -> Iterator[str]:
+def mark_lines(history: RequestHistory) -> Iterator[str]:
+    """The timeline, a mark a line."""
     if not history.marks:
         yield "No timeline: the request is running, or its trace was too old to keep."
         return
