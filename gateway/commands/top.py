@@ -54,7 +54,7 @@ class TopScreen:
         self._over = asyncio.Event()
         self._changed = asyncio.Event()
         self._ask: Callable[[str], None] | None = None  # takes the next keys
-        self._doing: set[asyncio.Future[None]] = set()
+        self._group: asyncio.TaskGroup | None = None  # of what goes on meanwhile
 
     async def run(self) -> None:
         """Draw, read events and keys."""
@@ -65,7 +65,8 @@ class TopScreen:
         ) as live:
             loop.add_reader(sys.stdin.fileno(), self._read_keys)
             try:
-                async with asyncio.TaskGroup() as group:
+                async with asyncio.TaskGroup() as self._group:
+                    group = self._group
                     following = group.create_task(self._follow())
                     while not self._over.is_set():
                         height = console.size.height
@@ -194,9 +195,8 @@ class TopScreen:
             self._changed.set()
 
         self._state.message = "…"
-        task = asyncio.ensure_future(doing())
-        self._doing.add(task)
-        task.add_done_callback(self._doing.discard)
+        if (group := self._group) is not None:
+            group.create_task(doing())
 
     def _end(self, ident: str) -> str:
         self._client.ask("DELETE", f"/requests/{part(ident)}")
