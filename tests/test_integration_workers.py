@@ -16,9 +16,11 @@ import pytest
 
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays, seen, settings
-from tests.kit.asking import Reply
+from tests.kit.asking import Client, Reply
+from tests.kit.daemon import running
 from tests.kit.engine import engine_binary
 from tests.kit.gateway import Gateway
+from tests.kit.queueing import queued
 from tests.kit.scripted import ScriptedUpstream
 from tests.test_integration_records import measured
 from tests.test_integration_restart import restarted
@@ -186,3 +188,50 @@ async def keep_asking(gateway: Gateway, over: asyncio.Event) -> list[Reply]:
     while not over.is_set():
         replies.append(await gateway.client().ask("chat", "chat-x"))
     return replies
+
+
+@pytest.mark.timeout(120)
+async def test_the_workers_of_a_killed_parent_share_limits_with_a_new_one(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """They keep the engine; the new parent finds it, and the last one ends it."""
+    engine_binary()
+    accounts = [settings.account(upstream, "chat", max_concurrent=2)]
+    users = [settings.user("alice", max_concurrent=0, ping_interval_s=0.1)]
+    config = {"accounts": accounts, "server": {"workers": 2}, "users": users}
+    gateway = await serve(daemon=True, **config)
+    gate = asyncio.Event()
+    for _ in range(2):
+        upstream.next(plays.held(gate), model="chat-held")
+    client = gateway.client()
+    held = [asyncio.create_task(client.ask("chat", "chat-held")) for _ in range(2)]
+    await upstream.wait_for(2)
+    gateway.daemon.process.kill()
+
+    async with running(tmp_path, **config) as second:
+        assert not second.log.events("engine.started")
+        key = settings.key_of("alice")
+        newcomer = Client(second.base_url, key, gateway.session)
+        async with newcomer.open("chat", "chat-new") as third:
+            await queued(third)
+            assert 2 == len(upstream.received())
+            gate.set()
+            assert b"[DONE]" in await third.content.read()
+        for reply in await asyncio.gather(*held):
+            endings.whole("chat", reply)
+        assert 2 == upstream.most_served("chat")
+        await gateway.daemon.exited()
+    assert 3 == row_count(tmp_path, "outcome = 'ok'")
+
+
+async def test_one_process_does_not_become_several_in_a_restart(serve: Serve) -> None:
+    """What it still runs would not be counted at the engine of the new ones."""
+    engine_binary()
+    gateway = await serve(daemon=True)
+    gateway.daemon.configure(server={"workers": 2})
+    await restarted(gateway.daemon, "restart.failed")
+
+    [failed] = gateway.log.events("restart.failed")
+    assert failed["detail"].startswith("server.workers: from one process to several")
+    assert not gateway.log.events("engine.started")
+    endings.whole("chat", await gateway.client().ask("chat", "chat-x"))

@@ -6,7 +6,6 @@ One number a slot, written by the worker that accepts for it; ABSENT where none 
 
 from __future__ import annotations
 
-import mmap
 import os
 
 SLOTS = 1024
@@ -35,7 +34,9 @@ class LoadPage:
     """
 
     def __init__(self, fd: int, slot: int) -> None:
-        self._map = mmap.mmap(fd, SLOTS * _BYTES)
+        from mmap import mmap  # not above: the parent, which stays small, needs none
+
+        self._map = mmap(fd, SLOTS * _BYTES)
         os.close(fd)
         self._loads = memoryview(self._map).cast("I")
         self._slot = slot

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.daemon.load_page import make_page, mark_absent
 from gateway.daemon.parent_log import ParentLog
+from gateway.daemon.process import StartError
 from gateway.daemon.worker_handle import WorkerHandle, WorkerState
 from gateway.daemon.worker_pool import WorkerPool
 
@@ -53,6 +54,21 @@ class ParentEngine:
                 engine.stop()
                 raise
             self._engine = engine
+
+    def prepare_restart(self, settings: dict[str, Any]) -> None:
+        """
+        The same for workers that follow others.
+
+        Raises:
+            StartError: besides: those others have no engine. What they still run would
+                not be counted there, so limits would be exceeded.
+        """
+        if settings.get("engine") and self._engine is None:
+            raise StartError(
+                "server.workers: from one process to several the gateway must be "
+                "stopped and started once"
+            )
+        self.prepare(settings)
 
     def described(self) -> dict[str, Any]:
         """What a worker has to know of it, besides the descriptors."""
