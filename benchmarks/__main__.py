@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import goals, table
+from benchmarks import goals, rivals, table
 from benchmarks.measures import Bench, Scenario, bench, scenarios
 
 OUT = Path(".cache/benchmark")
@@ -25,11 +25,21 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=0, help="of each scenario")
     parser.add_argument("--scenarios-alone", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--programs", nargs="*", default=[], help="these alone")
+    parser.add_argument("--install", action="store_true", help="the other gateways")
     args = parser.parse_args(words)
+    if args.install:
+        rivals.install()
+        return 0
     if missing := [name for name in ("cc",) if not shutil.which(name)]:
         print(f"not found: {missing[0]} (Debian: gcc libc6-dev)", file=sys.stderr)
         return 1
-    chosen = [_fitting(s, args.seconds) for s in scenarios() if args.only in s.name]
+    fitting = [
+        _fitting(scenario, args.seconds, args.programs)
+        for scenario in scenarios()
+        if args.only in scenario.name
+    ]
+    chosen = [scenario for scenario in fitting if scenario.programs]
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
         with bench(Path(folder)) as running:
@@ -54,11 +64,14 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _fitting(scenario: Scenario, seconds: int) -> Scenario:
-    """*scenario* with the programs that are installed, and with *seconds*."""
-    names = scenario.programs
+def _fitting(scenario: Scenario, seconds: int, wanted: list[str]) -> Scenario:
+    """*scenario* with those of *wanted* that are installed, and with *seconds*."""
+    left_out = set(rivals.NAMES) - rivals.installed()
     if not shutil.which("nginx"):
-        names = tuple(name for name in names if name != "nginx")
+        left_out |= {"nginx", "nginx-tls", "gateway-tls"}
+    names = tuple(name for name in scenario.programs if name not in left_out)
+    if wanted:
+        names = tuple(name for name in names if name in wanted)
     return scenario._replace(programs=names, seconds=seconds or scenario.seconds)
 
 
@@ -67,6 +80,7 @@ def _single(running: Bench) -> dict[str, Any]:
     names = [*others, "gateway"]
     return {
         "seconds from start to listening": running.starts("gateway", 5),
+        "idle MB": running.memory_idle(),
         "MB per 1000 open streams": {n: running.memory_open(n, 1000) for n in names},
         "MB per 1000 queued requests": running.memory_queued(1000),
         "MB for 20 clients that stop reading 11 MB": {

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import peers, scripts
+from benchmarks import peers, rivals, scripts
 from benchmarks.peers import Program, Upstream
 from benchmarks.scripts import PROTOCOLS
 
 CROSS = [(a, b) for a in PROTOCOLS for b in PROTOCOLS if a != b]
+ROUTERS = ("smg", "sglang-router")
+SLOW = ("portkey", "litellm")
+TLS = ("nginx-tls", "gateway-tls")
 ALL = ("direct", "nginx", "relay", "gateway")
 
 Sample = dict[str, Any]
@@ -36,6 +40,8 @@ class Scenario(NamedTuple):
         rate: events a second of each stream, 0 = as fast as they are read.
         events: of each stream; 0: no stream.
         kib: of the request's body.
+        items: of its conversation.
+        key: of the user who asks.
     """
 
     name: str
@@ -46,6 +52,8 @@ class Scenario(NamedTuple):
     rate: int = 0
     events: int = 1
     kib: int = 1
+    items: int = 1
+    key: str = peers.KEY
     seconds: int = 2
 
 
@@ -53,13 +61,18 @@ def scenarios() -> list[Scenario]:
     """All scenarios, in the order of the table."""
     paced = [
         Scenario(f"paced {c}", clients=c, rate=50, events=200, seconds=3)
-        for c in (100, 300, 500, 1000)
+        for c in (100, 300, 1000, 1500, 2000)
     ]
-    paced[1] = paced[1]._replace(programs=(*ALL, "gateway-no-ledger"))
+    paced[1] = paced[1]._replace(programs=(*ALL, "gateway-tick", *ROUTERS))
+    for place in (3, 4):
+        paced[place] = paced[place]._replace(programs=("gateway",))
+    paced.append(paced[1]._replace(name="tls 300", programs=TLS))
     requests = [
-        Scenario("one event", programs=(*ALL, "gateway-no-ledger")),
+        Scenario("one event", programs=(*ALL, "gateway-no-ledger", *ROUTERS)),
         Scenario("one event, 64 KiB", programs=("nginx", "relay", "gateway"), kib=64),
-        Scenario("no stream", programs=(*ALL, "gateway-no-ledger"), events=0),
+        Scenario("no stream", programs=(*ALL, *ROUTERS, *SLOW), events=0),
+        Scenario("one event, 1 MiB", ("gateway",), 8, kib=1024, items=1500),
+        Scenario("one slot", ("gateway",), 8, key=peers.QUEUE_KEY),
     ]
     full = [
         Scenario(
@@ -91,6 +104,7 @@ class Bench:
         self.folder = folder
         peers.build(folder)
         self.upstream = Upstream(folder)
+        self._failed: set[str] = set()
         self.programs: dict[str, Program] = {}
         self.started_s: dict[str, list[float]] = {}
 
@@ -112,12 +126,18 @@ class Bench:
 
     def run(self, scenario: Scenario, name: str) -> Sample:
         """One round of *scenario* with the program *name*."""
+        is_cold = name != "direct" and name not in self.programs
         program = self.program(name)
+        if is_cold:
+            self._warm(program)
         play = scenario.upstream or scenario.protocol
         self.upstream.script(PROTOCOLS[play].path, _script(scenario, play))
         before_s = program.cpu_s()
         sample = peers.load(
-            program.port, _request(scenario), self.folder, **_options(scenario)
+            program.port,
+            _request(scenario, program.headers),
+            self.folder,
+            **_options(scenario),
         )
         sample["cpu_s"] = program.cpu_s() - before_s if name != "direct" else 0.0
         if sample["bad"]:
@@ -139,9 +159,23 @@ class Bench:
             for scenario in chosen:
                 names = scenario.programs[:: 1 if number % 2 else -1]
                 for name in names:
-                    rows = results.setdefault(scenario.name, {})
-                    rows.setdefault(name, []).append(self.run(scenario, name))
+                    if sample := self._maybe_run(scenario, name):
+                        rows = results.setdefault(scenario.name, {})
+                        rows.setdefault(name, []).append(sample)
         return results
+
+    def _maybe_run(self, scenario: Scenario, name: str) -> Sample | None:
+        """One round; a rival that fails in it takes no part any more."""
+        if name in self._failed:
+            return None
+        try:
+            return self.run(scenario, name)
+        except RuntimeError as error:
+            if name not in rivals.NAMES:
+                raise
+            print(f"left out from here on: {error}", file=sys.stderr)
+            self._failed.add(name)
+            return None
 
     # --- memory ---------------------------------------------------------------------
 
@@ -149,6 +183,10 @@ class Bench:
         """Megabytes for *count* streams that have started and are silent."""
         self._play(scripts.stream("responses", 2, delay_us=60_000_000))
         return self._growth(name, peers.KEY, count)
+
+    def memory_idle(self) -> float:
+        """Megabytes of the gateway before it has served more than a few requests."""
+        return self._fresh("gateway").memory_mb()
 
     def memory_queued(self, count: int) -> float:
         """Megabytes of the gateway for *count* requests that wait for a slot."""
@@ -195,6 +233,15 @@ class Bench:
         warm = scripts.request("responses", peers.KEY)
         peers.load(program.port, warm, self.folder, clients=8, total=8, seconds=1)
         return program
+
+    def _warm(self, program: Program) -> None:
+        """Let *program* load what it loads at its first requests."""
+        for protocol, markers in PROTOCOLS.items():
+            self.upstream.script(markers.path, scripts.stream(protocol, 2))
+        for protocol in PROTOCOLS:
+            warm = scripts.request(protocol, peers.KEY, headers=program.headers)
+            peers.load(program.port, warm, self.folder, clients=8, total=8, seconds=2)
+        self.settle()
 
     # --- single measures ------------------------------------------------------------
 
@@ -262,12 +309,14 @@ def _script(scenario: Scenario, protocol: str) -> bytes:
     return scripts.stream(protocol, scenario.events, delay_us=delay_us)
 
 
-def _request(scenario: Scenario) -> bytes:
+def _request(scenario: Scenario, headers: Mapping[str, str]) -> bytes:
     return scripts.request(
         scenario.protocol,
-        peers.KEY,
+        scenario.key,
         stream=scenario.events > 0,
         kib=scenario.kib,
+        items=scenario.items,
+        headers=headers,
     )
 
 

@@ -17,20 +17,31 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from benchmarks import rivals
 
 HERE = Path(__file__).parent
 KEY = "sk-bench"
 QUEUE_KEY = "sk-bench-queue"  # its user has one slot
+START_S = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 TEST_CORE, TOOL_CORE = "0", "1"
+
+CERTIFICATE = (
+    "openssl req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=127.0.0.1 "
+    "-addext subjectAltName=IP:127.0.0.1"
+)
 
 CONFIG = """
 [server]
 listen = ["127.0.0.1:{port}"]
 log_format = "json"
 drain_timeout_s = 0.0
+coalesce_ms = {coalesce_ms}
 [limits]
 max_concurrent = 10000
 max_queued = 10000
@@ -49,7 +60,7 @@ max_concurrent = 1
 [[account]]
 name = "scripted"
 protocol = "{protocol}"
-base_url = "http://127.0.0.1:{upstream}/v1"
+base_url = "{scheme}://127.0.0.1:{upstream}/v1"
 api_key = "env:BENCH_UPSTREAM_KEY"
 max_concurrent = 10000
 """
@@ -64,11 +75,11 @@ http {{
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream scripted {{ server 127.0.0.1:{upstream}; keepalive 2048; }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} {tls} backlog=4096;
     keepalive_requests 100000000; client_max_body_size 64m;
     client_body_buffer_size 1m;
     location / {{
-      proxy_pass http://scripted; proxy_http_version 1.1; proxy_buffering off;
+      proxy_pass {scheme}://scripted; proxy_http_version 1.1; proxy_buffering off;
       proxy_set_header Connection "";
     }}
   }}
@@ -100,16 +111,27 @@ class Program:
     """
     One started program.
 
+    Args:
+        environment: besides the present one.
+        headers: that every request to it has besides.
+
     Attributes:
         start_s: from its start to its first accepted connection.
     """
 
     def __init__(
-        self, name: str, command: list[str], port: int, core: str, folder: Path
+        self,
+        name: str,
+        command: list[str],
+        port: int,
+        core: str,
+        folder: Path,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.name, self.port = name, port
+        self.name, self.port, self.headers = name, port, headers
         self._log = folder / f"{name}.log"
-        environment = {**os.environ, "BENCH_UPSTREAM_KEY": "sk-scripted"}
+        own = {"BENCH_UPSTREAM_KEY": "sk-scripted", **environment}
         begun = time.monotonic()
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
@@ -117,11 +139,11 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env={**os.environ, **own},
                 cwd=HERE.parent,
             )
         while not self._listens():
-            if self.process.poll() is not None or time.monotonic() - begun > 30:
+            if self.process.poll() is not None or time.monotonic() - begun > START_S:
                 self.stop()
                 raise RuntimeError(f"{name} did not start: {self.output()}")
             time.sleep(0.005)
@@ -192,6 +214,32 @@ class Upstream(Program):
         port = free_port()
         command = [str(folder / "upstream"), str(port)]
         super().__init__("upstream", command, port, TOOL_CORE, folder)
+        self._folder = folder
+        self._tls: Program | None = None
+
+    def with_tls(self) -> Program:
+        """An nginx before it that speaks TLS; its certificate is ``tls.pem``."""
+        if self._tls is None:
+            own = self._folder / "tls"
+            own.mkdir()
+            command = [*CERTIFICATE.split(), "-out", f"{self._folder}/tls.pem"]
+            command += ["-keyout", f"{own}/key.pem"]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            port = free_port()
+            pair = f"{self._folder}/tls.pem; ssl_certificate_key {own}/key.pem"
+            facts = {"port": port, "upstream": self.port, "folder": own}
+            text = NGINX.format(**facts, scheme="http", tls="ssl")
+            (own / "nginx.conf").write_text(
+                text.replace("keepalive_req", f"ssl_certificate {pair}; keepalive_req")
+            )
+            self._tls = Program("tls", nginx(own), port, TOOL_CORE, self._folder)
+        return self._tls
+
+    def stop(self) -> None:
+        """Stop it, and what speaks TLS before it."""
+        if self._tls is not None:
+            self._tls.stop()
+        super().stop()
 
     def script(self, path: str, script: bytes) -> None:
         """Play *script* at *path* from now on."""
@@ -209,17 +257,28 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
 
     Args:
         name: "nginx", "relay", or "gateway", "gateway-chat", "gateway-messages" (with
-            an account of that protocol), "gateway-no-ledger".
+            an account of that protocol), "gateway-no-ledger", "gateway-tick" (with
+            ``server.coalesce_ms``), "nginx-tls", "gateway-tls" (by TLS to the
+            upstream), or one of ``rivals.installed()``.
     """
     port = free_port()
     own = folder / name
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     facts: dict[str, Any] = {"port": port, "upstream": upstream.port, "folder": own}
-    if name == "nginx":
+    facts |= {"scheme": "http", "tls": "", "coalesce_ms": 0.0}
+    environment = {}
+    if name in rivals.NAMES:
+        made = rivals.rival(name, port, free_port(), upstream.port, own, KEY)
+        return Program(name, made.command, port, TEST_CORE, folder, *made[1:])
+    if name.endswith("-tls"):
+        facts |= {"scheme": "https", "upstream": upstream.with_tls().port}
+        environment = {"SSL_CERT_FILE": str(folder / "tls.pem")}
+    if name == "gateway-tick":
+        facts["coalesce_ms"] = 1.0
+    if name in ("nginx", "nginx-tls"):
         (own / "nginx.conf").write_text(NGINX.format(**facts))
-        # -e: the log file compiled into nginx may not be writable
-        command = ["nginx", "-e", "stderr", "-p", f"{own}", "-c", f"{own}/nginx.conf"]
+        command = nginx(own)
     elif name == "relay":
         script = HERE / "plain_relay.py"
         command = [sys.executable, str(script), str(port), str(upstream.port)]
@@ -233,7 +292,13 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         module = "benchmarks.without_ledger" if bare else "gateway"
         command = [sys.executable, "-m", module, "serve"]
         command += ["--config", str(own / "config.toml")]
-    return Program(name, command, port, TEST_CORE, folder)
+    return Program(name, command, port, TEST_CORE, folder, environment)
+
+
+def nginx(folder: Path) -> list[str]:
+    """The command of an nginx whose config is in *folder*."""
+    # -e: the log file compiled into nginx may not be writable
+    return ["nginx", "-e", "stderr", "-p", f"{folder}", "-c", f"{folder}/nginx.conf"]
 
 
 def load(port: int, request: bytes, folder: Path, **options: object) -> dict[str, Any]:

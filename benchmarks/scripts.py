@@ -8,6 +8,8 @@ A delta's text is ``@T``, the time of its write, ``@`` and its index; see
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Event = tuple[str, dict[str, Any]]
@@ -44,9 +46,27 @@ PROTOCOLS = {
 }
 
 
-def request(protocol: str, key: str, *, stream: bool = True, kib: int = 1) -> bytes:
-    """A whole HTTP request whose body has about *kib* KiB."""
-    prompt = ("Say it again. " * (kib * 74))[: kib * 1024]
+def request(
+    protocol: str,
+    key: str,
+    *,
+    stream: bool = True,
+    kib: int = 1,
+    items: int = 1,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """
+    A whole HTTP request whose body has about *kib* KiB.
+
+    Args:
+        items: of the conversation.
+        headers: besides the usual ones.
+    """
+    prompt: Any = ("Say it again. " * (kib * 74))[: kib * 1024 // items]
+    if items > 1:
+        said = {"type": "message", "role": "user"}
+        part = {"type": "input_text", "text": prompt}
+        prompt = [{**said, "content": [part]} for _ in range(items)]
     body: dict[str, Any] = {"model": MODEL, "stream": stream}
     if protocol == "responses":
         body |= {"input": prompt, "store": False}
@@ -57,10 +77,11 @@ def request(protocol: str, key: str, *, stream: bool = True, kib: int = 1) -> by
     if protocol == "messages":
         body["max_tokens"] = 4096
     data = json.dumps(body, separators=(",", ":")).encode()
+    more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = (
         f"POST {PROTOCOLS[protocol].path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         f"Content-Type: application/json\r\nAuthorization: Bearer {key}\r\n"
-        f"User-Agent: bench/1\r\nContent-Length: {len(data)}\r\n\r\n"
+        f"User-Agent: bench/1\r\n{more}Content-Length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data
 

@@ -12,6 +12,13 @@ from benchmarks.measures import Results, Sample
 
 COLORS = {"nginx": "#7a7a7a", "relay": "#3b78b5", "gateway": "#c2502e"}
 
+REQUESTS = (
+    "one event",
+    "one event, 64 KiB",
+    "one event, 1 MiB",
+    "no stream",
+    "one slot",
+)
 Take = Callable[[Sample], float]
 
 
@@ -35,6 +42,11 @@ def cpu_us_per_event(sample: Sample) -> float:
 def cpu_ms_per_request(sample: Sample) -> float:
     """CPU milliseconds for a request."""
     return 1e3 * float(sample["cpu_s"]) / max(1, sample["good"])
+
+
+def ms_per_answer(sample: Sample) -> float:
+    """Milliseconds from one answer to the next."""
+    return 1e3 * float(sample["elapsed_s"]) / max(1, sample["good"])
 
 
 def events_per_s(sample: Sample) -> float:
@@ -93,7 +105,7 @@ def _paced(results: Results) -> list[str]:
         "event p50 / p99 ms",
     )
     for scenario, programs in results.items():
-        if not scenario.startswith("paced"):
+        if not scenario.startswith(("paced", "tls")):
             continue
         cost = {
             name: median(results, scenario, name, cpu_us_per_event) for name in programs
@@ -110,7 +122,7 @@ def _paced(results: Results) -> list[str]:
                     name,
                     f"{median(results, scenario, name, events_per_s):.0f}",
                     f"{cost[name]:.1f}",
-                    _ratio(cost[name], cost.get("nginx", 0.0)),
+                    _ratio(cost[name], cost.get("nginx", cost.get("nginx-tls", 0))),
                     _ratio(cost[name], cost.get("relay", 0.0)),
                     " / ".join(times[:2]),
                     " / ".join(times[2:]),
@@ -123,7 +135,7 @@ def _requests(results: Results) -> list[str]:
     made = head(
         "requests, 32 at a time", "program", "CPU ms", "requests/s/core", "x relay"
     )
-    for scenario in ("one event", "one event, 64 KiB", "no stream"):
+    for scenario in REQUESTS:
         programs = results.get(scenario, {})
         cost = {
             name: median(results, scenario, name, cpu_ms_per_request)
