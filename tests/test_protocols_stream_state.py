@@ -59,6 +59,27 @@ def test_a_whole_stream_passes_byte_for_byte(name: str, size: int) -> None:
     assert last.ending and "ok" == last.ending.outcome
 
 
+@pytest.mark.parametrize("data", [b"{", b'{"type":"x" ', b"{}", b'{"a":1}'])
+@pytest.mark.parametrize(
+    "name, terminal, outcome",
+    [
+        ("responses", b"response.completed", "failed"),
+        ("messages", b"message_stop", "ok"),  # all but this was there
+    ],
+)
+def test_a_terminal_in_name_alone_is_no_ending(
+    name: str, terminal: bytes, outcome: str, data: bytes
+) -> None:
+    """A client that goes by the names must not see one ending and then another."""
+    said = stream_of(name).replace(b"\r\n", b"\n")
+    start = said.index(b"event: " + terminal)
+    broken = said[:start] + b"event: %b\ndata: %b\n\n" % (terminal, data)
+    got, last = relayed(name, chunks(broken, 97))
+
+    assert last.ending and outcome == last.ending.outcome
+    assert got == said[:start] + PROTOCOLS[name].last_word
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_usage_and_ids_are_learnt_on_the_way(name: str) -> None:
     facts = PROTOCOLS[name].new_facts()

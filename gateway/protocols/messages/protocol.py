@@ -18,7 +18,16 @@ from gateway.protocols.json_access import objects, read_object, sub
 from gateway.protocols.messages import proofs as request_proofs
 from gateway.protocols.messages.proofs import THINKING
 from gateway.protocols.options import OptionsOf
-from gateway.protocols.protocol import END, FAIL, IDLE, NEUTRAL, OUTPUT, Ending, Step
+from gateway.protocols.protocol import (
+    END,
+    FAIL,
+    HIDDEN,
+    IDLE,
+    NEUTRAL,
+    OUTPUT,
+    Ending,
+    Step,
+)
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.sse import Needle, field, payload
 from gateway.protocols.stop_reasons import CUT, broken_off, stop_of, unknown
@@ -125,6 +134,8 @@ def read(event: bytes, facts: StreamFacts) -> Step:
     if failure := stray(event, raw, data):
         facts.terminal = failure
         return FAIL
+    if kind is None and field(event, b"event") == b"message_stop":
+        return HIDDEN  # a terminal in name alone: an ending is yet to come
     return IDLE
 
 

@@ -36,7 +36,7 @@ from gateway.protocols.protocol import (
 from gateway.protocols.reasoning_proofs import ReasoningProofs
 from gateway.protocols.responses import proofs as request_proofs
 from gateway.protocols.responses.items import COMPACTIONS
-from gateway.protocols.sse import Needle, payload
+from gateway.protocols.sse import Needle, field, payload
 from gateway.protocols.stop_reasons import broken_off, stop_of, unknown
 from gateway.protocols.stray_failures import STRAYS, stray
 from gateway.protocols.stream_facts import StreamFacts
@@ -70,6 +70,7 @@ _TERMINALS = {
     "response.failed": "failed",
     "response.cancelled": "failed",
 }
+_TERMINAL_NAMES = frozenset(map(str.encode, _TERMINALS))
 _FAILED = ("failed", "cancelled", "canceled")
 _UNFINISHED = ("queued", "in_progress", *_FAILED)
 _STATUSES = ("completed", "incomplete", *_UNFINISHED)
@@ -172,7 +173,10 @@ def read(event: bytes, facts: ResponsesFacts) -> Step:
     kind = data.get("type")
     if not isinstance(kind, str) or kind != "error" and may_be_failure(kind):
         failure = stray(event, payload(event), data)
-        return _read_error(event, failure, facts) if failure else IDLE
+        if failure:
+            return _read_error(event, failure, facts)
+        # A terminal in name alone: the answer has an ending of its own yet.
+        return HIDDEN if field(event, b"event") in _TERMINAL_NAMES else IDLE
     if kind in _TERMINALS:
         return _read_terminal(data, kind, facts)
     if kind in _LIFECYCLE:
