@@ -33,6 +33,7 @@ from tests.kit.socket_upstream import (
     ok,
     says,
 )
+from tests.kit.websocket import CODEX, socket
 
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 both = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -272,6 +273,26 @@ async def test_the_socket_that_knows_a_named_parent_serves_it(
 
     numbers = [ask.number for ask in sockets.asked]
     assert sorted(numbers[:3]) == sorted(numbers[3:]) == [1, 2, 3]
+
+
+async def test_what_it_says_of_its_quota_reaches_codex(
+    gateway: Gateway, sockets: SocketUpstream
+) -> None:
+    """On a socket that is used again the account tells it in no other way."""
+    quota = {"type": "codex.rate_limits", "rate_limits": {"primary": {"used": 5}}}
+
+    async def play(ask: Ask) -> None:
+        texts = messages_of(Answer(), ask.json)
+        await ask.send(quota, *texts[:5], quota, *texts[5:], quota)
+
+    sockets.always = play
+    async with socket(gateway, headers=CODEX) as one:
+        turns = [await one.turn(model=MODEL, input="x") for _ in range(2)]
+
+    for turn in turns:
+        assert 2 == turn.frames.count(quota)
+        assert "response.completed" == turn.last["type"]
+    assert 1 == len(sockets.handshakes)
 
 
 # --- the life of the pool -----------------------------------------------------------

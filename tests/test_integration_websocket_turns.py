@@ -21,6 +21,7 @@ from tests.kit.websocket import CODEX, Socket, socket
 each_protocol = pytest.mark.parametrize("protocol", ["responses", "chat", "messages"])
 SHELL = Answer(tool=Tool("run", {"cmd": "ls"}))
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "the files"}
+MAX_INTERRUPT_S = 0.05  # from the message to the end of the response
 TOOLS = [{"type": "function", "name": "run", "parameters": {"type": "object"}}]
 
 
@@ -293,10 +294,8 @@ async def test_an_interrupt_ends_the_response_at_once_and_it_can_be_gone_on_from
     async with socket(gateway, headers=CODEX) as one:
         await one.create(model=model, input="think")
         ident = await first_delta(one)
-        began = time.monotonic()
         await one.send({"type": "response.interrupt", "response_id": ident})
         ended = await one.rest()
-        took_s = time.monotonic() - began
         await upstream.idle()
         go_on = await one.turn(model=model, input="now", previous_response_id=ident)
 
@@ -309,13 +308,30 @@ async def test_an_interrupt_ends_the_response_at_once_and_it_can_be_gone_on_from
     response = ended.last["response"]
     assert (ident, "incomplete") == (response["id"], response["status"])
     assert {"reason": "interrupted"} == response["incomplete_details"]
-    assert took_s < 1.0  # 50 ms on a quiet machine; see the benchmark
     assert upstream.received()[0].cut_by_client
     assert "response.completed" == go_on.last["type"]
     assert b"think" in upstream.received()[1].body
     lines = await gateway.log.wait_events("request.finished", 2)
     assert ("incomplete", ident) == (lines[0]["outcome"], lines[0]["response_id"])
     assert lines[0]["input_tokens"]  # reported, or estimated
+
+
+async def test_an_interrupt_waits_for_nothing(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    """A busy machine may hold it up, but not each time."""
+    took_s = []
+    async with socket(gateway, headers=CODEX) as one:
+        while min(took_s, default=1.0) >= MAX_INTERRUPT_S and len(took_s) < 20:
+            upstream.next(plays.silence(2))
+            await one.create(input="think")
+            ident = await first_delta(one)
+            began = time.monotonic()
+            await one.send({"type": "response.interrupt", "response_id": ident})
+            assert "response.incomplete" == (await one.rest()).last["type"]
+            took_s.append(time.monotonic() - began)
+
+    assert min(took_s) < MAX_INTERRUPT_S
 
 
 async def test_an_interrupt_of_what_does_not_run_is_answered(gateway: Gateway) -> None:
