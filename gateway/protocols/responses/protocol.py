@@ -172,11 +172,7 @@ def read(event: bytes, facts: ResponsesFacts) -> Step:
     data = _document(event, start)
     kind = data.get("type")
     if not isinstance(kind, str) or kind != "error" and may_be_failure(kind):
-        failure = stray(event, payload(event), data)
-        if failure:
-            return _read_error(event, failure, facts)
-        # A terminal in name alone: the answer has an ending of its own yet.
-        return HIDDEN if field(event, b"event") in _TERMINAL_NAMES else IDLE
+        return _read_foreign(event, data, facts)
     if kind in _TERMINALS:
         return _read_terminal(data, kind, facts)
     if kind in _LIFECYCLE:
@@ -224,6 +220,14 @@ def _repeats(event: bytes, comma: int, facts: ResponsesFacts) -> bool:
         return True
     facts.lifecycle = response
     return False
+
+
+def _read_foreign(event: bytes, data: dict[str, Any], facts: ResponsesFacts) -> Step:
+    """Take an event that is not in the protocol's form: a failure, or nothing."""
+    if failure := stray(event, payload(event), data):
+        return _read_error(event, failure, facts)
+    # A terminal in name alone is left out: the answer has yet to end.
+    return HIDDEN if field(event, b"event") in _TERMINAL_NAMES else IDLE
 
 
 def _read_terminal(data: dict[str, Any], kind: str, facts: ResponsesFacts) -> Step:
