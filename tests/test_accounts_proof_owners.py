@@ -133,3 +133,17 @@ def test_the_last_word_of_an_account_counts(steps: list[tuple[str, str]]) -> Non
     for name in "abcd":
         known = name in makers or not makers and last.get(name) != "refused"
         assert known != foreign(owners, "p", name)
+
+
+def test_another_process_learns_the_latest_and_keeps_its_own() -> None:
+    owners, other = ProofOwners(), ProofOwners()
+    for number in range(5):
+        owners.made(USER, [f"p{number}"], "one")
+    owners.refused(USER, ["p3"], "two")
+    other.made(USER, ["p4"], "two")
+    assert len(owners.dump(3)) == 3
+    other.load(owners.dump(3))
+
+    assert foreign(other, "p3", "two") and not foreign(other, "p3", "one")
+    assert not foreign(other, "p4", "two") and foreign(other, "p4", "one")
+    assert not foreign(other, "p0", "two")  # too old to be handed over

@@ -43,6 +43,8 @@ class Process:
         self.state = SharedState(
             node.engine, node.registry._bus, self.accounts, self.budgets
         )
+        node.registry.per_minute = self.budgets.per_minute
+        node.registry.too_often = self.budgets.too_often
 
     def key(self, account: str = "one") -> AttemptKey:
         return AttemptKey(account, "m", "alice", time.monotonic())
@@ -151,14 +153,51 @@ async def test_a_budget_is_one(engine: Engine) -> None:
 
 
 async def test_requests_a_minute_are_counted_together(engine: Engine) -> None:
-    async with processes(engine, users=HASTY) as (a, b):
-        for one in (a, b, a):
-            one.budgets.admit("alice", "other")
-            await asyncio.sleep(0.02)
-        for one in (a, b):
-            with pytest.raises(GatewayError) as caught:
+    async with processes(engine, users=HASTY) as some:
+
+        async def ask(number: int) -> str:
+            one = some[number % 2]
+            try:
                 one.budgets.admit("alice", "other")
-            assert caught.value.code == "budget_exceeded"
+                slot, _ = await one.node.user()
+            except GatewayError as error:
+                assert 1 < (error.retry_after_s or 0) <= 60
+                return error.code
+            slot.release()
+            return "served"
+
+        # all at once: neither has heard of the other's
+        answers = await asyncio.gather(*map(ask, range(12)))
+        assert sorted(answers) == ["budget_exceeded"] * 9 + ["served"] * 3
+        await eventually(lambda: not any(len(one.node.registry._book) for one in some))
+
+        # alone, each refuses by what it has heard of
+        some[0].node.engine._connection.close()  # type: ignore[union-attr]
+        assert await ask(0) == "budget_exceeded"
+
+
+async def test_who_made_which_reasoning_is_known_everywhere(engine: Engine) -> None:
+    def foreign(process: Process, proof: str, account: str) -> bool:
+        owners = process.accounts.reasoning._owners
+        return owners.is_foreign("alice", proof, account, "")
+
+    async with processes(engine, prefix="proofs") as (a, b):
+        a.accounts.reasoning.made("alice", ["p1", "p2"], "one")
+        b.accounts.reasoning.made("alice", ["p3"], "two")
+        await eventually(lambda: foreign(b, "p2", "two") and foreign(a, "p3", "one"))
+        assert not foreign(b, "p1", "one")
+        b.accounts.reasoning.on_learnt([*b_keys(b)], "one", False)  # type: ignore[misc]
+        await eventually(lambda: foreign(a, "p1", "one"))
+
+        # one that comes later hears what is known, from two of the others
+        async with processes(engine, 1, prefix="proofs") as (c,):
+            await eventually(lambda: foreign(c, "p3", "one"))
+            assert not foreign(c, "p3", "two")
+
+
+def b_keys(process: Process) -> list[int]:
+    """The keys of all proofs that *process* knows."""
+    return [row[0] for row in process.accounts.reasoning.dump(100)]
 
 
 def test_the_ledger_raises_sums_and_lowers_none() -> None:

@@ -88,6 +88,12 @@ class _Used:
     arrivals: deque[float] = field(default_factory=deque)  # monotonic seconds
 
 
+def too_often(limit: int, wait_s: float, unix: float) -> BudgetRefusal:
+    """The refusal of one more than *limit* requests a minute, for *wait_s* seconds."""
+    status = BudgetStatus("requests_per_minute", limit, limit, 1, unix + wait_s)
+    return BudgetRefusal(status, wait_s)
+
+
 class Budgets:
     """
     Every user's budget and what is used of it.
@@ -132,12 +138,15 @@ class Budgets:
         """Count the use of a request that began at Unix second *started_at*."""
         self._add(user, int(started_at // DAY_S), usd or 0.0, tokens)
 
-    def admit(self, user: str, now: float, unix: float) -> BudgetRefusal | None:
+    def admit(
+        self, user: str, now: float, unix: float, *, counted_elsewhere: bool = False
+    ) -> BudgetRefusal | None:
         """
         Whether *user* may send a request now; if so, it counts for the minute.
 
         Args:
             now: monotonic seconds; ``unix``: the same moment by the calendar.
+            counted_elsewhere: another one judges the requests of a minute.
         """
         budget = self.limited.get(user)
         if budget is None:
@@ -151,13 +160,12 @@ class Budgets:
         arrivals = self._of(user).arrivals
         while arrivals and arrivals[0] <= now - MINUTE_S:
             arrivals.popleft()
+        if counted_elsewhere and len(arrivals) >= limit:
+            return None
         if len(arrivals) < limit:
             arrivals.append(now)
             return None
-        wait_s = arrivals[0] + MINUTE_S - now
-        used = float(len(arrivals))
-        status = BudgetStatus("requests_per_minute", used, limit, 1, unix + wait_s)
-        return BudgetRefusal(status, wait_s)
+        return too_often(limit, arrivals[0] + MINUTE_S - now, unix)
 
     def arrived(self, user: str, now: float) -> int:
         """How many requests of *user* count for the minute before *now*."""

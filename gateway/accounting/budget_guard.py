@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gateway.accounting.budget import BudgetRefusal, Budgets, BudgetStatus
+from gateway.accounting.budget import BudgetRefusal, Budgets, BudgetStatus, too_often
 from gateway.config.schema import User
 from gateway.context import RequestContext
 from gateway.errors import GatewayError
@@ -33,11 +33,16 @@ class BudgetGuard:
     """
     Every user's budget and what is used of it. Its methods serve three: requests, the
     ledger with the other processes, and those who show what is used.
+
+    Attributes:
+        on_admitted: called with the user of each request that is let in.
+        counted_elsewhere: whether another one judges the requests of a minute.
     """
 
     def __init__(self, users: Iterable[User]) -> None:
         self._budgets = Budgets({user.name: user.budget for user in users})
         self.on_admitted: Callable[[str], object] = lambda user: None
+        self.counted_elsewhere: Callable[[], bool] = lambda: False
 
     def load(self, sums: Iterable[DaySum]) -> None:
         """Begin with what the ledger holds."""
@@ -60,7 +65,8 @@ class BudgetGuard:
         if user not in self._budgets.limited:
             return
         now, unix = time.monotonic(), time.time()
-        if refusal := self._budgets.admit(user, now, unix):
+        elsewhere = self.counted_elsewhere()
+        if refusal := self._budgets.admit(user, now, unix, counted_elsewhere=elsewhere):
             raise _error_of(refusal, client)
         self.on_admitted(user)
 
@@ -97,6 +103,15 @@ class BudgetGuard:
     ) -> None:
         """Count what a request used that another process served."""
         self._budgets.add(user, started_at, usd, tokens)
+
+    def per_minute(self, user: str) -> int:
+        """How many requests a minute *user* may send; 0 = no limit."""
+        budget = self._budgets.limited.get(user)
+        return budget.requests_per_minute if budget else 0
+
+    def too_often(self, user: str, wait_s: float) -> GatewayError:
+        """The refusal of one more in this minute, where another one counts them."""
+        return _error_of(too_often(self.per_minute(user), wait_s, time.time()), "")
 
     def note_arrival(self, user: str) -> None:
         """Count a request for the minute that another process has admitted."""

@@ -93,12 +93,14 @@ class Accounts:
     # --- the next process ------------------------------------------------------------
 
     def dump_memory(self) -> dict[str, Any]:
-        """What is known of sessions and responses, for another process as JSON."""
-        return self._affinity.dump(HANDED_OVER)
+        """What is known of sessions, responses and reasoning, for another process."""
+        known = self._affinity.dump(HANDED_OVER)
+        return {**known, "proofs": self.reasoning.dump(HANDED_OVER)}
 
     def load_memory(self, known: Mapping[str, Any]) -> None:
         """Take over what ``dump_memory`` of another process gave."""
         self._affinity.load(known)
+        self.reasoning.load(known.get("proofs", ()))
 
     # --- stored responses ------------------------------------------------------------
 

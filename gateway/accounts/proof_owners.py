@@ -18,8 +18,10 @@ Rule 4: what is known is a user's own, and bounded; the longest unused goes firs
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
 
 from gateway.protocols.reasoning_proofs import PROOF_CHARS
 
@@ -45,10 +47,16 @@ class ProofOwners:
     def __len__(self) -> int:
         return len(self._known)
 
-    def made(self, user: str, proofs: Iterable[str], account: str) -> None:
-        """*account* was seen making *proofs* for *user*."""
-        for proof in proofs:
-            known = self._of(user, proof)
+    def made(self, user: str, proofs: Iterable[str], account: str) -> list[int]:
+        """*account* was seen making *proofs* for *user*; returns their keys."""
+        keys = [_key(user, proof) for proof in proofs]
+        self.learn_made(keys, account)
+        return keys
+
+    def learn_made(self, keys: Iterable[int], account: str) -> None:
+        """``made``, by the keys, as another process says."""
+        for key in keys:
+            known = self._of(key)
             known.seen = _with(known.seen, account)
             known.refused = _without(known.refused, account)
 
@@ -70,7 +78,7 @@ class ProofOwners:
         if known is None:
             if not latest or latest == account:
                 return False
-            known = self._of(user, proof)
+            known = self._of(key)
         else:
             self._known.move_to_end(key)
         if account in known.seen:
@@ -81,23 +89,44 @@ class ProofOwners:
             known.likely = latest
         return known.likely not in ("", account)
 
-    def refused(self, user: str, proofs: Iterable[str], account: str) -> None:
+    def refused(self, user: str, proofs: Iterable[str], account: str) -> list[int]:
         """
-        *account* could not read one or more of *proofs*.
+        *account* could not read one or more of *proofs*. Returns the keys of these.
 
         Blamed are those that it was not seen making; if it made all of them, all are.
         """
         proofs = list(proofs)
         blamed = [one for one in proofs if account not in self.makers(user, one)]
-        for proof in blamed or proofs:
-            known = self._of(user, proof)
+        keys = [_key(user, proof) for proof in blamed or proofs]
+        self.learn_refused(keys, account)
+        return keys
+
+    def learn_refused(self, keys: Iterable[int], account: str) -> None:
+        """``refused``, by the keys, as another process says."""
+        for key in keys:
+            known = self._of(key)
             known.seen = _without(known.seen, account)
             known.refused = _with(known.refused, account)
             if known.likely == account:
                 known.likely = ""
 
-    def _of(self, user: str, proof: str) -> _Known:
-        key = _key(user, proof)
+    def dump(self, most: int) -> list[Any]:
+        """The latest of what is known, at most *most* proofs, for another process."""
+        rows = [
+            [key, known.seen, known.refused]
+            for key, known in reversed(self._known.items())
+            if known.seen or known.refused
+        ]
+        return rows[most - 1 :: -1] if len(rows) > most else rows[::-1]
+
+    def load(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Learn what ``dump`` of another process gave; what is known here stays."""
+        for key, seen, refused in rows:
+            if key not in self._known:
+                known = self._of(key)
+                known.seen, known.refused = tuple(seen), tuple(refused)
+
+    def _of(self, key: int) -> _Known:
         known = self._known.setdefault(key, _Known())
         self._known.move_to_end(key)
         while len(self._known) > MAX_PROOFS:
@@ -106,8 +135,12 @@ class ProofOwners:
 
 
 def _key(user: str, proof: str) -> int:
-    """A number for the two: a hundred thousand texts would take three times as much."""
-    return hash((user, proof[-PROOF_CHARS:]))
+    """
+    A number for the two, the same in every process: a hundred thousand texts would take
+    three times as much.
+    """
+    text = f"{user}\0{proof[-PROOF_CHARS:]}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
 
 def _with(accounts: tuple[str, ...], account: str) -> tuple[str, ...]:

@@ -30,6 +30,10 @@ class ReasoningAccess:
     """
     Args:
         latest: the account of the session's last answer; "" if unknown.
+
+    Attributes:
+        on_learnt: called with the keys of proofs, an account, and whether it made them
+            (else it could not read them), for other processes.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class ReasoningAccess:
         self._owners = owners
         self._latest = latest
         self._verifying: set[str] = set()  # accounts that have refused thinking
+        self.on_learnt: Callable[[list[int], str, bool], object] | None = None
 
     def readable(
         self,
@@ -94,12 +99,30 @@ class ReasoningAccess:
             if proofs.lacks_thinking(sent) and not thinking_off:
                 return Remedy.NO_THINKING
             self._verifying.add(account)
-        self._owners.refused(query.user, proofs.proofs_in(sent), account)
+        keys = self._owners.refused(query.user, proofs.proofs_in(sent), account)
+        if self.on_learnt and keys:
+            self.on_learnt(keys, account, False)
         return Remedy.LESS_REASONING if read(sent).removed else Remedy.NONE
 
     def made(self, user: str, found: Iterable[str], account: str) -> None:
         """*account* made the proofs *found*, or gave them as a turn state."""
-        self._owners.made(user, found, account)
+        keys = self._owners.made(user, found, account)
+        if self.on_learnt and keys:
+            self.on_learnt(keys, account, True)
+
+    def learn(self, keys: Iterable[int], account: str, made: bool) -> None:
+        """What another process has seen (see ``on_learnt``)."""
+        if account in self._index.by_name:
+            learn = self._owners.learn_made if made else self._owners.learn_refused
+            learn(keys, account)
+
+    def dump(self, most: int) -> list[Any]:
+        """The latest *most* proofs, for another process as JSON."""
+        return self._owners.dump(most)
+
+    def load(self, rows: Iterable[Any]) -> None:
+        """Take over what ``dump`` of another process gave."""
+        self._owners.load(rows)
 
     def can_read(self, query: AccountQuery, account: str, proof: str) -> bool:
         """Whether *account* may be sent *proof*."""

@@ -53,6 +53,8 @@ class SharedRegistry(Registry):
 
     Attributes:
         side: this node towards the engine.
+        per_minute: how many requests a minute a user may send; 0 = no limit.
+        too_often: the refusal of one more, by the user and the seconds until the next.
     """
 
     engine: Membership
@@ -68,6 +70,8 @@ class SharedRegistry(Registry):
     ) -> None:
         super().__init__(clock=clock, end_running=end_running)
         self._known_limits: dict[str, int] = {}
+        self.per_minute: Callable[[str], int] = lambda user: 0
+        self.too_often: Callable[[str, float], GatewayError] = _too_often
         self.side = NodeSide(
             self._users,
             self._accounts,
@@ -162,6 +166,7 @@ class SharedRegistry(Registry):
                     UNBOUNDED if holder.admitted else most,
                     age_s=self._clock() - holder.arrived_s,
                     session=holder.session,
+                    requests_per_minute=self.per_minute(holder.user),
                 ),
                 lambda answer: self._user_answered(waiter, answer, generation, again),
             )
@@ -232,6 +237,10 @@ class SharedRegistry(Registry):
             if table is self._users:
                 self._book.forget(holder)
             refuse(waiter, overloaded("queue_full", position))
+        elif isinstance(answer, UserAnswer) and answer.retry_s:
+            table.leave_queue(waiter)
+            self._book.forget(holder)
+            refuse(waiter, self.too_often(holder.user, answer.retry_s))
         elif again:  # it does not learn what it is taught
             table.leave_queue(waiter)
             accounts_gone = table is self._accounts
@@ -342,3 +351,7 @@ class SharedRegistry(Registry):
             (name, self.side.in_use(f"a{name}", in_use), limit)
             for name, in_use, limit in super().account_loads()
         ]
+
+
+def _too_often(user: str, retry_s: float) -> GatewayError:
+    return GatewayError("budget_exceeded", retry_after_s=retry_s)

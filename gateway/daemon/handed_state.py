@@ -2,11 +2,9 @@
 What the worker that follows another has to know at once, as JSON.
 
     cooldowns    of accounts
-    memory       which account knows a session, or has made a response
+    memory       which account knows a session, or has made a response or reasoning
     used         budgets, and the requests of the last minute
     positions    that are reserved in the queue
-
-Who made which reasoning is not among it: a wrong guess costs one repeated attempt.
 """
 
 from __future__ import annotations

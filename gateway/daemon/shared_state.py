@@ -10,6 +10,7 @@ Rule 2: what is said is lost while the engine is away; what must be right again 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
@@ -30,6 +31,9 @@ SAY_AGAIN_S = 30.0  # a session that goes on is said again after so long
 MAX_SAID = 10_000  # sessions that were said lately
 MARK_KEEP_S = 3600.0
 MARK_TRIES = 3
+PROOFS_AFTER_S = 0.05  # what is learnt of reasoning is said together
+MAX_PROOFS_SAID = 1000  # together
+PROOFS_FOR_NEW = 5_000  # that a process that joins is given: some 10 ms of work
 
 
 class SharedState:
@@ -50,12 +54,18 @@ class SharedState:
         self._probing: dict[str, str] = {}  # attempt, by account
         self._attempts = 0
         self._said: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
+        self._proofs: dict[tuple[str, bool], list[int]] = {}  # not said yet
         engine.heard["M"] = self._mark_heard
         engine.on_joined = self._joined
         accounts.attempts.observer = self
         accounts.probe_claim = self.claim_probe
+        accounts.reasoning.on_learnt = self._learnt
         budgets.on_admitted = self._admitted
+        budgets.counted_elsewhere = lambda: engine.up
         bus.listen("bound", self._bound_heard)
+        bus.listen("proofs", self._proofs_heard)
+        bus.listen("proofs?", self._proofs_wanted)
+        bus.listen("all-proofs", self._all_proofs_heard)
         bus.listen("spent", self._spent_heard)
         bus.listen("came", lambda user: budgets.note_arrival(user))
 
@@ -106,6 +116,8 @@ class SharedState:
                 self._say_mark(account, MARK_TRIES)
 
         self._engine.ask(steps.marks(), heard)
+        if self._engine.generation == 1:
+            self._bus.tell("proofs?", self._engine.node)
 
     async def claim_probe(self, account: str) -> bool:
         """Whether a request of this process is the one that tries *account*."""
@@ -147,6 +159,36 @@ class SharedState:
     def _bound_heard(self, text: str) -> None:
         session, account, fitting, model = json.loads(text)
         self._accounts.learn_binding(session, account, fitting, model)
+
+    # --- reasoning -------------------------------------------------------------------
+
+    def _learnt(self, keys: list[int], account: str, made: bool) -> None:
+        """*account* made proofs, or could not read them."""
+        if not self._proofs:
+            loop = asyncio.get_running_loop()
+            loop.call_later(PROOFS_AFTER_S, self._say_proofs)
+        unsaid = self._proofs.setdefault((account, made), [])
+        unsaid += keys[: MAX_PROOFS_SAID - len(unsaid)]
+
+    def _say_proofs(self) -> None:
+        unsaid, self._proofs = self._proofs, {}
+        rows = [[keys, account, made] for (account, made), keys in unsaid.items()]
+        self._bus.tell("proofs", json.dumps(rows))
+
+    def _proofs_heard(self, text: str) -> None:
+        for keys, account, made in json.loads(text):
+            self._accounts.reasoning.learn(keys, account, made)
+
+    def _proofs_wanted(self, node: str) -> None:
+        """A process has come: two of the others say what they know, one of them may
+        have come just now, too."""
+        if self._engine.rank < 2 or self._engine.rank == self._engine.nodes - 1:
+            rows = self._accounts.reasoning.dump(PROOFS_FOR_NEW)
+            if rows:
+                self._bus.tell("all-proofs", json.dumps(rows), node)
+
+    def _all_proofs_heard(self, text: str) -> None:
+        self._accounts.reasoning.load(json.loads(text))
 
     # --- budgets ---------------------------------------------------------------------
 

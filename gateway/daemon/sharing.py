@@ -57,6 +57,8 @@ class Sharing:
 
     def share(self, accounts: Accounts, budgets: BudgetGuard) -> SharedState:
         """Share what is known of accounts, sessions and budgets, too."""
+        self.registry.per_minute = budgets.per_minute
+        self.registry.too_often = budgets.too_often
         self.common = SharedState(self.engine, self.bus, accounts, budgets)
         return self.common
 

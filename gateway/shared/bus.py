@@ -44,9 +44,9 @@ class Bus:
         """Take what the others say about *topic*."""
         self._listeners[topic] = listener
 
-    def tell(self, topic: str, text: str = "") -> None:
-        """Say *text* to all other nodes."""
-        self._engine.publish(f"T {self._engine.node} {topic} {text}")
+    def tell(self, topic: str, text: str = "", node: str = "") -> None:
+        """Say *text* to all other nodes, or to *node*."""
+        self._engine.publish(f"T {self._engine.node} {topic} {text}", node)
 
     async def ask(self, topic: str, text: str = "") -> list[str]:
         """The answers of all other nodes that came within ``ASK_S``."""
