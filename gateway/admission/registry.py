@@ -24,6 +24,7 @@ from gateway.admission.slot import (
     Slot,
     SlotWaiter,
     Tiers,
+    Wanted,
 )
 from gateway.admission.slot_table import Holders, SlotTable, taken_slots
 from gateway.errors import ClientError, GatewayError, Overloaded
@@ -131,7 +132,7 @@ class Registry(Admission):
         fits = self._users.configured(tiers)
         if not fits:
             raise user_removed()
-        return await self._wait(self._users, holder, fits, tiers, deadline)
+        return await self._wait(self._users, holder, Wanted(fits, tiers, deadline))
 
     async def account_slot(
         self,
@@ -181,7 +182,8 @@ class Registry(Admission):
         slot = accounts.take_free(candidates[:1] if alone_s > 0 else candidates, holder)
         if slot is not None:
             return slot
-        return await self._wait(accounts, holder, fits, candidates, deadline, alone_s)
+        wanted = Wanted(fits, candidates, deadline, alone_s)
+        return await self._wait(accounts, holder, wanted)
 
     def _arrive(self, holder: Holder, session: str) -> None:
         """Give *holder* its number, or the one that is reserved for its session."""
@@ -197,15 +199,8 @@ class Registry(Admission):
             holder.arrival, holder.last_served = reserved.arrival, reserved.last_served
             holder.admitted = True
 
-    async def _wait(
-        self,
-        table: SlotTable,
-        holder: Holder,
-        fits: frozenset[str],
-        tiers: Tiers,
-        deadline: float,
-        alone_s: float = 0.0,
-    ) -> Slot:
+    async def _wait(self, table: SlotTable, holder: Holder, wanted: Wanted) -> Slot:
+        fits, tiers, deadline, alone_s = wanted
         loop = asyncio.get_running_loop()
         waiter = SlotWaiter(holder, fits, tiers, loop.create_future())
         last_served = None

@@ -31,7 +31,7 @@ from gateway.admission.registry import (
     say_wait,
     user_removed,
 )
-from gateway.admission.slot import AccountsChanged, Holder, Slot, SlotWaiter, Tiers
+from gateway.admission.slot import AccountsChanged, Holder, Slot, SlotWaiter, Wanted
 from gateway.admission.slot_table import SlotTable
 from gateway.errors import GatewayError, Overloaded
 from gateway.shared import steps
@@ -115,18 +115,10 @@ class SharedRegistry(Registry):
             raise Overloaded("engine_unavailable", retry_after_s=1.0)
         return await super().user_slot(user, holder, deadline, session=session)
 
-    async def _wait(
-        self,
-        table: SlotTable,
-        holder: Holder,
-        fits: frozenset[str],
-        tiers: Tiers,
-        deadline: float,
-        alone_s: float = 0.0,
-    ) -> Slot:
+    async def _wait(self, table: SlotTable, holder: Holder, wanted: Wanted) -> Slot:
         self._book.flush()
         try:
-            return await super()._wait(table, holder, fits, tiers, deadline, alone_s)
+            return await super()._wait(table, holder, wanted)
         except AccountsChanged:
             self._book.note(holder, keep_turn=True)
             raise

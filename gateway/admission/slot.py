@@ -33,6 +33,23 @@ class TakenSlots(NamedTuple):
     holders: tuple[tuple[str, int], ...]
 
 
+class Wanted(NamedTuple):
+    """
+    What a request waits for.
+
+    Attributes:
+        fits: the names of which it takes any one now.
+        tiers: all that it may have.
+        deadline: monotonic seconds.
+        alone_s: after so long it takes any of its tiers; 0 = now.
+    """
+
+    fits: frozenset[str]
+    tiers: Tiers
+    deadline: float
+    alone_s: float = 0.0
+
+
 class QueuePosition(NamedTuple):
     """
     Attributes:
