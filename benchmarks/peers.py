@@ -65,6 +65,11 @@ api_key = "env:BENCH_UPSTREAM_KEY"
 max_concurrent = 10000
 """
 
+ADMIN = """
+[admin]
+listen = ["unix:admin.sock"]
+"""
+
 NGINX = """
 worker_processes 1; daemon off; error_log stderr error; pid {folder}/nginx.pid;
 worker_rlimit_nofile 16000;
@@ -259,7 +264,8 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         name: "nginx", "relay", or "gateway", "gateway-chat", "gateway-messages" (with
             an account of that protocol), "gateway-no-ledger", "gateway-tick" (with
             ``server.coalesce_ms``), "nginx-tls", "gateway-tls" (by TLS to the
-            upstream), or one of ``rivals.installed()``.
+            upstream), "gateway-alone" or "gateway-watched" (with an admin side), or
+            one of ``rivals.installed()``.
     """
     port = free_port()
     own = folder / name
@@ -287,7 +293,10 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         facts["protocol"] = kind if kind in ("chat", "messages") else "responses"
         facts["key"] = hashlib.sha256(KEY.encode()).hexdigest()
         facts["queue_key"] = hashlib.sha256(QUEUE_KEY.encode()).hexdigest()
-        (own / "config.toml").write_text(CONFIG.format(**facts))
+        text = CONFIG.format(**facts)
+        if kind in ("alone", "watched"):
+            text += ADMIN
+        (own / "config.toml").write_text(text)
         bare = kind == "no-ledger"
         module = "benchmarks.without_ledger" if bare else "gateway"
         command = [sys.executable, "-m", module, "serve"]

@@ -18,7 +18,7 @@ class Events:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._content = response.content
-        self.last_id = ""
+        self.first_id = self.last_id = ""
 
     async def next(self, kind: str, **facts: object) -> dict[str, Any]:
         """The next event of this kind that says all of *facts*."""
@@ -31,6 +31,7 @@ class Events:
                 if "event" not in fields:
                     continue
                 self.last_id = fields["id"]
+                self.first_id = self.first_id or self.last_id
                 data = json.loads(fields["data"])
                 if fields["event"] == kind and facts.items() <= data.items():
                     found: dict[str, Any] = data

@@ -4,7 +4,10 @@ What changes, looked up while it is read: requests, accounts, users, rates, warn
 Rule 1: nothing here is called by a request. The state is compared with what it was,
         several times a second, and only while there are readers.
 Rule 2: what changes often is coalesced: a request that streams is an event a second at
-        most, and no more than MAX_PROGRESS of them in a second.
+        most, and no more than MAX_PROGRESS of them in a second. Where more than
+        MAX_FRESH begin in a second, those that go well within a second are in the rates
+        alone, and readers are served once a second: so what readers cost does not grow
+        with the requests. A failure is always an event.
 Rule 3: other processes are asked once a second for all readers of this one. What one
         has said is taken for what it has until it has been silent for SILENT_LOOKS.
 Rule 4: what happened while there was no reader is found at the next look, if it is
@@ -25,6 +28,7 @@ from gateway.endpoints.admin.accounts import AccountView
 from gateway.endpoints.admin.event_log import EventLog
 from gateway.endpoints.admin.live_requests import LiveRequests
 from gateway.endpoints.admin.recent_warnings import RecentWarnings
+from gateway.endpoints.admin.request_rows import place_of_row
 from gateway.endpoints.admin.schema import AccountFacts, RequestSummary
 from gateway.telemetry import log
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.25
 SLOW_LOOK_S = 1.0  # for what is not about requests, and for progress
 MAX_PROGRESS = 100
+MAX_FRESH = 20
 SILENT_LOOKS = 3
 RATE_S = 10.0  # over which rates are taken
 
@@ -102,6 +107,7 @@ class EventFeed:
         self._known_users: dict[str, UserCount] = {}
         self._ended = live.ended.count
         self._slow_at = -SLOW_LOOK_S
+        self._fresh = MAX_FRESH  # rows of young requests that are left in this second
         self._done: deque[tuple[float, int, bool]] = deque()
         self._warnings = warnings
         self._warned = warnings.count
@@ -136,7 +142,7 @@ class EventFeed:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if self._fresh > 0 else SLOW_LOOK_S)
             try:
                 await self.look()
             except Exception:  # readers see nothing new; the next look may do better
@@ -161,11 +167,17 @@ class EventFeed:
             self._warnings.want()
             if is_slow and self._neighbours is not None:
                 await self._hear(self._neighbours)
-            rows = {row.request_id: row for row in self._live.own()}
+            if is_slow:
+                self._fresh = MAX_FRESH
+            self._add_endings()
+            progress = MAX_PROGRESS if is_slow else 0
+            own = self._live.own(self._rows, progress, self._fresh)
+            rows = {row.request_id: row for row in own}
+            self._fresh -= len(rows.keys() - self._rows.keys())
             for heard in self._heard.values():
                 rows |= heard.rows
-            self._add_ended(rows)
-            self._add_requests(rows, is_slow)
+            self._add_lost(rows)
+            self._add_requests(rows, progress)
             if is_slow:
                 self._slow_at = self._clock()
                 await self._add_accounts()
@@ -197,14 +209,24 @@ class EventFeed:
         for line in lines:
             self.log.add("log", line)
 
-    def _add_ended(self, rows: Mapping[str, RequestSummary]) -> None:
+    def _add_endings(self) -> None:
+        """What has ended here."""
         ended = self._live.ended
         records = ended.since(self._ended)
         if len(records) < ended.count - self._ended:
             self.log.forget()  # some are not known any more
         self._ended = ended.count
-        for row in self._live.endings(records):
-            self._add_ending(row)
+        for record in records:
+            is_known = record.request_id in self._rows or record.outcome != "ok"
+            if is_known or self._fresh > 0:
+                self._fresh -= not is_known
+                self._add_ending(*self._live.endings([record]))
+            else:
+                tokens = record.usage.output_tokens or 0
+                self._done.append((self._clock(), tokens, False))
+
+    def _add_lost(self, rows: Mapping[str, RequestSummary]) -> None:
+        """What is not there any more, and of which no process said how it ended."""
         for ident in self._rows.keys() - rows.keys():
             row = self._rows.pop(ident)  # its process died, or does not answer
             ending = {"request_id": row.request_id, "state": "ended", "phase": "ended"}
@@ -217,11 +239,12 @@ class EventFeed:
         failed = row.outcome in ("failed", "refused")
         self._done.append((self._clock(), row.output_tokens or 0, failed))
 
-    def _add_requests(self, rows: dict[str, RequestSummary], progress: bool) -> None:
-        left = MAX_PROGRESS if progress else 0
+    def _add_requests(self, rows: dict[str, RequestSummary], left: int) -> None:
         for ident, row in rows.items():
             known = self._rows.get(ident)
-            is_news = known is None or _place(known) != _place(row)
+            if known is row:
+                continue
+            is_news = known is None or place_of_row(known) != place_of_row(row)
             if not is_news:
                 if not left or known == row:
                     continue
@@ -267,15 +290,9 @@ class EventFeed:
             round(len(self._done) / RATE_S, 2),
             round(running, 1),
             round(failed * 60 / RATE_S, 1),
-            states["running"],
-            states["waiting"],
+            states["running"] + self._live.unseen["running"],
+            states["waiting"] + self._live.unseen["waiting"],
         )
-
-
-def _place(row: RequestSummary) -> tuple[object, ...]:
-    """What is news about a request at once."""
-    has_output = row.first_event_ms is not None
-    return row.phase, row.account, row.position, row.attempts, has_output
 
 
 def _standing(facts: AccountFacts) -> tuple[object, ...]:

@@ -9,7 +9,8 @@ are: what the ledger has not written yet is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from gateway.endpoints.admin.request_rows import (
     LiveFacts,
     detail_of_record,
     is_named,
+    place_of_record,
+    place_of_row,
     summary_of_holder,
     summary_of_record,
 )
@@ -31,7 +34,10 @@ from gateway.record import Record
 if TYPE_CHECKING:
     from gateway.endpoints.admin.neighbours import Neighbours
 
+NOTHING: Mapping[str, RequestSummary] = {}
 MAX_OTHERS = 100  # further ids that a session's id names
+YOUNG_S = 1.0
+MAX_LEARNED = 20  # of the answers that ended between two looks
 MAX_MODELS = 200  # whose bytes per token are remembered
 
 
@@ -44,6 +50,7 @@ class LiveRequests:
 
     Attributes:
         neighbours: the other processes; None where there are none.
+        unseen: requests of the last look without a row, by state.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class LiveRequests:
     ) -> None:
         self.node = node
         self.neighbours: Neighbours | None = None
+        self.unseen: Counter[str] = Counter()
         self._open = open_requests
         self._admission = admission
         self.ended = ended
@@ -70,17 +78,63 @@ class LiveRequests:
         others = await self.neighbours.rows()
         return self.own() + others
 
-    def own(self) -> list[RequestSummary]:
-        """Those of this process."""
+    def own(
+        self,
+        seen: Mapping[str, RequestSummary] = NOTHING,
+        progress: int = 0,
+        fresh: int | None = None,
+    ) -> list[RequestSummary]:
+        """
+        Those of this process.
+
+        Args:
+            seen: rows of an earlier look, by id: those whose place is the same are
+                taken as they are, but for
+            progress: so many of them, which are made anew.
+            fresh: how many that are not in *seen* get a row although they are younger
+                than ``YOUNG_S``; None for all. Those without are counted in
+                ``unseen``.
+        """
         now, own = self._clock(), self.scopes()
         self._learn()
+        rows: list[RequestSummary] = []
+        for scope in self._shown(own, seen, fresh):
+            record = scope.record
+            row = seen.get(record.request_id)
+            facts = self.facts(scope)
+            if row is not None and place_of_row(row) == place_of_record(record, facts):
+                progress -= 1
+                if progress < 0:
+                    rows.append(row)
+                    continue
+            rows.append(summary_of_record(record, facts, now))
         known = {scope.record.request_id for scope in own}
-        rows = [summary_of_record(one.record, self.facts(one), now) for one in own]
         return rows + [
             summary_of_holder(one, self.node)
             for one in self._admission.holders_now()
             if one.request_id not in known
         ]
+
+    def _shown(
+        self,
+        scopes: Iterable[RequestScope],
+        seen: Mapping[str, RequestSummary],
+        fresh: int | None,
+    ) -> Iterator[RequestScope]:
+        """Those of *scopes* that get a row; see ``own``."""
+        self.unseen.clear()
+        since = self._clock() - YOUNG_S
+        for scope in scopes:
+            record = scope.record
+            is_young = record.received > since and record.request_id not in seen
+            if fresh is not None and is_young:
+                if fresh <= 0:
+                    context = scope.context
+                    waits = context is None or context.holder.state.startswith("queued")
+                    self.unseen["waiting" if waits else "running"] += 1
+                    continue
+                fresh -= 1
+            yield scope
 
     def endings(self, records: Iterable[Record]) -> list[RequestSummary]:
         """Those that ended here, as a list shows them."""
@@ -144,7 +198,7 @@ class LiveRequests:
 
     def _learn(self) -> None:
         """How many bytes of a stream a token takes, from the answers that ended."""
-        for record in self.ended.since(self._learned):
+        for record in self.ended.since(self._learned)[-MAX_LEARNED:]:
             tokens, attempts = record.usage.output_tokens, record.attempts
             if not (tokens and attempts and record.stream) or record.estimated:
                 continue

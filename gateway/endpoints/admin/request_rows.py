@@ -7,7 +7,8 @@ Pure: times are given.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gateway.admission.interface import HolderInfo
@@ -18,7 +19,7 @@ from gateway.endpoints.admin.schema import (
     RequestState,
     RequestSummary,
 )
-from gateway.ledger.statement import moment
+from gateway.ledger.statement import MAX_UNIX_S
 from gateway.record import AttemptRecord, MarkTuple, Record
 
 RECORD_FACTS = (
@@ -31,6 +32,9 @@ TOKENS = (
     *("input_tokens", "cached_tokens", "cache_write_tokens"),
     *("output_tokens", "reasoning_tokens"),
 )
+_record_facts = attrgetter(*RECORD_FACTS)
+_tokens = attrgetter(*TOKENS)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEDGER_FACTS = (
     *RECORD_FACTS,
     *TOKENS,
@@ -79,8 +83,8 @@ def facts_of_record(record: Record, live: LiveFacts, now: float) -> dict[str, An
     ended = phase == "ended"
     attempt = record.attempts[-1] if record.attempts else None
     return {
-        **{name: getattr(record, name) for name in RECORD_FACTS},
-        **{name: getattr(usage, name) for name in TOKENS},
+        **dict(zip(RECORD_FACTS, _record_facts(record))),
+        **dict(zip(TOKENS, _tokens(usage))),
         "state": state_of(phase),
         "phase": phase,
         "node": live.node,
@@ -122,6 +126,25 @@ def summary_of_record(record: Record, live: LiveFacts, now: float) -> RequestSum
     """*record* in a list."""
     attempts = len(record.attempts)
     return RequestSummary(**facts_of_record(record, live, now), attempts=attempts)
+
+
+def place_of(
+    phase: Phase, account: str, position: int | None, attempts: int, has_output: bool
+) -> tuple[object, ...]:
+    """What is news about a request at once; its progress is not."""
+    return phase, account, position, attempts, has_output
+
+
+def place_of_row(row: RequestSummary) -> tuple[object, ...]:
+    """The same of a row."""
+    has_output = row.first_event_ms is not None
+    return place_of(row.phase, row.account, row.position, row.attempts, has_output)
+
+
+def place_of_record(record: Record, live: LiveFacts) -> tuple[object, ...]:
+    """The same of what the row would be made of."""
+    has_output, attempts = record.first_event_ms is not None, len(record.attempts)
+    return place_of(live.phase, record.account, live.position, attempts, has_output)
 
 
 def detail_of_record(record: Record, live: LiveFacts, now: float) -> RequestDetail:
@@ -206,8 +229,10 @@ def timeline_of(marks: Sequence[MarkTuple]) -> list[dict[str, Any]]:
 
 
 def _moment(unix_s: float) -> datetime:
-    """*unix_s* to the same microsecond as in the ledger."""
-    return datetime.fromisoformat(moment(unix_s)).replace(tzinfo=UTC)
+    """*unix_s* to the same microsecond as ``statement.moment`` writes it."""
+    return _EPOCH + timedelta(
+        microseconds=int(max(0.0, min(unix_s, MAX_UNIX_S)) * 1e6 + 0.5)
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -14,10 +14,12 @@ Outcome = Literal["ok", "incomplete", "failed", "refused", "client_gone"]
 AccountState = Literal["ready", "cooling", "paused"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RequestFacts:
     """
-    One request. Texts that are not known are empty, numbers null.
+    One request. Texts that are not known are empty, numbers null. Nothing changes one;
+    it is not frozen, since a frozen one of so many fields takes three times as long to
+    make, and readers of the events want many.
 
     Attributes:
         phase: what it does within its state; ``arriving``: its body is not complete.
@@ -70,7 +72,7 @@ class RequestFacts:
     dropped: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RequestSummary(RequestFacts):
     """A request in a list; ``attempts`` is how many accounts were asked."""
 
@@ -89,7 +91,7 @@ class AttemptFacts:
     error_code: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RequestDetail(RequestFacts):
     """
     A request with everything that is known of it.

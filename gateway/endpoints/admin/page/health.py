@@ -201,7 +201,8 @@ def _of_waits(hours: Sequence[Document]) -> list[str]:
     slow = [one for one in hours if (one["queue_p95"] or 0) > WAIT_MS]
     if not slow:
         return []
+    spent = "one hour" if len(slow) == 1 else f"{number(len(slow))} hours"
     return [
-        f"In {number(len(slow))} hours one request in twenty waited more than "
+        f"In {spent} one request in twenty waited more than "
         f"{number(WAIT_MS / 1000)} s for a slot: more slots or another account help."
     ]

@@ -3,12 +3,14 @@
 // Rule 1: the server renders. When something has changed, the same address is asked
 //         again, and what differs is taken over in place: focus and selection stay,
 //         and the document is never larger than the server's.
-// Rule 2: at most one refresh a second, fewer where the gateway takes long for one, none
-//         while the page is hidden; without the stream of events, one in five seconds.
+// Rule 2: at most one refresh a second, fewer where the gateway takes long for one or has
+//         many requests (the figures on top stay live), none while the page is hidden;
+//         without the stream of events, one in five seconds.
 // Rule 3: what a reader of the screen hears is one sentence, four times a minute at most.
 
 const REFRESH_MS = 1000;
 const REST_FACTOR = 25; // of the time that the last refresh took, until the next
+const REST_MS_A_RATE = 60; // for each request a second that the gateway has
 const MAX_REST_MS = 15000;
 const ANNOUNCE_MS = 15000;
 const TICK_MS = 1000;
@@ -127,6 +129,7 @@ let dirty = false;
 let refreshing = false;
 let restUntil = 0;
 let spokenAt = 0;
+let requestsPerS = 0;
 
 function show(state) {
   for (const element of document.querySelectorAll(".live"))
@@ -163,7 +166,8 @@ async function refresh() {
   } finally {
     refreshing = false;
     const now = performance.now();
-    restUntil = now + Math.min(MAX_REST_MS, REST_FACTOR * (now - began));
+    const rest = Math.max(REST_FACTOR * (now - began), REST_MS_A_RATE * requestsPerS);
+    restUntil = now + Math.min(MAX_REST_MS, rest);
   }
 }
 
@@ -198,6 +202,7 @@ function showRates(event) {
   } catch {
     return;
   }
+  requestsPerS = rates.requests_per_s || 0;
   for (const element of document.querySelectorAll("[data-rate]")) {
     const value = rates[element.dataset.rate];
     if (typeof value === "number")
