@@ -224,14 +224,24 @@ async def test_the_workers_of_a_killed_parent_share_limits_with_a_new_one(
     assert 3 == row_count(tmp_path, "outcome = 'ok'")
 
 
-async def test_one_process_does_not_become_several_in_a_restart(serve: Serve) -> None:
-    """What it still runs would not be counted at the engine of the new ones."""
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"server": {"workers": 2}}, "server.workers: from one process to several"),
+        ({"shared": {"url": "redis://127.0.0.1:1"}}, "shared.url, shared.prefix: "),
+    ],
+    ids=["several-workers", "another-engine"],
+)
+async def test_no_restart_leaves_what_runs_uncounted(
+    serve: Serve, section: settings.Table, said: str
+) -> None:
+    """The engine of the new workers would not know it."""
     engine_binary()
     gateway = await serve(daemon=True)
-    gateway.daemon.configure(server={"workers": 2})
+    gateway.daemon.configure(**section)
     await restarted(gateway.daemon, "restart.failed")
 
     [failed] = gateway.log.events("restart.failed")
-    assert failed["detail"].startswith("server.workers: from one process to several")
+    assert failed["detail"].startswith(said)
     assert not gateway.log.events("engine.started")
     endings.whole("chat", await gateway.client().ask("chat", "chat-x"))

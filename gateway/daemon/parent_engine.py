@@ -55,14 +55,19 @@ class ParentEngine:
                 raise
             self._engine = engine
 
-    def prepare_restart(self, settings: dict[str, Any]) -> None:
+    def prepare_restart(self, before: dict[str, Any], settings: dict[str, Any]) -> None:
         """
-        The same for workers that follow others.
+        The same for workers that follow those of *before*.
 
         Raises:
-            StartError: besides: those others have no engine. What they still run would
-                not be counted there, so limits would be exceeded.
+            StartError: besides: those others have no engine, or another one. What they
+                still run would not be counted there, so limits would be exceeded.
         """
+        if before.get("shared", settings["shared"]) != settings["shared"]:
+            raise StartError(
+                "shared.url, shared.prefix: for another engine the gateway must be "
+                "stopped and started once"
+            )
         if settings.get("engine") and self._engine is None:
             raise StartError(
                 "server.workers: from one process to several the gateway must be "

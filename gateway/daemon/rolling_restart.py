@@ -114,7 +114,7 @@ class RollingRestart:
             listeners = self._parent.listeners
             before = list(listeners.open)
             try:
-                self._parent.engine.prepare_restart(settings)
+                self._parent.engine.prepare_restart(self._parent.settings, settings)
                 self._gone = listeners.add(settings["listen"])
             except (StartError, OSError) as error:
                 self._failed(str(error))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from gateway.config.load import ConfigSource, ServedConfig, needs_engine, worker_count
+from gateway.config.schema import SharedSettings
 
 
 def settings_of(
@@ -28,6 +30,7 @@ def settings_of(
         },
         "workers": worker_count(served.config),
         "engine": needs_engine(served.config),
+        "shared": _mark_of(served.config.shared),
         "log_level": server.log_level,
         "log_format": server.log_format,
         "drain_timeout_s": server.drain_timeout_s,
@@ -38,6 +41,12 @@ def settings_of(
             "admin_token": served.admin_token,
         },
     }
+
+
+def _mark_of(shared: SharedSettings) -> str:
+    """What two configs of the same engine have in common; it holds no secret."""
+    place = "\n".join((shared.prefix, shared.url)) if shared.url else ""
+    return hashlib.sha256(place.encode()).hexdigest()
 
 
 def absolute(address: str, folder: Path) -> str:
