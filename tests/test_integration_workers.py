@@ -245,3 +245,35 @@ async def test_no_restart_leaves_what_runs_uncounted(
     assert failed["detail"].startswith(said)
     assert not gateway.log.events("engine.started")
     endings.whole("chat", await gateway.client().ask("chat", "chat-x"))
+
+
+async def test_a_reload_does_not_wait_for_the_end_of_a_restart(serve: Serve) -> None:
+    """Replacing all workers may take long, and the new limits hold at once."""
+    engine_binary()
+    gateway = await serve(daemon=True, server={"workers": 2})
+    daemon, log = gateway.daemon, gateway.log
+    daemon.process.send_signal(signal.SIGUSR2)
+    await log.wait_for(lambda: len(log.events("worker.started")) == 3, "no new worker")
+    before = {int(line["pid"]) for line in log.events("worker.started")}
+    last = await another_child(daemon.process.pid, before)
+    os.kill(last, signal.SIGSTOP)
+    try:
+        daemon.configure(server={"workers": 2}, limits={"max_concurrent": 1})
+        daemon.reload()
+        await log.wait_events("config.reloaded")
+        assert not log.events("server.restarted")
+    finally:
+        os.kill(last, signal.SIGCONT)
+    await log.wait_events("server.restarted")
+
+
+async def another_child(parent: int, known: set[int]) -> int:
+    """The worker of process *parent* that is not one of *known*, once there is one."""
+    while True:
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                if child not in known and b"worker" in Path(
+                    f"/proc/{child}/cmdline"
+                ).read_bytes().split(b"\0"):
+                    return child
+        await asyncio.sleep(0.002)

@@ -118,7 +118,7 @@ class Parent:
                 self.restart.request()
         if self.phase == Phase.RUNNING and not self.reload.runs:
             self.restart.advance()
-        if self.phase > Phase.STARTING and not self.restart.runs:
+        if self.phase > Phase.STARTING and not self.restart.tries:
             self.reload.advance(self.phase == Phase.RUNNING)
         if self.phase == Phase.RUNNING and self.pool.fresh:
             self.notifier.watchdog()

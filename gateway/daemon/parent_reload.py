@@ -3,6 +3,8 @@ A reload of all workers: one reads the config and judges it, the others take it 
 
 Rule 1: so they all have the same config, or all keep the old one.
 Rule 2: reloads that are asked for during one become one more behind it.
+Rule 3: a rolling restart holds one up only while its new code is tried. Replacing all
+workers may take minutes, and what serves meanwhile has the limits of the file.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class ParentReload:
         if not readers:
             return
         self._asked, self._wanted = self._wanted, None
-        self._leader = min(readers, key=lambda one: one.state)
+        # Not one that leaves, and in a restart the newest code.
+        self._leader = min(readers, key=lambda one: (one.state, -one.began_at))
         self._tells_systemd = tells_systemd
         if tells_systemd:
             self._notifier.reloading()

@@ -71,6 +71,11 @@ class RollingRestart:
         """Whether one is under way."""
         return self._step is not RestartStep.IDLE
 
+    @property
+    def tries(self) -> bool:
+        """Whether one is under way that may still leave everything as it was."""
+        return self._step in (RestartStep.TRYING, RestartStep.PROBING)
+
     def request(self, asker: Asker | None = None) -> None:
         """Restart soon; one that is asked for during another comes behind it."""
         self._wanted = True
@@ -99,10 +104,7 @@ class RollingRestart:
         self._parent.pool.timers.after(READY_S, lambda: self._too_late(worker))
 
     def _too_late(self, worker: WorkerHandle) -> None:
-        if worker is self._new and self._step in (
-            RestartStep.TRYING,
-            RestartStep.PROBING,
-        ):
+        if worker is self._new and self.tries:
             self._failed(f"the new worker is not ready after {READY_S:.0f} s")
 
     # --- steps of the new worker -----------------------------------------------------
@@ -205,7 +207,7 @@ class RollingRestart:
         if self._new is not None:
             self._new.ending = "not needed"
             self._new.kill()
-        if self._step in (RestartStep.TRYING, RestartStep.PROBING):
+        if self.tries:
             self._parent.listeners.close(self._added)
             self._gone = []
         self._finish({"ok": False, "reason": reason})
