@@ -16,7 +16,9 @@ from tests.kit.answer import Answer, Tool
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import ScriptedUpstream
 from tests.kit.settings import user
-from tests.kit.websocket import CODEX, Socket, socket
+from tests.kit.socket_account import over_sockets
+from tests.kit.socket_upstream import SocketUpstream, begun, gated, silent
+from tests.kit.websocket import CODEX, Frame, Socket, socket
 
 each_protocol = pytest.mark.parametrize("protocol", ["responses", "chat", "messages"])
 SHELL = Answer(tool=Tool("run", {"cmd": "ls"}))
@@ -254,7 +256,7 @@ async def test_a_33rd_name_and_a_65th_waiter_are_refused(
     async with socket(gateway) as one:
         for n in range(lanes.MAX_NAMES):
             await one.turn(stream_id=f"lane-{n}", generate=False)
-        refused = await one.turn_of_any(stream_id="lane-more", generate=False)
+        refused = await one.turn(stream_id="lane-more", generate=False)
         upstream.next(plays.held(gate))
         await one.create(input="x")
         await upstream.wait_for(1)
@@ -272,6 +274,13 @@ async def test_a_33rd_name_and_a_65th_waiter_are_refused(
 
 
 # --- interrupts -----------------------------------------------------------------------
+
+
+async def frame_of_type(one: Socket, kind: str) -> Frame:
+    """The next frame of this *kind*; others are passed over."""
+    while (frame := await one.frame())["type"] != kind:
+        pass
+    return frame
 
 
 async def first_delta(one: Socket) -> str:
@@ -350,6 +359,70 @@ async def test_an_interrupt_of_what_does_not_run_is_answered(gateway: Gateway) -
         steered["error"]["code"],
     )
     assert "response.created" == well.kinds[0]
+
+
+async def test_what_is_said_of_a_response_is_said_in_its_lane(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    """Clients name the response alone; one that is not known has no lane."""
+    async with socket(gateway, headers=CODEX) as one:
+        first = await one.turn(input="hello", stream_id="a")
+        upstream.next(plays.silence(2))
+        await one.create(input="think", stream_id="b")
+        ident = await first_delta(one)
+        said = []
+        for steered in (ident, first.id, "resp_no"):
+            await one.send({"type": "response.steer", "previous_response_id": steered})
+            said.append(await frame_of_type(one, "response.steer.failed"))
+        await one.send({"type": "response.interrupt", "response_id": first.id})
+        said.append(await frame_of_type(one, "response.interrupt.failed"))
+        no_such = {"response_id": "resp_no", "stream_id": "b"}
+        await one.send({"type": "response.interrupt", **no_such})
+        said.append(await frame_of_type(one, "response.interrupt.failed"))
+        await one.send({"type": "response.interrupt", "response_id": ident})
+        ended = await one.rest("b")
+
+    assert ["b", "a", None, "a", "b"] == [frame.get("stream_id") for frame in said]
+    kinds = [kind for kind in ended.kinds if kind != "response.output_text.delta"]
+    assert "response.interrupt.accepted" == kinds[0]
+    assert "response.incomplete" == kinds[-1]
+
+
+async def test_an_interrupt_while_an_account_over_websockets_only_thinks(
+    serve: Serve, sockets: SocketUpstream
+) -> None:
+    """A client that may interrupt has the id as soon as the reasoning begins."""
+    gateway = await serve(accounts=[over_sockets(sockets)])
+    never = asyncio.Event()
+    sockets.next(begun(3, gated(never, silent), Answer(reasoning="so")))
+    lite = {"ws_request_header_x_openai_internal_codex_responses_lite": "true"}
+    async with socket(gateway, headers=CODEX) as one:
+        await one.create(input="think", client_metadata=lite)
+        begins = [await one.frame() for _ in range(3)]
+        ident = begins[0]["response"]["id"]
+        await one.send({"type": "response.interrupt", "response_id": ident})
+        ended = await one.rest()
+        go_on = await one.turn(
+            input="now", previous_response_id=ident, client_metadata=lite
+        )
+        never.set()
+
+    assert ("response.created", "response.output_item.added", "reasoning") == (
+        *(begins[0]["type"], begins[2]["type"], begins[2]["item"]["type"]),
+    )
+    assert [
+        "response.interrupt.accepted",
+        "response.output_item.interrupted",
+        "response.incomplete",
+    ] == ended.kinds
+    assert {"reason": "interrupted"} == ended.last["response"]["incomplete_details"]
+    assert "response.completed" == go_on.last["type"]
+    whole = sockets.asked[1].json
+    assert "previous_response_id" not in whole  # the account has given up that answer
+    assert "think" in str(whole["input"]) and "now" in str(whole["input"])
+    assert 2 == len(sockets.handshakes)  # no rest of the first is read as the second's
+    lines = await gateway.log.wait_events("request.finished", 2)
+    assert ["incomplete", "ok"] == [line["outcome"] for line in lines]
 
 
 # --- warm-ups -------------------------------------------------------------------------

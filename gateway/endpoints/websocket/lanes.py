@@ -24,6 +24,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 T = TypeVar("T")
 
 
+def name_of(lane: object) -> str:
+    """*lane* if it may be the name of one, known or not; else ""."""
+    return lane if isinstance(lane, str) and _NAME.fullmatch(lane) else ""
+
+
 class Lanes(Generic[T]):
     """The lanes of one websocket; *T* is what runs in them."""
 
@@ -46,16 +51,13 @@ class Lanes(Generic[T]):
         """
         if lane is None:
             return ""
-        if not isinstance(lane, str) or not _NAME.fullmatch(lane):
+        lane = name_of(lane)
+        if not lane:
             raise ClientError("invalid_stream_id", param="stream_id")
         if lane not in self._names and len(self._names) >= MAX_NAMES:
             raise ClientError("websocket_stream_limit_reached", param="stream_id")
         self._names.add(lane)
         return lane
-
-    def known(self, lane: object) -> str:
-        """*lane* if it is the name of one, else ""."""
-        return lane if isinstance(lane, str) and lane in self._names else ""
 
     def check(self) -> None:
         """

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -35,7 +35,7 @@ from gateway.endpoints.auth import Identity
 from gateway.endpoints.request_scope import RequestScope
 from gateway.endpoints.websocket import create
 from gateway.endpoints.websocket.create import Create
-from gateway.endpoints.websocket.lanes import Lanes
+from gateway.endpoints.websocket.lanes import Lanes, name_of
 from gateway.endpoints.websocket.services import Services
 from gateway.endpoints.websocket.turn_memory import Key
 from gateway.errors import ClientError, GatewayError
@@ -71,6 +71,19 @@ class _Asked:
     parent_id: object
 
 
+class _Running(NamedTuple):
+    """A response that runs."""
+
+    scope: RequestScope
+    stream: FrameStream
+    lane: str
+
+    def has_id(self, ident: object) -> bool:
+        """Whether its client knows it as *ident*."""
+        answer = self.scope.answer
+        return bool(ident and answer and answer.seen.response_id == ident)
+
+
 class ResponseSocket:
     """
     Args:
@@ -96,7 +109,7 @@ class ResponseSocket:
         self._headers = create.base_headers(request.headers)
         self._lanes: Lanes[_Asked] = Lanes()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: dict[str, tuple[RequestScope, FrameStream]] = {}  # by request id
+        self._running: dict[str, _Running] = {}  # by request id
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -174,7 +187,7 @@ class ResponseSocket:
                 blocked = self._interrupt(document)
             elif kind == "response.steer":
                 parent = document.get("previous_response_id")
-                blocked = self._say(not_steered(parent), document)
+                blocked = self._say(not_steered(parent), lane, parent)
             elif kind in _UNANSWERED:
                 blocked = False
             else:
@@ -188,7 +201,7 @@ class ResponseSocket:
             if blocked:
                 await self.socket.drain()
         except GatewayError as error:
-            await self._refuse(error, message, self._lanes.known(lane))
+            await self._refuse(error, message, name_of(lane))
         except ConnectionError:
             message.share.release()  # it has left: the next read says so
 
@@ -200,11 +213,25 @@ class ResponseSocket:
             document = loads(message.data)
         return document
 
-    def _say(self, text: bytes, document: dict[str, Any]) -> bool:
-        """Answer the message *document*, in the lane that it names."""
-        if lane := self._lanes.known(document.get("stream_id")):
-            text = with_member(text, "stream_id", orjson.dumps(lane))
+    def _say(self, text: bytes, lane: object, ident: object) -> bool:
+        """
+        Answer a message about the response *ident*: in the *lane* that it names, else
+        in that of the response.
+        """
+        if name := name_of(lane) or self._lane_of(ident):
+            text = with_member(text, "stream_id", orjson.dumps(name))
         return self.socket.write_text(text)
+
+    def _lane_of(self, ident: object) -> str:
+        """The lane of the response *ident* if it runs or can be named; else ""."""
+        for one in self._running.values():
+            if one.has_id(ident):
+                return one.lane
+        if not isinstance(ident, str):
+            return ""
+        key = Key(self.connection_id, ident)
+        turn = self._services.turns.find(self.user, key)
+        return turn.lane if turn else ""
 
     def _ask(self, message: ClientMessage, document: dict[str, Any]) -> None:
         """
@@ -249,7 +276,7 @@ class ResponseSocket:
             await self._warm_up(asked, scope, stream)
             return
         self.responses += 1
-        self._running[scope.record.request_id] = scope, stream
+        self._running[scope.record.request_id] = _Running(scope, stream, asked.lane)
         try:
             await self._services.recorder.serve(
                 scope, partial(self._respond, asked, stream)
@@ -348,11 +375,9 @@ class ResponseSocket:
     def _interrupt(self, document: dict[str, Any]) -> bool:
         """Stop the response that *document* names, if its client has some of it."""
         ident = document.get("response_id")
-        for scope, stream in self._running.values():
-            answer = scope.answer
-            if answer and ident and answer.seen.response_id == ident:
-                if not scope.has_ending:
-                    blocked = stream.accept_interrupt(str(ident))
-                    scope.stop(ClientError(INTERRUPTED))
-                    return blocked
-        return self._say(not_interrupted(ident), document)
+        for one in self._running.values():
+            if one.has_id(ident) and not one.scope.has_ending:
+                blocked = one.stream.accept_interrupt(str(ident))
+                one.scope.stop(ClientError(INTERRUPTED))
+                return blocked
+        return self._say(not_interrupted(ident), document.get("stream_id"), ident)
