@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,29 @@ async def test_one_that_streams_gets_its_ending_and_frees_its_slots(
     assert [f"request.{reply.request_id}"] == [one["what"] for one in changes]
     assert changes[0]["who"].startswith("unix:")
     gate.set()
+
+
+async def test_one_that_streams_is_ended_by_the_id_that_its_client_has(
+    serve: Serve, operator: AdminClient, upstream: ScriptedUpstream
+) -> None:
+    """The upstream's own, known from its first output on."""
+    gateway = await start(serve)
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate))
+    async with gateway.client().open("responses", "responses-b") as response:
+        begun = b""
+        while b"output_text.delta" not in begun:
+            begun += await response.content.readany()
+        match = re.search(rb'"id":\s*"(resp_[^"]+)"', begun)
+        assert match, begun
+        ident = match[1].decode()
+        reply = await operator.ask("DELETE", f"/requests/{ident}")
+        rest = await response.read()
+    gate.set()
+
+    assert 202 == reply.status, reply.json
+    assert ident != f"resp_{reply.json['request_id'].replace('-', '')}"
+    assert b'"ended_by_operator"' in rest and ident.encode() in rest
 
 
 @each_protocol

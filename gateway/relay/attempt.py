@@ -169,6 +169,7 @@ class Attempt(ABC):
         context, accounts = self._context, self._accounts
         is_kept = context.ask.document.get("store") is not False
         self._state.forget_document()
+        self._learn_response_id()
         response_id = self._facts.response_id if is_kept else ""
         accounts.attempts.served(self._key, context.session, response_id)
         if state := call.header(TURN_STATE):
@@ -211,9 +212,13 @@ class Attempt(ABC):
         kept_reasoning = self._dependencies.kept_reasoning
         kept_reasoning.keep(user, context.session.key, account.name, facts.kept)
         self._accounts.reasoning.made(user, facts.proofs, account.name)
-        if facts.response_id:
-            record.response_id = facts.response_id
+        self._learn_response_id()
         self._dependencies.accounting.record_usage(context, account, facts.usage)
+
+    def _learn_response_id(self) -> None:
+        """Enter the id that the client was given, by which an operator may name it."""
+        if ident := self._facts.response_id:
+            self._context.record.response_id = ident
 
     # --- failures ---------------------------------------------------------------------
 
