@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -42,10 +43,12 @@ def lines() -> Lines:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:{tmp_path}/other")
-    path = engine_folder(tmp_path / "config.toml")
-    yield path
-    assert 0 == engine_pid(path)
+    with TemporaryDirectory(prefix="gw-", dir="/tmp") as short:  # room for a socket
+        monkeypatch.setenv("RUNTIME_DIRECTORY", f"{short}:{short}/other")
+        path = engine_folder(tmp_path / "config.toml")
+        assert path.startswith(short)
+        yield path
+        assert 0 == engine_pid(path)
 
 
 def until(check: Callable[[], object]) -> None:
@@ -126,8 +129,8 @@ def test_what_cannot_be_is_said(
     monkeypatch.setenv("XDG_RUNTIME_DIR", f"/proc/{'x' * 20}")
     monkeypatch.setenv("TMPDIR", "/" + "y" * 100)  # too long for a socket
     path = tmp_path / "config.toml"
-    chosen = engine_folder(path)
-    assert chosen == f"/tmp/{os.path.basename(folder)}"
+    chosen = f"/tmp/{os.path.basename(folder)}"
+    assert chosen == engine_folder(path)
     os.chmod(chosen, 0o711)
     with pytest.raises(StartError, match="others may enter it"):
         engine_folder(path)

@@ -255,6 +255,28 @@ def test_what_runs_of_a_node_declared_dead_counts_above_the_limit(stage: Stage) 
     assert granted(stage.heard()) == [("A", "m.2")]
 
 
+def test_a_replica_that_took_over_hears_all_nodes_before_it_grants(
+    stage: Stage,
+) -> None:
+    """It may lack what the old one granted last: here the slot of n.1."""
+    for node in "nm":
+        joined = stage.run(steps.beat(node, 0, learn=True, place="old:1"))
+        assert not joined.learning_s
+    stage.user("m.1", "v")
+
+    again = stage.run(steps.beat("m", 1, learn=True, expected=2, place="new:1"))
+    assert again.learning_s
+    stage.resync("m", LeaseReport("m.1", "U", "v"))
+    assert stage.account("m.1").outcome is Outcome.QUEUED
+    stage.run(steps.beat("n", 1, learn=True, expected=2, place="new:1"))
+    stage.resync("n", LeaseReport("n.1", "A", "u", "A"))
+
+    assert not stage.run(steps.beat("m", 1)).learning_s
+    assert stage.heard() == []
+    stage.run(steps.leave("n.1"))
+    assert granted(stage.heard()) == [("A", "m.1")]
+
+
 def test_a_waiter_comes_back_to_where_its_age_puts_it(stage: Stage) -> None:
     stage.both("n.1")
     for lease in ("m.1", "m.2"):

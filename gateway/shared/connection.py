@@ -66,6 +66,7 @@ class EngineConnection(asyncio.Protocol):
 
     Attributes:
         on_repeat: called when scripts were said again, before their answers come.
+        place: host and port that sentinels named; "" without sentinels.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class EngineConnection(asyncio.Protocol):
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.lost: EngineLost | None = None
         self.on_repeat: Callable[[], object] = lambda: None
+        self.place = ""
 
     # --- what is asked ---------------------------------------------------------------
 

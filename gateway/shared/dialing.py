@@ -49,6 +49,7 @@ async def dial(
     try:
         async with asyncio.timeout(dial_s):
             host = await _master(address) if address.master else None
+            connection.place = f"{host.name}:{host.port}" if host else ""
             await _connect(connection, address, host)
             await _introduce(connection, address, name)
     except BaseException as error:

@@ -271,6 +271,7 @@ class Membership:
             join=join,
             learn=learn,
             expected=expected,
+            place=self._connection.place if self._connection else "",
             ttl_s=self._timing.ttl_s,
             gates=question.gates,
         )

@@ -208,6 +208,7 @@ def beat(
     join: bool = False,
     learn: bool = False,
     expected: int = 0,
+    place: str = "",
     ttl_s: float = TTL_S,
     gates: Sequence[str] = (),
 ) -> EngineStep[BeatAnswer]:
@@ -216,9 +217,11 @@ def beat(
 
     Args:
         join: it is new, or was declared dead.
-        learn: as *join*; an engine that knows no node has lost its state, so nothing
-            is granted before all have said what they hold.
+        learn: as *join*; an engine that knows no node has lost its state, and one in
+            another *place* may have lost the last moment of it, so nothing is granted
+            before all have said what they hold.
         expected: how many nodes there were, if this one was among them; 0 = it is new.
+        place: where the engine is, if that changes with a fail-over.
         gates: whose load the answer brings.
     """
     mode = "learn" if learn else "join" if join else ""
@@ -228,6 +231,7 @@ def beat(
         leases,
         mode,
         expected,
+        place,
         *gates,
     )
     return EngineStep(script("beat"), words, beat_answer)

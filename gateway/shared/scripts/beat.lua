@@ -1,8 +1,10 @@
 -- A node says that it lives; who has not said so for too long loses everything.
--- ARGV: node, ttl in us, how many leases it has, mode, expected, gates…
---   mode: "" | "join" | "learn" (as join; into an empty engine: nothing is granted
---   before all nodes have said what they hold)
+-- ARGV: node, ttl in us, how many leases it has, mode, expected, place, gates…
+--   mode: "" | "join" | "learn" (as join; into an empty engine, or a replica that took
+--   over and may lack the last moment: nothing is granted before all nodes have said
+--   what they hold)
 --   expected: of a node that was here before: how many there were
+--   place: which of several engines this is; "" where there is one
 -- -> {nodes, rank, resync, us of learning left, {reaped…}, config,
 --     used, limit, set aside, …}; {-2} fenced
 --    resync: 1 = the node's number of leases is not the engine's. config: the hash of
@@ -12,7 +14,7 @@ local node, mode = ARGV[1], ARGV[4]
 local t = call('TIME')
 local raw = t[1] * 1000000 + t[2]
 local known = call('HMGET', P .. 'lim', '!clock', '!shift', '!learn', '!config',
-                   '!turn', '!expect', '!late')
+                   '!turn', '!expect', '!late', '!place')
 local last, shift, learn = tonumber(known[1]), tonumber(known[2] or 0), known[3]
 if last and (raw < last or raw - last > GAP_US) then
   -- It stood still, or its clock leapt: no time has passed.
@@ -22,7 +24,10 @@ end
 call('HSET', P .. 'lim', '!clock', whole(raw))
 local now = raw + shift
 if mode ~= '' then
-  if mode == 'learn' and call('EXISTS', P .. 'nodes') == 0 then
+  local place = ARGV[6]
+  local moved = place ~= '' and known[8] and known[8] ~= place
+  if place ~= '' then call('HSET', P .. 'lim', '!place', place) end
+  if mode == 'learn' and (moved or call('EXISTS', P .. 'nodes') == 0) then
     learn = whole(now + LEARN_US)
     call('HSET', P .. 'lim', '!learn', learn)
   end
@@ -83,9 +88,9 @@ local answer = {
   reaped,
   known[4] or '',
 }
-if #ARGV > 5 then
+if #ARGV > 6 then
   --@ set_aside recall
-  for i = 6, #ARGV do
+  for i = 7, #ARGV do
     local gate = ARGV[i]
     local of = call('HMGET', P .. 'lim', gate, '~' .. gate)
     local used, limit = call('ZCARD', P .. 'run:' .. gate), tonumber(of[1] or -1)
