@@ -22,7 +22,7 @@ def test_the_engines_costs_and_many_nodes_are_measured(tmp_path: Path) -> None:
     assert alone["requests/s"] > 0 and crowd["engine, µs"] >= 0
     assert hand_off["admission of a request"].startswith("hand-off between two")
     assert 3 == many["nodes"] and many["requests"] > 0
-    assert 0 < many["slots used while all wait"] <= 1
+    assert 0 <= many["slots used while all wait"] <= 1
 
 
 async def test_what_runs_at_once_is_counted_where_it_runs() -> None:

@@ -88,7 +88,7 @@ async def test_a_wait_shows_its_place_and_ends_well(
 def keepalives_of(gateway: Gateway) -> list[int]:
     """How often each response that waits on a websocket has shown its place."""
     open_ = components_of(gateway.inside.app).websockets._open.values()
-    running = [scope for one in open_ for scope, _ in one._running.values()]
+    running = [scope for one in open_ for scope, *_ in one._running.values()]
     return [scope.answer.keepalives for scope in running if scope.answer]
 
 

@@ -142,6 +142,8 @@ async def test_a_fail_over_to_a_replica(tmp_path: Path) -> None:
                         served += 1
                     return served
 
+                # One that has never heard of the others would use the whole limit.
+                await eventually(lambda: {n.engine.nodes for n in some} == {3}, 20.0)
                 clients = [asyncio.ensure_future(client(n)) for n in range(9)]
                 await eventually(lambda: running.most["one"] == 3)
                 old.kill()

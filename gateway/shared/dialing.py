@@ -49,7 +49,6 @@ async def dial(
     try:
         async with asyncio.timeout(dial_s):
             host = await _master(address) if address.master else None
-            connection.place = f"{host.name}:{host.port}" if host else ""
             await _connect(connection, address, host)
             await _introduce(connection, address, name)
     except BaseException as error:
@@ -72,6 +71,8 @@ async def _connect(
             await loop.create_unix_connection(lambda: connection, address.path)
             return
         where = host or address.hosts[0]
+        if host is not None:
+            connection.place = f"{host.name}:{host.port}"
         context = _tls(address) if address.tls else None
         await loop.create_connection(
             lambda: connection,
