@@ -18,7 +18,8 @@ from gateway.config.parse import MAX_WORKERS, ConfigError
 from gateway.config.schema import Config
 from gateway.daemon.engine_use import EngineUse, engine_pid, socket_path
 from gateway.daemon.parent_log import ParentLog
-from gateway.daemon.private_engine import PrivateEngine, engine_folder
+from gateway.daemon.private_engine import PrivateEngine
+from gateway.daemon.private_folder import private_folder
 from gateway.daemon.process import StartError
 from tests.kit.engine import engine_binary
 
@@ -45,7 +46,7 @@ def lines() -> Lines:
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     with TemporaryDirectory(prefix="gw-", dir="/tmp") as short:  # room for a socket
         monkeypatch.setenv("RUNTIME_DIRECTORY", f"{short}:{short}/other")
-        path = engine_folder(tmp_path / "config.toml")
+        path = private_folder(tmp_path / "config.toml")
         assert path.startswith(short)
         yield path
         assert 0 == engine_pid(path)
@@ -130,10 +131,10 @@ def test_what_cannot_be_is_said(
     monkeypatch.setenv("TMPDIR", "/" + "y" * 100)  # too long for a socket
     path = tmp_path / "config.toml"
     chosen = f"/tmp/{os.path.basename(folder)}"
-    assert chosen == engine_folder(path)
+    assert chosen == private_folder(path)
     os.chmod(chosen, 0o711)
     with pytest.raises(StartError, match="others may enter it"):
-        engine_folder(path)
+        private_folder(path)
     os.rmdir(chosen)
 
     os.chmod(folder, 0o700)

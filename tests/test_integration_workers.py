@@ -190,15 +190,15 @@ async def keep_asking(gateway: Gateway, over: asyncio.Event) -> list[Reply]:
     return replies
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_the_workers_of_a_killed_parent_share_limits_with_a_new_one(
-    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path, workers: int
 ) -> None:
-    """They keep the engine; the new parent finds it, and the last one ends it."""
+    """One is followed; several keep the engine, which the new parent finds."""
     engine_binary()
     accounts = [settings.account(upstream, "chat", max_concurrent=2)]
     users = [settings.user("alice", max_concurrent=0, ping_interval_s=0.1)]
-    config = {"accounts": accounts, "server": {"workers": 2}, "users": users}
+    config = {"accounts": accounts, "server": {"workers": workers}, "users": users}
     gateway = await serve(daemon=True, **config)
     gate = asyncio.Event()
     for _ in range(2):
@@ -222,6 +222,27 @@ async def test_the_workers_of_a_killed_parent_share_limits_with_a_new_one(
         assert 2 == upstream.most_served("chat")
         await gateway.daemon.exited()
     assert 3 == row_count(tmp_path, "outcome = 'ok'")
+
+
+async def test_a_worker_without_a_parent_ends_at_once_where_limits_cannot_hold(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """A new instance counts at an engine, which does not know what it runs."""
+    engine_binary()
+    accounts = [settings.account(upstream, "chat")]
+    gateway = await serve(daemon=True, accounts=accounts)
+    upstream.next(plays.held(asyncio.Event()))
+    asked = await open_stream(gateway)
+    gateway.daemon.process.kill()
+
+    server = {"workers": 2}
+    async with running(tmp_path, accounts=accounts, server=server) as second:
+        reply = await asked
+        assert "server_error" == endings.in_stream("chat", reply).code
+        assert "gateway_shutdown" == (await gateway.finished(reply))["error_code"]
+        key = settings.key_of("alice")
+        newcomer = Client(second.base_url, key, gateway.session)
+        endings.whole("chat", await newcomer.ask("chat", "chat-x"))
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,10 @@ class ParentEngine:
         if settings["workers"] > 1 and self.page is None:
             self.page = make_page()
         if settings.get("engine") and self._engine is None:
-            from gateway.daemon.private_engine import PrivateEngine, engine_folder
+            from gateway.daemon.private_engine import PrivateEngine
+            from gateway.daemon.private_folder import private_folder
 
-            engine = PrivateEngine(engine_folder(self._path), self._log)
+            engine = PrivateEngine(private_folder(self._path), self._log)
             try:
                 engine.start()
             except BaseException:

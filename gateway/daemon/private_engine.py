@@ -14,11 +14,9 @@ Imported only where there is one.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import select
 import signal
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +36,6 @@ from gateway.daemon.process import StartError
 from gateway.daemon.respawn import Respawn
 
 START_S = 5.0
-MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 ARGUMENTS = (
     *("--port", "0", "--unixsocketperm", "600"),
     *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
@@ -49,7 +46,7 @@ ARGUMENTS = (
 class PrivateEngine:
     """
     Args:
-        folder: see ``engine_folder``.
+        folder: see ``private_folder``.
         use: this process among its users, over an exec.
 
     Attributes:
@@ -202,40 +199,6 @@ class PrivateEngine:
             if lines:
                 return lines[-1][:200]
         return f"it is not ready after {START_S:.0f} s"
-
-
-def engine_folder(config: Path) -> str:
-    """
-    The folder of the engine for the gateway of the file *config*; it is made.
-
-    Raises:
-        StartError: there is none that only this user may enter.
-    """
-    whose = f"{config.absolute()}\0{os.geteuid()}"
-    name = f"gateway-{hashlib.blake2b(whose.encode(), digest_size=6).hexdigest()}"
-    given = [
-        *os.environ.get("RUNTIME_DIRECTORY", "").split(":")[:1],
-        os.environ.get("XDG_RUNTIME_DIR", ""),
-        os.environ.get("TMPDIR", ""),
-        "/tmp",
-    ]
-    reason = "no folder for its socket"
-    for base in filter(None, given):
-        folder = os.path.join(base, name)
-        if len(os.fsencode(socket_path(folder))) > MAX_SOCKET_PATH:
-            continue
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-            found = os.lstat(folder)
-        except OSError as error:
-            reason = f"{folder}: {error.strerror}"
-            continue
-        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-        if mine and not found.st_mode & 0o077:
-            return folder
-        reason = f"{folder}: others may enter it"
-    raise StartError(f"cannot start the engine: {reason}")
 
 
 @contextmanager

@@ -9,7 +9,8 @@ The life of a worker: open the ledger, accept, reload, drain, as its parent says
     leave    give everything to the worker that follows; finish what runs, and waits
     bury     close the rows that a dead worker has left open
 
-Without its parent a worker takes nothing new, and finishes what runs.
+Without its parent a worker takes nothing new, and finishes what runs; the workers of a
+new parent follow it (``daemon.orphan``).
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from gateway.daemon.greeting import greet
 from gateway.daemon.http_server import HttpRunner, HttpServer
 from gateway.daemon.listeners import BACKLOG, ServedSocket
 from gateway.daemon.load_page import LoadPage
+from gateway.daemon.orphan import Orphan, find_orphans
 from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.polite_listener import PoliteListener
 from gateway.daemon.process import StartError, tune_garbage_collection
 from gateway.daemon.process_control import ParentControl
 from gateway.daemon.reloader import Reloader
-from gateway.daemon.takeover import Following, Leaving
+from gateway.daemon.takeover import Following, Leaving, counting_place
 from gateway.daemon.wiring import Components
 from gateway.daemon.worker_counters import WorkerCounters
 from gateway.errors import GatewayError
@@ -82,6 +84,7 @@ class Daemon:
         self._admin = AdminSide(_sockets(opened, fds, "admin"))
         self._link = link
         self._engine = EngineChoice(**opened["engine"]) if opened["engine"] else None
+        self._counts_at = counting_place(self._engine, self._config.shared)
         self._page: LoadPage | None = None
         if opened["page"]:
             self._page = LoadPage(fds[len(opened["listeners"])], opened["slot"])
@@ -94,12 +97,15 @@ class Daemon:
         self._begin = asyncio.Event()  # the parent says: serve
         self._drain_changed = asyncio.Event()  # wakes a drain that waits
         self._end_now = False
+        self._orphaned = False  # the parent is gone
+        self._slot = opened["slot"]
         self._leave = asyncio.Event()  # another worker follows
         self._leave_fds: list[int] = []
         self._followed = asyncio.Event()  # every new worker serves
         self._follow_fds: list[int] = []
         self._leaving: Leaving | None = None
         self._following: Following | None = None
+        self._finishing: asyncio.Task[None] | None = None  # for a new parent's worker
         self._dead: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -123,12 +129,11 @@ class Daemon:
             self._link.say("ready", node=components.ledger.node)
             await self._either(self._begin, self._stop)
             if not self._stop.is_set():
-                self._following = Following(components, runner, self._follow_fds)
-                await self._following.ready()
+                following = await self._follow(components, runner)
                 await self._start(self._accept(runner, components.shortage.note))
                 await self._start(self._admin.serve(components.admin_app()))
                 await self._serve(components, runner)
-                self._following.close()
+                following.close()
                 counters.say()  # what it has counted in all stays in the sums
         finally:
             await self._admin.close()
@@ -158,6 +163,16 @@ class Daemon:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, components: Components, runner: HttpRunner) -> Following:
+        """Take up what those leave who had this slot before."""
+        orphans = find_orphans(self._path) if not self._slot else []
+        following = Following(
+            components, runner, self._follow_fds, self._counts_at, orphans
+        )
+        self._following = following
+        await following.ready()
+        return following
 
     async def _accept(self, runner: HttpRunner, refused: Refused) -> None:
         if self._page is not None and isinstance(runner.server, HttpServer):
@@ -199,7 +214,7 @@ class Daemon:
         link.on("adopt", lambda message, fds: self._reloader.adopt(message["served"]))
         link.on("bury", lambda message, fds: self._dead.put_nowait(message["node"]))
         link.on("greet", lambda message, fds: self._greet())
-        link.start(self._on_drain)
+        link.start(self._on_lost)
         loop.add_signal_handler(signal.SIGTERM, self._on_drain)
 
     async def _bury(self, components: Components) -> None:
@@ -235,6 +250,10 @@ class Daemon:
 
         self._link.say("probed", problem=problem_of(message["state"]))
 
+    def _on_lost(self) -> None:
+        self._orphaned = True
+        self._on_drain()
+
     def _on_drain(self) -> None:
         self._stop.set()
         self._drain_changed.set()
@@ -263,11 +282,8 @@ class Daemon:
         """Finish what this worker has, beside the one that follows."""
         await self._stop_accepting(runner)
         await self._admin.stop_accepting()
-        if self._following is not None:
-            self._following.leave()
-        self._leaving = Leaving(components, runner, self._leave_fds[0])
-        self._leaving.begin()
-        finishing = asyncio.ensure_future(self._leaving.finish())
+        leaving = self._begin_to_leave(components, runner, self._leave_fds[0])
+        finishing = asyncio.ensure_future(leaving.finish())
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((finishing, stopped), return_when=asyncio.FIRST_COMPLETED)
         for one in (finishing, stopped):
@@ -277,6 +293,31 @@ class Daemon:
         with suppress(TimeoutError):
             async with asyncio.timeout(FOLLOWED_S):
                 await self._either(self._followed, self._stop)
+
+    def _begin_to_leave(
+        self, components: Components, runner: HttpRunner, fd: int
+    ) -> Leaving:
+        if self._following is not None:
+            self._following.leave()
+        leaving = Leaving(components, runner, fd, self._counts_at, self._on_hurry)
+        leaving.begin()
+        self._leaving = leaving
+        return leaving
+
+    def _be_found(self, components: Components, runner: HttpRunner) -> Orphan:
+        """Let the workers of a new parent follow this one, which has none any more."""
+
+        def follow(fd: int) -> None:
+            if self._leaving is not None:
+                self._leaving.again(fd)
+                return
+            leaving = self._begin_to_leave(components, runner, fd)
+            self._finishing = asyncio.create_task(leaving.finish(), name="orphan")
+
+        orphan = Orphan(self._path, follow)
+        if not orphan.open():  # then no limit would hold for both
+            self._on_hurry()
+        return orphan
 
     async def _stop_accepting(self, runner: HttpRunner) -> None:
         if self._polite is not None:
@@ -289,6 +330,7 @@ class Daemon:
 
     async def _drain(self, components: Components, runner: HttpRunner) -> None:
         """Let open streams finish; then give the rest its protocol's ending."""
+        orphan = self._be_found(components, runner) if self._orphaned else None
         components.drain(self._drain_changed.set)
         runner.drain()
         await self._stop_accepting(runner)
@@ -304,6 +346,11 @@ class Daemon:
                 async with asyncio.timeout(left_s):
                     await self._drain_changed.wait()
         await components.end_open()
+        if orphan is not None:
+            orphan.close()
+        if self._finishing is not None:
+            self._finishing.cancel()
+            await asyncio.gather(self._finishing, return_exceptions=True)
 
     # --- the event loop --------------------------------------------------------------
 
