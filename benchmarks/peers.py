@@ -80,7 +80,7 @@ http {{
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream scripted {{ server 127.0.0.1:{upstream}; keepalive 2048; }}
   server {{
-    listen 127.0.0.1:{port} {tls} backlog=4096;
+    listen 127.0.0.1:{port} backlog=4096;
     keepalive_requests 100000000; client_max_body_size 64m;
     client_body_buffer_size 1m;
     location / {{
@@ -271,29 +271,26 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
     own = folder / name
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
-    facts: dict[str, Any] = {"port": port, "upstream": upstream.port, "folder": own}
-    facts |= {"scheme": "http", "tls": "", "coalesce_ms": 0.0}
     environment = {}
     if name in rivals.NAMES:
         made = rivals.rival(name, port, free_port(), upstream.port, own, KEY)
         return Program(name, made.command, port, TEST_CORE, folder, *made[1:])
+    upstream_port, scheme = upstream.port, "http"
     if name.endswith("-tls"):
-        facts |= {"scheme": "https", "upstream": upstream.with_tls().port}
+        upstream_port, scheme = upstream.with_tls().port, "https"
         environment = {"SSL_CERT_FILE": str(folder / "tls.pem")}
-    if name == "gateway-tick":
-        facts["coalesce_ms"] = 1.0
     if name in ("nginx", "nginx-tls"):
-        (own / "nginx.conf").write_text(NGINX.format(**facts))
+        facts = {"port": port, "upstream": upstream_port, "folder": own}
+        (own / "nginx.conf").write_text(NGINX.format(**facts, scheme=scheme))
         command = nginx(own)
     elif name == "relay":
         script = HERE / "plain_relay.py"
         command = [sys.executable, str(script), str(port), str(upstream.port)]
     else:
         kind = name.partition("-")[2]
-        facts["protocol"] = kind if kind in ("chat", "messages") else "responses"
-        facts["key"] = hashlib.sha256(KEY.encode()).hexdigest()
-        facts["queue_key"] = hashlib.sha256(QUEUE_KEY.encode()).hexdigest()
-        text = CONFIG.format(**facts)
+        protocol = kind if kind in ("chat", "messages") else "responses"
+        tick_ms = 1.0 if kind == "tick" else 0.0
+        text = config(port, upstream_port, protocol, scheme, tick_ms)
         if kind in ("alone", "watched"):
             text += ADMIN
         (own / "config.toml").write_text(text)
@@ -302,6 +299,25 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         command = [sys.executable, "-m", module, "serve"]
         command += ["--config", str(own / "config.toml")]
     return Program(name, command, port, TEST_CORE, folder, environment)
+
+
+def config(
+    port: int,
+    upstream_port: int,
+    protocol: str = "responses",
+    scheme: str = "http",
+    tick_ms: float = 0.0,
+) -> str:
+    """The config of a gateway with one account, whose server is the upstream."""
+    return CONFIG.format(
+        port=port,
+        upstream=upstream_port,
+        protocol=protocol,
+        scheme=scheme,
+        coalesce_ms=tick_ms,
+        key=hashlib.sha256(KEY.encode()).hexdigest(),
+        queue_key=hashlib.sha256(QUEUE_KEY.encode()).hexdigest(),
+    )
 
 
 def nginx(folder: Path) -> list[str]:

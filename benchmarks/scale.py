@@ -136,21 +136,18 @@ def _cores_rows(
     return rows
 
 
+def config(port: int, upstream_port: int, workers: int, url: str) -> str:
+    """The config of a gateway of *workers*, at the engine *url* unless it is empty."""
+    text = peers.config(port, upstream_port)
+    text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n")
+    return f'{text}[shared]\nurl = "{url}"\n' if url else text
+
+
 def _gateway(folder: Path, upstream: Upstream, workers: int, url: str) -> Program:
     own = folder / f"gateway-{workers}{'-engine' * bool(url)}"
     own.mkdir()
     port = peers.free_port()
-    digest = peers.hashlib.sha256
-    text = peers.CONFIG.format(
-        port=port,
-        upstream=upstream.port,
-        protocol="responses",
-        key=digest(peers.KEY.encode()).hexdigest(),
-        queue_key=digest(peers.QUEUE_KEY.encode()).hexdigest(),
-    )
-    text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n")
-    if url:
-        text += f'[shared]\nurl = "{url}"\n'
+    text = config(port, upstream.port, workers, url)
     (own / "config.toml").write_text(text)
     command = [sys.executable, "-m", "gateway", "serve", "--config"]
     command.append(str(own / "config.toml"))

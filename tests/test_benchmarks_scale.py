@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.engine import AtOnce, Engine, simulated
+from gateway.config.parse import parse
 from tests.kit.engine import running_engine
 
 
@@ -38,6 +39,13 @@ async def test_what_runs_at_once_is_counted_where_it_runs() -> None:
 
             await asyncio.gather(*map(ask, range(20)))
     assert 20 > counted.most["u"] > 0 == counted.now["u"]
+
+
+@pytest.mark.parametrize("url", ["", "unix:///run/engine.sock"])
+def test_a_gateway_of_several_workers_has_a_config(url: str) -> None:
+    text = scale.config(1, 2, 3, url)
+    read = parse(text, lambda name: "a-secret-of-the-upstream")
+    assert (3, url) == (read.server.workers, read.shared.url)
 
 
 def test_rows_become_a_table() -> None:
