@@ -1,5 +1,5 @@
 """
-Two hundred clients and a pool that dies and returns, played without a network.
+A hundred clients and a pool that dies and returns, played without a network.
 
 Every request goes through the real attempt loop (``Relay.run``), the real accounts and
 the real slots, in virtual time. Only the transport, the ledger and the clients are
@@ -49,7 +49,7 @@ from tests.kit.logs import Log
 
 M = "gpt-x"
 TOOK_S = 0.2
-CLIENTS = 200
+CLIENTS = 100
 GOOD = json.dumps(answers.body("chat", Answer(), {"model": M})).encode()
 Death = int | UpstreamError
 Failing = Callable[[str, float], Death | None]

@@ -1,4 +1,4 @@
-"""Codex in a queue of half a minute: it waits, shows the wait, and finishes."""
+"""Codex in a queue for long: it waits, shows the wait, and finishes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.kit.settings import account, key_of, user
 pytestmark = [clients.needs_codex, pytest.mark.timeout(60)]
 
 MODEL = "gpt-5.5"
-WAIT_S = 20.0
-IDLE_MS = 6000
+WAIT_S = 10.0
+IDLE_MS = 3000
 """Codex gives up after so long without an event: comments alone would not do."""
 
 
@@ -59,7 +59,7 @@ async def test_codex_waits_through_a_long_queue_and_finishes(
     lines = await gateway.log.wait_events(
         "request.finished", 2, client="codex", outcome="ok"
     )
-    assert 2 == len(lines) and max(line["queue_ms"] for line in lines) > 15_000
+    assert 2 == len(lines) and max(line["queue_ms"] for line in lines) > WAIT_S * 900
     shown = re.findall(rb"\*\*Waiting in queue \((\d+) s, 0 ahead", reply.body)
     assert len(shown) >= WAIT_S / 2 and int(shown[-1]) >= WAIT_S - 2
 

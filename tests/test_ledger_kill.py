@@ -16,7 +16,7 @@ from tests.ledger_places import (  # noqa: F401
     sqlite_place_fixture,
 )
 
-ROUNDS = 20
+ROUNDS = 8
 STREAMS = 20
 
 CHILD = """
