@@ -45,10 +45,11 @@ def test_every_error_code_is_documented() -> None:
     assert [code for code in CODES if f"`{code}`" not in text] == []
 
 
-def logged_events() -> set[str]:
+@lru_cache
+def logged_events() -> frozenset[str]:
     """Every event that the code hands to its logger."""
     levels = {"debug", "info", "warning", "error", "exception"}
-    return {
+    return frozenset(
         call.args[0].value
         for path in SOURCES
         for call in ast.walk(ast.parse(path.read_text("utf-8")))
@@ -58,7 +59,7 @@ def logged_events() -> set[str]:
         and call.args
         and isinstance(call.args[0], ast.Constant)
         and isinstance(call.args[0].value, str)
-    }
+    )
 
 
 def test_every_log_event_is_a_documented_noun_and_participle() -> None:

@@ -175,6 +175,8 @@ async def connecting(scene: Scene) -> asyncio.Task[Reply]:
 
 
 def upstream_at(deltas: int | None) -> Moment:
+    """No head yet (None), the head (-1), the preamble (0), or output."""
+
     async def moment(scene: Scene) -> asyncio.Task[Reply]:
         play = (
             after(scene.gate, plays.ok())
@@ -184,10 +186,24 @@ def upstream_at(deltas: int | None) -> Moment:
         scene.upstream.next(play)
         asking = scene.ask()
         await scene.upstream.wait_for(1)
-        await seen.output(scene.gateway.client("alice").asked[0])
+        if deltas is not None:
+            await has_come(scene, deltas)
         return asking
 
     return moment
+
+
+async def has_come(scene: Scene, deltas: int) -> None:
+    """Return once the gateway has read so much of the only answer."""
+    if deltas > 0:
+        return await seen.output(scene.gateway.client("alice").asked[0])
+    [scope] = components(scene.gateway).open_requests
+    [attempt] = scope.record.attempts
+
+    def is_there() -> bool:
+        return attempt.status == 200 and (deltas < 0 or attempt.received_bytes > 0)
+
+    await scene.gateway.log.wait_for(is_there, "no answer has come")
 
 
 async def ledger_commit(scene: Scene) -> asyncio.Task[Reply]:

@@ -8,7 +8,9 @@ import importlib.metadata
 import re
 import sys
 import types
+from collections.abc import Mapping
 from configparser import ConfigParser
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,8 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in SOURCES}
 
 
-def imports_of(path: Path, *, inner: bool = True) -> set[str]:
+@lru_cache(maxsize=None)
+def imports_of(path: Path, *, inner: bool = True) -> frozenset[str]:
     """
     The modules that *path* imports; not those for type checking alone.
 
@@ -135,7 +138,7 @@ def imports_of(path: Path, *, inner: bool = True) -> set[str]:
                 found.add(module)
         if inner or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             pending += ast.iter_child_nodes(node)
-    return found
+    return frozenset(found)
 
 
 def test_no_module_imports_in_a_circle() -> None:
@@ -279,9 +282,15 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+@lru_cache
+def installed() -> Mapping[str, list[str]]:
+    """The distributions of each top-level module; a second of work."""
+    return importlib.metadata.packages_distributions()
+
+
 def foreign(paths: list[Path]) -> set[str]:
     """The distributions of everything that is neither ours nor Python's."""
-    known = importlib.metadata.packages_distributions()
+    known = installed()
     tops = {name.partition(".")[0] for path in paths for name in imports_of(path)}
     tops -= {"benchmarks", "gateway", "tests", *sys.stdlib_module_names}
     return {normal(one) for top in tops for one in known.get(top, [top])}
