@@ -63,7 +63,7 @@ def scenarios() -> list[Scenario]:
         Scenario(f"paced {c}", clients=c, rate=50, events=200, seconds=3)
         for c in (100, 300, 1000, 1500, 2000)
     ]
-    paced[1] = paced[1]._replace(programs=(*ALL, "gateway-tick", *ROUTERS))
+    paced[1] = paced[1]._replace(programs=(*ALL, "gateway-no-tick", *ROUTERS))
     for place in (3, 4):
         paced[place] = paced[place]._replace(programs=("gateway",))
     paced.append(paced[1]._replace(name="tls 300", programs=TLS))

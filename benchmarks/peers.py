@@ -262,8 +262,8 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
 
     Args:
         name: "nginx", "relay", or "gateway", "gateway-chat", "gateway-messages" (with
-            an account of that protocol), "gateway-no-ledger", "gateway-tick" (with
-            ``server.coalesce_ms``), "nginx-tls", "gateway-tls" (by TLS to the
+            an account of that protocol), "gateway-no-ledger", "gateway-no-tick" (with
+            ``server.coalesce_ms = 0``), "nginx-tls", "gateway-tls" (by TLS to the
             upstream), "gateway-alone" or "gateway-watched" (with an admin side), or
             one of ``rivals.installed()``.
     """
@@ -289,7 +289,7 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
     else:
         kind = name.partition("-")[2]
         protocol = kind if kind in ("chat", "messages") else "responses"
-        tick_ms = 1.0 if kind == "tick" else 0.0
+        tick_ms = 0.0 if kind == "no-tick" else 1.0
         text = config(port, upstream_port, protocol, scheme, tick_ms)
         if kind in ("alone", "watched"):
             text += ADMIN
@@ -306,7 +306,7 @@ def config(
     upstream_port: int,
     protocol: str = "responses",
     scheme: str = "http",
-    tick_ms: float = 0.0,
+    tick_ms: float = 1.0,
 ) -> str:
     """The config of a gateway with one account, whose server is the upstream."""
     return CONFIG.format(

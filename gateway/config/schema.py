@@ -32,7 +32,7 @@ class ServerSettings:
     allow_origins: tuple[str, ...] = ()
     tell_account: bool = False
     websocket_max_age_s: float = 3300.0
-    coalesce_ms: float = 0.0
+    coalesce_ms: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
