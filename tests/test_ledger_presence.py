@@ -68,8 +68,12 @@ async def test_the_rows_of_a_process_that_lives_stay_open(
         ours = await open_ledger(place)
         assert node and node != ours.node
         assert OPEN == place.rows(STATES)
+        assert sorted((node, ours.node)) == await ours.alive()
         child.kill()
         child.wait()
+    async with asyncio.timeout(10):
+        while [ours.node] != await ours.alive():
+            await asyncio.sleep(0.01)
     await ours.bury(node)
     assert CRASHED == place.rows(STATES)
     await ours.bury(node)  # twice is the same as once

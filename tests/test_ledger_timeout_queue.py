@@ -40,6 +40,16 @@ async def test_each_has_its_whole_time() -> None:
         await second
 
 
+async def test_one_that_is_due_may_get_more_time() -> None:
+    more = [0.01, 0.01]
+    timeouts = TimeoutQueue(Overdue, lambda: more.pop() if more else 0.0)
+
+    with pytest.raises(Overdue):
+        await timeouts.future(0.01)
+
+    assert not more
+
+
 async def test_what_is_done_is_let_go_and_the_timer_ends() -> None:
     timeouts = TimeoutQueue(Overdue)
     for waiter in [timeouts.future(0.01) for _ in range(3)]:

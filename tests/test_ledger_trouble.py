@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from structlog.testing import capture_logs
 
+from gateway.daemon import worker_handle
 from gateway.errors import GatewayError
 from gateway.ledger import database as database_module
 from gateway.ledger import ledger as ledger_module
@@ -38,6 +42,7 @@ from tests.ledger_places import (  # noqa: F401
     written,
 )
 
+NEVER = float("inf")
 FULL = "database or disk is full"
 READ_ONLY = "attempt to write a readonly database"
 BY_ID = "SELECT request_id, outcome, error_code FROM request ORDER BY request_id"
@@ -139,6 +144,66 @@ async def test_a_lock_that_is_let_go_in_time_fails_no_request(
     other.close()
     assert [("a", "ok", "")] == sqlite_place.rows(BY_ID)
     assert ledger.healthy
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from gateway.ledger.database import Database
+
+database = Database(sys.argv[1], Path(sys.argv[2]))
+database.prepare()
+with database.write():
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@contextmanager
+def stopped_writer(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process, stopped in the middle of a transaction."""
+    words = [sys.executable, "-c", STOPPED, place.url, str(place.base)]
+    with subprocess.Popen(words, cwd=Path(__file__).parents[1]) as child:
+        try:
+            _, status = os.waitpid(child.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield child
+        finally:
+            child.kill()
+
+
+async def test_a_process_that_is_stopped_while_it_writes_fails_no_request_of_another(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for until its parent has killed it."""
+    monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(ledger_module, "STALL_S", 0.02)
+    monkeypatch.setattr(ledger_module, "TURN_LOOK_S", 0.02)
+    ledger = await open_ledger(sqlite_place)
+    with stopped_writer(sqlite_place) as child:
+        closing = asyncio.ensure_future(ledger.close(record_of("a")))
+        presence = ledger.database.presence
+        await until(lambda: (presence.waits_since or NEVER) < time.monotonic() - 0.1)
+        assert ledger.healthy and not closing.done()
+        child.kill()
+        await closing
+        assert presence.waits_since is None
+    assert [("a", "ok", "")] == sqlite_place.rows(BY_ID)
+
+
+async def test_it_is_not_waited_for_without_end(
+    sqlite_place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ledger_module.TURN_S >= worker_handle.SILENCE_S + 3  # until it is killed
+    monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(ledger_module, "STALL_S", 0.02)
+    monkeypatch.setattr(ledger_module, "TURN_S", 0.05)
+    ledger = await open_ledger(sqlite_place)
+    with stopped_writer(sqlite_place):
+        with pytest.raises(GatewayError, match="ledger"):
+            await ledger.close(record_of("a"))
+        assert "the writer does not come forward" == ledger.reason
+    await healed(ledger)
+    assert [("a", "failed", "ledger_unavailable")] == sqlite_place.rows(BY_ID)
 
 
 async def test_a_file_that_was_removed_is_made_anew(

@@ -149,7 +149,8 @@ class Database:
         """
         try:
             self._make_file()
-            with self._writer.begin() as connection:
+            self.presence.enter()
+            with self.presence.turn(), self._writer.begin() as connection:
                 schema.upgrade(connection)
         except schema.SchemaError as exc:
             raise LedgerError(f"ledger {self}: {exc}") from None

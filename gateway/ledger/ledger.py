@@ -37,10 +37,14 @@ log = structlog.get_logger()
 
 CLOSE_TIMEOUT_S = 5.0  # of a terminal: a database may restart meanwhile
 STALL_S = 5.0  # a writer that reports nothing for so long has failed
+# For the turn of another process, which may be stopped in the middle of its own. Its
+# parent kills it after 10 s of silence; the system gives its lock back then.
+TURN_S = 15.0
+TURN_LOOK_S = 0.5
 LAG_WARN_S = 1.0
 LAG_LOG_EVERY_S = 10.0
 MAX_WAITING = 10_000  # rows of refusals kept while the ledger does not work
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 20.0  # longer than TURN_S
 
 T = TypeVar("T")
 
@@ -64,7 +68,7 @@ class Ledger:
         self.node = database.presence.node
         self._loop = asyncio.get_running_loop()
         self._open_rows = OpenRowBuffer(self._put_open)
-        self._timeouts = TimeoutQueue(self._timeout_error)
+        self._timeouts = TimeoutQueue(self._timeout_error, self._more_s)
         self._retention = Retention(rules)
         self._writer = LedgerWriter(
             database, self._retention.purge, self._on_report_in_thread
@@ -108,7 +112,8 @@ class Ledger:
         """Why it is not healthy; for the log and the operator."""
         if self._failure:
             return self._failure
-        if self._waiting and time.monotonic() - self._reported_at > STALL_S:
+        stalled = self._waiting and time.monotonic() - self._reported_at > STALL_S
+        if stalled and not self._more_s():
             return "the writer does not come forward"
         return ""
 
@@ -175,6 +180,16 @@ class Ledger:
                 return question(connection)
 
         return await asyncio.to_thread(ask)
+
+    async def alive(self) -> list[str]:
+        """
+        The nodes of all processes that use the ledger now, in order; none if it cannot
+        say.
+        """
+        try:
+            return await self.read(self.database.presence.alive)
+        except (SQLAlchemyError, OSError):
+            return []
 
     async def change(self, change: Callable[[Connection], T]) -> T:
         """
@@ -257,6 +272,13 @@ class Ledger:
         self._put(entry)
         return waiter
 
+    def _more_s(self) -> float:
+        """How much longer a write may take because another process has the turn."""
+        since = self.database.presence.waits_since
+        if since is None:
+            return 0.0
+        return min(TURN_LOOK_S, max(0.0, since + TURN_S - time.monotonic()))
+
     def _timeout_error(self) -> GatewayError:
         detail = self.reason or "no commit in time"
         return GatewayError("ledger_unavailable", detail=detail)
@@ -307,7 +329,6 @@ def _make_ready(database: Database) -> int:
     """Bring the schema up to date, close what a crash left open; returns how many."""
     try:
         database.prepare()
-        database.presence.enter()
         with database.write() as connection:
             return close_crashed(connection, database.presence)
     except (SQLAlchemyError, OSError) as exc:

@@ -19,6 +19,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,8 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 NODE_BITS = 62
+MAX_SEEN = 1024  # nodes that are counted
+_FLOCK = "@hhqqi"  # ``struct flock`` of 64-bit Linux: type, whence, start, length, pid
 _HELD = text(
     "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE"
     " locktype = 'advisory' AND objsubid = 1 AND granted AND database ="
@@ -42,6 +46,8 @@ class Presence:
 
     Attributes:
         node: the name of this process.
+        waits_since: since when it waits for its turn to write, in monotonic seconds;
+            None while it does not.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -49,6 +55,7 @@ class Presence:
         self.node = f"{self._number:x}"
         self._path = Path(f"{path}.lock") if path is not None else None
         self._fd: int | None = None
+        self.waits_since: float | None = None
 
     @property
     def setup(self) -> str:
@@ -89,6 +96,36 @@ class Presence:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
         return True
 
+    def alive(self, connection: Connection) -> list[str]:
+        """Every process that uses the ledger now, this one among them, in order."""
+        if self._path is None:
+            found = {f"{number:x}" for number in connection.scalars(_HELD)}
+        else:
+            found = {f"{number:x}" for number in self._held_by_others()}
+        return sorted(found | {self.node})
+
+    def _held_by_others(self) -> Iterator[int]:
+        """The numbers whose locks other processes hold."""
+        assert self._fd is not None
+        left, seen = [(0, 2**NODE_BITS - 1)], 0
+        while left and seen < MAX_SEEN:
+            first, last = left.pop()
+            asked = struct.pack(
+                _FLOCK, fcntl.F_WRLCK, os.SEEK_SET, first, last - first + 1, 0
+            )
+            # Any of the locks in that range, not the first.
+            answer = fcntl.fcntl(self._fd, fcntl.F_GETLK, asked)
+            kind, _, start, _, _ = struct.unpack(_FLOCK, answer)
+            if kind == fcntl.F_UNLCK:
+                continue
+            seen += 1
+            yield start
+            left += [
+                part
+                for part in ((first, start - 1), (start + 1, last))
+                if part[0] <= part[1]
+            ]
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for the turn of this process to write."""
@@ -96,12 +133,22 @@ class Presence:
             yield
             return
         with suppress(OSError):  # a file system without locks: SQLite's own decides
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._take_turn(self._fd)
         try:
             yield
         finally:
             with suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _take_turn(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.waits_since = time.monotonic()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            finally:
+                self.waits_since = None
 
     def leave(self) -> None:
         """Give the lock back: what is open now has no writer any more."""

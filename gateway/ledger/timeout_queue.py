@@ -14,10 +14,16 @@ class TimeoutQueue:
     """
     Args:
         timeout_error: makes the exception for a future that was not done in time.
+        more_s: seconds until one that is due is looked at again; 0 = it fails now.
     """
 
-    def __init__(self, timeout_error: Callable[[], Exception]) -> None:
+    def __init__(
+        self,
+        timeout_error: Callable[[], Exception],
+        more_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._timeout_error = timeout_error
+        self._more_s = more_s
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[tuple[float, Waiter]] = deque()  # the next due first
         self._timer: asyncio.TimerHandle | None = None
@@ -40,6 +46,10 @@ class TimeoutQueue:
         self._timer = None
         now = time.monotonic()
         self.discard_done()
+        due = self._waiters and self._waiters[0][0] <= now
+        if due and (more_s := self._more_s()):
+            self._timer = self._loop.call_later(more_s, self._look)
+            return
         while self._waiters and self._waiters[0][0] <= now:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
