@@ -10,12 +10,14 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.admission.slot import Slot
 from gateway.admission.spare_slots import MAX_KNOWN, SpareSlots
-from gateway.shared import steps
+from gateway.shared import membership, steps
 from gateway.shared.answers import Outcome
 from tests.kit.engine import CutProxy, Engine, running_engine
 from tests.kit.engine_stage import Stage
@@ -247,6 +249,41 @@ async def test_in_a_long_outage_each_node_has_its_part_after_all_have_shrunk(
         side = b.registry.side
         side._divide_later(side._equal_share)
         await asyncio.wait_for(waits, 1)
+
+
+async def test_nodes_that_begin_without_the_engine_share_what_they_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its part by the number of those that live, also when that changes."""
+    monkeypatch.setattr(membership, "COUNT_S", 0.01)
+    more = {"users": {"alice": 100}, "accounts": {"one": 5}}
+    some = [Node(f"unix://{tmp_path}/none", "blind", **more) for _ in range(3)]
+    living = [node.name for node in some]
+
+    async def alive() -> list[str]:
+        return living
+
+    async def one(node: Node) -> Slot:
+        _, holder = await node.user()
+        return await node.account(holder, (("one",),))
+
+    for node in some:
+        node.engine.alive = alive
+        await node.engine.start()
+    tasks = {
+        node: [asyncio.ensure_future(one(node)) for _ in range(5)] for node in some
+    }
+
+    def granted(node: Node) -> int:
+        return sum(task.done() for task in tasks[node])
+
+    await eventually(lambda: [granted(node) for node in some] == [2, 2, 1])
+    living.remove(some[1].name)
+    await eventually(lambda: (granted(some[0]), granted(some[2])) == (3, 2))
+    for node in some:
+        for task in tasks[node]:
+            task.cancel()
+        await node.engine.stop()
 
 
 async def test_learning_ends_when_all_that_were_there_have_spoken(

@@ -74,6 +74,7 @@ class NodeSide(NodeBook):
         self.spares = SpareSlots()
         self._shares: dict[str, int] = {}  # while alone
         self._shared_limits: dict[str, int] = {}  # that they are parts of
+        self._equal = False  # all nodes use equal parts now
         self._places_at = 0.0
         self._place_turn = 0
 
@@ -117,6 +118,7 @@ class NodeSide(NodeBook):
         self._accounts.govern()
 
     def lost(self) -> None:
+        self._equal = False
         self._divide(self._first_share)
         self._alone_room()
         self._users.evict_needed()
@@ -133,9 +135,20 @@ class NodeSide(NodeBook):
         for timer in self._timers:
             timer.cancel()
 
+    def counted(self) -> None:
+        # Before all nodes use equal parts, only one that began without the engine does:
+        # the others have what was set aside for them.
+        if self.refusing or not self._shares:
+            return
+        if not self.engine.generation:
+            self._divide(self._first_share)
+        elif self._equal:
+            self._divide(self._equal_share)
+
     def _divide_later(self, share: Callable[[str, Limiter], int]) -> None:
         if not self.engine.up and not self.refusing:
             self._divide(share)
+            self._equal = share == self._equal_share
 
     def _divide(self, share: Callable[[str, Limiter], int]) -> None:
         """From now on this node has *share* of each gate, by its name and limiter."""

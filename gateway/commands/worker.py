@@ -73,12 +73,19 @@ def _boot(link: ParentLink) -> int:
     assert opened is not None
     try:
         daemon = Daemon(path, served, started, {**boot, **opened}, fds, link)
+        daemon.load_parent = _load_parent
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.run())
     except (LedgerError, StartError) as error:
         link.say("failed", status=1, detail=log.detail(str(error)))
         return 1
     return 0
+
+
+def _load_parent() -> None:
+    from gateway.commands import serve
+
+    assert serve
 
 
 def _served(path: Path, boot: Message) -> tuple[ServedConfig, ConfigSource]:

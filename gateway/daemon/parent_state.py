@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 VARIABLE = "GATEWAY_PARENT_STATE"
@@ -19,12 +20,17 @@ _NEEDED = ("format", "settings", "listeners", "workers", "restart", "inherited")
 ParentState = dict[str, Any]
 
 
-def problem_of(state: ParentState) -> str:
-    """Why this program cannot go on with *state*; "" if it can."""
-    # That the code loads at all is a part of the answer.
-    from gateway.daemon import parent, rolling_restart
+def problem_of(state: ParentState, load: Callable[[], object]) -> str:
+    """
+    Why this program cannot go on with *state*; "" if it can.
 
-    assert parent and rolling_restart
+    Args:
+        load: loads the parent's part of the program.
+    """
+    try:
+        load()
+    except Exception as error:  # whatever stands in the code on disk
+        return f"the new code of the main process cannot be loaded: {error!r}"
     if missing := [name for name in _NEEDED if name not in state]:
         return f"the running parent does not say: {', '.join(missing)}"
     if state["format"] != FORMAT:

@@ -67,6 +67,9 @@ class Daemon:
         opened: what the parent says of the listeners.
         fds: the listeners, in the same order.
         link: to the parent.
+
+    Attributes:
+        load_parent: loads the parent's part of this code, which a restart tries.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Daemon:
             self._page = LoadPage(fds[len(opened["listeners"])], opened["slot"])
         self._polite: PoliteListener | None = None
         self._control = ParentControl(link)
+        self.load_parent: Callable[[], object] = lambda: None
         self._reloader = Reloader(
             path, served, started, opened["passed"], link, self._reloaded
         )
@@ -129,6 +133,8 @@ class Daemon:
             self._link.say("ready", node=components.ledger.node)
             await self._either(self._begin, self._stop)
             if not self._stop.is_set():
+                if components.sharing:
+                    await components.sharing.all_ready()
                 following = await self._follow(components, runner)
                 await self._start(self._accept(runner, components.shortage.note))
                 await self._start(self._admin.serve(components.admin_app()))
@@ -248,7 +254,8 @@ class Daemon:
         """Say whether the parent's part of this code can go on with that state."""
         from gateway.daemon.parent_state import problem_of
 
-        self._link.say("probed", problem=problem_of(message["state"]))
+        problem = problem_of(message["state"], self.load_parent)
+        self._link.say("probed", problem=problem)
 
     def _on_lost(self) -> None:
         self._orphaned = True

@@ -7,7 +7,7 @@ Imported only where ``shared.url`` is set, or several workers serve.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from gateway.accounting.budget_guard import BudgetGuard
@@ -31,6 +31,7 @@ class Sharing:
         node: the name of this process, the same as in the ledger; never used before.
         end_running: as for ``Registry``.
         refuse: whether it refuses new requests while the engine is away.
+        alive: the nodes of all processes that live, as the ledger knows them.
         engine: the parent's, used where ``shared.url`` names none.
     """
 
@@ -40,6 +41,7 @@ class Sharing:
         node: str,
         end_running: Callable[[str, GatewayError], bool],
         refuse: Callable[[], bool],
+        alive: Callable[[], Awaitable[Sequence[str]]],
         engine: EngineChoice | None = None,
     ) -> None:
         self.registry = SharedRegistry(end_running=end_running, refuse=refuse)
@@ -51,6 +53,7 @@ class Sharing:
             config=limits_hash(config),
             learn=engine is None or not engine.new,
         )
+        self.engine.alive = alive
         self.bus = Bus(self.engine)
         self.registry.attach(self.engine, self.bus)
         self.metrics = EngineMetrics(lambda: self.engine.up, self.registry.side.over)
@@ -76,6 +79,11 @@ class Sharing:
     async def start(self) -> None:
         """Join, or begin alone."""
         await self.engine.start()
+
+    async def all_ready(self) -> None:
+        """Every process that starts with this one can be counted now."""
+        if not self.engine.up:
+            await self.engine.count()
 
     async def stop(self) -> None:
         """Leave."""

@@ -135,8 +135,8 @@ class Components:
         def refuses() -> bool:
             return self._config.shared.alone == "refuse"
 
-        node = self.ledger.node
-        return Sharing(config, node, self._end_request, refuses, engine)
+        node, alive = self.ledger.node, self.ledger.alive
+        return Sharing(config, node, self._end_request, refuses, alive, engine)
 
     def _make_admission(self) -> Admission:
         if self.sharing:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +36,8 @@ HASTY_S = 0.1
 HASTY_NODE_S = 0.005  # with many nodes, after so long for each of them
 DIFFERS_S = 60.0  # so long two nodes may have two configs, as during a reload
 RETRY_S = (0.1, 1.0)
+COUNT_S = 1.0  # between two counts of the nodes, while the engine is away
+COUNT_WITHIN_S = 2.0
 OWN_WORDS_BYTES = 4 * 1024 * 1024  # of one message between nodes
 
 A = TypeVar("A")
@@ -56,11 +58,12 @@ class Membership:
         config: the hash of the config that the limits come from.
         learn: the first join, too, gives an engine that knows no node the time to hear
             of all; False where the engine is known to be new.
-        nodes: how many there are as long as the engine has never said it.
-
     Attributes:
         up: whether the engine decides.
-        nodes, rank: how many nodes live, and which of them this is, at the last beat.
+        nodes, rank: how many nodes live, and which of them this is: as the engine has
+            said at the last beat, and, while it is away, as ``alive`` says.
+        alive: the names of all nodes that live, as something else than the engine
+            knows them; none if it does not. It raises nothing.
         heard: takes what else is published, by its kind.
         reaped: called with the nodes that a beat has declared dead.
         generation: grows with each joining.
@@ -75,17 +78,17 @@ class Membership:
         *,
         config: str = "",
         learn: bool = True,
-        nodes: int = 1,
         timing: NodeTiming = NodeTiming(),
     ) -> None:
         self.node = node
-        self.nodes, self.rank = nodes, 0
+        self.nodes, self.rank = 1, 0
         self.up = False
         self.generation = 0
         self.config = config
         self.heard: dict[str, Callable[[Push], object]] = {}
         self.reaped: Callable[[Sequence[str]], object] = lambda nodes: None
         self.on_joined: Callable[[], object] = lambda: None
+        self.alive: Callable[[], Awaitable[Sequence[str]]] = _unknown
         self._address, self._prefix = address, prefix
         self._keys = steps.key_prefix(prefix)
         self._own = steps.node_channel(prefix, node).encode()
@@ -94,6 +97,7 @@ class Membership:
         self._timing = timing
         self._connection: EngineConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
         self._over: asyncio.Event = asyncio.Event()  # the connection is lost
         self._hasty = asyncio.Event()
         self._tried = asyncio.Event()
@@ -111,7 +115,10 @@ class Membership:
         )
         await self._tried.wait()
         if not self.up:
+            await self.count()
+        if not self.up:
             self._book.lost()
+            self._count_on()
 
     async def stop(self) -> None:
         """Leave: whatever this node still has is free at once."""
@@ -121,11 +128,26 @@ class Membership:
             with suppress(EngineLost):
                 await self.asked(steps.reap(self.node))
         self._lost_said = True  # it is no loss
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [one for one in (self._task, self._counting) if one is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.up = False
         if self._connection is not None:
             await self._connection.closed()
+
+    async def count(self) -> None:
+        """See how many nodes live, unless the engine says so."""
+        names: Sequence[str] = ()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COUNT_WITHIN_S):
+                names = sorted(await self.alive())
+        if self.up or self.node not in names:
+            return
+        before, self.nodes = (self.nodes, self.rank), len(names)
+        self.rank = names.index(self.node)  # as the engine ranks them
+        if before != (self.nodes, self.rank):
+            self._book.counted()
 
     # --- what is asked --------------------------------------------------------------
 
@@ -331,6 +353,19 @@ class Membership:
         self._say_lost(error)
         if was_up:
             self._book.lost()
+            self._count_on()
+
+    def _count_on(self) -> None:
+        """Count until the engine is back."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.get_running_loop().create_task(
+                self._count_often(), name="engine-away"
+            )
+
+    async def _count_often(self) -> None:
+        while not self.up:
+            await asyncio.sleep(COUNT_S)
+            await self.count()
 
     def _say_lost(self, error: EngineLost) -> None:
         if not self._lost_said:
@@ -338,6 +373,10 @@ class Membership:
             log.get().warning(
                 "engine.lost", engine=self._address.shown, detail=str(error)
             )
+
+
+async def _unknown() -> Sequence[str]:
+    return ()
 
 
 async def _comes(event: asyncio.Event, within_s: float) -> bool:

@@ -45,6 +45,9 @@ class NodeBook(Protocol):
     def lost(self) -> None:
         """From here on this node decides alone."""
 
+    def counted(self) -> None:
+        """While the engine is away: other nodes live now than before."""
+
     def corrected(self, news: Sequence[LeaseNews]) -> None:
         """The engine knows better."""
 
