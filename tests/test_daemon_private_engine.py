@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from gateway.config import engine_program
 from gateway.config.load import load_served, needs_engine, worker_count
 from gateway.config.parse import MAX_WORKERS, ConfigError
 from gateway.config.schema import Config
+from gateway.daemon import engine_probe
+from gateway.daemon.engine_probe import EngineProbe
 from gateway.daemon.engine_use import EngineUse, engine_pid, socket_path
 from gateway.daemon.parent_log import ParentLog
 from gateway.daemon.private_engine import PrivateEngine
@@ -29,9 +32,11 @@ class Lines:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.facts: list[dict[str, object]] = []
 
     def info(self, event: str, **facts: object) -> None:
         self.events.append(event)
+        self.facts.append(facts)
 
     error = warning = info
 
@@ -98,6 +103,78 @@ def test_one_that_dies_is_started_again_at_the_same_place(
     assert not engine.choice().new  # others have leases that it has to hear of
     assert ["engine.started", "engine.ended", "engine.started"] == lines.events
     engine.stop()
+
+
+def test_one_that_hangs_is_killed_and_started_again(
+    folder: str, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_probe, "PING_EVERY_S", 0.02)
+    monkeypatch.setattr(engine_probe, "HUNG_S", 0.5)
+    engine = made(folder, lines)
+    engine.start()
+    first = engine.pid
+    asked = time.monotonic() + 0.1
+    until(lambda: engine.look() or time.monotonic() > asked)
+    assert (first, ["engine.started"]) == (engine.pid, lines.events)
+    os.kill(first, signal.SIGSTOP)
+
+    def again() -> bool:
+        engine.look()
+        return engine_pid(folder) not in (0, first)
+
+    until(again)
+    assert ["engine.started", "engine.ended", "engine.started"] == lines.events
+    assert "silent" == lines.facts[1]["reason"]
+    engine.stop()
+
+
+class Silent:
+    """A socket that takes a connection and says nothing, or *words*."""
+
+    def __init__(self, folder: Path, words: bytes = b"") -> None:
+        self.path = str(folder / "s")
+        self._words, self._socket = words, socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.path)
+        self._socket.listen()
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def answer(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection:
+            assert b"PING\r\n" == connection.recv(64)
+            connection.send(self._words)
+
+
+def test_silence_counts_only_while_the_parent_is_awake(tmp_path: Path) -> None:
+    with Silent(tmp_path) as silent:
+        probe = EngineProbe(silent.path)
+        hung = [probe.is_hung(60.0 * number) for number in range(6)]
+        assert hung == [False] * 5 + [True]  # a second at most counts of each pause
+        probe.close()
+        assert not probe.is_hung(301.0)
+        probe.close()
+
+
+def test_an_answer_ends_the_silence(tmp_path: Path) -> None:
+    with Silent(tmp_path, b"+PONG\r\n") as silent:
+        probe = EngineProbe(silent.path)
+        for second in range(0, 20, 2):
+            assert not probe.is_hung(second)
+            silent.answer()
+            assert not probe.is_hung(second + 0.9)
+        probe.close()
+
+
+def test_one_that_never_listens_is_silent(tmp_path: Path) -> None:
+    probe = EngineProbe(str(tmp_path / "none"))
+    hung = [probe.is_hung(float(second)) for second in range(7)]
+    assert hung == [False] * 5 + [True] * 2
+    probe.close()
 
 
 def test_a_new_parent_goes_on_with_the_one_that_is_there(

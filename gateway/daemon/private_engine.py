@@ -4,7 +4,8 @@ The parent's own engine, for several workers of a host without ``shared.url``.
 Rule 1: it listens on a unix socket in a folder that only this user may enter, and
         keeps nothing on the disk: what it forgets the workers say again.
 Rule 2: one that has ended is started again, at the same place, for as long as the
-        parent runs. While it is away the workers go on alone.
+        parent runs; one that hangs is killed first. While it is away the workers go on
+        alone.
 Rule 3: one that is there already is used: the workers of a parent that was killed
         still use it, and so the limits hold for both.
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.engine_program import MISSING, engine_program
+from gateway.daemon.engine_probe import EngineProbe
 from gateway.daemon.engine_use import (
     LOOK_S,
     EngineChoice,
@@ -63,6 +65,8 @@ class PrivateEngine:
         self._log = log
         self._use = use or EngineUse(folder)
         self._respawn = Respawn()
+        self._probe = EngineProbe(socket_path(folder))
+        self._hung = False  # and killed for it
         self._pidfd: int | None = None
         self._began_at = 0.0
         self._start_at: float | None = None  # it has ended, and is started then
@@ -89,14 +93,18 @@ class PrivateEngine:
                 time.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Start it again if it has ended."""
+        """Start it again if it has ended; kill it if it hangs."""
+        now = time.monotonic()
         if self.pid and (status := self._ended()) is not None:
-            self._log.error("engine.ended", pid=self.pid, status=status)
+            reason = "silent" if self._hung else "crashed"
+            self._log.error("engine.ended", pid=self.pid, status=status, reason=reason)
             self._unwatch()
-            now = time.monotonic()
             lived_s = now - self._began_at
-            pause_s = self._respawn.died(now, lived_s, counts=False) or 0.0
-            self._start_at = now + pause_s
+            self._start_at = now + self._respawn.died(now, lived_s)
+        elif self.pid and not self._hung and self._probe.is_hung(now):
+            self._hung = True
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         if self._start_at is not None and self._start_at <= time.monotonic():
             self._start_at = None
             self._start_again()
@@ -171,12 +179,13 @@ class PrivateEngine:
         self._log.info("engine.started", pid=pid, program=os.path.basename(program))
 
     def _watch(self, pid: int) -> None:
-        self.pid, self._began_at = pid, time.monotonic()
+        self.pid, self._began_at, self._hung = pid, time.monotonic(), False
         with suppress(AttributeError, OSError):  # then each turn of the loop looks
             self._pidfd = os.pidfd_open(pid)
 
     def _unwatch(self) -> None:
         self.pid = 0
+        self._probe.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
