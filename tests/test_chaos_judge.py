@@ -49,6 +49,10 @@ def rules(found: Journal) -> list[str]:
 
 BOTH = (served("a", 10.0, 20.0), served("b", 15.0, 25.0, node=1))
 PAUSE = Window("worker-stopped", 0, 11.0, 18.0)
+BLIND = (
+    Window("engine-killed", -1, 12.0, 18.0),
+    Window("worker-killed", 1, 13.0, 13.5),
+)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,13 @@ PAUSE = Window("worker-stopped", 0, 11.0, 18.0)
             ["shown"],
             id="fenced-but-not-shown",
         ),
+        pytest.param((*BOTH, *BLIND), [], id="began-without-the-engine"),
+        pytest.param(
+            (*BOTH, served("c", 15.0, 25.0, node=1), *BLIND),
+            ["limit", "shown"],
+            id="more-than-its-part-without-the-engine",
+        ),
+        pytest.param((*BOTH, BLIND[0]), ["limit"], id="the-engine-alone-is-no-reason"),
         pytest.param(
             (*BOTH, Limit(13.0, "account", "one", 2)), [], id="the-limit-was-raised"
         ),

@@ -92,6 +92,7 @@ class Journal:
     """
     Attributes:
         finished: the canonical lines of each request.
+        processes: that serve, in all.
         begin, end: of the time that is judged.
     """
 
@@ -103,5 +104,6 @@ class Journal:
     rows: list[Row] = field(default_factory=list)
     finished: Counter[str] = field(default_factory=Counter)
     left_behind: list[str] = field(default_factory=list)
+    processes: int = 1
     begin: float = 0.0
     end: float = 0.0

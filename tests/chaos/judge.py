@@ -32,6 +32,7 @@ KILLED = ("worker-killed", "node-killed", "parent-killed")
 ACCOUNTS_OUT = ("account-busy", "account-failing")
 OUT_S = 30.0  # a cooldown may last so long behind the trouble itself
 NO_OUTPUT = ("left", "unreached")
+KNEW = -1  # in the place of a node: its process is not blind
 
 
 class Violation(NamedTuple):
@@ -88,11 +89,11 @@ def fenced(journal: Journal, one: Served) -> bool:
         and window.end - window.begin >= FENCED_S
         for window in journal.windows
         if window.kind in CUT_OFF
-    ) or _began_blind(journal, one)
+    )
 
 
 def _began_blind(journal: Journal, one: Served) -> bool:
-    """Its process began while it could not reach the engine: it knew of no others."""
+    """Its process began while it could not reach the engine: nothing is set aside."""
     away = [w for w in journal.windows if w.kind in AWAY and w.hits(one.node)]
     return any(
         window.hits(one.node)
@@ -116,16 +117,23 @@ def _moves(served: Iterable[Served]) -> list[tuple[float, int, Served]]:
 
 
 def limits(journal: Journal) -> Iterator[Violation]:
-    """Counted at the upstream, without the streams that the fencing allows."""
+    """
+    Counted at the upstream, without the streams that the fencing allows. A process
+    that began without the engine has an equal part of each limit.
+    """
     strict = [one for one in journal.served if not fenced(journal, one)]
-    running: dict[tuple[str, str], set[str]] = {}
+    blind = {id(one) for one in strict if _began_blind(journal, one)}
+    running: dict[tuple[str, str], dict[str, int]] = {}
     above: set[tuple[str, str]] = set()
     for at, step, one in _moves(strict):
         for scope, name in _names(one):
-            now = running.setdefault((scope, name), set())
-            (now.add if step > 0 else now.discard)(one.ident)
+            now = running.setdefault((scope, name), {})
+            if step > 0:
+                now[one.ident] = one.node if id(one) in blind else KNEW
+            else:
+                now.pop(one.ident, None)
             most = most_allowed(journal, scope, name, at)
-            if not most or len(now) <= most:
+            if not most or _counted(journal, now, most) <= most:
                 above.discard((scope, name))
             elif (scope, name) not in above:
                 above.add((scope, name))
@@ -135,6 +143,14 @@ def limits(journal: Journal) -> Iterator[Violation]:
                     f"{scope} {name}: {len(now)} of {most}; node {one.node} began"
                     f" {one.ident}; running {' '.join(sorted(now))}",
                 )
+
+
+def _counted(journal: Journal, now: dict[str, int], most: int) -> int:
+    """How many count: of those that blind processes run, what is beyond their parts."""
+    part = -(-most // journal.processes)
+    nodes = Counter(now.values())
+    knew = nodes.pop(KNEW, 0)
+    return knew + sum(max(0, count - part) for count in nodes.values())
 
 
 def shown(journal: Journal) -> Iterator[Violation]:

@@ -30,7 +30,7 @@ async def run(
     say: Callable[[str], object] = lambda line: None,
 ) -> Journal:
     """What was seen in a run of *seconds* with *faults*."""
-    journal = Journal()
+    journal = Journal(processes=nodes * workers)
     parts = {"nodes": nodes, "workers": workers, "seed": seed}
     async with stage(folder, journal, **parts) as made:
         urls = [daemon.base_url for daemon in made.daemons]
