@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from gateway.__main__ import _daemon
 from gateway.daemon import worker_handle
 from gateway.daemon.channel import Message
 from gateway.daemon.worker_handle import WorkerHandle
 from gateway.daemon.worker_pool import HANDLED, WorkerPool
+from tests.kit.daemon import ROOT
 
 WORKER = """
 import signal, socket, sys, time
@@ -138,3 +141,39 @@ def test_timers_run_in_their_order(pool_of: Any) -> None:
     pool.until(lambda: len(ran) == 2)
 
     assert [1, 2] == ran
+
+
+SMALL = """
+import sys
+from gateway.__main__ import _daemon
+assert _daemon(["serve", "--config", "gateway.toml"])
+print(*sys.modules)
+"""
+LARGE = {"aiohttp", "argparse", "asyncio", "dataclasses", "logging", "sqlalchemy"}
+LARGE |= {"ssl", "structlog", "subprocess", "tempfile", "tomllib"}
+
+
+def test_the_parent_stays_small() -> None:
+    """It lives as long as the gateway, and loads nothing of what serves."""
+    words = [sys.executable, "-c", SMALL]
+    loaded = subprocess.run(words, capture_output=True, check=True, cwd=ROOT, text=True)
+
+    assert set() == LARGE & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve"],
+        ["serve", "--config"],
+        ["serve", "--config", "-h"],
+        ["serve", "--config", "a", "b"],
+        ["worker", "--control"],
+        ["worker", "--control", "x"],
+        ["worker", "--control", "3", "-h"],
+        ["check", "--config", "a"],
+        [],
+    ],
+)
+def test_all_but_plain_words_are_left_to_the_parser(words: list[str]) -> None:
+    assert None is _daemon(words)

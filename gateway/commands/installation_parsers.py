@@ -12,13 +12,13 @@ def add_installation_commands(commands: Commands[argparse.ArgumentParser]) -> No
     add_command(
         commands,
         "serve",
-        serve,
+        _serve,
         "run the daemon in the foreground",
         "gateway serve --config /etc/gateway/config.toml",
-    )
+    ).set_defaults(is_daemon=True)
     hidden = commands.add_parser("worker")  # no help: the daemon alone starts it
     hidden.add_argument("--control", type=int, nargs="+", required=True)
-    hidden.set_defaults(run=worker)
+    hidden.set_defaults(run=_worker, is_daemon=True)
     add_command(
         commands,
         "check",
@@ -57,14 +57,14 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     )
 
 
-def serve(args: argparse.Namespace) -> int:
+def _serve(args: argparse.Namespace) -> int:
     """Run the daemon."""
     from gateway.commands import serve as daemon
 
     return daemon.serve(config_path(args))
 
 
-def worker(args: argparse.Namespace) -> int:
+def _worker(args: argparse.Namespace) -> int:
     """Serve for the daemon that has started this process."""
     from gateway.commands.worker import work
 
