@@ -23,20 +23,15 @@ def test_a_worker_that_lived_well_is_replaced_at_once_again() -> None:
     assert 0.0 == respawn.died(200.0, WELL_S)
 
 
-@pytest.mark.parametrize(("apart_s", "ends"), [(WINDOW_S / 5, True), (16.0, False)])
-def test_too_many_deaths_in_a_short_time_end_it(apart_s: float, ends: bool) -> None:
+@pytest.mark.parametrize(("apart_s", "often"), [(WINDOW_S / 5, True), (16.0, False)])
+def test_too_many_deaths_in_a_short_time_are_noticed(
+    apart_s: float, often: bool
+) -> None:
     respawn = Respawn()
 
-    waits = [respawn.died(n * apart_s, 11.0) for n in range(MAX_DEATHS)]
+    noticed = []
+    for number in range(MAX_DEATHS):
+        respawn.died(number * apart_s, 11.0)
+        noticed.append(respawn.too_often(number * apart_s))
 
-    assert ends == (waits[-1] is None)
-    assert None not in waits[:-1]
-
-
-def test_failed_starts_beside_others_that_serve_are_tried_for_ever() -> None:
-    respawn = Respawn()
-
-    waits = [respawn.died(float(n), 0.1, counts=False) for n in range(100)]
-
-    assert None not in waits
-    assert MAX_S == waits[-1]
+    assert noticed == [False] * (MAX_DEATHS - 1) + [often]

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
+from gateway.daemon.respawn import MAX_DEATHS
 from tests.conftest import Serve
 from tests.kit import answers, endings, plays, seen, settings
 from tests.kit.asking import Client, Reply
-from tests.kit.daemon import running
+from tests.kit.daemon import ROOT, Daemon, running
 from tests.kit.engine import engine_binary
 from tests.kit.gateway import Gateway
+from tests.kit.logs import Line
 from tests.kit.queueing import queued
 from tests.kit.scripted import ScriptedUpstream
-from tests.test_integration_records import measured
+from tests.test_integration_records import measured, rows
 from tests.test_integration_restart import restarted
 
 
@@ -298,3 +305,118 @@ async def another_child(parent: int, known: set[int]) -> int:
                 ).read_bytes().split(b"\0"):
                     return child
         await asyncio.sleep(0.002)
+
+
+# --- a slot that is in trouble --------------------------------------------------------
+
+IMPATIENT = """
+import signal, sys
+from gateway.daemon.worker_handle import WorkerHandle
+from gateway.__main__ import main
+
+IN_TIME = WorkerHandle.silent_at
+SLOTS = {signal.SIGRTMIN: 0, signal.SIGRTMIN + 1: 1}
+impatient = set()
+
+def silent_at(worker):
+    return IN_TIME.fget(worker) - (8.5 if worker.slot in impatient else 0.0)
+
+WorkerHandle.silent_at = property(silent_at)
+for one in SLOTS:
+    signal.signal(one, lambda number, frame: impatient.add(SLOTS[number]))
+sys.exit(main())
+"""
+"""The parent; after a signal it waits for a worker of a slot for 1.5 s, not for 10."""
+
+
+@asynccontextmanager
+async def impatient_daemon(folder: Path, **config: Any) -> AsyncIterator[Daemon]:
+    """A daemon of two workers, from a copy of the code."""
+    engine_binary()
+    daemon = Daemon(folder, server={"workers": 2}, **config)
+    daemon.code, daemon.program = folder / "code", ("-c", IMPATIENT)
+    shutil.copytree(ROOT / "gateway", daemon.code / "gateway")
+    await daemon.start()
+    try:
+        await daemon.log.wait_events("worker.started", 2)
+        yield daemon
+    finally:
+        await daemon.stop()
+
+
+async def worker_of(daemon: Daemon, request_id: str) -> Line:
+    """The ``worker.started`` line of the worker that runs *request_id*."""
+    async with asyncio.timeout(10):
+        while True:
+            found = rows(
+                daemon.folder,
+                f"SELECT node FROM request WHERE request_id = '{request_id}'",
+            )
+            for line in daemon.log.events("worker.started"):
+                if [(line["node"],)] == found:
+                    return line
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.timeout(120)
+async def test_a_slot_in_trouble_costs_the_others_nothing(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Its worker stands still; those after it die; then the code on disk is broken."""
+    account = settings.account
+    accounts = [
+        account(upstream, "chat-1", max_concurrent=1, models=["one-*"]),
+        account(upstream, "chat-2", max_concurrent=0, models=["two-*"]),
+    ]
+    users = [settings.user("alice", max_concurrent=0, ping_interval_s=0.1)]
+    gate, never = asyncio.Event(), asyncio.Event()
+    upstream.next(plays.held(never), model="one-held")
+    upstream.next(plays.held(gate), model="two-held")
+    async with AsyncExitStack() as stack:
+        daemon = await stack.enter_async_context(
+            impatient_daemon(tmp_path, accounts=accounts, users=users)
+        )
+        log = daemon.log
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        client = Client(daemon.base_url, settings.key_of("alice"), session)
+
+        lost = asyncio.create_task(client.ask("chat", "one-held"))
+        await upstream.wait_for(1)
+        stopped = await worker_of(daemon, client.asked[0])
+        os.kill(stopped["pid"], signal.SIGSTOP)
+        held = asyncio.create_task(client.ask("chat", "two-held"))
+        await upstream.wait_for(2)
+        async with client.open("chat", "one-x") as waiting:
+            await queued(waiting)
+            os.kill(daemon.pid, signal.SIGRTMIN + stopped["worker"])
+            assert b"[DONE]" in await waiting.content.read()
+        assert (await lost).broken
+        [ended] = log.events("worker.ended")
+        assert (stopped["pid"], "silent") == (ended["pid"], ended["reason"])
+        await log.wait_events("ledger.recovered")
+        assert [client.asked[0]] == crashed(tmp_path)
+
+        known = {line["pid"] for line in log.events("worker.started")[:2]}
+        for _ in range(MAX_DEATHS - 1):
+            known.add(pid := await another_child(daemon.pid, known))
+            os.kill(pid, signal.SIGKILL)
+        [failing] = await log.wait_events("worker.failing")
+        assert stopped["worker"] == failing["worker"]
+        served = len(log.events("worker.started"))
+        await log.wait_for(
+            lambda: len(log.events("worker.started")) > served, "it is given up"
+        )
+
+        workers = set(daemon.workers)
+        for part in ("server", "parent"):
+            source = daemon.code / "gateway" / "daemon" / f"{part}.py"
+            text = source.read_text()
+            source.write_text(f"{text}\n)")
+            await restarted(daemon, "restart.failed")
+            source.write_text(text)
+            assert workers == set(daemon.workers)
+        gate.set()
+        endings.whole("chat", await held)
+        endings.whole("chat", await client.ask("chat", "one-x"))
+        assert 0 == await daemon.stop()
+    assert "" == daemon.stderr

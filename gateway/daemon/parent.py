@@ -319,17 +319,17 @@ class Parent:
 
     def _respawn(self, worker: WorkerHandle) -> None:
         now = time.monotonic()
-        others = any(one.state == WorkerState.SERVING for one in self.pool.workers)
         if worker.failure:
             self.log.error(
                 "worker.failed", worker=worker.slot, detail=worker.failure[1]
             )
-        wait_s = self._respawns.setdefault(worker.slot, Respawn()).died(
-            now, now - worker.began_at, counts=not (worker.failure and others)
-        )
-        if wait_s is None:
-            self._fail(f"worker {worker.slot} ended {MAX_DEATHS} times in a minute")
-            return
+        respawn = self._respawns.setdefault(worker.slot, Respawn())
+        wait_s = respawn.died(now, now - worker.began_at)
+        if respawn.too_often(now):
+            if not any(one.state >= WorkerState.SERVING for one in self.pool.workers):
+                self._fail(f"worker {worker.slot} ended {MAX_DEATHS} times in a minute")
+                return
+            self.log.error("worker.failing", worker=worker.slot, wait_s=wait_s)
         self.pool.timers.after(wait_s, lambda: self._start_again(worker.slot))
 
     def _start_again(self, slot: int) -> None:

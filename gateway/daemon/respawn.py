@@ -1,6 +1,10 @@
 """
 When a worker that has ended is started again: at once, then with growing pauses.
 
+Rule: while other workers live, it is tried for ever. To end the gateway would cut their
+      streams, and bring back the same trouble. Once none is left, there is nothing to
+      lose, and an end is what supervisors and alerts see.
+
 Pure: the caller says what time it is.
 """
 
@@ -22,21 +26,16 @@ class Respawn:
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._wait_s = 0.0
 
-    def died(self, now: float, lived_s: float, *, counts: bool = True) -> float | None:
-        """
-        Seconds until the next start; None: there were too many deaths.
-
-        Args:
-            counts: whether it counts as a death. A start that fails for a reason of
-                its own, while other workers serve, may be tried for ever.
-        """
-        if counts:
-            self._deaths.append(now)
-            full = len(self._deaths) == MAX_DEATHS
-            if full and now - self._deaths[0] <= WINDOW_S:
-                return None
+    def died(self, now: float, lived_s: float) -> float:
+        """Seconds until the next start."""
+        self._deaths.append(now)
         if lived_s >= WELL_S:
             self._wait_s = 0.0
         wait_s = self._wait_s
         self._wait_s = min(max(FIRST_S, 2 * wait_s), MAX_S)
         return wait_s
+
+    def too_often(self, now: float) -> bool:
+        """Whether there were too many deaths in a short time."""
+        full = len(self._deaths) == MAX_DEATHS
+        return full and now - self._deaths[0] <= WINDOW_S

@@ -36,7 +36,12 @@ class Daemon:
     Attributes:
         log: what it wrote to stdout; ``stderr`` must stay empty.
         base_url: where it listens, without ``/v1``.
+        code: the folder whose ``gateway`` is run.
+        program: how Python is called to run it.
     """
+
+    code = ROOT
+    program: Sequence[str] = ("-m", "gateway")
 
     def __init__(
         self, folder: Path, accounts: Sequence[settings.Table], **config: Any
@@ -82,12 +87,11 @@ class Daemon:
         """Start it and return once it takes work."""
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "gateway",
+            *self.program,
             "serve",
             "--config",
             str(self.config_file),
-            cwd=ROOT,
+            cwd=self.code,
             env={**os.environ, **settings.environment(self._accounts)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
