@@ -29,7 +29,7 @@ from sqlalchemy import Connection, text
 
 NODE_BITS = 62
 MAX_SEEN = 1024  # nodes that are counted
-_FLOCK = "@hhqqi"  # ``struct flock`` of 64-bit Linux: type, whence, start, length, pid
+_FLOCK = "@hhqqi"  # ``struct flock`` of 64-bit Linux: type, origin, start, length, pid
 _HELD = text(
     "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE"
     " locktype = 'advisory' AND objsubid = 1 AND granted AND database ="

@@ -25,7 +25,10 @@ class GateQuestion(NamedTuple):
 
 
 class NodeBook(Protocol):
-    """What a node holds, and hears from the engine."""
+    """
+    What a node holds, and hears from the engine. Its many methods are the occasions on
+    which the membership asks or says something.
+    """
 
     def reports(self) -> Sequence[LeaseReport]:
         """Every lease."""
