@@ -102,7 +102,14 @@ class TwoWorlds:
 
     # --- the moves -------------------------------------------------------------------
 
-    def enter(self, user: str, node: str, session: str) -> Request:
+    async def enter(
+        self,
+        user: str,
+        node: str,
+        session: str,
+        ahead: list[list[str]] | None = None,
+    ) -> Request:
+        """*ahead*: the accounts that it asks for, too, where it need not wait."""
         lease = steps.lease_id(node, next(counter))
         request = self.requests[lease] = Request(lease, user, session)
         self.ask(
@@ -110,11 +117,20 @@ class TwoWorlds:
             "U",
             self.registry.user_slot(user, request.holder, FOREVER, session=session),
         )
+        most, tiers = self.max_queued[user], ahead or []
         answer = self.run(
-            steps.enter_user(lease, user, self.max_queued[user], session=session)
+            steps.enter_user(lease, user, most, session=session, ahead=tiers)
         )
         request.admitted = answer.admitted or answer.outcome is Outcome.QUEUED
         self.answered(answer.outcome, f"U {lease}")
+        await self.settle()
+        if answer.account:
+            request.tiers, request.admitted = tiers, True
+            one = self.registry.account_slot(tiers, request.holder, FOREVER)
+            self.ask(request, "A", one)
+            self.answered(answer.outcome, f"A {lease} {answer.account}")
+            await self.settle()
+            assert request.slots["A"].name == answer.account
         return request
 
     def enter_account(
@@ -350,10 +366,11 @@ async def make(worlds: TwoWorlds, move: Move) -> None:
     one = able[i % len(able)] if able else None
     user, account = USERS[i % len(USERS)], ACCOUNTS[i % len(ACCOUNTS)]
     if kind in ("enter", "both"):
-        entered = worlds.enter(user, NODES[j % 2], "s" if k % 2 else "")
-        await worlds.settle()
+        tiers = TIERS[(j + k) % len(TIERS)]
+        ahead = tiers if kind == "both" and k % 3 == 0 else None
+        entered = await worlds.enter(user, NODES[j % 2], "s" if k % 2 else "", ahead)
         if kind == "both" and may("account", entered):
-            worlds.enter_account(entered, TIERS[(j + k) % len(TIERS)], k % 3)
+            worlds.enter_account(entered, tiers, k % 3)
     elif kind == "resize_user":
         worlds.resize_user(user, (8, 0, 1, 3)[j % 4], k)
     elif kind == "resize_account":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 
+from gateway.admission.slot import Slot
 from tests.kit.engine import Engine, running_engine
-from tests.kit.nodes import Node, Running, keys_left, nodes, request
+from tests.kit.nodes import Node, Running, eventually, keys_left, nodes, request
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,86 @@ async def test_a_slot_goes_from_node_to_node_in_order(engine: Engine) -> None:
         await asyncio.gather(*tasks)
 
         assert order == [0, 1, 2, 3, 4, 5]
+
+
+ONE_THEN_TWO = (("one",), ("two",))
+
+
+async def test_both_slots_may_come_with_one_answer(engine: Engine) -> None:
+    """An account that is full by then, or was not the best, is waited for as ever."""
+    async with nodes(engine.url, accounts={"one": 1, "two": 1}) as (node, other):
+        slot, holder = await node.user(ahead=lambda: ONE_THEN_TWO)
+        assert holder.account == "one"
+        granted = at_once(node.account(holder, ONE_THEN_TWO))
+        assert granted.account == "one"
+
+        second, beside = await other.user(ahead=lambda: (("one",),))
+        assert not beside.account  # it is not free
+        with await other.account(beside, ONE_THEN_TWO) as found:
+            assert found.account == "two"
+        second.release()
+        granted.release()
+        slot.release()
+        await nothing_held(node, other)
+
+
+async def test_a_slot_that_came_along_and_is_not_wanted_is_given_back(
+    engine: Engine,
+) -> None:
+    both = {"one": 1, "two": 1}
+    async with nodes(engine.url, accounts=both, prefix="ahead") as (node, other):
+        slot, _ = await node.user(ahead=lambda: ONE_THEN_TWO)
+        waiting, holder = await other.user()
+        waiter = asyncio.ensure_future(other.account(holder, (("one",),)))
+        await eventually(lambda: holder.waiter is not None)
+        slot.release()  # its request ended before it asked for an account
+        granted = await waiter
+        assert granted.account == "one"
+
+        slot, chooses = await node.user(ahead=lambda: (("two",),))
+        assert chooses.account == "two"
+        waiter = asyncio.ensure_future(node.account(chooses, (("one",),)))
+        await eventually(lambda: chooses.waiter is not None)
+        with await other.account((await other.user())[1], (("two",),)) as second:
+            assert second.account == "two"  # its choice is another by now
+        granted.release()
+        assert (await waiter).account == "one"
+        waiting.release()
+        slot.release()
+
+
+async def test_a_slot_that_came_along_counts_when_the_engine_is_lost(
+    engine: Engine,
+) -> None:
+    async with nodes(engine.url, 1, accounts={"one": 1}, prefix="alone") as (node,):
+        slot, holder = await node.user(ahead=lambda: (("one",),))
+        assert node.engine._connection is not None
+        node.engine._connection.close()
+        other, second = await node.user()
+        waiter = asyncio.ensure_future(node.account(second, (("one",),)))
+        await asyncio.sleep(0)
+        assert not waiter.done()
+        granted = await node.account(holder, (("one",),))
+        assert granted.account == "one"
+        granted.release()
+        assert (await waiter).account == "one"
+        slot.release()
+        other.release()
+
+
+def at_once(asking: Coroutine[Any, Any, Slot]) -> Slot:
+    """What *asking* gives, which must not wait."""
+    try:
+        asking.send(None)
+    except StopIteration as done:
+        slot: Slot = done.value
+        return slot
+    raise AssertionError("it waits")
+
+
+async def nothing_held(*some: Node) -> None:
+    for node in some:
+        await eventually(lambda: not len(node.registry._book))
 
 
 async def test_no_limit_is_exceeded_and_none_is_left_idle(engine: Engine) -> None:

@@ -60,6 +60,8 @@ TWICE: dict[str, Callable[[], list[steps.EngineStep[Any]]]] = {
     "regroup-wait": lambda: [steps.regroup("n.2", [["A"]], ["A"])],
     "regroup-unknown": lambda: [steps.regroup("n.2", [["X"]], ["X"])],
     "enter": lambda: [steps.enter_user("m.5", "u", 9, requests_per_minute=3)],
+    "enter-both": lambda: [steps.enter_user("m.5", "v", 9, ahead=[["A"], ["B"]])],
+    "enter-half": lambda: [steps.enter_user("m.5", "v", 9, ahead=[["A"]])],
     "enter-full": lambda: [steps.enter_user("m.5", "u", 0)],
     "account": lambda: [steps.enter_account("m.4", [["A", "B"]], ["A", "B"], 9)],
     "account-wait": lambda: [steps.enter_account("m.4", [["A"]], ["A"], 9)],

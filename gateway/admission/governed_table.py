@@ -62,6 +62,13 @@ class GovernedTable(SlotTable):
         waiter.done.set_result(self._take(limiter, waiter.holder))
         return True
 
+    def hold(self, holder: Holder, name: str) -> Slot | None:
+        """The slot of *name* that *holder* was granted; None if there is no such."""
+        limiter = self.limiters.get(name)
+        if limiter is None or limiter.removed:
+            return None
+        return self._take(limiter, holder)
+
     def placed(self, waiter: SlotWaiter, place: LinePlace) -> None:
         """Where *waiter* stands among all nodes' waiters, at this moment."""
         if waiter.queued:

@@ -10,7 +10,7 @@ Rule: only the wiring names an implementation; everything else takes these proto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.admission.slot import (
@@ -81,7 +81,13 @@ class SlotSource(Protocol):
         """Its body is complete, or will never be."""
 
     async def user_slot(
-        self, user: str, holder: Holder, deadline: float, *, session: str = ""
+        self,
+        user: str,
+        holder: Holder,
+        deadline: float,
+        *,
+        session: str = "",
+        ahead: Callable[[], Tiers] | None = None,
     ) -> Slot:
         """
         A slot of *user*, at once or when *holder* is next.
@@ -90,6 +96,8 @@ class SlotSource(Protocol):
             deadline: monotonic seconds.
             session: the conversation; a repeat of a request that timed out gets its
                 reserved position.
+            ahead: the accounts that it will ask for next, as far as is known. Where
+                slots are granted elsewhere, one of theirs may come with the user's.
 
         Raises:
             Overloaded: "queue_full" at once, "queue_timeout" at the deadline.

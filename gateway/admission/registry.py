@@ -110,7 +110,7 @@ class Registry(Admission):
 
     def _refuse_newcomer(self, holder: Holder) -> None:
         """Refuse one more, unless it may come back to its reserved position."""
-        if self._reserved.any_of(holder.user, self._clock()):
+        if self._any_reserved(holder.user):
             return
         fits, loop = frozenset((holder.user,)), asyncio.get_running_loop()
         waiter = SlotWaiter(holder, fits, ((holder.user,),), loop.create_future())
@@ -119,10 +119,19 @@ class Registry(Admission):
         self._users.leave_queue(waiter)
         raise overloaded("queue_full", position)
 
+    def _any_reserved(self, user: str) -> bool:
+        return self._reserved.any_of(user, self._clock())
+
     # --- the two waits (see SlotSource) ----------------------------------------------
 
     async def user_slot(
-        self, user: str, holder: Holder, deadline: float, *, session: str = ""
+        self,
+        user: str,
+        holder: Holder,
+        deadline: float,
+        *,
+        session: str = "",
+        ahead: Callable[[], Tiers] | None = None,
     ) -> Slot:
         self._arrive(holder, session)
         tiers = ((user,),)
@@ -146,7 +155,7 @@ class Registry(Admission):
         if not holder.arrival:
             self._arrive(holder, holder.session)
         waited_s = 0.0
-        slot = None if prefer else self._accounts.take_free(candidates, holder)
+        slot = self._account_now(candidates, holder, prefer)
         if slot is None:
             began = self._clock()
             slot = await self._account_slot(
@@ -159,6 +168,12 @@ class Registry(Admission):
         if user and (waited_s or user.onward.mean_s > NO_WAIT_S):
             user.onward.add(waited_s)
         return slot
+
+    def _account_now(
+        self, candidates: Tiers, holder: Holder, prefer: str
+    ) -> Slot | None:
+        """A slot that needs no further look."""
+        return None if prefer else self._accounts.take_free(candidates, holder)
 
     async def _account_slot(
         self,

@@ -31,7 +31,14 @@ from gateway.admission.registry import (
     say_wait,
     user_removed,
 )
-from gateway.admission.slot import AccountsChanged, Holder, Slot, SlotWaiter, Wanted
+from gateway.admission.slot import (
+    AccountsChanged,
+    Holder,
+    Slot,
+    SlotWaiter,
+    Tiers,
+    Wanted,
+)
 from gateway.admission.slot_table import SlotTable
 from gateway.errors import GatewayError, Overloaded
 from gateway.shared import steps
@@ -70,6 +77,7 @@ class SharedRegistry(Registry):
     ) -> None:
         super().__init__(clock=clock, end_running=end_running)
         self._known_limits: dict[str, int] = {}
+        self._may_return: dict[str, float] = {}  # until when, by user
         self.per_minute: Callable[[str], int] = lambda user: 0
         self.too_often: Callable[[str, float], GatewayError] = _too_often
         self.side = NodeSide(
@@ -86,6 +94,7 @@ class SharedRegistry(Registry):
         self._bus = bus
         bus.answer("holders", lambda text: self._holders_text())
         bus.answer("end", self._end_for)
+        bus.listen("reserved", self._reserved_elsewhere)
         self.engine = self.side.engine = engine
         self._book = self.side.book = LeaseBook(
             engine.node, self._holders, engine.tell, self._clock
@@ -109,11 +118,31 @@ class SharedRegistry(Registry):
             holder.arrived_s = self._clock()
 
     async def user_slot(
-        self, user: str, holder: Holder, deadline: float, *, session: str = ""
+        self,
+        user: str,
+        holder: Holder,
+        deadline: float,
+        *,
+        session: str = "",
+        ahead: Callable[[], Tiers] | None = None,
     ) -> Slot:
         if self.side.refusing:
             raise Overloaded("engine_unavailable", retry_after_s=1.0)
+        if ahead is not None and self._governed:
+            holder.ahead = ahead()
         return await super().user_slot(user, holder, deadline, session=session)
+
+    def _account_now(
+        self, candidates: Tiers, holder: Holder, prefer: str
+    ) -> Slot | None:
+        slot, holder.ahead_slot = holder.ahead_slot, None
+        if slot is None:
+            return super()._account_now(candidates, holder, prefer)
+        wanted = ((prefer,),) if prefer else candidates
+        if any(slot.name in tier for tier in wanted):
+            return slot
+        slot.release()  # what was chosen then is not the choice of now
+        return None
 
     async def _wait(self, table: SlotTable, holder: Holder, wanted: Wanted) -> Slot:
         self._book.flush()
@@ -125,6 +154,7 @@ class SharedRegistry(Registry):
         except BaseException as error:
             if isinstance(error, Overloaded) and error.code == "queue_timeout":
                 self._book.reserve(holder)
+                self._bus.tell("reserved", holder.user)
             self._book.note(holder)
             raise
 
@@ -140,6 +170,15 @@ class SharedRegistry(Registry):
             super()._begin_wait(table, waiter)
         elif self.engine.up:
             self._ask(waiter)
+
+    def _reserved_elsewhere(self, user: str) -> None:
+        """Another node has reserved a position: its request may come back here."""
+        if user in self._max_queued:
+            self._may_return[user] = self._clock() + steps.RESERVED_S
+
+    def _any_reserved(self, user: str) -> bool:
+        elsewhere = self._may_return.get(user, 0.0) > self._clock()
+        return elsewhere or super()._any_reserved(user)
 
     @property
     def _governed(self) -> bool:
@@ -159,20 +198,15 @@ class SharedRegistry(Registry):
                     age_s=self._clock() - holder.arrived_s,
                     session=holder.session,
                     requests_per_minute=self.per_minute(holder.user),
+                    ahead=holder.ahead,
                 ),
-                lambda answer: self._user_answered(waiter, answer, generation, again),
+                lambda one: self._user_answered(waiter, one, generation, again),
             )
         else:
+            most = -1 if holder.admitted else most
             self.engine.ask(
-                steps.enter_account(
-                    lease,
-                    tiers_within(waiter),
-                    waiter.fits,
-                    -1 if holder.admitted else most,
-                ),
-                lambda answer: self._account_answered(
-                    waiter, answer, generation, again
-                ),
+                steps.enter_account(lease, tiers_within(waiter), waiter.fits, most),
+                lambda one: self._account_answered(waiter, one, generation, again),
             )
 
     def _user_answered(
@@ -180,8 +214,11 @@ class SharedRegistry(Registry):
     ) -> None:
         if answer.drawn:
             self.side.spares.drawn(f"u{waiter.holder.user}")
+        if answer.account_drawn:
+            self.side.spares.drawn(f"a{answer.account}")
         if answer.outcome is Outcome.GRANTED:
-            self._users.grant(waiter, waiter.holder.user)
+            if self._users.grant(waiter, waiter.holder.user) and answer.account:
+                self._hold_ahead(waiter.holder, answer.account)
             return
         self._not_granted(self._users, waiter, answer, generation, again)
 
@@ -194,6 +231,12 @@ class SharedRegistry(Registry):
             self._take_account(waiter, answer.account)
             return
         self._not_granted(self._accounts, waiter, answer, generation, again)
+
+    def _hold_ahead(self, holder: Holder, account: str) -> None:
+        """A slot of *account* came with the user's."""
+        holder.ahead_slot = self._accounts.hold(holder, account)
+        if holder.ahead_slot is None:  # a reload has taken this account away
+            self.engine.tell(steps.leave_account(holder.lease))
 
     def _take_account(self, waiter: SlotWaiter, account: str) -> None:
         """Take the slot, or give it back and ask for another."""
@@ -253,6 +296,9 @@ class SharedRegistry(Registry):
         self._ask(waiter, again=True)
 
     def _released(self, slot: Slot) -> None:
+        if slot.scope == "user" and slot.holder.ahead_slot is not None:
+            slot.holder.ahead_slot.release()  # it never asked for an account
+            slot.holder.ahead_slot = None
         self._book.note(slot.holder)
         self.side.released(f"{slot.scope[0]}{slot.name}")
 

@@ -81,6 +81,8 @@ class Holder:
         on_wait: called with its position whenever it begins to wait in a queue.
         lease: its id in the engine that several processes share; "" for none.
         arrived_s: monotonic seconds when it came; 0 = not noted.
+        ahead: the accounts that it will ask for once it has its user's slot.
+        ahead_slot: of one of them, if it came with the user's.
     """
 
     request_id: str
@@ -98,6 +100,8 @@ class Holder:
     refs: int = field(default=0, repr=False)  # slots held and queues waited in
     lease: str = field(default="", repr=False)
     arrived_s: float = field(default=0.0, repr=False)
+    ahead: Tiers = field(default=(), repr=False)
+    ahead_slot: Slot | None = field(default=None, repr=False)
 
     def enter(self, state: str, now: float) -> None:
         """Enter *state*."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from aiohttp import web
 
@@ -98,6 +99,7 @@ class ModelRequests:
             context.holder,
             context.deadline,
             session=context.session.value,
+            ahead=None if continuation else partial(self._relay.ahead, context),
         )
         try:
             self._budget_guard.check(context)

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.choice import Choice
-from gateway.admission.interface import AccountsChanged, Slot
+from gateway.admission.interface import AccountsChanged, Slot, Tiers
+from gateway.context import RequestContext
 from gateway.relay.dependencies import Dependencies
 from gateway.relay.failover_state import FailoverState
 from gateway.relay.last_error import last_error
@@ -80,6 +81,18 @@ class AccountSlots:
                 slot.release()
                 raise
             slot.release()
+
+    def ahead(self, context: RequestContext) -> Tiers:
+        """
+        The accounts that the first attempt of a request will ask for, as far as is
+        known before it runs; empty where more than its body decides.
+        """
+        document = context.ask.document
+        if document.get("previous_response_id") is not None:
+            return ()
+        now, chooser = time.monotonic(), self._accounts.chooser
+        choice = chooser.choose(context.account_query, document, (), now)
+        return ((choice.prefer,),) if choice.prefer else choice.tiers
 
     def choose(self, state: FailoverState, now: float) -> Choice:
         """The accounts that the request may go to at monotonic *now*."""

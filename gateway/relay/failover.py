@@ -39,6 +39,7 @@ import time
 
 from gateway.accounts.reasoning_access import Remedy
 from gateway.accounts.verdict import SAME_PAUSE_S, Verdict
+from gateway.admission.interface import Tiers
 from gateway.client.answer import ClientAnswer
 from gateway.config.schema import Account, UpstreamLimits
 from gateway.context import RequestContext
@@ -70,6 +71,10 @@ class Relay:
     def replace(self, limits: UpstreamLimits) -> None:
         """Take up changed limits, for the attempts that follow."""
         self._dependencies.limits = limits
+
+    def ahead(self, context: RequestContext) -> Tiers:
+        """See ``AccountSlots.ahead``."""
+        return self._slots.ahead(context)
 
     async def run(
         self,

@@ -63,6 +63,7 @@ class UserAnswer(NamedTuple):
         drawn: the slot is one that was set aside for this node.
         place: where it waits, or would have.
         retry_s: TOO_OFTEN: until the next may be sent.
+        account: whose slot it has, too; "" for none. *account_drawn*: as *drawn*.
     """
 
     outcome: Outcome
@@ -70,6 +71,8 @@ class UserAnswer(NamedTuple):
     place: LinePlace | None = None
     retry_s: float = 0.0
     drawn: bool = False
+    account: str = ""
+    account_drawn: bool = False
 
 
 class AccountAnswer(NamedTuple):
@@ -210,7 +213,11 @@ def user_answer(reply: Any) -> UserAnswer:
     """The answer of ``enter_user``."""
     outcome = OUTCOMES[reply[0]]
     if outcome is Outcome.GRANTED:
-        return UserAnswer(outcome, bool(reply[1]), drawn=bool(reply[2]))
+        answer = UserAnswer(outcome, bool(reply[1]), drawn=bool(reply[2]))
+        if len(reply) == 3:
+            return answer
+        account, drawn = reply[3].decode(), bool(reply[4])
+        return answer._replace(account=account, account_drawn=drawn)
     if outcome is Outcome.QUEUED:
         return UserAnswer(outcome, bool(reply[1]), _place(reply[2:]))
     if outcome is Outcome.FULL:

@@ -58,7 +58,9 @@ class Membership:
         config: the hash of the config that the limits come from.
         learn: the first join, too, gives an engine that knows no node the time to hear
             of all; False where the engine is known to be new.
+
     Attributes:
+        clock: monotonic seconds, of how long two configs have differed.
         up: whether the engine decides.
         nodes, rank: how many nodes live, and which of them this is: as the engine has
             said at the last beat, and, while it is away, as ``alive`` says.
@@ -81,6 +83,7 @@ class Membership:
         timing: NodeTiming = NodeTiming(),
     ) -> None:
         self.node = node
+        self.clock: Callable[[], float] = time.monotonic
         self.nodes, self.rank = 1, 0
         self.up = False
         self.generation = 0
@@ -328,7 +331,7 @@ class Membership:
         if not config or config == self.config:
             self._other_config_since, self._config_said = None, False
             return
-        now = time.monotonic()
+        now = self.clock()
         if self._other_config_since is None:
             self._other_config_since = now
         elif now - self._other_config_since >= DIFFERS_S and not self._config_said:

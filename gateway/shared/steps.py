@@ -133,6 +133,7 @@ def enter_user(
     age_s: float = 0.0,
     session: str = "",
     requests_per_minute: int = 0,
+    ahead: Tiers = (),
 ) -> EngineStep[UserAnswer]:
     """
     Ask for the slot of *user*.
@@ -141,8 +142,13 @@ def enter_user(
         age_s: since the request arrived.
         session: whose reserved position it may take.
         requests_per_minute: 0 = no limit.
+        ahead: the accounts that it asks for next. Where neither the user nor the best
+            of them must be waited for, one answer brings both slots.
     """
-    words = (lease, user, max_queued, _us(age_s), session, requests_per_minute)
+    words = (
+        *(lease, user, max_queued, _us(age_s), session, requests_per_minute),
+        _tiers(ahead),
+    )
     return EngineStep(script("enter_user"), words, user_answer)
 
 

@@ -23,7 +23,12 @@ _numbers = itertools.count(1)
 
 
 class Node:
-    """One process of the gateway, as admission sees it."""
+    """
+    One process of the gateway, as admission sees it.
+
+    Attributes:
+        joined_at: monotonic seconds of each time that it joined.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,8 @@ class Node:
             timing=timing,
             learn=learn,
         )
+        self.joined_at: list[float] = []
+        self.engine.on_joined = lambda: self.joined_at.append(time.monotonic())
         self.registry.attach(self.engine, Bus(self.engine))
         for user, limit in users.items():
             self.registry.set_user(user, limit, max_queued)
@@ -142,8 +149,12 @@ async def request(
     tiers: Sequence[Sequence[str]] = (("one", "two"),),
     run_s: float = 0.005,
 ) -> str:
-    """A whole request at *node*; the account that served it."""
-    slot, holder = await node.user(user)
+    """
+    A whole request at *node*; the account that served it. Every second asks for both
+    slots at once.
+    """
+    ahead = (lambda: tiers) if next(_numbers) % 2 else None
+    slot, holder = await node.user(user, ahead=ahead)
     with slot:
         with await node.account(holder, tiers) as granted:
             with running.one(user, granted.account):

@@ -1,7 +1,9 @@
 -- A request asks for its user's slot.
 -- ARGV: lease, user, most that may wait, age in us, session of a reserved position,
---   requests a minute (0 = no limit)
+--   requests a minute (0 = no limit), tiers "a,b;c" of the accounts that it asks for
+--   next: where it has its user's slot at once and one is free, it has that, too
 -- -> {1, admitted, source} it has the slot; source: 1 = it was set aside for its node
+--    {1, admitted, source, account, source} it has one of that account, too
 --    {0, admitted, position, waiting, loads} it waits
 --    {-1, position, waiting, loads} too many wait; {-2} fenced; {-3} no such user
 --    {-4, us} too many requests a minute; so long until the next
@@ -41,7 +43,7 @@ if fresh and ARGV[5] ~= '' then
     entry = call('LPOP', kept)
   end
 end
-local drawn, from, aside = 0, nil, nil
+local drawn, from, aside, of_account = 0, nil, nil, 0
 if not known[4] then
   local left = limit == 0 and 1 or limit - call('ZCARD', P .. 'run:' .. gate)
   if left > 0 then
@@ -59,7 +61,19 @@ if from and (fresh or r.s == 'y') then
     draw(gate, node_of(lease))
   end
   call('ZADD', P .. 'run:' .. gate, now, lease)
-  if not fresh or admitted == 1 then put(lease, r) end
+  if ARGV[7] ~= '' then
+    --@ limits_of choose
+    local best, _, source_of = choose(ARGV[7], limits_of(ARGV[7]), node_of(lease))
+    if best then
+      if source_of == 1 then
+        --@ draw
+        draw('a' .. best, node_of(lease))
+      end
+      call('ZADD', P .. 'run:a' .. best, now, lease)
+      r.s, r.a, r.t, of_account = 'A', best, '', source_of
+    end
+  end
+  if not fresh or admitted == 1 or r.s == 'A' then put(lease, r) end
 elseif fresh or r.s == 'y' then
   --@ join_user part_user waits ending press placed recall
   local before = r.s
@@ -77,6 +91,7 @@ elseif fresh or r.s == 'y' then
   end
   if not known[4] and not aside then press({gate}) end
 end
+if r.s == 'A' then return {1, admitted, drawn, r.a, of_account} end
 if r.s ~= 'u' then return {1, admitted, drawn} end
 --@ placed
 return {0, admitted, placed(r, now)}
