@@ -13,13 +13,10 @@ import orjson
 
 from gateway.shared.address import parse_address
 from gateway.shared.dialing import dial
-from tests.kit import endings, plays, settings
-from tests.kit.admin import over_unix
+from tests.kit import endings, settings
 from tests.kit.asking import Client
 from tests.kit.daemon import Daemon, running
 from tests.kit.engine import Engine, running_engine
-from tests.kit.event_reader import reading
-from tests.kit.queueing import holding
 from tests.kit.scripted import ScriptedUpstream
 
 LEDGER = {"ledger": {"url": "sqlite:///../gateway.db"}}
@@ -112,41 +109,3 @@ async def test_two_daemons_keep_one_limit_and_outlive_their_engine(
         for daemon in both.daemons:
             assert len(daemon.log.events("engine.lost")) == 1
             assert len(daemon.log.events("engine.healed")) == 1
-
-
-async def test_each_process_answers_the_operator_for_all(
-    upstream: ScriptedUpstream, tmp_path: Path
-) -> None:
-    """What runs, waits, ends and warns at one is seen at the other as at its own."""
-    one = settings.account(upstream, "chat", max_concurrent=4)
-    more = {"admin": settings.ADMIN, "limits": {"max_concurrent": 1}}
-    async with AsyncExitStack() as stack:
-        both = await stack.enter_async_context(pair(tmp_path, [one], **more))
-        here = await stack.enter_async_context(over_unix(tmp_path / "a"))
-        events = await stack.enter_async_context(reading(here))
-        await events.next("snapshot")
-        async with holding(both.client(1), upstream, "chat-a"):
-            running = await events.next("request", state="running", model="chat-a")
-            task = asyncio.create_task(both.client(1).ask("chat", "chat-b"))
-            waits = await events.next("request", state="waiting", position=1)
-            await events.next("user", name="alice", running=1, waiting=1)
-            listed = (await here.get("/requests"))["data"]
-            detail = await here.get(f"/requests/{waits['request_id']}")
-            [account] = (await here.get("/accounts"))["data"]
-        ident = running["request_id"]
-        ended = await events.next("request", request_id=ident, state="ended")
-        reply = await task
-        await events.next("request", request_id=reply.request_id, outcome="ok")
-        rates = await events.next("rates")
-        upstream.next(plays.status(429, headers={"retry-after": "50"}))
-        await both.client(1).ask("chat", "chat-x")
-        await events.next("log", event="account.cooled")
-
-    states = {row["request_id"]: row["state"] for row in listed}
-    assert {ident: "running", waits["request_id"]: "waiting"}.items() <= states.items()
-    assert "chat-b" == waits["model"] == detail["model"]
-    assert "queued" == detail["timeline"][-1]["event"]
-    assert {"in_use": 1, "limit": 4} == account["slots"]
-    assert ("ok", 1) == (ended["outcome"], ended["attempts"])
-    assert ended["output_tokens"] and running["node"] == ended["node"] != ""
-    assert rates["requests_per_s"] > 0

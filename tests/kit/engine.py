@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from gateway.daemon.engine_use import EngineChoice, socket_path
+
 START_S = 10.0
 
 
@@ -33,11 +35,14 @@ class Engine:
 
     Attributes:
         url: of its unix socket, without a password.
+        choice: for workers of a gateway that would have started it: they know that it
+            is new, and wait for no other process.
         port: the same engine over TCP.
     """
 
     def __init__(self, folder: str, port: int, more: tuple[str, ...]) -> None:
-        self.socket = f"{folder}/e.sock"
+        self.choice = EngineChoice(folder, True)
+        self.socket = socket_path(folder)
         self.url = f"unix://{self.socket}"
         self.port = port
         self._folder, self._more = folder, more

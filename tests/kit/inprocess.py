@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.config.parse import parse
 from gateway.daemon.admin_side import AdminSide
 from gateway.daemon.app import build_app, build_runner, components_of
+from gateway.daemon.engine_use import EngineChoice
 from gateway.daemon.listeners import ListeningSocket, ServedSocket
 from gateway.daemon.parent_listeners import ADMIN, Listeners
 from gateway.daemon.settings import absolute
@@ -60,27 +61,45 @@ async def running(
     folder: Path, accounts: Sequence[settings.Table], **config: Any
 ) -> AsyncIterator[InProcess]:
     """An application on a free port for the duration of the block."""
+    with logging_to(Log()) as log:
+        async with serving(folder, accounts, log, **config) as one:
+            yield one
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    accounts: Sequence[settings.Table],
+    log: Log,
+    engine: EngineChoice | None = None,
+    **config: Any,
+) -> AsyncIterator[InProcess]:
+    """
+    The same, where the process's log is *log* already: one of several.
+
+    Args:
+        engine: as a parent's, where there are several workers.
+    """
     text = settings.config_text(listen=["127.0.0.1:1"], accounts=accounts, **config)
     secrets = settings.environment(accounts)
     config_ = parse(text, lambda name: secrets[name.removeprefix("env:")])
-    with logging_to(Log()) as log:
-        app = await build_app(config_, folder)
-        runner = await build_runner(app, shutdown_timeout_s=5.0)
-        listeners = Listeners([])
-        if config_.admin:
-            listen = [absolute(one, folder) for one in config_.admin.listen]
-            listeners.add({ADMIN: listen})
-        admin = AdminSide([as_served(one.held) for one in listeners.open])
-        try:
-            await admin.serve(components_of(app).admin_app())
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            host, port = runner.addresses[0][:2]
-            yield InProcess(app, f"http://{host}:{port}", log, admin)
-        finally:
-            await admin.close()
-            await runner.cleanup()
-            listeners.close()
+    app = await build_app(config_, folder, engine)
+    runner = await build_runner(app, shutdown_timeout_s=5.0)
+    listeners = Listeners([])
+    if config_.admin:
+        listen = [absolute(one, folder) for one in config_.admin.listen]
+        listeners.add({ADMIN: listen})
+    admin = AdminSide([as_served(one.held) for one in listeners.open])
+    try:
+        await admin.serve(components_of(app).admin_app())
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield InProcess(app, f"http://{host}:{port}", log, admin)
+    finally:
+        await admin.close()
+        await runner.cleanup()
+        listeners.close()
 
 
 def as_served(held: ListeningSocket | PassedSocket) -> ServedSocket:

@@ -169,6 +169,17 @@ class LiveRequests:
         found[0].others.extend(one.request_id for one in found[1 : MAX_OTHERS + 1])
         return found[0]
 
+    def mark_ended(self, request_id: str, who: str) -> None:
+        """Note in the timeline of a request, wherever it is, who ends it now."""
+        self.mark_own(request_id, who)
+        if self.neighbours is not None:
+            self.neighbours.tell_ended(request_id, who)
+
+    def mark_own(self, request_id: str, who: str) -> None:
+        for scope in self.scopes():
+            if scope.record.request_id == request_id:
+                scope.record.mark(self._clock(), "ended", who=who)
+
     def scopes(self) -> list[RequestScope]:
         """Those of this process that ask for an answer of a model, the oldest first."""
         found = [one for one in self._open if one.context or one.reading_body]

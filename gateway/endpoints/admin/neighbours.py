@@ -80,6 +80,7 @@ class Neighbours:
         bus.answer("news", self._news)
         bus.answer("request", self._detail)
         bus.answer("account-waiting", lambda text: self._waiting())
+        bus.listen("ending", lambda text: live.mark_own(*orjson.loads(text)))
 
     # --- asking -----------------------------------------------------------------------
 
@@ -100,6 +101,10 @@ class Neighbours:
                 found: dict[str, Any] = orjson.loads(text)
                 return found
         return None
+
+    def tell_ended(self, request_id: str, who: str) -> None:
+        """*who* ends that request: its timeline says so."""
+        self._bus.tell("ending", orjson.dumps([request_id, who]).decode())
 
     async def waiting(self) -> Counter[str]:
         """How many requests of other processes wait that each account would fit."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -156,10 +155,8 @@ class RequestOperations(OperationSource):
         wanted, error = call.part("id"), GatewayError("ended_by_operator")
         rows = [one for one in await self._live.summaries() if _is_row(one, wanted)]
         for row in rows:
-            for scope in self._live.scopes():
-                if scope.record.request_id == row.request_id:
-                    scope.record.mark(time.monotonic(), "ended", who=call.who)
             ident = row.request_id
+            self._live.mark_ended(ident, call.who)
             if self._open.end(ident, error) or await self._admission.end(ident, error):
                 call.changed(f"request.{ident}", row.phase, "ended")
                 return RequestEnding(ident, row.state)
