@@ -1,26 +1,23 @@
-"""A real engine for the benchmark, and nodes of a gateway that are admission alone."""
+"""A real engine for the benchmark, and what runs at nodes that are admission alone."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import subprocess
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.peers import TICKS
-from gateway.admission.shared_registry import SharedRegistry
-from gateway.admission.slot import Holder
-from gateway.shared.address import parse_address
-from gateway.shared.bus import Bus
-from gateway.shared.membership import Membership
+from gateway.shared.membership import NodeTiming
+from tests.kit.nodes import Node
 
 START_S = 10.0
 WAIT_S = 600.0
+REJOIN_S = 6.0  # a node that is declared dead has noticed by then
+TIMING: dict[str, Any] = {"timing": NodeTiming(), "max_queued": 100_000}
 
 
 def binary() -> str:
@@ -60,84 +57,57 @@ def engine(folder: Path) -> Iterator[Engine]:
         process.wait()
 
 
-class SimulatedNode:
+class Load:
     """
-    Admission of one process: its connection, its beat, its requests; no HTTP.
+    What runs at nodes at this moment, counted where it runs.
 
     Args:
-        users, accounts: their limits.
+        limits: how many may run at once, by name.
     """
 
-    def __init__(
-        self,
-        url: str,
-        prefix: str,
-        number: int,
-        users: Mapping[str, int],
-        accounts: Mapping[str, int],
-    ) -> None:
-        self._numbers = itertools.count(1)
-        self._name = f"bench:{number}:{time.monotonic_ns()}"
-        self.registry = SharedRegistry()
-        self.engine = Membership(
-            parse_address(url), prefix, self._name, self.registry.side, learn=False
-        )
-        self.registry.attach(self.engine, Bus(self.engine))
-        for user, most in users.items():
-            self.registry.set_user(user, most, 100_000)
-        for account, most in accounts.items():
-            self.registry.set_account(account, most)
-
-    @asynccontextmanager
-    async def request(self, user: str, accounts: tuple[str, ...]) -> AsyncIterator[str]:
-        """A request of *user* with both its slots; its account."""
-        holder = Holder(f"{self._name}.{next(self._numbers)}", user)
-        until = time.monotonic() + WAIT_S
-        with await self.registry.user_slot(user, holder, until):
-            slot = await self.registry.account_slot((accounts,), holder, until)
-            with slot as granted:
-                yield granted.account
-
-
-@asynccontextmanager
-async def simulated(
-    url: str,
-    count: int,
-    users: Mapping[str, int],
-    accounts: Mapping[str, int],
-    prefix: str = "bench",
-) -> AsyncIterator[list[SimulatedNode]]:
-    """*count* nodes that have joined."""
-    nodes = [SimulatedNode(url, prefix, n, users, accounts) for n in range(count)]
-    try:
-        for node in nodes:
-            await node.engine.start()
-        yield nodes
-    finally:
-        for node in nodes:
-            await node.engine.stop()
-
-
-class AtOnce:
-    """
-    What runs at this moment.
-
-    Attributes:
-        most: the most at once, by name.
-    """
-
-    def __init__(self) -> None:
-        self.now: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._limits = limits
+        self._now: dict[str, dict[object, tuple[Node, float]]] = {}
+        self._excess: list[tuple[float, str, list[tuple[Node, float]]]] = []
 
     @contextmanager
-    def one(self, *names: str) -> Iterator[None]:
-        """Something runs that counts for *names*."""
+    def one(self, node: Node, *names: str) -> Iterator[None]:
+        """Something runs at *node* that counts for *names*."""
+        key, since = object(), time.monotonic()
         for name in names:
-            self.now[name] += 1
-            self.most[name] = max(self.most[name], self.now[name])
+            runs = self._now.setdefault(name, {})
+            runs[key] = (node, since)
+            if 0 < self._limits[name] < len(runs):
+                self._excess.append((since, name, list(runs.values())))
         try:
             yield
         finally:
             for name in names:
-                self.now[name] -= 1
+                del self._now[name][key]
+
+    def above(self) -> tuple[int, int]:
+        """
+        How many names were above their limit; and how many without what ran at nodes
+        that were late and declared dead: they joined again while it ran, or soon after.
+        """
+        all_names = {name for _, name, _ in self._excess}
+        unexplained = {
+            name
+            for at, name, runs in self._excess
+            if sum(not _was_dead(*one, at) for one in runs) > self._limits[name]
+        }
+        return len(all_names), len(unexplained)
+
+
+def _was_dead(node: Node, since: float, at: float) -> bool:
+    return any(since < joined < at + REJOIN_S for joined in node.joined_at)
+
+
+@asynccontextmanager
+async def request(
+    node: Node, user: str, accounts: tuple[str, ...]
+) -> AsyncIterator[str]:
+    """A request of *user* with both its slots; its account."""
+    slot, holder = await node.user(user, WAIT_S, ahead=lambda: (accounts,))
+    with slot, await node.account(holder, (accounts,), WAIT_S) as granted:
+        yield granted.account

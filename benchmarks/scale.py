@@ -26,8 +26,9 @@ from typing import Any
 import structlog
 
 from benchmarks import peers, scripts, table
-from benchmarks.engine import AtOnce, Engine, binary, engine, simulated
+from benchmarks.engine import TIMING, Engine, Load, binary, engine, request
 from benchmarks.peers import Program, Upstream
+from tests.kit.nodes import nodes
 
 OUT = Path(".cache/benchmark")
 CORES = ((1, False), (1, True), (2, False), (4, False))  # workers, with a shared engine
@@ -35,6 +36,7 @@ LOADS: dict[str, dict[str, int]] = {
     "one event": {"clients": 16, "events": 1, "rate": 0},
     "200 events, 50/s": {"clients": 100, "events": 200, "rate": 50},
 }
+HELD_S = (0.2, 1.8)  # a slot of a simulated node, from and to
 Rows = list[dict[str, Any]]
 
 
@@ -199,14 +201,15 @@ async def engine_costs(running: Engine, seconds: float) -> Rows:
     """CPU of a request's admission, by how many are asked at once; the hand-off."""
     rows: Rows = []
     for at_once in (1, 32):
-        async with simulated(running.url, 1, {"u": 0}, {"a": 50}) as [node]:
+        limits = {"users": {"u": 0}, "accounts": {"a": 50}}
+        async with nodes(running.url, 1, **limits, **TIMING) as [node]:
             count = 0
             until = time.monotonic() + seconds
 
             async def ask() -> None:
                 nonlocal count
                 while time.monotonic() < until:
-                    async with node.request("u", ("a",)):
+                    async with request(node, "u", ("a",)):
                         count += 1
 
             own_s, engine_s = time.process_time(), running.cpu_s()
@@ -237,12 +240,13 @@ async def _hand_offs(running: Engine, seconds: float) -> list[float]:
     waits: list[float] = []
     released = 0.0
     until = time.monotonic() + seconds
-    async with simulated(running.url, 2, {"u": 1}, {"a": 1}, "handoff") as nodes:
+    limits = {"users": {"u": 1}, "accounts": {"a": 1}}
+    async with nodes(running.url, 2, **limits, **TIMING) as both:
 
         async def take_turns(number: int) -> None:
             nonlocal released
             while time.monotonic() < until:
-                async with nodes[number].request("u", ("a",)):
+                async with request(both[number], "u", ("a",)):
                     if released:
                         waits.append(time.monotonic() - released)
                     await asyncio.sleep(0.002)  # the other waits in line by now
@@ -259,36 +263,38 @@ async def many_nodes(running: Engine, count: int, seconds: float) -> Rows:
     """*count* nodes, each user and account short of slots, service times at random."""
     users = {f"u{n}": 20 for n in range(50)}
     accounts = {f"a{n}": 40 for n in range(10)}
-    chance, at_once = random.Random(1), AtOnce()
+    chance, load = random.Random(1), Load({**users, **accounts})
     served, used_s = 0, 0.0
-    async with simulated(running.url, count, users, accounts, "many") as nodes:
+    limits = {"users": users, "accounts": accounts}
+    async with nodes(running.url, count, **limits, **TIMING) as some:
         begun, engine_s, own_s = time.monotonic(), running.cpu_s(), time.process_time()
         until = begun + seconds
 
         async def client(user: str) -> None:
             nonlocal served, used_s
             while time.monotonic() < until:
-                node = chance.choice(nodes)
-                async with node.request(user, tuple(accounts)) as account:
-                    with at_once.one(user, account):
+                node = chance.choice(some)
+                async with request(node, user, tuple(accounts)) as account:
+                    with load.one(node, user, account):
                         since = time.monotonic()
-                        await asyncio.sleep(chance.uniform(0.2, 1.8))
+                        await asyncio.sleep(chance.uniform(*HELD_S))
                         used_s += min(time.monotonic(), until) - min(since, until)
                     served += 1
 
         await asyncio.gather(*(client(user) for user in users for _ in range(20)))
         spent = time.monotonic() - begun
         engine_s, own_s = running.cpu_s() - engine_s, time.process_time() - own_s
-        lost = sum(node.engine.generation - 1 for node in nodes)
+        again = sum(len(node.joined_at) - 1 for node in some)
     slots = sum(accounts.values())
-    above = sum(at_once.most[n] > most for n, most in {**users, **accounts}.items())
+    above, unexplained = load.above()
     return [
         {
             "nodes": count,
             "requests": served,
             "names above their limit": above,
+            "also without nodes declared dead": unexplained,
             "slots used while all wait": used_s / (slots * seconds),
-            "engine lost, by a node": lost,
+            "joined again": again,
             "engine, part of a core": engine_s / spent,
             "nodes, part of a core": own_s / spent,
         }

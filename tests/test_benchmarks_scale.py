@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import scale
-from benchmarks.engine import AtOnce, Engine, simulated
+from benchmarks import handoff, scale
+from benchmarks.engine import Engine, Load
+from benchmarks.peers import free_port
 from gateway.config.parse import parse
 from tests.kit.engine import running_engine
+from tests.kit.nodes import Node
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "HELD_S", (0.01, 0.05))
 
 
 def test_the_engines_costs_and_many_nodes_are_measured(tmp_path: Path) -> None:
@@ -26,19 +34,23 @@ def test_the_engines_costs_and_many_nodes_are_measured(tmp_path: Path) -> None:
     assert 0 <= many["slots used while all wait"] <= 1
 
 
-async def test_what_runs_at_once_is_counted_where_it_runs() -> None:
-    with running_engine() as running:
-        limits = {"u": 2}, {"a": 9}
-        counted = AtOnce()
-        async with simulated(running.url, 2, *limits) as nodes:
+def test_what_ran_at_a_node_declared_dead_explains_an_excess() -> None:
+    node, late = (Node("unix:///none", "load") for _ in range(2))
+    load = Load({"u": 1, "a": 0})
+    with load.one(node, "u", "a"):
+        pass
+    assert (0, 0) == load.above()
+    with load.one(late, "u", "a"), load.one(node, "u", "a"):
+        assert (1, 1) == load.above()
+        late.joined_at.append(time.monotonic())
+    assert (1, 0) == load.above()
 
-            async def ask(number: int) -> None:
-                async with nodes[number % 2].request("u", ("a",)) as account:
-                    with counted.one("u", account):
-                        await asyncio.sleep(0.005)
 
-            await asyncio.gather(*map(ask, range(20)))
-    assert 20 > counted.most["u"] > 0 == counted.now["u"]
+async def test_hand_offs_over_http_are_measured_at_the_account() -> None:
+    """Here the clients ask it without a gateway."""
+    port = free_port()
+    gaps = await handoff._between([(port, port)] * 2, 5)
+    assert len(gaps) >= 5 and gaps == sorted(gaps)
 
 
 @pytest.mark.parametrize("url", ["", "unix:///run/engine.sock"])
