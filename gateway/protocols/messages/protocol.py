@@ -66,6 +66,9 @@ _CLIENTS_TYPES = frozenset(
     "invalid_request_error authentication_error permission_error not_found_error "
     "request_too_large conflict_error billing_error rate_limit_error".split()
 )
+_NOT_THEIRS = ("", "upstream_error", "server_error")
+# The end of a process, or of a request by its operator, is the same word everywhere.
+_ENDED_ON_PURPOSE = ("draining", "gateway_shutdown", "ended_by_operator")
 _TYPE_OF_STATUS = {
     401: "authentication_error",
     403: "permission_error",
@@ -222,7 +225,9 @@ def _error_type(error: GatewayError) -> str:
         return "overloaded_error"
     if error.origin == "client" and error.type not in _CLIENTS_TYPES:
         return _TYPE_OF_STATUS.get(error.status, "invalid_request_error")
-    return "api_error" if error.type in ("", "upstream_error") else error.type
+    if error.code in _ENDED_ON_PURPOSE:
+        return error.type
+    return "api_error" if error.type in _NOT_THEIRS else error.type
 
 
 def read_usage(reported: dict[str, Any], usage: Usage) -> None:
