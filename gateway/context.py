@@ -29,7 +29,7 @@ class RequestContext:
         deadline: monotonic seconds until which the request may wait for slots.
         slot: the user's; None before it is granted and once a drain has it.
         share: what its body takes of its user's room, until an account is asked.
-        stopped: it was ended from outside: its answer is not read on.
+        stopped: the code by which it was ended from outside: its answer is not read on.
         shown_position: the position in the queue that its client was last shown.
         account_query: what it asks of accounts.
     """
@@ -48,7 +48,7 @@ class RequestContext:
     deadline: float
     share: BodyShare
     slot: Slot | None = None
-    stopped: bool = False
+    stopped: str = ""
     shown_position: int = 0
     account_query: AccountQuery = field(init=False)
 

@@ -154,6 +154,9 @@ CODES: dict[str, Fault] = {
 }
 """Every code that the gateway raises."""
 
+UPSTREAM_CODES = frozenset(code for code in CODES if code.startswith("upstream_"))
+"""What counts as a failure of the account that was asked."""
+
 FINAL_CODES = frozenset({"ended_by_operator"})
 """After these a client should not ask again by itself."""
 

@@ -77,7 +77,7 @@ class RequestScope:
         if self.stop_error is None and self.task:
             self.stop_error = error
             if self.context:
-                self.context.stopped = True
+                self.context.stopped = error.code
             self.task.cancel()
 
     def abort(self) -> None:

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
+from gateway.errors import UPSTREAM_CODES
 from gateway.ledger.tables import attempt
 
 LONGEST = timedelta(hours=2)  # that a request runs before its last attempt begins
-NO_FAILURE = ("", "passed_on")
 
 
 def failures_since(
@@ -23,7 +23,7 @@ def failures_since(
             # The key leads with it: only what can matter is read.
             attempt.c.request_started_at >= since - LONGEST,
             attempt.c.started_at >= since,
-            attempt.c.error_code.not_in(NO_FAILURE),
+            attempt.c.error_code.in_(UPSTREAM_CODES),
         )
         .group_by(attempt.c.account, attempt.c.error_code)
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, literal_column, select
 
+from gateway.errors import UPSTREAM_CODES
 from gateway.ledger.tables import attempt, request
 
 WELL = ("ok", "incomplete")
@@ -109,7 +110,7 @@ def _outcomes(connection: Connection, first: datetime) -> Iterable[Any]:
 
 def _attempts(connection: Connection, first: datetime) -> Iterable[Any]:
     hour = _hour_of(connection, attempt.c.request_started_at).label("hour")
-    failed = case((attempt.c.error_code.not_in(("", "passed_on")), 1), else_=0)
+    failed = case((attempt.c.error_code.in_(UPSTREAM_CODES), 1), else_=0)
     return connection.execute(
         select(hour, attempt.c.account, func.count(), func.sum(failed))
         .where(attempt.c.request_started_at >= first)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from gateway.accounts.verdict import Verdict
 from gateway.admission.interface import Slot
+from gateway.errors import GatewayError
 from gateway.protocols.protocol import Ending
 from gateway.record import AttemptRecord
 from gateway.relay.account_slots import GrantedAccount
@@ -91,6 +92,7 @@ class Attempt(ABC):
                 self._client_left()
             if not isinstance(error, FAILURES):
                 self._accounts.attempts.dropped(self._key)
+                self._enter_stop(error)
             raise
         finally:
             if not record.drained:
@@ -246,6 +248,16 @@ class Attempt(ABC):
             reports.dropped(self._key)
         return verdict
 
+    def _enter_stop(self, error: BaseException) -> None:
+        """Enter what stopped the attempt before its end; the account did nothing."""
+        if self._record is None or self._answered:
+            return
+        if has_left(error):
+            code = self._context.stopped or "client_gone"
+        else:
+            code = error.code if isinstance(error, GatewayError) else "internal_error"
+        self._record.error_code = code
+
     # --- the client has left ----------------------------------------------------------
 
     def _client_left(self) -> None:
@@ -272,7 +284,9 @@ class Attempt(ABC):
     def drained(self, how: str) -> None:
         """See ``Drainable.drained``."""
         context = self._context
+        context.attempt.ended_at = time.time()
         if how == "whole":
+            context.attempt.error_code = ""
             self._accounts.attempts.completed(self._key)
         context.mark_ending(how)
         self._record_usage()

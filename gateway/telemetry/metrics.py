@@ -25,6 +25,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway.errors import UPSTREAM_CODES
 from gateway.record import Record
 from gateway.telemetry.merged_metrics import Samples, counted, growing, rendered
 
@@ -34,7 +35,6 @@ WAIT_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 FIRST_EVENT_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
 LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 COMMIT_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-NO_FAILURE = ("", "passed_on")  # the latter: the client's own mistake
 ENDINGS = {
     "ok": "completed",
     "incomplete": "incomplete",
@@ -100,7 +100,7 @@ class Metrics:
         if record.first_event_ms is not None:
             self._first_event.observe(record.first_event_ms / 1000)
         for attempt in record.attempts:
-            if attempt.error_code not in NO_FAILURE:
+            if attempt.error_code in UPSTREAM_CODES:
                 self._failures[attempt.account, attempt.error_code].inc()
         if record.account:
             self._count_tokens(record)

@@ -10,13 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.commands.doctor.facts import PastFacts
 from gateway.config.schema import Account, Config
+from gateway.errors import UPSTREAM_CODES
 from gateway.ledger.arrivals import REFUSED_IN_QUEUE
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.tables import attempt, request
 
 SPAN = timedelta(days=1)
 MAX_GROUPS = 2000  # names of models are made up by clients
-BLAMELESS = ("", "client_gone", "interrupted")  # codes of attempts
 
 
 def past_facts(database: Database, config: Config) -> PastFacts:
@@ -95,6 +95,6 @@ def _attempts(
     failed: dict[str, dict[str, int]] = {}
     for account, code, number in connection.execute(question):
         all_of[account] = all_of.get(account, 0) + number
-        if code not in BLAMELESS:
+        if code in UPSTREAM_CODES:
             failed.setdefault(account, {})[code] = number
     return all_of, failed

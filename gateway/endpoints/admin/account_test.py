@@ -214,7 +214,7 @@ def _context(account: Account, model: str) -> RequestContext:
         deadline=now + limits.queue_timeout_s,
         share=BodyRooms().enter(OPERATOR, limits.max_waiting_bytes),
     )
-    context.stopped = True  # an operator who leaves wants no drain
+    context.stopped = "client_gone"  # an operator who leaves wants no drain
     return context
 
 
