@@ -20,6 +20,9 @@ from gateway.endpoints.admin.page.forms import (
 )
 from gateway.endpoints.admin.page.health import totals, verdict
 from gateway.endpoints.admin.page.looks import LOOKS, look
+from gateway.ledger.report import RequestHistory
+from gateway.ledger.spans import Span, spans_of
+from gateway.record import TimelineMark
 
 # --- figures --------------------------------------------------------------------------
 
@@ -152,8 +155,12 @@ def test_the_axis_ends_at_a_round_number(value: float, top: float) -> None:
 # --- the waterfall --------------------------------------------------------------------
 
 
-def mark(at_ms: float, event: str, **facts: Any) -> dict[str, Any]:
-    return {"at_ms": at_ms, "event": event, **facts}
+def mark(at_ms: float, event: str, **facts: Any) -> TimelineMark:
+    return TimelineMark(at_ms / 1000, event, facts)
+
+
+def spans(marks: list[TimelineMark]) -> list[Span]:
+    return spans_of(RequestHistory({"user": "alice"}, [], marks))
 
 
 STORY = [
@@ -176,14 +183,14 @@ STORY = [
 
 
 def test_a_story_becomes_bars() -> None:
-    found = waterfall.lanes(STORY, 12_000)
+    found = waterfall.lanes(spans(STORY), 12.0)
 
     assert [
         ("Arrives", 0, 10),
-        ("Waits: user slot", 10, 7000),
-        ("Waits: account slot", 7001, 9000),
-        ("a", 9001, 9031),
-        ("b", 9034, 12_000),
+        ("Waits: user alice", 10, 7000),
+        ("Waits: an account", 7001, 9000),
+        ("a", 9000, 9031),
+        ("b", 9033, 12_000),
     ] == [(lane.name, lane.begin_ms, lane.end_ms) for lane in found]
     assert ["w-failed"] == [part.style for part in found[3].parts]
     assert ["w-connect", "w-think", "w-stream"] == [p.style for p in found[4].parts]
@@ -203,7 +210,7 @@ def test_any_timeline_becomes_bars_in_their_frame(
 ) -> None:
     marks = [mark(at, event) for at, event in sorted(steps, key=lambda one: one[0])]
 
-    found = waterfall.lanes(marks, None)
+    found = waterfall.lanes(spans(marks), 0.0)
 
     assert len(found) <= waterfall.MAX_LANES
     for lane in found:

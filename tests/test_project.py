@@ -47,7 +47,7 @@ PURE = (
     "gateway/endpoints/paths.py",
     "gateway/errors.py",
     "gateway/ledger/day_sum.py",
-    "gateway/ledger/narrative.py",
+    "gateway/ledger/narrative*.py",
     "gateway/ledger/spans.py",
     "gateway/protocols/**/*.py",
     "gateway/record.py",

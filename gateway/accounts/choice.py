@@ -100,6 +100,7 @@ class Choice(NamedTuple):
         rejected: the fitting accounts that are out or were tried.
         fitting: every account that the config lets serve the model.
         last_resort: all are out; these are asked nevertheless.
+        bound: the only ones that can go on from the turn before; empty for any.
     """
 
     tiers: list[list[str]]
@@ -107,6 +108,7 @@ class Choice(NamedTuple):
     rejected: list[Rejection]
     fitting: list[str]
     last_resort: bool = False
+    bound: Collection[str] = ()
 
     @property
     def ordered(self) -> list[str]:

@@ -69,7 +69,7 @@ class Chooser:
         if len(serving) > 1 and PROTOCOLS[query.protocol].keeps_responses:
             owners = self._makers(query, document, now, native_only)
         restrictions = Restrictions(tried, owners, self._index.fitting(query.model))
-        return candidates(
+        choice = candidates(
             serving,
             query,
             restrictions,
@@ -78,6 +78,7 @@ class Chooser:
             self._load,
             now,
         )
+        return choice._replace(bound=owners) if owners else choice
 
     def _makers(
         self,

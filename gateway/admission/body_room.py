@@ -29,14 +29,19 @@ class BodyShare:
         complete: nothing more of it arrives.
         need: the bytes that it waits to have room for.
         waiting: done when it has.
+        waited_s: how long it has waited for room.
     """
 
-    __slots__ = ("size", "reserved", "whole", "complete", "need", "waiting", "_room")
+    __slots__ = (
+        *("size", "reserved", "whole", "complete", "need", "waiting", "waited_s"),
+        "_room",
+    )
 
     def __init__(self, room: _Room) -> None:
         self.size = self.reserved = self.need = 0
         self.whole = self.complete = False
         self.waiting: asyncio.Future[None] | None = None
+        self.waited_s = 0.0
         self._room: _Room | None = room
         room.shares[self] = None
 
@@ -56,7 +61,8 @@ class BodyShare:
         if not room.waiting and room.fits(self):
             room.reserve(self, need)
             return
-        self.waiting = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.waiting, began = loop.create_future(), loop.time()
         room.waiting += 1
         try:
             room.grant_next()
@@ -64,6 +70,7 @@ class BodyShare:
         finally:
             room.waiting -= 1
             self.waiting = None
+            self.waited_s += loop.time() - began
 
     def wake(self) -> None:
         """The end of the body has come while it waited: it needs no room for that."""

@@ -171,6 +171,8 @@ class RequestReader:
             )
         finally:
             scope.reading_body = False
+            if share.waited_s:
+                _note_room(scope.record, share.waited_s, limit_bytes)
         scope.record.arrived = time.monotonic()
         return data
 
@@ -216,6 +218,15 @@ def _holder(record: Record) -> Holder:
     holder = Holder(record.request_id, record.user)
     holder.on_wait = partial(_note_wait, record)
     return holder
+
+
+def _note_room(record: Record, waited_s: float, limit_bytes: int) -> None:
+    record.mark(
+        time.monotonic(),
+        "room_awaited",
+        waited_s=round(waited_s, 3),
+        limit_bytes=limit_bytes,
+    )
 
 
 def _note_wait(record: Record, place: QueuePosition) -> None:

@@ -5,33 +5,52 @@ Why a request went as it did, in sentences, from what was recorded on its way.
     accounts   which were left alone and until when, and what became of each attempt
     the client what it was shown meanwhile, and what it got in the end
 
-Rule: a sentence states what was recorded when it happened; nothing is guessed. What an
-older version has not recorded has no sentence.
+Rule 1: a sentence states what was recorded when it happened; nothing is guessed. What
+        an older version has not recorded has no sentence.
+Rule 2: every event of a timeline either has its own sentences (``_Story``), is a part
+        of those of another (``WITHIN``), or is a step of the usual way (``USUAL``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import ClassVar
 
 from gateway.errors import CODES
+from gateway.ledger.narrative_words import OUTAGES, cause, held_slots, listed, span
 from gateway.ledger.report import ReportRow, RequestHistory
 from gateway.record import TimelineMark
 
 MAX_POSITIONS = 12
 """Positions in a queue that one sentence lists; the middle of more is left out."""
 
-OUTAGES = {
-    "network": "it could not be reached",
-    "failed": "it had failed",
-    "overloaded": "it was overloaded",
-    "rate_limited": "it had limited the rate",
-    "quota": "its quota was used up",
-    "refused": "it had refused its credential",
-    "no_model": "it did not have the model",
-    "paused": "the operator has paused it",
+WITHIN = frozenset(
+    (
+        *("position_shown", "first_output", "client_left", "terminal"),
+        *("failed", "refused"),
+    )
+)
+"""Events that the sentences of waits, attempts and the ending hold."""
+
+USUAL = frozenset(("received", "authenticated", "connecting", "head", "first_event"))
+"""Steps that every request takes; how long each took is in the bars."""
+
+NOW = {
+    "arriving": "Its body is still arriving.",
+    "queued_user": "It still waits.",
+    "queued_account": "It still waits.",
+    "running": "It is still running.",
+    "draining": "The answer is still read, for its usage.",
 }
+"""By the phase of a request that has not ended."""
+
+DRAINED = {
+    "whole": "and the whole of it came",
+    "failed": "and it broke",
+    "given_up": "and given up when it took too long or its slot was needed",
+}
+"""By how a drain ended."""
 
 
 def sentences(history: RequestHistory) -> list[str]:
@@ -46,6 +65,8 @@ def sentences(history: RequestHistory) -> list[str]:
     if row["dropped"]:
         account, fields = row["account"], row["dropped"].replace(",", ", ")
         lines.append(f"Left out of the request, which {account} cannot take: {fields}.")
+    if history.age_s is not None:
+        return [*lines, NOW.get(row["phase"], NOW["running"])]
     return [*lines, *_ending(row, marks)]
 
 
@@ -54,59 +75,85 @@ class _Story:
 
     def __init__(self, history: RequestHistory) -> None:
         self._marks = history.marks
+        self._is_live = history.age_s is not None
+        self._until_s = history.age_s or (
+            history.marks[-1].at_s if history.marks else 0.0
+        )
         self._attempts = history.attempts
         self._started_at: datetime = history.request["started_at"]
         self._user = history.request["user"]
-        self._left_alone: set[str] = set()
+        self._said: set[str] = set()  # what each choice would say again
+        self._account = ""  # that is asked
         self._n = 0
 
     def of(self, index: int, mark: TimelineMark) -> Iterator[str]:
         """What *mark* says."""
-        if mark.event == "queued":
-            yield self._wait(index, mark)
-        elif mark.event == "chosen":
-            yield from self._rejected(mark)
-        elif mark.event == "granted":
-            self._n += 1
-            if before := mark.facts.get("moved_from"):
-                account = mark.facts.get("account")
-                yield (
-                    f"The session moved from {before} to {account},"
-                    " which does not have its prompt in its cache."
-                )
-            if not self._has_failed(index):
-                yield from self._answered(mark)
-        elif mark.event == "attempt_failed":
-            yield self._failed(index, mark)
+        if say := self.SENTENCES.get(mark.event):
+            yield from say(self, index, mark)
 
     # --- waits ------------------------------------------------------------------------
 
-    def _wait(self, index: int, mark: TimelineMark) -> str:
-        waited = _seconds(self._wait_s(index))
+    def _room(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        facts = mark.facts
+        limit = f"{facts.get('limit_bytes', 0) / (1 << 20):g} MiB"
+        yield (
+            f"Its body waited {span(facts.get('waited_s', 0.0))} for room: the"
+            f" bodies of {self._user} that arrive or wait may take {limit}."
+        )
+
+    def _queued(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        end_s = self._wait_end_s(index)
+        verb = "Waited" if end_s is not None else "Has waited"
+        took_s = (self._until_s if end_s is None else end_s) - mark.at_s
+        waited = f"{verb} {span(took_s)} for a slot of"
         taken = mark.facts.get("taken") or []
         if mark.facts.get("scope") == "user":
             limit = taken[0][1] if taken else 0
             slots = f", whose {limit} slots were all taken" if limit else ""
-            return f"Waited {waited} for a slot of user {self._user}{slots}."
-        names = _listed([str(one[0]) for one in taken], "or") or "an account"
+            yield f"{waited} user {self._user}{slots}."
+            return
+        names = listed([str(one[0]) for one in taken], "or") or "an account"
         held = "; ".join(filter(None, (held_slots(*one) for one in taken)))
-        return f"Waited {waited} for a slot of {names}{': ' if held else ''}{held}."
+        yield f"{waited} {names}{': ' if held else ''}{held}."
 
-    def _wait_s(self, index: int) -> float:
-        """From the mark at *index* to what ended the wait."""
-        began = self._marks[index].at_s
+    def _wait_end_s(self, index: int) -> float | None:
+        """When the wait that began at *index* was over; None if it still goes on."""
         for mark in self._marks[index + 1 :]:
             if mark.event != "position_shown":
-                return mark.at_s - began
-        return self._marks[-1].at_s - began
+                return mark.at_s
+        return None if self._is_live else self._until_s
+
+    def _paused(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        facts = mark.facts
+        yield (
+            f"Waited {span(facts.get('s', 0.0))} before {facts.get('account')} was"
+            " asked again: no other was free, and it had not said for how long it"
+            " limits the rate."
+        )
 
     # --- accounts ---------------------------------------------------------------------
 
+    def _chosen(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        yield from self._bound(mark)
+        yield from self._rejected(mark)
+        if mark.facts.get("last_resort") and mark.facts.get("tiers"):
+            yield "None of its accounts was well, so one was asked all the same."
+
+    def _bound(self, mark: TimelineMark) -> Iterator[str]:
+        bound = mark.facts.get("bound_to")
+        if bound and "bound_to" not in self._said:
+            self._said.add("bound_to")
+            made = "made" if len(bound) == 1 else "may have made"
+            yield (
+                f"It could only go to {listed(bound, 'or')}, which {made} what it"
+                " goes on from."
+            )
+
     def _rejected(self, mark: TimelineMark) -> Iterator[str]:
         for name, reason, *more in mark.facts.get("rejected") or []:
-            if reason == "tried" or name in self._left_alone:
+            if reason == "tried" or name in self._said:
                 continue
-            self._left_alone.add(name)
+            self._said.add(name)
             why = OUTAGES.get(reason, reason)
             left_s, dated = (*more, None, False)[:2]
             if left_s is None:
@@ -116,6 +163,29 @@ class _Story:
             said = ", the time that it gave itself" if dated else ""
             yield f"{name} was left alone until {back:%H:%M:%S} UTC{said}: {why}."
 
+    def _stripped(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        facts = mark.facts
+        if pieces := facts.get("pieces"):
+            noun = (
+                "piece of reasoning was" if pieces == 1 else "pieces of reasoning were"
+            )
+            before = facts.get("before") or self._account
+            maker = f": {before} had answered before" if before != self._account else ""
+            yield f"{pieces} {noun} left out, which {self._account} cannot read{maker}."
+        if facts.get("thinking_off"):
+            yield "Thinking was switched off: its history does not allow it."
+
+    def _granted(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        self._n += 1
+        self._account = str(mark.facts.get("account", ""))
+        if before := mark.facts.get("moved_from"):
+            yield (
+                f"The session moved from {before} to {self._account},"
+                " which does not have its prompt in its cache."
+            )
+        if not self._has_failed(index):
+            yield from self._answered(index, mark)
+
     def _has_failed(self, index: int) -> bool:
         """Whether the attempt that was granted at *index* failed."""
         for mark in self._marks[index + 1 :]:
@@ -123,13 +193,28 @@ class _Story:
                 return mark.event == "attempt_failed"
         return False
 
-    def _answered(self, mark: TimelineMark) -> Iterator[str]:
-        first = next((m for m in self._marks if m.event == "first_output"), None)
-        if first is not None and first.at_s >= mark.at_s:
-            took = _seconds(first.at_s - mark.at_s)
-            yield f"{self._attempt(mark)} gave its first output after {took}."
+    def _answered(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        later = self._marks[index + 1 :]
+        for one in later:
+            if one.event == "first_output":
+                took = span(one.at_s - mark.at_s)
+                yield f"{self._attempt(mark)} gave its first output after {took}."
+                return
+            if one.event in ("granted", "queued", "chosen"):
+                self._n -= 1  # it was not asked: another request tried it meanwhile
+                return
+        took = span(self._until_s - mark.at_s)
+        if self._is_live:
+            yield f"{self._attempt(mark)} has given no output yet, after {took}."
+        else:
+            yield f"{self._attempt(mark)} gave no output within {took}."
 
-    def _failed(self, index: int, mark: TimelineMark) -> str:
+    def _ended(self, index: int, mark: TimelineMark) -> Iterator[str]:
+        who = mark.facts.get("who")
+        by = f" ({who})" if who else ""
+        yield f"The operator{by} ended it after {span(mark.at_s)}."
+
+    def _attempt_failed(self, index: int, mark: TimelineMark) -> Iterator[str]:
         began = max(
             (m.at_s for m in self._marks[:index] if m.event == "granted"), default=0.0
         )
@@ -137,9 +222,9 @@ class _Story:
             m.event == "first_output" and m.at_s >= began for m in self._marks[:index]
         )
         when = "within its answer" if had_output else "before any output"
-        took = _seconds(mark.at_s - began)
-        why = _cause(str(mark.facts.get("code", "")), self._status())
-        return f"{self._attempt(mark)} failed {when}, after {took}: {why}."
+        took = span(mark.at_s - began)
+        why = cause(str(mark.facts.get("code", "")), self._status())
+        yield f"{self._attempt(mark)} failed {when}, after {took}: {why}."
 
     def _attempt(self, mark: TimelineMark) -> str:
         account = mark.facts.get("account", "")
@@ -155,31 +240,19 @@ class _Story:
             return int(self._attempts[self._n - 1]["status"] or 0)
         return 0
 
-
-def held_slots(name: str, limit: int, holders: Sequence[tuple[str, int]]) -> str:
-    """``bob held 3 and carol 1 of the 4 slots of openai-1``"""
-    if not limit or not holders:
-        return ""
-    who = [
-        f"{user} held {slots}" if n == 0 else f"{user} {slots}"
-        for n, (user, slots) in enumerate(holders)
-    ]
-    rest = limit - sum(slots for _, slots in holders)
-    if rest > 0:
-        who.append(f"others {rest}")
-    return f"{_listed(who, 'and')} of the {limit} slots of {name}"
-
-
-def _cause(code: str, status: int) -> str:
-    if code == "passed_on":
-        text = "the upstream found the request itself at fault"
-    else:
-        sentence = CODES[code].sentence if code in CODES else code or "unknown"
-        text = sentence[:1].lower() + sentence[1:]
-    facts = [f"HTTP {status}"] if status >= 400 else []
-    if code in CODES:
-        facts.append(code)
-    return f"{text} ({', '.join(facts)})" if facts else text
+    SENTENCES: ClassVar[
+        Mapping[str, Callable[[_Story, int, TimelineMark], Iterator[str]]]
+    ] = {
+        "room_awaited": _room,
+        "queued": _queued,
+        "paused": _paused,
+        "chosen": _chosen,
+        "stripped": _stripped,
+        "granted": _granted,
+        "ended": _ended,
+        "attempt_failed": _attempt_failed,
+    }
+    """By the event of a mark."""
 
 
 # --- the client -----------------------------------------------------------------------
@@ -217,15 +290,12 @@ def _ending(row: ReportRow, marks: Sequence[TimelineMark]) -> Iterator[str]:
 
 def _gone(marks: Sequence[TimelineMark]) -> Iterator[str]:
     left = next((mark for mark in marks if mark.event == "client_left"), None)
-    when = f" after {_seconds(left.at_s)}" if left else ""
+    when = f" after {span(left.at_s)}" if left else ""
     had = any(mark.event == "first_output" for mark in marks)
     yield f"The client left{when}, {'within' if had else 'before'} its answer."
     if left and left.facts.get("drain"):
         how = next((m.facts.get("outcome") for m in marks if m.event == "terminal"), "")
-        came = {
-            "whole": "and the whole of it came",
-            "given_up": "and given up when it took too long or its slot was needed",
-        }.get(str(how), "and it broke")
+        came = DRAINED.get(str(how), DRAINED["failed"])
         yield f"The answer was read on for its usage, {came}."
 
 
@@ -247,23 +317,3 @@ def _failure(row: ReportRow, marks: Sequence[TimelineMark]) -> str:
     verb = "was refused with" if row["outcome"] == "refused" else "got"
     said = f': "{message}"' if message else ""
     return f"The client {verb} {how} ({row['error_code']}), caused by {whose}{said}."
-
-
-# --- words ----------------------------------------------------------------------------
-
-
-def _seconds(seconds: float) -> str:
-    """``31 ms``, ``12.4 s``, ``3 min 5 s``"""
-    if seconds < 1:
-        return f"{max(0.0, seconds) * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def _listed(words: Sequence[Any], last: str) -> str:
-    """``a, b or c``"""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -57,11 +57,18 @@ class QuestionError(ValueError):
 
 
 class RequestHistory(NamedTuple):
-    """Everything that the ledger has about one request."""
+    """
+    Everything that is known about one request.
+
+    Attributes:
+        age_s: seconds since it was received, where a process says that it runs or
+            waits; its row has its ``phase`` then. None for what the ledger has.
+    """
 
     request: ReportRow
     attempts: list[ReportRow]
     marks: list[TimelineMark]
+    age_s: float | None = None
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -12,7 +12,7 @@ it chooses again.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.accounts.attempts import AttemptKey
 from gateway.accounts.choice import Choice
@@ -56,8 +56,7 @@ class AccountSlots:
             now = time.monotonic()
             choice = self.choose(state, now)
             state.fitting = choice.fitting
-            rejected = [tuple(one) for one in choice.rejected]
-            context.mark("chosen", tiers=choice.tiers, rejected=rejected)
+            context.mark("chosen", **_facts(choice))
             if not choice.tiers:
                 raise last_error(self._accounts, state, choice)
             try:
@@ -144,3 +143,14 @@ class AccountSlots:
             return {}
         before = self._accounts.chooser.latest(state.context.account_query)
         return {"moved_from": before} if before and before != account else {}
+
+
+def _facts(choice: Choice) -> dict[str, Any]:
+    """*choice* for the timeline."""
+    rejected = [tuple(one) for one in choice.rejected]
+    facts: dict[str, Any] = {"tiers": choice.tiers, "rejected": rejected}
+    if choice.bound:
+        facts["bound_to"] = list(choice.bound)
+    if choice.last_resort:
+        facts["last_resort"] = True
+    return facts

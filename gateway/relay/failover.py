@@ -194,4 +194,6 @@ class Relay:
             return
         state.paused = True
         state.tried.discard(account.name)
-        await asyncio.sleep(random.uniform(*SAME_PAUSE_S))
+        pause_s = random.uniform(*SAME_PAUSE_S)
+        state.context.mark("paused", account=account.name, s=round(pause_s, 3))
+        await asyncio.sleep(pause_s)

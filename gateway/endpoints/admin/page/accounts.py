@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.endpoints.admin.page.now import account_values
 from gateway.endpoints.admin.page.text import number
-from gateway.ledger.narrative import OUTAGES
+from gateway.ledger.narrative_words import OUTAGES
 
 Document = Mapping[str, Any]
 Values = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.accounts.account_status import LASTING
 from gateway.endpoints.admin.page.text import figure, number, seconds, tokens_per_second
-from gateway.ledger.narrative import OUTAGES
+from gateway.ledger.narrative_words import OUTAGES
 
 MAX_OPEN = 200  # rows of the table
 MAX_FAILURES = 10

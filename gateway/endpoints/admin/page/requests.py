@@ -17,6 +17,7 @@ from gateway.endpoints.admin.page.waterfall import lanes
 from gateway.errors import CODES
 from gateway.ledger.narrative import sentences
 from gateway.ledger.report import RequestHistory
+from gateway.ledger.spans import spans_of
 from gateway.record import TimelineMark
 
 PAGE_ROWS = 50
@@ -69,16 +70,17 @@ def request_values(detail: Document) -> Values:
     """The values of ``request.html``."""
     marks = detail["timeline"]
     running = detail["state"] != "ended"
-    took_ms = (detail["age_s"] or 0) * 1000 if running else detail["duration_ms"]
-    drawn = lanes(marks, took_ms)
-    longest = max((lane.end_ms for lane in drawn), default=0.0)
+    history = history_of(detail)
+    spans = spans_of(history)
+    took_s = history.age_s or (detail["duration_ms"] or 0.0) / 1000
+    whole_s = max([took_s, *(span.end_s for span in spans)])
     return {
         "request_id": detail["request_id"],
         "is_open": running,
         "look": look_of(detail),
-        "why": sentences(history_of(detail)),
-        "lanes": drawn,
-        "total_ms": max(took_ms or 0.0, longest),
+        "why": sentences(history),
+        "lanes": lanes(spans, whole_s),
+        "total_ms": whole_s * 1000,
         "fall_legend": FALL_LEGEND,
         "no_timeline": "There is no timeline: its trace was too old to keep.",
         "groups": [group for group in groups(detail) if group["facts"]],
@@ -89,7 +91,7 @@ def request_values(detail: Document) -> Values:
 
 
 def history_of(detail: Document) -> RequestHistory:
-    """*detail* as the ledger keeps it."""
+    """*detail* as the ledger keeps it, or as it is in the process that serves it."""
     row = {
         **detail,
         "started_at": datetime.fromisoformat(detail["started_at"]),
@@ -104,7 +106,15 @@ def history_of(detail: Document) -> RequestHistory:
         )
         for mark in detail["timeline"]
     ]
-    return RequestHistory(row, list(detail["attempts"]), marks)
+    attempts = [
+        {
+            **one,
+            "started_at": datetime.fromisoformat(one["started_at"]),
+            "ended_at": one["ended_at"] and datetime.fromisoformat(one["ended_at"]),
+        }
+        for one in detail["attempts"]
+    ]
+    return RequestHistory(row, attempts, marks, detail["age_s"])
 
 
 def groups(detail: Document) -> list[Values]:

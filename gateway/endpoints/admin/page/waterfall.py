@@ -1,22 +1,40 @@
 """
-The timeline of one request as bars: where its time went.
+The spans of one request as bars: where its time went.
 
     arrives │ waits for a slot │ attempt 1: connects, thinks, streams │ attempt 2 …
 
-Every mark belongs to one bar; what no bar needs is in the list of marks below it.
+The spans of an attempt are parts of one bar.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from gateway.ledger.spans import Span
 
 WIDTH = 1000.0
 MAX_LANES = 40  # beyond it the last lane stands for the rest
 _LEAST = 2.0  # of a part that took no time: it is still seen
 
-Mark = Mapping[str, Any]
+
+class _Kind(NamedTuple):
+    """A class of the style sheet, and what the part is."""
+
+    style: str
+    what: str
+
+
+_KINDS = {
+    "read": _Kind("w-arrive", "body and key"),
+    "queue": _Kind("w-wait", "in the queue"),
+    "connect": _Kind("w-connect", "until the upstream's head"),
+    "think": _Kind("w-think", "until the first output"),
+    "answer": _Kind("w-stream", "output"),
+    "drain": _Kind("w-rest", "read on after the client had left"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,124 +47,70 @@ class Part:
     title: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One bar, with milliseconds since the request was received."""
 
     name: str
     begin_ms: float
     end_ms: float
-    steps: list[tuple[float, float, str, str]] = field(default_factory=list)
-    parts: Sequence[Part] = ()
+    parts: Sequence[Part]
 
     @property
     def ms(self) -> float:
         """How long it took."""
         return self.end_ms - self.begin_ms
 
-    def step(self, begin_ms: float, end_ms: float, style: str, what: str) -> None:
-        """Add a part; it ends the lane."""
-        self.steps.append((begin_ms, end_ms, style, what))
-        self.end_ms = max(self.end_ms, end_ms)
 
-
-def lanes(marks: Sequence[Mark], total_ms: float | None) -> Sequence[Lane]:
+def lanes(spans: Sequence[Span], whole_s: float) -> list[Lane]:
     """
     The bars of a timeline.
 
     Args:
-        marks: with ``at_ms``, ``event`` and facts, in order.
-        total_ms: how long the request took; None while it runs.
+        whole_s: how long the request took, or has taken so far.
     """
-    if not marks:
-        return []
-    end_ms = max(float(marks[-1]["at_ms"]), total_ms or 0.0)
-    found = _Walk(marks, end_ms).lanes()
-    if len(found) > MAX_LANES:
-        rest = found[MAX_LANES - 1 :]
-        last = Lane(f"{len(rest)} more", rest[0].begin_ms, rest[-1].end_ms)
-        last.step(last.begin_ms, last.end_ms, "w-rest", last.name)
-        found = [*found[: MAX_LANES - 1], last]
-    scale = WIDTH / max(end_ms, 0.001)
-    for lane in found:
-        lane.parts = [_part(step, scale) for step in lane.steps]
-    return found
+    end_s = max([whole_s, 0.000001, *(span.end_s for span in spans)])
+    numbered = enumerate(spans)
+    groups = [
+        [span for _, span in group]
+        for _, group in groupby(numbered, lambda one: one[1].attempt or -one[0])
+    ]
+    if len(groups) <= MAX_LANES:
+        return [_lane(group, end_s) for group in groups]
+    shown, rest = groups[: MAX_LANES - 1], groups[MAX_LANES - 1 :]
+    return [*(_lane(group, end_s) for group in shown), _rest(rest, end_s)]
 
 
-class _Walk:
-    """One pass over the marks."""
-
-    def __init__(self, marks: Sequence[Mark], end_ms: float) -> None:
-        self._marks = marks
-        self._end_ms = end_ms
-        self._lanes: list[Lane] = []
-
-    def lanes(self) -> list[Lane]:
-        at = 0
-        while at < len(self._marks):
-            event = self._marks[at]["event"]
-            if event == "received":
-                at = self._until(at, _ARRIVED, "Arrives", "w-arrive", "body and key")
-            elif event == "queued":
-                scope = self._marks[at].get("scope", "")
-                name = f"Waits: {scope} slot" if scope else "Waits"
-                at = self._until(at, _SERVED, name, "w-wait", "in the queue")
-            elif event == "connecting":
-                at = self._attempt(at)
-            else:
-                at += 1
-        return self._lanes
-
-    def _ms(self, at: int) -> float:
-        return (
-            float(self._marks[at]["at_ms"]) if at < len(self._marks) else self._end_ms
-        )
-
-    def _find(self, at: int, events: frozenset[str]) -> int:
-        while at < len(self._marks) and self._marks[at]["event"] not in events:
-            at += 1
-        return at
-
-    def _until(
-        self, at: int, events: frozenset[str], name: str, style: str, what: str
-    ) -> int:
-        begin, stop = self._ms(at), self._find(at + 1, events)
-        lane = Lane(name, begin, begin)
-        lane.step(begin, self._ms(stop), style, what)
-        self._lanes.append(lane)
-        return stop
-
-    def _attempt(self, at: int) -> int:
-        """An attempt, from its connection to its end."""
-        begin, stop = self._ms(at), self._find(at + 1, _ENDED)
-        lane = Lane(str(self._marks[at].get("account", "attempt")), begin, begin)
-        style, what = "w-connect", "until the upstream's head"
-        for mark in self._marks[at + 1 : stop]:
-            if following := _STEPS.get(mark["event"]):
-                now = float(mark["at_ms"])
-                lane.step(begin, now, style, what)
-                begin, (style, what) = now, following
-        if stop < len(self._marks) and self._marks[stop]["event"] == "attempt_failed":
-            style, what = "w-failed", str(self._marks[stop].get("code", "failed"))
-        lane.step(begin, self._ms(stop), style, what)
-        self._lanes.append(lane)
-        return max(stop, at + 1)
+def _lane(group: Sequence[Span], end_s: float) -> Lane:
+    parts = [_part(span, end_s) for span in group]
+    first, last = group[0], group[-1]
+    return Lane(_name(first), first.start_s * 1000, last.end_s * 1000, parts)
 
 
-_ARRIVED = frozenset(("queued", "chosen", "refused", "failed", "client_left"))
-_SERVED = frozenset(
-    ("queued", "chosen", "granted", "refused", "failed", "client_left", "terminal")
-)
-_ENDED = frozenset(("attempt_failed", "terminal", "failed", "refused", "chosen"))
-_STEPS = {
-    "head": ("w-think", "until the first output"),
-    "first_output": ("w-stream", "output"),
-    "client_left": ("w-rest", "read on after the client had left"),
-}
+def _rest(groups: Sequence[Sequence[Span]], end_s: float) -> Lane:
+    """One bar for all of *groups*."""
+    begin_s, stop_s = groups[0][0].start_s, groups[-1][-1].end_s
+    name = f"{len(groups)} more"
+    part = _placed(begin_s, stop_s, end_s, "w-rest", name)
+    return Lane(name, begin_s * 1000, stop_s * 1000, [part])
 
 
-def _part(step: tuple[float, float, str, str], scale: float) -> Part:
-    begin, end, style, what = step
-    width = max(_LEAST, (end - begin) * scale)
-    x = min(begin * scale, WIDTH - width)
-    return Part(max(0.0, x), width, style, f"{what}: {end - begin:.1f} ms")
+def _name(span: Span) -> str:
+    if span.kind == "read":
+        return "Arrives"
+    return f"Waits: {span.name}" if span.kind == "queue" else span.name or "attempt"
+
+
+def _part(span: Span, end_s: float) -> Part:
+    style, what = _KINDS[span.kind]
+    if span.code:
+        style, what = "w-failed", span.code
+    return _placed(span.start_s, span.end_s, end_s, style, what)
+
+
+def _placed(begin_s: float, stop_s: float, end_s: float, style: str, what: str) -> Part:
+    scale = WIDTH / end_s
+    width = min(WIDTH, max(_LEAST, (stop_s - begin_s) * scale))
+    x = min(begin_s * scale, WIDTH - width)
+    took_ms = (stop_s - begin_s) * 1000
+    return Part(max(0.0, x), width, style, f"{what}: {took_ms:.1f} ms")
