@@ -172,9 +172,9 @@ async def test_a_trace_tells_the_story_in_order(
         "",
         f"read                     |{'.':<40}|       2.0 ms",
         f"queue openai-1, openai-2 |{'·····':<40}|    1202.0 ms",
-        f"wait openai-1            |{'     ░':<40}|     206.0 ms",
-        f"wait openai-2            |{'      ░░░░':<40}|     980.0 ms",
-        f"answer openai-2          |{' ' * 10}{'█' * 30}|    6800.0 ms",
+        f"connect openai-1         |{'     -':<40}|     206.0 ms  upstream_overloaded",
+        f"connect openai-2         |{'      ----':<40}|     980.0 ms",
+        f"answer openai-2          |{' ' * 10}{'█' * 30}|    6800.0 ms  upstream_cut",
         "",
         "          ms        +ms  event",
         "         0.0        0.0  received",
@@ -240,7 +240,7 @@ async def test_a_running_request_is_shown_as_running(
 
     shown = gateway("trace", "turn-one")
 
-    assert "ended     running, HTTP 200" in shown
+    assert "state     running" in shown
     assert "still running" in shown
 
 
@@ -263,7 +263,9 @@ async def test_an_unknown_id_is_status_1(
 ) -> None:
     await open_ledger(place)
 
-    assert (1, "", "Nothing is known of this id.\n") == gateway.tried("trace", "no")
+    assert (1, "", "gateway: Nothing is known of this id.\n") == gateway.tried(
+        "trace", "no"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,13 @@ class CommandError(Exception):
     A command cannot be done; the text is for the operator.
 
     Args:
-        code: of the admin API; "" where it did not answer.
-        answer: its whole answer.
+        code: of the admin API, or what kept the command from asking it.
+        answer: its whole answer; None where there is none.
     """
 
-    def __init__(self, text: str, code: str = "", answer: Any = None) -> None:
+    def __init__(
+        self, text: str, code: str = "invalid_argument", answer: Any = None
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.answer = answer
@@ -69,7 +71,9 @@ def address_of(config: Path) -> AdminAddress:
     """
     admin = load_admin(config)
     if admin is None:
-        raise CommandError(f"{config} has no [admin]: nothing listens for its operator")
+        raise CommandError(
+            f"{config} has no [admin]: nothing listens for its operator", "no_admin"
+        )
     for address in admin.listen:
         if address.startswith("unix:"):
             return AdminAddress(str(config.parent / address[5:]), "localhost", 0, "")
@@ -80,7 +84,8 @@ def _tcp(admin: AdminSettings) -> AdminAddress:
     if not admin.token:
         raise CommandError(
             "admin.token is not set, and the daemon's throwaway token is not known "
-            "here: add a unix socket to admin.listen"
+            "here: add a unix socket to admin.listen",
+            "no_token",
         )
     host, _, port = admin.tcp[0].rpartition(":")
     host = host.strip("[]")
@@ -107,10 +112,12 @@ class DaemonClient:
 
     Args:
         config: its config file.
+        timeout_s: the longest silence of it.
     """
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address_of(config)
+        self._timeout_s = timeout_s
 
     def ask(
         self,
@@ -169,7 +176,9 @@ class DaemonClient:
 
     def _no_answer(self, error: Exception) -> CommandError:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        return CommandError(f"the daemon does not answer at {self.address}: {reason}")
+        return CommandError(
+            f"the daemon does not answer at {self.address}: {reason}", "no_daemon"
+        )
 
     @staticmethod
     def _refusal(answer: Any) -> CommandError:
@@ -182,9 +191,9 @@ class DaemonClient:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.address.unix:
-            return UnixConnection(self.address.unix, TIMEOUT_S)
+            return UnixConnection(self.address.unix, self._timeout_s)
         _, host, port, _ = self.address
-        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
 
 def part(name: str) -> str:

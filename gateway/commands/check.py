@@ -5,45 +5,87 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from gateway.commands.refusal import CANNOT, mistakes_document
+from gateway.commands.tables import print_json
 from gateway.config.load import load_served
 from gateway.config.parse import ConfigError
 from gateway.config.schema import Account, Config
 
 
-def check(path: Path) -> int:
+class Found(NamedTuple):
+    """
+    What a config that can be served holds.
+
+    Attributes:
+        users: those of the config.
+        stored: how many more were made at run time.
+        accounts: by name: the dialect; "" for the trial account.
+        engine: what it is; "" for none.
+    """
+
+    config: str
+    users: int
+    stored: int
+    accounts: dict[str, str]
+    engine: str
+    warnings: list[str]
+
+
+def check(path: Path, *, as_json: bool = False) -> int:
     """Print every mistake in the config *path*, or what it holds; returns 2 or 0."""
     warnings: list[str] = []
     try:
-        served = load_served(
-            path,
-            stored_users=partial(stored_names, path.parent),
-            warn=warnings.append,
-        )
+        found = _found(path, warnings)
     except ConfigError as error:
-        print(*error.mistakes, sep="\n")
-        return 2
-    for warning in warnings:
-        print(f"warning: {warning}")
+        if as_json:
+            print_json(mistakes_document(error.mistakes))
+        else:
+            _print(warnings, error.mistakes)
+        return CANNOT
+    if as_json:
+        print_json(found._asdict())
+        return 0
+    more = f" ({found.stored} more made at run time)" if found.stored else ""
+    accounts = len(found.accounts)
+    lines = [f"{path}: fine, {found.users} users{more}, {accounts} accounts"]
+    if found.engine:
+        lines.append(f"  engine {found.engine}")
+    lines += [f"  {name}: {text}" for name, text in found.accounts.items() if text]
+    _print(warnings, lines)
+    return 0
+
+
+def _print(warnings: list[str], lines: list[str]) -> None:
+    print(*(f"warning: {one}" for one in warnings), *lines, sep="\n")
+
+
+def _found(path: Path, warnings: list[str]) -> Found:
+    """
+    Args:
+        warnings: takes each, also where there are mistakes.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    served = load_served(
+        path, stored_users=partial(stored_names, path.parent), warn=warnings.append
+    )
     config = served.config
     stored = stored_names(path.parent, config)
-    _warn_of_twins(config, stored, served.key)
-    found = ""
+    warnings += _twins(config, stored, served.key)
+    engine = ""
     if config.shared.url:
-        found, mistakes, warnings = engine_facts(config)
-        for warning in warnings:
-            print(f"warning: shared.url: {warning}")
+        engine, mistakes, more = engine_facts(config)
+        warnings += [f"shared.url: {one}" for one in more]
         if mistakes:
-            print(*mistakes, sep="\n")
-            return 2
+            raise ConfigError(mistakes)
+    accounts = {
+        one.name: "" if one.embedded else _dialects(one) for one in config.account
+    }
     users = 0 if served.key else len(config.user)
-    print(f"{path}: fine, {users} users{_more(stored)}, {len(config.account)} accounts")
-    if found:
-        print(f"  engine {found}")
-    for account in config.account:
-        if not account.embedded:
-            print(f"  {account.name}: {_dialects(account)}")
-    return 0
+    return Found(str(path), users, len(stored), accounts, engine, warnings)
 
 
 def engine_facts(config: Config) -> tuple[str, list[str], list[str]]:
@@ -60,18 +102,14 @@ def engine_facts(config: Config) -> tuple[str, list[str], list[str]]:
     return report.found, mistakes, report.warnings
 
 
-def _warn_of_twins(config: Config, stored: set[str], key: str) -> None:
-    """Name the users of the config that were made at run time, too."""
-    for i, user in enumerate(config.user):
-        if user.name in stored and not key:
-            print(
-                f"warning: user[{i}].name: {user.name!r} was made at run time, too; "
-                "the limits and keys of the config count"
-            )
-
-
-def _more(stored: set[str]) -> str:
-    return f" ({len(stored)} more made at run time)" if stored else ""
+def _twins(config: Config, stored: set[str], key: str) -> list[str]:
+    """The users of the config that were made at run time, too."""
+    return [
+        f"user[{i}].name: {user.name!r} was made at run time, too; "
+        "the limits and keys of the config count"
+        for i, user in enumerate(config.user)
+        if user.name in stored and not key
+    ]
 
 
 def stored_names(base: Path, config: Config) -> set[str]:

@@ -25,6 +25,7 @@ def add_installation_commands(commands: Commands[argparse.ArgumentParser]) -> No
         _check,
         "validate the config; print mistakes",
         "gateway check --config /etc/gateway/config.toml && gateway reload",
+        as_json="for machines",
     )
     _add_doctor(commands)
 
@@ -74,7 +75,7 @@ def _worker(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from gateway.commands.check import check
 
-    return check(config_path(args))
+    return check(config_path(args), as_json=args.json)
 
 
 def _doctor(args: argparse.Namespace) -> int:

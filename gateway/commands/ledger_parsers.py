@@ -123,9 +123,9 @@ def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _trace(args: argparse.Namespace) -> int:
-    from gateway.ledger import show
+    from gateway.commands.ledger_answers import trace
 
-    return show.trace(args, config_path(args))
+    return trace(args, config_path(args))
 
 
 def _usage(args: argparse.Namespace) -> int:
@@ -133,9 +133,9 @@ def _usage(args: argparse.Namespace) -> int:
         from gateway.commands.own_usage import own_usage
 
         return own_usage(args)
-    from gateway.ledger import show
+    from gateway.commands.ledger_answers import usage
 
-    return show.usage(args, config_path(args))
+    return usage(args, config_path(args))
 
 
 def _plan(args: argparse.Namespace) -> int:

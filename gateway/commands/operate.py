@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gateway.commands.admin_client import CommandError, DaemonClient, part
+from gateway.commands.refusal import CANNOT, FAILED, refuse, refuse_config
 from gateway.commands.tables import print_json, print_table, seconds
 from gateway.config.parse import ConfigError
-
-FAILED = 1
-MISTAKES = 2
 
 Action = Callable[[DaemonClient, argparse.Namespace], int]
 
@@ -23,13 +20,9 @@ def run(action: Action, args: argparse.Namespace, config: Path) -> int:
     try:
         return action(DaemonClient(config), args)
     except ConfigError as error:
-        print(*error.mistakes, sep="\n", file=sys.stderr)
-        return MISTAKES
+        return refuse_config(args, error)
     except CommandError as error:
-        if args.json and error.answer is not None:
-            print_json(error.answer)
-        print(f"gateway: {error}", file=sys.stderr)
-    return FAILED
+        return refuse(args, error.code, str(error), answer=error.answer)
 
 
 # --- accounts -------------------------------------------------------------------------
@@ -170,7 +163,7 @@ def reload(client: DaemonClient, args: argparse.Namespace) -> int:
         else:
             for mistake in error.answer["error"]["mistakes"]:
                 print(f"{mistake['path']}: {mistake['message']}")
-        return MISTAKES
+        return CANNOT
     if args.json:
         print_json(answer)
         return 0

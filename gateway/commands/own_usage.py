@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import urllib.error
 import urllib.request
 from typing import Any
 
 import orjson
 
+from gateway.commands.refusal import refuse
 from gateway.commands.tables import print_json, print_table
 
 TIMEOUT_S = 30.0
@@ -21,14 +21,12 @@ def own_usage(args: argparse.Namespace) -> int:
     """Print it; returns 0, or 1 when the gateway cannot be asked."""
     key = os.environ.get("GATEWAY_API_KEY", "")
     if not key:
-        print("gateway: set GATEWAY_API_KEY to your own key", file=sys.stderr)
-        return 1
+        return refuse(args, "missing_key", "set GATEWAY_API_KEY to your own key")
     address = args.url.rstrip("/").removesuffix("/v1") + "/v1/usage"
     try:
         document = _asked(address, key)
     except (OSError, ValueError) as error:
-        print(f"gateway: {address} cannot be asked: {error}", file=sys.stderr)
-        return 1
+        return refuse(args, "no_answer", f"{address} cannot be asked: {error}")
     if args.json:
         print_json(document)
     else:

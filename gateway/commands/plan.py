@@ -9,7 +9,6 @@ far the second can be trusted, because the ledger knows how long each has really
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from gateway.commands.plan_setting import (
     parse_set,
     setting_of,
 )
+from gateway.commands.refusal import FAILED, refuse, refuse_config
 from gateway.config.load import load_beside
 from gateway.config.parse import ConfigError
 from gateway.config.schema import Account, Config
@@ -52,11 +52,11 @@ def plan(args: argparse.Namespace, path: Path) -> int:
         was = _simulated(fitting, now, "as it is")
         be = _simulated(fitting, then, "as asked") if changes else None
     except ConfigError as error:
-        print(*error.mistakes, sep="\n", file=sys.stderr)
-        return 1
-    except (LedgerError, PlanError, QuestionError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        return refuse_config(args, error, status=FAILED)
+    except LedgerError as error:
+        return refuse(args, "ledger_unavailable", str(error))
+    except (PlanError, QuestionError) as error:
+        return refuse(args, "invalid_argument", str(error))
     arrivals = arrivals_of(fitting, now.accounts)
     answer = PlanAnswer(fitting, arrivals, was, be)
     print(render.as_json(answer.document()) if args.json else answer.text(args.plot))

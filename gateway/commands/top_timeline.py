@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.endpoints.admin.page.requests import history_of
-from gateway.ledger.render import bar_lines, mark_lines, why_lines
+from gateway.ledger.render import bar_lines, mark_lines, try_lines, why_lines
 
 
 def timeline_lines(detail: dict[str, Any]) -> list[str]:
@@ -15,18 +15,12 @@ def timeline_lines(detail: dict[str, Any]) -> list[str]:
         f"{detail['request_id']}  {detail['user']}  {detail['model']}  "
         f"{detail['state']} {how}".rstrip()
     )
-    tries = [
-        f"attempt {one['n']} {one['account']} {one['status'] or '-'} "
-        f"{one['error_code'] or ('ok' if one['ended_at'] else 'runs')}"
-        for one in detail["attempts"]
-    ]
     history = history_of(detail)
     return [
         head,
         "",
         *why_lines(history),
-        *tries,
-        *([""] if tries else []),
+        *try_lines(history),
         *bar_lines(history),
         *mark_lines(history),
     ]

@@ -14,7 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gateway.ledger.narrative import held_slots, sentences
+from gateway.ledger.narrative import sentences
+from gateway.ledger.narrative_words import held_slots
 from gateway.ledger.report import ReportRow, RequestHistory
 from gateway.ledger.spans import spans_of
 
@@ -23,7 +24,14 @@ EVENT_WIDTH = 16
 TEXT_WIDTH = 88  # of sentences
 BAR_WIDTH = 40
 LABEL_WIDTH = 24
-FILLS = {"read": ".", "queue": "·", "wait": "░", "answer": "█", "drain": "▒"}
+FILLS = {
+    "read": ".",
+    "queue": "·",
+    "connect": "-",
+    "think": "░",
+    "answer": "█",
+    "drain": "▒",
+}
 SHORT = {
     "requests": "requests",
     "client_gone": "gone",
@@ -100,7 +108,7 @@ def timeline(history: RequestHistory) -> str:
             *_head(history.request),
             "",
             *why_lines(history),
-            *_tries(history),
+            *try_lines(history),
             *bar_lines(history),
             *mark_lines(history),
         ]
@@ -123,7 +131,10 @@ def history_json(history: RequestHistory) -> ReportRow:
 def _head(row: ReportRow) -> Iterator[str]:
     ids = " ".join(filter(None, (row["request_id"], row["response_id"])))
     yield f"request   {ids}"
-    yield f"ended     {_outcome(row)}, HTTP {row['status'] or '-'}"
+    if row["outcome"] == "open":
+        yield f"state     {_outcome(row)}"
+    else:
+        yield f"ended     {_outcome(row)}, HTTP {row['status'] or '-'}"
     yield _facts("user", row["user"], key=row["key"], client=row["client"])
     if row["session"]:
         yield f"session   {row['session']}"
@@ -162,23 +173,19 @@ def _tokens(row: ReportRow) -> str:
     )
 
 
-def _tries(history: RequestHistory) -> Iterator[str]:
+def try_lines(history: RequestHistory) -> Iterator[str]:
     """One line an attempt."""
     if not history.attempts:
         return
     width = max(len(one["account"]) for one in history.attempts)
     for one in history.attempts:
-        took = "still running"
+        code = one["error_code"]
+        how = f"{code}, not finished" if code else "still running"
         if one["ended_at"]:
             took_s = (one["ended_at"] - one["started_at"]).total_seconds()
-            took = _milliseconds(max(0.0, took_s * 1000))
-        elif one["error_code"]:
-            took = "not finished"
-        code = one["error_code"] or "ok"
-        yield (
-            f"attempt {one['n']} {one['account']:<{width}} "
-            f"{one['status'] or '-':>3}  {code}, {took}"
-        )
+            how = f"{code or 'ok'}, {_milliseconds(max(0.0, took_s * 1000))}"
+        status = one["status"] or "-"
+        yield f"attempt {one['n']} {one['account']:<{width}} {status:>3}  {how}"
     yield ""
 
 
@@ -202,7 +209,8 @@ def bar_lines(history: RequestHistory) -> Iterator[str]:
         end = max(start + 1, round(span.end_s / whole_s * BAR_WIDTH))
         bar = " " * start + FILLS[span.kind] * (end - start)
         took = _milliseconds((span.end_s - span.start_s) * 1000)
-        yield f"{label[:width]:<{width}} |{bar:<{BAR_WIDTH}}| {took:>12}"
+        line = f"{label[:width]:<{width}} |{bar:<{BAR_WIDTH}}| {took:>12}  {span.code}"
+        yield line.rstrip()
     yield ""
 
 
@@ -256,7 +264,7 @@ def _value(value: Any) -> str:
 
 def _outcome(row: ReportRow) -> str:
     if row["outcome"] == "open":
-        return "running"
+        return str(row.get("state", "running"))
     why = " ".join(filter(None, (row["origin"], row["error_code"])))
     return f"{row['outcome']} ({why})" if why else str(row["outcome"])
 

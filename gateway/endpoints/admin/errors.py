@@ -14,6 +14,12 @@ class ConfigMistake:
     path: str
     message: str
 
+    @classmethod
+    def of(cls, text: str) -> ConfigMistake:
+        """The mistake that ``ConfigError`` writes as ``path: message``."""
+        path, _, message = text.partition(":")
+        return cls(path, message.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorFacts:

@@ -113,10 +113,7 @@ def _rejected(outcome: Mapping[str, Any]) -> AdminError:
     if "mistakes" not in outcome:
         reason = outcome.get("reason", "")
         return AdminError(503, "reload_failed", f"The old config serves on: {reason}")
-    mistakes = [
-        ConfigMistake(path, message.strip())
-        for path, _, message in (one.partition(":") for one in outcome["mistakes"])
-    ]
+    mistakes = [ConfigMistake.of(text) for text in outcome["mistakes"]]
     return AdminError(
         422,
         "invalid_config",
