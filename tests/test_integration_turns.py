@@ -93,3 +93,24 @@ async def test_what_only_an_account_can_know_is_asked_of_one_that_keeps_response
 
     assert 200 == reply.status
     assert ["responses"] == [request.account for request in upstream.received()]
+
+
+@pytest.mark.parametrize("model", ["responses-x", "chat-x"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_response_of_another_user_is_unknown(
+    gateway: Gateway, upstream: ScriptedUpstream, model: str, stream: bool
+) -> None:
+    """Also where the account would know it: all users share the account."""
+    ident = (await turn(gateway, model, "a secret")).json["id"]
+    asked = len(upstream.received())
+
+    reply = await gateway.client("bob").ask(
+        "responses", model, stream=stream, previous_response_id=ident
+    )
+    assert (400, "previous_response_not_found") == (
+        reply.status,
+        reply.json["error"]["code"],
+    )
+    assert asked == len(upstream.received())
+    own = await turn(gateway, model, "go on", previous_response_id=ident)
+    assert 200 == own.status

@@ -28,7 +28,7 @@ from sqlalchemy import Connection, Select, and_, select
 
 from gateway.config import schema as config
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.response_owner import response_owner
+from gateway.ledger.response_owner import is_of_another, response_owner
 from gateway.ledger.response_rows import MAX_TURNS, DeleteTurns, InsertTurns, steps
 from gateway.ledger.tables import response
 from gateway.ledger.writer import RowWrite
@@ -139,6 +139,10 @@ class ResponseStore:
     async def owner(self, response_id: str, user: str) -> str:
         """The account that made *response_id* for *user*; "" if it is not known."""
         return await response_owner(self._ledger, response_id, user)
+
+    async def is_of_another(self, response_id: str, user: str) -> bool:
+        """Whether *response_id* was made for others than *user* alone."""
+        return await is_of_another(self._ledger, response_id, user)
 
     async def find(self, response_id: str, user: str) -> StoredConversation | None:
         """The conversation up to *response_id*; None if it is not there as a whole."""

@@ -57,7 +57,8 @@ class Conversations:
         Put the stored turns that the request goes on from before its own.
 
         Raises:
-            ClientError: "previous_response_not_found": no account can know them.
+            ClientError: "previous_response_not_found": no account can know them, or
+                they are those of another user.
         """
         context, document = state.context, state.document
         ident = document.get("previous_response_id")
@@ -70,7 +71,9 @@ class Conversations:
         if kept := await self._store.find(ident, user):
             state.earlier = kept.last_turn
             state.replace_document(with_earlier(document, kept.items))
-        elif self._may_be_native(state):
+        elif self._may_be_native(state) and not await self._store.is_of_another(
+            ident, user
+        ):
             state.native_only = True  # one of them may know it
         else:
             raise ClientError(
