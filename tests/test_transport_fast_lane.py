@@ -205,12 +205,12 @@ class Run:
         return dechunked(body), self.record.received_bytes, str(how), str(known)
 
 
-def attempt_of(answer: ClientAnswer) -> StreamedAttempt:
+def attempt_of(answer: ClientAnswer, protocol: str = "chat") -> StreamedAttempt:
     accounts = SimpleNamespace(by_name={"a": None})
     limits = SimpleNamespace(idle_timeout_s=60.0)
     dependencies: Any = SimpleNamespace(accounts=accounts, limits=limits)
     granted: Any = SimpleNamespace(slot=SimpleNamespace(name="a"), key=None)
-    wire = PROTOCOLS["chat"]
+    wire = PROTOCOLS[protocol]
     context = SimpleNamespace(attempt=AttemptRecord(1, "a", 0.0), wire=wire)
     state: Any = SimpleNamespace(context=context, client=answer)
     attempt = StreamedAttempt(dependencies, state, granted)

@@ -6,6 +6,7 @@ Rule 1: a piece goes from the socket's callback straight to the feed. A task is 
 Rule 2: the socket is read only while a task waits for bytes or the buffer has room. A
         task that waits has an empty buffer and resumes the reading.
 Rule 3: time in which the gateway does not read is no silence of the upstream.
+Rule 4: while the feed of a pump is waited for, pieces may pass it by a lane.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from gateway.errors import UpstreamError
 from gateway.transport.connection import Connection
 from gateway.transport.decoded import too_large
+from gateway.transport.fast_lane import FastLane
 from gateway.transport.idle_timeout import IdleTimeout
 from gateway.transport.interface import Feed, LaneSide, StopSignal
 
@@ -44,6 +46,7 @@ class BodyReader(ABC):
         self._outcome: Awaitable[None] | StopSignal | None = None
         self._feed_error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._lane: FastLane | None = None
         self._loop = loop = connection.loop
         self._time = loop.time
         self._idle_timeout = IdleTimeout(loop, self, idle_timeout_s)
@@ -56,6 +59,10 @@ class BodyReader(ABC):
     @abstractmethod
     def on_idle_timeout(self) -> None:
         """See ``IdleTimeoutOwner``."""
+
+    @abstractmethod
+    def _new_lane(self, side: LaneSide) -> FastLane | None:
+        """The lane of a pump; None where there can be none."""
 
     # --- for the relay ----------------------------------------------------------------
 
@@ -83,6 +90,13 @@ class BodyReader(ABC):
         return bytes(whole)
 
     async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
+        self._lane = self._new_lane(lane) if lane is not None else None
+        try:
+            await self._pump(feed)
+        finally:
+            self._lane = None
+
+    async def _pump(self, feed: Feed) -> None:
         while True:
             if self._buffer:
                 outcome = feed(self._take())
@@ -128,7 +142,9 @@ class BodyReader(ABC):
         self, feed: Feed
     ) -> Awaitable[None] | StopSignal | None:
         """Let the socket's callback call *feed* until that returns more than None."""
-        self._feed = feed
+        self._feed, lane = feed, self._lane
+        if lane is not None:
+            lane.start()
         try:
             await self._wait()
             if self._feed_error is not None:
@@ -136,6 +152,8 @@ class BodyReader(ABC):
             outcome, self._outcome = self._outcome, None
             return outcome
         finally:
+            if lane is not None:
+                lane.stop()
             self._feed = self._feed_error = None
             if isinstance(self._outcome, Coroutine):
                 self._outcome.close()  # cancelled before it could be awaited
@@ -171,6 +189,8 @@ class BodyReader(ABC):
 
     def settle(self) -> None:
         """See ``IdleTimeoutOwner``."""
+        if self._lane is not None:
+            self._lane.settle()
 
     def is_reading_paused(self) -> bool:
         """See ``IdleTimeoutOwner``."""

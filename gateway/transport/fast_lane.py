@@ -66,8 +66,8 @@ class LaneAnswer(Protocol):
     """The upstream's side of a lane."""
 
     @property
-    def is_between_chunks(self) -> bool:
-        """Whether the next byte begins a chunk, and a feed waits for it."""
+    def is_between(self) -> bool:
+        """Whether the next byte begins a chunk or frame, and a feed waits for it."""
         ...
 
     def passed(self, at: float) -> None:
@@ -169,7 +169,7 @@ class FastLane(asyncio.Protocol):
     def _look(self) -> None:
         """See whether the next read may take the lane."""
         self._is_open = False
-        if not self._answer.is_between_chunks:
+        if not self._answer.is_between:
             return
         transport, needles = self._client.transport(), self._client.needles()
         if transport is None or needles is None:

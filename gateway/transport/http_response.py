@@ -5,7 +5,6 @@ One answer on a connection: HTTP's side of ``UpstreamResponse``; see ``BodyReade
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 
 import httptools
 from multidict import CIMultiDictProxy
@@ -14,7 +13,7 @@ from gateway.errors import UpstreamError
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
 from gateway.transport.fast_lane import FastLane
-from gateway.transport.interface import Feed, LaneSide, StopSignal
+from gateway.transport.interface import LaneSide
 from gateway.transport.response_parser import ResponseParser
 
 _REFUSED = 400  # from this status on an upstream does not read the request's rest
@@ -40,7 +39,6 @@ class HttpResponse(BodyReader):
         self.has_received = False
         self._parser = ResponseParser(method)
         self._overhead_bytes = 0
-        self._lane: FastLane | None = None
         self._ends_line = False  # the last read ended in LF
         self._has_head = False
         self._is_closed = False
@@ -64,32 +62,15 @@ class HttpResponse(BodyReader):
                 raise self._failure
             await self._wait()
 
-    async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
-        if lane is None or not self._parser.is_chunked:
-            return await super().pump(feed)
-        self._lane = FastLane(self._connection, self, lane.client, lane.record)
-        try:
-            await super().pump(feed)
-        finally:
-            self._lane = None
-
-    async def _wait_for_outcome(
-        self, feed: Feed
-    ) -> Awaitable[None] | StopSignal | None:
-        lane = self._lane
-        if lane is None:
-            return await super()._wait_for_outcome(feed)
-        self._feed = feed
-        lane.start()
-        try:
-            return await super()._wait_for_outcome(feed)
-        finally:
-            lane.stop()
+    def _new_lane(self, side: LaneSide) -> FastLane | None:
+        if not self._parser.is_chunked:
+            return None
+        return FastLane(self._connection, self, side.client, side.record)
 
     # --- for the lane -----------------------------------------------------------------
 
     @property
-    def is_between_chunks(self) -> bool:
+    def is_between(self) -> bool:
         """See ``LaneAnswer``. Only the size of a chunk can end without its LF."""
         parser = self._parser
         if self._feed is None or parser.ended or self._failure is not None:
@@ -100,11 +81,6 @@ class HttpResponse(BodyReader):
         """See ``LaneAnswer``."""
         self._idle_timeout.last_received_at = at
         self._overhead_bytes = 0
-
-    def settle(self) -> None:
-        """See ``IdleTimeoutOwner``."""
-        if self._lane is not None:
-            self._lane.settle()
 
     # --- the end ----------------------------------------------------------------------
 

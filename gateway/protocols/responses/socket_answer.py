@@ -26,8 +26,9 @@ from gateway.protocols.responses.socket_message import (
     ITEM_DONE,
     METADATA,
     NO_SUCH_RESPONSE,
+    PLAIN_HEAD,
     SOCKET_IS_OLD,
-    TERMINALS,
+    TELLING,
     event_of,
     is_harmless,
     metadata_headers,
@@ -44,10 +45,8 @@ HELD_BYTES = 1024 * 1024
 ITEMS_BYTES = 8 * 1024 * 1024
 """Of finished items, which are kept for a server that does not repeat them."""
 
-_HEAD = b'{"type":"'
 # As numbers: to look for bytes with "in" costs CPython an exception first.
 _LF, _CR = b"\n\r"
-_SPECIAL = TERMINALS | {ERROR, ITEM_DONE}
 _KEEPS_SOCKET = (400, 404, 413, 422)  # a mistake in the request
 
 
@@ -83,6 +82,12 @@ class SocketAnswer:
         self._done_bytes = 0
         self._terminal = b""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a message that means nothing here is an event for the client."""
+        is_over = self.has_ended or self.refused
+        return self.passes and self._stream and not is_over
+
     def restart(self, headers: Mapping[str, str], *, names_parent: bool) -> None:
         """Begin anew, on a socket with *headers*; a head that is out stays."""
         kind = self.headers.get("content-type", "")
@@ -97,7 +102,7 @@ class SocketAnswer:
     def take(self, messages: list[bytes]) -> bytes:
         """What the *messages* bring for the client."""
         out: list[bytes] = []
-        if self.passes and self._stream and not self.has_ended:
+        if self.is_plain:
             messages = self._take_plain(messages, out)
         for message in messages:
             if self.has_ended or self.refused:
@@ -107,7 +112,7 @@ class SocketAnswer:
             kind = type_of(message)
             if not self.passes and self._keeps(message, kind, out):
                 continue
-            if kind in _SPECIAL:
+            if kind in TELLING:
                 self._note(message, kind, out)
             elif self._stream:
                 out.append(event_of(message, kind))
@@ -119,10 +124,10 @@ class SocketAnswer:
         the rest, which begins with another message.
         """
         for at, message in enumerate(messages):
-            if not message.startswith(_HEAD) or _LF in message or _CR in message:
+            if not message.startswith(PLAIN_HEAD) or _LF in message or _CR in message:
                 return messages[at:]
-            kind = message[len(_HEAD) : message.find(b'"', len(_HEAD))]
-            if kind in _SPECIAL:
+            kind = message[len(PLAIN_HEAD) : message.find(b'"', len(PLAIN_HEAD))]
+            if kind in TELLING:
                 return messages[at:]
             out += (b"event: ", kind, b"\ndata: ", message, b"\n\n")
         return []

@@ -27,6 +27,12 @@ TERMINALS = frozenset(
     (COMPLETED, b"response.incomplete", b"response.failed", b"response.cancelled")
 )
 
+TELLING = TERMINALS | {ERROR, ITEM_DONE}
+"""What says something of an answer that runs."""
+
+PLAIN_HEAD = b'{"type":"'
+"""How nearly every message begins; its type follows."""
+
 SOCKET_IS_OLD = "websocket_connection_limit_reached"
 NO_SUCH_RESPONSE = "previous_response_not_found"
 
@@ -51,6 +57,15 @@ def event_of(message: bytes, kind: bytes) -> bytes:
     if not kind:
         return b"data: %b\n\n" % message
     return b"event: %b\ndata: %b\n\n" % (kind, message)
+
+
+def is_text(message: bytes) -> bool:
+    """Whether *message* is UTF-8."""
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_harmless(message: bytes) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_WHOLE_TEXT = 0x81  # FIN, no reserved bit, opcode 1
+WHOLE_TEXT = 0x81  # FIN, no reserved bit, opcode 1
 _FIN, _OPCODE, _FIRST_CONTROL = 0x80, 0x0F, 8
 _TWO_BYTES, _EIGHT_BYTES = 126, 127  # the length follows
 
@@ -44,6 +44,11 @@ class FrameCutter:
         self._needed = 0  # how many bytes it must have to be looked at again
         self._in_pieces = False  # a message in several frames has begun
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a frame, and a message with it."""
+        return not (self._held or self._in_pieces)
+
     def feed(self, data: bytes) -> list[bytes | OddFrame]:
         """The frames that *data* completes; a whole text as its payload."""
         self.has_odd = False
@@ -72,7 +77,7 @@ class FrameCutter:
             if end > size:
                 needed = end - at
                 break
-            if data[at] == _WHOLE_TEXT and not self._in_pieces:
+            if data[at] == WHOLE_TEXT and not self._in_pieces:
                 frames.append(data[start:end])
             else:
                 self.has_odd = True

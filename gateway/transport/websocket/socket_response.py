@@ -28,7 +28,9 @@ from gateway.protocols.responses.socket_message import (
     error_message,
 )
 from gateway.transport.body_reader import BodyReader
+from gateway.transport.fast_lane import FastLane
 from gateway.transport.interface import Feed, LaneSide
+from gateway.transport.websocket.frame_lane import FrameLane
 from gateway.transport.websocket.socket_headers import is_lasting
 from gateway.transport.websocket.socket_pool import PooledSocket
 from gateway.transport.websocket.upgrade import UpgradeAnswer
@@ -163,11 +165,29 @@ class SocketResponse(BodyReader):
     async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         while True:
             try:
-                return await super().pump(feed)
+                return await super().pump(feed, lane)
             except UpstreamError as error:
                 if error is not self._failure:
                     raise  # the feed's own
                 await self._renew_behind_head()
+
+    def _new_lane(self, side: LaneSide) -> FastLane | None:
+        if not self._answer.is_plain:
+            return None
+        return FrameLane(self._connection, self, side.client, side.record)
+
+    @property
+    def is_between(self) -> bool:
+        """See ``LaneAnswer``."""
+        if self._feed is None or self._failure is not None or not self._pooled:
+            return False
+        return self._answer.is_plain and self._pooled.socket.is_between_frames
+
+    def passed(self, at: float) -> None:
+        """See ``LaneAnswer``."""
+        self._idle_timeout.last_received_at = at
+        if self._pooled:
+            self._pooled.socket.passed()
 
     def close(self, linger_s: float = 0.0) -> None:
         """See ``UpstreamResponse.close``; a terminal is the end, so nothing lingers."""

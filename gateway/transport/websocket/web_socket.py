@@ -27,6 +27,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from gateway.errors import UpstreamError
+from gateway.protocols.responses.socket_message import is_text
 from gateway.transport.connection import Connection
 from gateway.transport.websocket.deflate import MessageDeflate, agreed_on
 from gateway.transport.websocket.frame_cutter import FrameCutter, OddFrame
@@ -114,6 +115,17 @@ class WebSocket:
     def is_usable(self) -> bool:
         """Whether a message can be sent."""
         return self.loss is None and self.connection.is_usable
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the next byte begins a message for the listener."""
+        if self._listener is None or self.loss is not None:
+            return False
+        return self._reader is None and self._cutter.is_between
+
+    def passed(self) -> None:
+        """Messages have arrived that were not seen here."""
+        self._overhead_bytes = 0
 
     async def upgrade(self, head: bytes) -> UpgradeAnswer:
         """
@@ -231,8 +243,8 @@ class WebSocket:
             self._pass_on(messages)
 
     def _pass_on(self, messages: list[bytes]) -> None:
-        if not all(map(bytes.isascii, messages)) and not all(map(_is_text, messages)):
-            self._pass_on(list(takewhile(_is_text, messages)))
+        if not all(map(bytes.isascii, messages)) and not all(map(is_text, messages)):
+            self._pass_on(list(takewhile(is_text, messages)))
             self._refuse(_BAD_TEXT, "upstream_malformed", "text that is no UTF-8")
             return
         if self._listener is not None:
@@ -330,14 +342,6 @@ class WebSocket:
     def _unsent(self) -> bytes:
         """What the library has to say."""
         return b"".join(self._protocol.data_to_send())
-
-
-def _is_text(message: bytes) -> bool:
-    try:
-        message.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _closed_by_us() -> UpstreamError:

@@ -1,0 +1,273 @@
+"""An answer over a websocket is the same with its lane and without."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp.http import HttpVersion11
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from yarl import URL
+
+from gateway.client.answer import ClientAnswer
+from gateway.errors import ClientError, UpstreamError
+from gateway.protocols.responses.socket_answer import SocketAnswer
+from gateway.protocols.responses.socket_create import SocketCreate
+from gateway.protocols.responses.socket_message import is_harmless
+from gateway.protocols.stream_state import Batch
+from gateway.record import Record
+from gateway.transport.connection import Connection
+from gateway.transport.request import target_of
+from gateway.transport.websocket.frame_lane import MAX_FRAMES, events_of
+from gateway.transport.websocket.socket_pool import PooledSocket, SocketKey
+from gateway.transport.websocket.socket_response import SocketResponse
+from gateway.transport.websocket.upgrade import client_protocol
+from gateway.transport.websocket.web_socket import WebSocket
+from tests.kit.asking import dechunked
+from tests.test_transport_fast_lane import (
+    ClientSocket,
+    Stream,
+    UpstreamSocket,
+    attempt_of,
+    settled,
+)
+
+LANE, NO_LANE = True, False
+TARGET = target_of("GET", URL("http://h/responses"), None, must_tunnel=True)
+
+
+def message(kind: str, **members: Any) -> bytes:
+    return json.dumps({"type": kind, **members}, separators=(",", ":")).encode()
+
+
+def frame(data: bytes, opcode: Opcode = Opcode.TEXT, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=False)
+
+
+def delta(text: str) -> bytes:
+    return message("response.output_text.delta", delta=text)
+
+
+FIRST = message("response.created", response={"id": "resp_1", "model": "m"})
+DELTA = delta("it is")
+ITEM = message("response.output_item.done", item={"type": "message", "id": "m1"})
+DONE = message("response.completed", response={"id": "resp_1", "status": "completed"})
+MESSAGES = [
+    *[DELTA] * 6,
+    delta("x" * 200),
+    delta("x" * 70_000),
+    '{"type":"response.output_text.delta","delta":"€😀"}'.encode(),
+    b'{"type":"response.output_text.delta","delta":"\xff"}',
+    b'{"type": "response.output_text.delta","delta":"a"}',
+    b'{"delta":"a","type":"response.output_text.delta"}',
+    b'{"type":"response.output_text.delta",\n"delta":"a"}',
+    b'{"type":"response.output_text.delta",\r"delta":"a"}',
+    b'{"type":"codex.rate_limits"}',
+    b'{"type":"a"}',
+    b'{"type":"a',
+    b"[DONE]",
+    b"",
+    ITEM,
+    DONE,
+    message("error", status=500, error={"message": "no"}),
+    message("response.failed", response={"error": {"code": "server_error"}}),
+    message("note", error=""),
+    message("response.metadata", headers={"openai-model": "m"}),
+]
+FRAMES = [
+    *map(frame, MESSAGES),
+    *[frame(DELTA)] * 10,
+    frame(b"?", Opcode.PING),
+    frame(b"", Opcode.PONG),
+    frame(b"\x03\xe8", Opcode.CLOSE),
+    frame(b"x", Opcode.BINARY),
+    frame(DELTA[:9], fin=False) + frame(DELTA[9:], Opcode.CONT),
+    frame(DELTA[:9], fin=False) + frame(b"", Opcode.PING),
+    Frame(Opcode.TEXT, DELTA).serialize(mask=True),
+    b"\xc1" + frame(DELTA)[1:],
+]
+
+
+class ServerSocket(UpstreamSocket):
+    """One that may also be closed."""
+
+    def close(self) -> None: ...
+
+
+class Run:
+    """One answer: its frames by the test, its end by the pump."""
+
+    def __init__(self, *, lane: bool) -> None:
+        self.upstream, self.client = ServerSocket(), ClientSocket()
+        self.stream = Stream(self.client, HttpVersion11)
+        owner: Any = SimpleNamespace(discard=lambda _: None, take_back=lambda _: None)
+        self.connection = Connection(TARGET.route, owner)
+        self.upstream.protocol = self.connection
+        self.connection.connection_made(self.upstream)
+        protocol = client_protocol(TARGET)
+        protocol.state = State.OPEN
+        self.socket = WebSocket(self.connection, protocol, is_harmless)
+        self.socket._reader = None
+        self.parsed = 0
+        self._receive = self.socket.receive
+        cast(Any, self.socket).receive = self._count
+        body = b'{"model":"m","stream":true,"input":"x"}'
+        key = SocketKey("a", "u", b"")
+        self.back: list[Any] = []
+        source = SimpleNamespace(put_back=lambda *how: self.back.append(how))
+        self.response = SocketResponse(
+            cast(Any, source), SocketCreate(body), PooledSocket(key, self.socket), 0.0
+        )
+        record = Record("r-12345678", 0.0, 0.0)
+        self.answer = ClientAnswer(cast(Any, self.stream), record, 10.0)
+        self.attempt = attempt_of(self.answer, "responses")
+        if not lane:
+            cast(Any, self.attempt)._lane = lambda: None
+        self.record = self.attempt._context.attempt
+        self._task: asyncio.Task[Batch]
+
+    def _count(self, data: bytes) -> None:
+        self.parsed += 1
+        self._receive(data)
+
+    async def begin(self) -> None:
+        asking = asyncio.ensure_future(self.response.begin())
+        await settled()
+        self.upstream.send(frame(FIRST) + frame(DELTA))
+        await asking
+        batch = self.attempt._codec.feed(await self.response.read())
+        await self.answer.send(batch.data)
+        self._task = asyncio.ensure_future(self.attempt._pump(self.response))
+        await settled()
+
+    async def end(self) -> tuple[Any, ...]:
+        """All that is to be the same with the lane and without."""
+        self.upstream.flush()
+        await settled()
+        if not self._task.done():
+            self.connection.eof_received()
+        try:
+            how: object = await self._task
+        except (UpstreamError, ClientError) as error:
+            how = error.code
+        # No trace is left of the lane.
+        assert self.upstream.protocol is self.connection
+        assert self.answer.settle is None
+        self.response.close()
+        body = b"".join(self.client.got).partition(b"\r\n\r\n")[2]
+        counts = self.record.received_bytes, self.socket._overhead_bytes
+        return dechunked(body), *counts, str(how), len(self.back)
+
+
+@st.composite
+def reads(draw: st.DrawFn) -> list[bytes]:
+    """Frames, cut anywhere into reads."""
+    frames = draw(st.lists(st.sampled_from(FRAMES), max_size=14))
+    cuts, size = [], 0
+    for one in frames:
+        size += len(one)
+        if draw(st.integers(0, 3)):
+            cuts.append(size)
+    cuts += draw(st.lists(st.integers(0, size), max_size=4))
+    made = b"".join(frames)
+    edges = [0, *sorted(cuts), size]
+    return [piece for a, b in zip(edges, edges[1:]) if (piece := made[a:b])]
+
+
+async def outcome(
+    pieces: list[bytes], behind: dict[int, int], gone: int, *, lane: bool
+) -> tuple[Any, ...]:
+    run = Run(lane=lane)
+    await run.begin()
+    for number, piece in enumerate(pieces):
+        if number in behind:
+            run.stream.fall_behind(behind[number])
+        if number == gone:
+            run.client.closing = True
+        run.upstream.send(piece)
+        if number % 3 == 0:
+            await settled()
+    return await run.end()
+
+
+@given(
+    reads(),
+    st.dictionaries(st.integers(0, 6), st.sampled_from([0, 16385, 40000, 70000])),
+    st.integers(0, 40),
+)
+def test_the_lane_changes_nothing(
+    pieces: list[bytes], behind: dict[int, int], gone: int
+) -> None:
+    async def both() -> tuple[Any, Any]:
+        on = await outcome(pieces, behind, gone, lane=LANE)
+        return on, await outcome(pieces, behind, gone, lane=NO_LANE)
+
+    on, off = asyncio.run(both())
+    assert on == off
+
+
+WHOLE = frame(DELTA)
+LONG = frame(delta("x" * 200))
+HALF = len(WHOLE) // 2
+
+
+@pytest.mark.parametrize(
+    ("pieces", "parsed"),
+    [
+        pytest.param([WHOLE] * 3, 0, id="whole"),
+        pytest.param([LONG] * 3, 0, id="longer"),
+        pytest.param([WHOLE * 3, LONG * 2, WHOLE], 0, id="several"),
+        pytest.param([frame(MESSAGES[8]), WHOLE], 0, id="not-ascii"),
+        pytest.param([WHOLE[:HALF], WHOLE[HALF:], WHOLE], 2, id="half"),
+        pytest.param([WHOLE + WHOLE[:1], WHOLE[1:], WHOLE], 2, id="half-a-head"),
+        pytest.param([frame(ITEM), WHOLE], 1, id="item"),
+        pytest.param([frame(message("note", error="")), WHOLE], 1, id="needle"),
+        pytest.param([frame(delta("x" * 20_000)), WHOLE], 1, id="large"),
+        pytest.param([WHOLE * (MAX_FRAMES + 1), WHOLE], 1, id="many"),
+        pytest.param([frame(b"", Opcode.PONG), WHOLE], 1, id="control"),
+        pytest.param([FRAMES[-4], WHOLE], 1, id="two-frames"),
+        pytest.param([FRAMES[-3], WHOLE], 2, id="inside-two-frames"),
+        pytest.param([frame(DONE), WHOLE], 2, id="behind-the-terminal"),
+    ],
+)
+async def test_what_takes_the_lane(pieces: list[bytes], parsed: int) -> None:
+    run = Run(lane=LANE)
+    await run.begin()
+    before = run.parsed
+    for piece in pieces:
+        run.upstream.send(piece)
+
+    assert run.parsed - before == parsed
+    await run.end()
+
+
+@given(st.lists(st.sampled_from(MESSAGES), max_size=10))
+def test_what_frames_say(messages: list[bytes]) -> None:
+    """The events that the ordinary way would make, or nothing."""
+    answer = SocketAnswer(stream=True)
+    answer.passes = True
+    said = events_of(b"".join(map(frame, messages)))
+
+    assert said in (b"", answer.take(messages))
+
+
+async def test_what_passes_counts_as_life() -> None:
+    """For the idle timeout, and against the bound of control frames."""
+    run = Run(lane=LANE)
+    await run.begin()
+    run.upstream.send(frame(b"?", Opcode.PING))
+    assert run.socket._overhead_bytes
+    run.upstream.send(WHOLE)
+    run.response._idle_timeout.last_received_at = 0.0
+
+    run.response.settle()
+
+    assert run.response._idle_timeout.last_received_at > 0.0
+    assert not run.socket._overhead_bytes
+    await run.end()
