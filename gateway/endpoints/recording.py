@@ -40,6 +40,9 @@ from gateway.protocols.stream_state import CLOSED, STREAMING
 from gateway.record import Record
 from gateway.telemetry import log
 
+INTERRUPT_COMMIT_S = 0.02
+"""How long the end of an interrupted answer waits for its row at most."""
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Endpoint = Callable[[RequestScope], Awaitable[web.StreamResponse]]
 
@@ -200,7 +203,10 @@ class Recorder:
     async def _interrupted(
         self, error: GatewayError, answer: ClientAnswer, scope: RequestScope
     ) -> web.StreamResponse:
-        """End a stream that its client has interrupted; its row is durable first."""
+        """
+        End a stream that its client has interrupted. Its row is durable first, where
+        that takes no longer than a client that waits for the end will bear.
+        """
         record = scope.record
         record.set_outcome("incomplete")
         record.response_id = answer.seen.response_id or record.response_id
@@ -208,7 +214,10 @@ class Recorder:
         if scope.context:
             scope.context.mark_ending("incomplete", keepalives=answer.keepalives)
         try:
-            await self._accounting.persist(record)
+            async with asyncio.timeout(INTERRUPT_COMMIT_S):
+                await self._accounting.persist(record)
+        except TimeoutError:
+            pass  # it is being written, and once more when the record is closed
         except GatewayError as lost:
             return await self._failed(lost, scope)
         try:
