@@ -160,7 +160,8 @@ async def test_what_the_client_says_of_a_turn_goes_up_as_over_http(
 async def test_what_an_account_says_in_headers_reaches_codex_as_a_frame(
     gateway: Gateway, upstream: ScriptedUpstream
 ) -> None:
-    upstream.always(plays.ok(headers={"x-codex-turn-state": "state-1"}))
+    given = {"x-codex-turn-state": "state-1", "x-codex-primary-used-percent": "42"}
+    upstream.always(plays.ok(headers=given))
     async with socket(gateway, headers=CODEX) as one:
         codex = await one.turn(input="hello")
     async with socket(gateway) as one:
@@ -168,7 +169,9 @@ async def test_what_an_account_says_in_headers_reaches_codex_as_a_frame(
 
     said = {"type": "response.metadata", "headers": {"x-codex-turn-state": "state-1"}}
     assert said == codex.frames[0]
-    assert "response.created" == other.kinds[0]
+    assert "codex.rate_limits" == codex.kinds[1]
+    assert 42.0 == codex.frames[1]["rate_limits"]["primary"]["used_percent"]
+    assert "response.created" == codex.kinds[2] == other.kinds[0]
 
 
 async def test_frames_bear_the_bytes_of_the_account(

@@ -35,6 +35,8 @@ from tests.kit.socket_upstream import (
 )
 from tests.kit.websocket import CODEX, socket
 
+QUOTA = {"used-percent": "5", "window-minutes": "300", "reset-at": "1800000000"}
+
 each_protocol = pytest.mark.parametrize("protocol", answers.PROTOCOLS)
 both = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
@@ -278,8 +280,12 @@ async def test_the_socket_that_knows_a_named_parent_serves_it(
 async def test_what_it_says_of_its_quota_reaches_codex(
     gateway: Gateway, sockets: SocketUpstream
 ) -> None:
-    """On a socket that is used again the account tells it in no other way."""
-    quota = {"type": "codex.rate_limits", "rate_limits": {"primary": {"used": 5}}}
+    """
+    On a socket that is used again the account says it in no other way; over HTTP Codex
+    reads headers alone.
+    """
+    primary = {"used_percent": 5, "window_minutes": 300, "reset_at": 1800000000}
+    quota = {"type": "codex.rate_limits", "rate_limits": {"primary": primary}}
 
     async def play(ask: Ask) -> None:
         texts = messages_of(Answer(), ask.json)
@@ -288,11 +294,16 @@ async def test_what_it_says_of_its_quota_reaches_codex(
     sockets.always = play
     async with socket(gateway, headers=CODEX) as one:
         turns = [await one.turn(model=MODEL, input="x") for _ in range(2)]
+    handshakes = len(sockets.handshakes)
+    reply = await gateway.client().ask("responses", MODEL)
 
     for turn in turns:
-        assert 2 == turn.frames.count(quota)
+        quotas = [one for one in turn.frames if one["type"] == "codex.rate_limits"]
+        assert [quota] * 2 == quotas
         assert "response.completed" == turn.last["type"]
-    assert 1 == len(sockets.handshakes)
+    assert 1 == handshakes
+    headers = {name: reply.headers[f"x-codex-primary-{name}"] for name in QUOTA}
+    assert QUOTA == headers
 
 
 # --- the life of the pool -----------------------------------------------------------

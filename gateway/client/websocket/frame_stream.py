@@ -23,9 +23,11 @@ from gateway.protocols.responses.frames import (
     INTERRUPTED,
     accepted,
     error_event,
+    event,
     interrupted_events,
     metadata_event,
 )
+from gateway.protocols.responses.quotas import quota_documents, says_quotas
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.record import Record
 
@@ -61,6 +63,7 @@ class FrameStream:
         "_keepalives",
         "_own",
         "_first",
+        "_quotas",
         "_frames",
         "_ended",
         "output",
@@ -86,6 +89,7 @@ class FrameStream:
         self._keepalives = FrameKeepalives(kind, record.request_id)
         self._own = b""  # events that are no part of the answer
         self._first = b""  # an event that goes out before the next one
+        self._quotas = b""  # the same, unless the account says it, too
         self._frames = 0  # of the answer
         self._ended = False
         self.output = TurnOutput()
@@ -98,12 +102,15 @@ class FrameStream:
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """See ``ClientStream``; what a client looks for goes into an event."""
         if self._kind.reads_metadata:
-            said = {name: headers[name] for name in METADATA if name in headers}
+            values = {name: headers.get(name, "") for name in METADATA}
+            said = {name: one for name, one in values.items() if one and one.isascii()}
             self._first = metadata_event(said) if said else b""
+            self._quotas = b"".join(map(event, quota_documents(headers)))
 
     def put(self, data: bytes, *, last: bool = False) -> bool:
         """See ``ClientStream``."""
-        if not (last or self._lane or self._first or MARK in data):
+        first = self._first or self._quotas
+        if not (last or self._lane or first or MARK in data):
             framed, count = frames(data, self._socket.deflate_bits)
             if count:
                 self._frames += count if data is not self._own else 0
@@ -129,13 +136,21 @@ class FrameStream:
             self._ended = True
         elif not texts:
             texts = [_COMMENT]  # the upstream's own sign of life
-        if self._first:
-            texts, self._first = [*payloads(self._first), *texts], b""
+        if self._first or self._quotas:
+            texts = [*self._before(texts), *texts]
         socket = self._socket
         blocked = socket.write(self._framed(texts), last=last)
         if last and not blocked:
             self._let_go()
         return blocked
+
+    def _before(self, texts: list[bytes]) -> list[bytes]:
+        """What goes out before *texts*, once."""
+        if any(map(says_quotas, texts)):
+            self._quotas = b""
+        before = self._first + self._quotas
+        self._first = self._quotas = b""
+        return [*payloads(before)]
 
     def _framed(self, texts: list[bytes]) -> bytes:
         bits, lane = self._socket.deflate_bits, self._lane

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from gateway.protocols.protocol import IDLE, NEUTRAL
 from gateway.protocols.responses import protocol as responses
+from gateway.protocols.responses.quotas import QUOTAS, quota_headers
 from gateway.protocols.responses.socket_create import Chain
 from gateway.protocols.responses.socket_message import (
     COMPLETED,
@@ -156,6 +157,9 @@ class SocketAnswer:
         event = event_of(message, kind)
         if kind == METADATA:
             self.headers.update(metadata_headers(message))
+            step = IDLE
+        elif kind == QUOTAS:
+            self.headers.update(quota_headers(message))
             step = IDLE
         else:
             step = responses.read(event, self._facts)
