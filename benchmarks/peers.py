@@ -183,6 +183,14 @@ class Program:
             ticks += int(fields[11]) + int(fields[12])
         return ticks / TICKS
 
+    def exact_cpu_s(self) -> float:
+        """As ``cpu_s``, in nanoseconds; without threads that have ended."""
+        used_ns = 0
+        for pid in tree(self.process.pid):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                used_ns += int((task / "schedstat").read_text().split()[0])
+        return used_ns / 1e9
+
     def memory_mb(self) -> float:
         """Megabytes that it and its children hold."""
         kib = 0
@@ -263,7 +271,8 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
     Args:
         name: "nginx", "relay", or "gateway", "gateway-chat", "gateway-messages" (with
             an account of that protocol), "gateway-no-ledger", "gateway-no-tick" (with
-            ``server.coalesce_ms = 0``), "nginx-tls", "gateway-tls" (by TLS to the
+            ``server.coalesce_ms = 0``), "gateway-websocket" (whose account is spoken
+            to over websockets), "nginx-tls", "gateway-tls" (by TLS to the
             upstream), "gateway-alone" or "gateway-watched" (with an admin side), or
             one of ``rivals.installed()``.
     """
@@ -293,6 +302,8 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         text = config(port, upstream_port, protocol, scheme, tick_ms)
         if kind in ("alone", "watched"):
             text += ADMIN
+        if kind == "websocket":
+            text += 'transport = "websocket"\n'
         (own / "config.toml").write_text(text)
         bare = kind == "no-ledger"
         module = "benchmarks.without_ledger" if bare else "gateway"

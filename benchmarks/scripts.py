@@ -111,6 +111,13 @@ def stream(
     return _script(steps, delay_us, first_us)
 
 
+def answer_events(
+    protocol: str, count: int
+) -> tuple[list[Event], list[Event], list[Event]]:
+    """The events of an answer with *count* deltas: before them, they, behind them."""
+    return _EVENTS[protocol](count)
+
+
 def whole(protocol: str, first_us: int = 0) -> bytes:
     """The script of an answer without stream."""
     text = "Hello. " * 200
