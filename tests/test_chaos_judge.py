@@ -176,6 +176,16 @@ def test_who_came_later_is_not_served_first() -> None:
     assert [] == rules(waiting(5.0, 4.0, Window("link-cut", 0, 1.5, 1.5)))
 
 
+@pytest.mark.parametrize(("took_s", "violated"), [(0.9, []), (0.1, ["order"])])
+def test_an_order_may_be_late_by_what_a_free_way_took(
+    took_s: float, violated: list[str]
+) -> None:
+    """Then the machine had no time for that node."""
+    probe = asked("p", 4.0, 5.0, in_line=False), Row("p", "ok", "")
+    began = served("p", 4.0 + took_s, 5.0)
+    assert violated == rules(waiting(5.0, 4.0, *probe, began))
+
+
 @pytest.mark.parametrize(
     ("wait_s", "windows", "violated"),
     [

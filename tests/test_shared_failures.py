@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.admission.node_side import LastBeat
 from gateway.admission.slot import Slot
 from gateway.errors import Overloaded
 from gateway.shared.membership import NodeTiming
@@ -239,6 +240,20 @@ async def test_a_node_that_stood_still_counts_above_the_limit(
         (await next(task for task in tasks if task.done())).release()
         (await asyncio.wait_for(last, 2)).release()
         await eventually(lambda: b.registry.side.over() == [])
+
+
+async def test_a_slot_that_has_just_come_here_is_not_above_the_limit(
+    engine: Engine,
+) -> None:
+    """The last beat saw it at another node."""
+    async with nodes(engine.url, 1, users=ONE, accounts={"one": 2}) as (a,):
+        [slot] = await holding(a, 1)
+        side = a.registry.side
+        side._last["aone"] = LastBeat(used=2, held=0)
+        assert [] == side.over()
+        side._last["aone"] = LastBeat(used=3, held=0)
+        assert [1] == [one.over for one in side.over()]
+        slot.release()
 
 
 async def test_a_node_that_was_cut_off_uses_its_share(engine: Engine) -> None:

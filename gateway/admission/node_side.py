@@ -290,9 +290,12 @@ class NodeSide(NodeBook):
         for table in (self._users, self._accounts):
             for name, limiter in table.limiters.items():
                 gate, most = f"{table.scope[0]}{name}", limiter.limit
+                used = len(limiter.slots)
                 if not self.engine.up:
                     most = min(most, self._shares.get(gate, most))
-                used = self.in_use(gate, len(limiter.slots))
+                elif last := self._last.get(gate):
+                    # Not ``in_use``: a slot that has come here since is counted twice.
+                    used = max(used, last.used)
                 if limiter.limit and used > most:
                     found.append(SlotsOver(table.scope, name, used - most))
         return found

@@ -217,9 +217,43 @@ def endings(journal: Journal) -> Iterator[Violation]:
         )
 
 
+class Slowness:
+    """
+    How long requests that nothing keeps waiting took on their way through a node: so
+    long may its part of any order be late. A node that is slow without a reason is the
+    business of ``waits``.
+    """
+
+    NEAR_S = 1.5
+
+    def __init__(self, journal: Journal, began: dict[str, float]) -> None:
+        self._seen: dict[int, list[tuple[float, float]]] = {}
+        for one in journal.asked:
+            if not one.in_line and one.ident in began:
+                seen = one.at, began[one.ident]
+                self._seen.setdefault(one.node, []).append(seen)
+
+    def at(self, node: int, begin: float, end: float) -> float:
+        """The longest at *node* near that time."""
+        return max(
+            (
+                came - asked
+                for asked, came in self._seen.get(node, ())
+                if asked <= end + self.NEAR_S and came >= begin - self.NEAR_S
+            ),
+            default=0.0,
+        )
+
+
 def order(journal: Journal) -> Iterator[Violation]:
     """Of one user, who came later is not served while an earlier one waits."""
     began = {one.ident: one.began for one in reversed(journal.served)}
+    slow = Slowness(journal, began)
+
+    def late_s(one: Asked, other: Asked) -> float:
+        ways = (slow.at(a.node, a.at, began[a.ident]) for a in (one, other))
+        return TRAVEL_S + max(ways)
+
     lines: dict[str, list[Asked]] = {}
     for one in sorted(journal.asked, key=lambda one: one.at):
         if one.in_line and one.ident in began and not _disturbed(journal, one, began):
@@ -231,6 +265,8 @@ def order(journal: Journal) -> Iterator[Violation]:
                 for one in line[max(0, number - 40) : number]
                 if later.at - one.at > TRAVEL_S
                 and began[one.ident] - began[later.ident] > TRAVEL_S
+                and later.at - one.at > (late := late_s(one, later))
+                and began[one.ident] - began[later.ident] > late
             ]
             if passed:
                 yield Violation(
