@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,8 +24,9 @@ def private_folder(config: Path, make: bool = True) -> str:
     Raises:
         StartError: there is none that only this user may enter.
     """
-    whose = f"{config.absolute()}\0{os.geteuid()}"
-    name = f"gateway-{hashlib.blake2b(whose.encode(), digest_size=6).hexdigest()}"
+    # Not by hashlib, which costs the parent 4 MB: this is a name, and no secret.
+    whose = f"{config.absolute()}\0{os.geteuid()}".encode()
+    name = f"gateway-{zlib.crc32(whose):08x}{zlib.adler32(whose):08x}"
     given = [
         *os.environ.get("RUNTIME_DIRECTORY", "").split(":")[:1],
         os.environ.get("XDG_RUNTIME_DIR", ""),
