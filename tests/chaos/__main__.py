@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import pickle
 import random
 import shutil
 import sys
@@ -56,7 +57,8 @@ def main(words: list[str] | None = None) -> int:
     violations = [*judge(journal), *conserving(journal, tuple(ACCOUNTS))]
     print("\n".join(report(journal, violations)))
     if violations:
-        print(f"the logs and the ledger are kept in {folder}")
+        (folder / "journal.pickle").write_bytes(pickle.dumps(journal))
+        print(f"the logs, the ledger and the journal are kept in {folder}")
         return 1
     shutil.rmtree(folder)
     return 0

@@ -114,7 +114,7 @@ async def _engine_replaced(stage: Stage, fault: Fault) -> None:
 
 # The clock as the last beat saw it was so much earlier, and the time of the scripts,
 # which is both together, is the same: as after a leap (see ``beat.lua``). The shift
-# alone would be an hour in which nobody has beaten.
+# alone would be an hour without a beat of any node.
 LEAP = (
     "redis.call('HINCRBY', KEYS[1], '!clock', -ARGV[1])"
     " redis.call('HINCRBY', KEYS[1], '!shift', ARGV[1])"
