@@ -16,12 +16,16 @@ import tracemalloc
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from gateway.admission.interface import Holder
 from gateway.admission.registry import Registry
 from gateway.config.schema import Config
 from gateway.daemon.app import components_of
 from gateway.daemon.wiring import Components
 from gateway.errors import GatewayError
+from gateway.ledger.ledger import Ledger
+from gateway.record import Record
 from tests.conftest import Serve
 from tests.kit import endings, plays
 from tests.kit.asking import Reply
@@ -91,6 +95,47 @@ async def test_release_hands_over_at_once(
     for name, value in figures.items():
         record_property(name, round(value, 2))
     print("hand-off", figures)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "non-stream"])
+async def test_an_account_waits_for_no_row_and_no_client(
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: bool,
+) -> None:
+    """Its slot is handed on with the last event; the user's, with the answer's end."""
+    taken, close = asyncio.Event(), Ledger.close
+
+    async def slow(ledger: Ledger, record: Record) -> None:
+        await taken.wait()
+        await close(ledger, record)
+
+    monkeypatch.setattr(Ledger, "close", slow)
+    rows = [account(upstream, "chat", max_concurrent=1)]
+    users = [user("alice", max_concurrent=1), user("bob")]
+    gateway = await serve(accounts=rows, users=users, limits=LONG)
+    gate = asyncio.Event()
+    upstream.next(plays.held(gate), plays.held(gate))
+    asking = [
+        asyncio.create_task(gateway.client(name).ask("chat", "chat-x", stream=stream))
+        for name in ("alice", "bob", "alice")
+    ]
+    await upstream.wait_for(1)
+    await gateway.inside.waiting("alice", 1)
+    counts = components(gateway).registry.counts
+    await gateway.log.wait_for(
+        lambda: any(one.waiting for one in counts("account")), "bob does not wait"
+    )
+    gate.set()
+    await upstream.wait_for(2)
+    await upstream.idle()
+    assert 1 == upstream.most["chat"]
+    assert not any(task.done() for task in asking) and 2 == len(upstream.received())
+    taken.set()
+    for reply in await asyncio.gather(*asking):
+        assert 200 == reply.status
+    await quiet(gateway)
 
 
 async def test_five_users_with_unequal_queues_get_equal_shares(

@@ -106,6 +106,30 @@ async def test_a_slot_that_came_along_counts_when_the_engine_is_lost(
         other.release()
 
 
+async def test_a_slot_is_handed_on_early_where_the_account_is_full(
+    engine: Engine,
+) -> None:
+    accounts = {"one": 1, "two": 2}
+    async with nodes(engine.url, accounts=accounts, prefix="early") as (node, other):
+        slot, holder = await node.user()
+        beside, waits = await other.user()
+        with await node.account(holder, (("two",),)) as roomy:
+            roomy.hand_on()
+            assert holder.account == "two"
+        full = await node.account(holder, (("one",),))
+        waiter = asyncio.ensure_future(other.account(waits, (("one",),)))
+        await eventually(lambda: waits.waiter is not None)
+        full.hand_on()
+        assert not holder.account and (await waiter).account == "one"
+        full.hand_on()
+        full.release()
+        assert [len(one.registry._book) for one in (node, other)] == [1, 1]
+        (await waiter).release()
+        slot.release()
+        beside.release()
+        await nothing_held(node, other)
+
+
 def at_once(asking: Coroutine[Any, Any, Slot]) -> Slot:
     """What *asking* gives, which must not wait."""
     try:

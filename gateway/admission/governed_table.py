@@ -19,10 +19,13 @@ from gateway.shared.answers import GateLoad, LinePlace
 
 class GovernedTable(SlotTable):
     """
+    Its many methods are those of ``SlotTable``, and what the other one decides.
+
     Args:
         released: called with each slot that was released.
         drained: called with a holder that keeps its slots while no other needs them.
         widened: called with a waiter that takes any of its names from now on.
+        in_use: how many slots of a gate are in use anywhere, of which so many are here.
 
     Attributes:
         governed: whether another one decides.
@@ -36,12 +39,14 @@ class GovernedTable(SlotTable):
         released: Callable[[Slot], object],
         drained: Callable[[Holder], object],
         widened: Callable[[SlotWaiter], object],
+        in_use: Callable[[str, int], int],
     ) -> None:
         super().__init__(scope, holders, clock)
         self.governed = False
         self._released = released
         self._drained = drained
         self._widened = widened
+        self._in_use = in_use
         self._share_of: Callable[[Limiter], int] | None = None
         self._places: dict[SlotWaiter, tuple[LinePlace, float]] = {}
 
@@ -117,6 +122,14 @@ class GovernedTable(SlotTable):
     def release(self, slot: Slot) -> None:
         super().release(slot)
         self._released(slot)
+
+    def is_wanted(self, slot: Slot) -> bool:
+        """Where another one decides, it may be wanted where no other is free."""
+        if not self.governed:
+            return super().is_wanted(slot)
+        limiter = self.limiters[slot.name]
+        gate, held = f"{self.scope[0]}{slot.name}", len(limiter.slots)
+        return 0 < limiter.limit <= self._in_use(gate, held)
 
     def drain(self, slot: Slot) -> None:
         super().drain(slot)

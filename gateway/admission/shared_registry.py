@@ -108,6 +108,7 @@ class SharedRegistry(Registry):
             self._released,
             self._drained,
             self._widened,
+            lambda gate, here: self.side.in_use(gate, here),
         )
 
     # --- requests (see SlotSource) ----------------------------------------------------

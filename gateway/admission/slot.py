@@ -113,6 +113,7 @@ class SlotIssuer(Protocol):
     """What grants slots; it is called once for each that is released, or drained."""
 
     def release(self, slot: Slot) -> None: ...
+    def is_wanted(self, slot: Slot) -> bool: ...
     def drain(self, slot: Slot) -> None: ...
 
 
@@ -156,6 +157,14 @@ class Slot:
         issuer, self._issuer = self._issuer, None
         if issuer is not None:
             issuer.release(self)
+
+    def hand_on(self) -> None:
+        """
+        Release it if another request may wait for it: what it was needed for is over,
+        although its request is not.
+        """
+        if self._issuer is not None and self._issuer.is_wanted(self):
+            self.release()
 
     def drain(self, evict: Callable[[], object]) -> None:
         """

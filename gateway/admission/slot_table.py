@@ -199,6 +199,10 @@ class SlotTable:
         if slot.evict:  # a waiter that it was evicted for may still wait elsewhere
             self._preempt([n for n, other in self.limiters.items() if other.draining])
 
+    def is_wanted(self, slot: Slot) -> bool:
+        """Whether a request may wait for *slot*."""
+        return bool(self.queue)
+
     def drain(self, slot: Slot) -> None:
         """*slot* is kept only as long as no waiter needs it."""
         limiter = self.limiters[slot.name]

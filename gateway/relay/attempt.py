@@ -9,7 +9,8 @@ It owns the account's slot, the upstream call, the facts of the answer and its e
 follows from a failure.
 
 Rule 1: the slot is held until the upstream has nothing left to do for the request: to
-        the end of ``run``, or of the drain that takes the attempt over.
+        its last event, where another request waits for the slot, else to the end of
+        ``run``; or of the drain that takes the attempt over.
 Rule 2: an answer has its outcome only once its last byte has left for the socket. A
         client that leaves before is ``client_gone``, which replaces the row.
 """
@@ -221,6 +222,15 @@ class Attempt(ABC):
         """Enter the id that the client was given, by which an operator may name it."""
         if ident := self._facts.response_id:
             self._context.record.response_id = ident
+
+    def _upstream_is_done(self) -> None:
+        """
+        The answer is whole, while its row and its client are still to come: a request
+        that waits for the account need not wait for them.
+        """
+        if self._call:
+            self._call.close(answered=True)
+        self.slots[0].hand_on()
 
     # --- failures ---------------------------------------------------------------------
 

@@ -171,6 +171,8 @@ class StreamedAttempt(Attempt):
             if continuation := self._state.continuation:
                 continuation.stored = stored
         record.status = 200
+        if not failed:
+            self._upstream_is_done()
         await dependencies.accounting.persist(record)
         await client.finish(last + words_of(batch.terminal, ending))
         self._answered = not failed
