@@ -171,3 +171,18 @@ async def test_no_limit_is_exceeded_and_none_is_left_idle(engine: Engine) -> Non
         assert running.most["alice"] <= 5 and running.most["bob"] <= 4
         assert await keys_left(engine.url, prefix) == []
         assert [len(node.registry._book) for node in some] == [0, 0, 0, 0]
+
+
+async def test_what_no_request_waits_for_is_given_back_with_the_next_question(
+    engine: Engine,
+) -> None:
+    async with nodes(engine.url, 1, accounts={"one": 9}, prefix="later") as (node,):
+        slot, holder = await node.user()
+        (await node.account(holder, (("one",),))).release()
+        slot.release()
+        await asyncio.sleep(0)
+        assert len(node.registry._book) == 1
+        again, _ = await node.user()
+        assert len(node.registry._book) == 1  # that of the second
+        again.release()
+        await nothing_held(node)

@@ -22,7 +22,7 @@ class GovernedTable(SlotTable):
     Its many methods are those of ``SlotTable``, and what the other one decides.
 
     Args:
-        released: called with each slot that was released.
+        released: called with each slot that was released, and whether it is wanted.
         drained: called with a holder that keeps its slots while no other needs them.
         widened: called with a waiter that takes any of its names from now on.
         in_use: how many slots of a gate are in use anywhere, of which so many are here.
@@ -36,7 +36,7 @@ class GovernedTable(SlotTable):
         scope: str,
         holders: Holders,
         clock: Callable[[], float],
-        released: Callable[[Slot], object],
+        released: Callable[[Slot, bool], object],
         drained: Callable[[Holder], object],
         widened: Callable[[SlotWaiter], object],
         in_use: Callable[[str, int], int],
@@ -120,8 +120,9 @@ class GovernedTable(SlotTable):
         return None if self.governed else super().take_free(tiers, holder, fits)
 
     def release(self, slot: Slot) -> None:
+        wanted = self.is_wanted(slot)
         super().release(slot)
-        self._released(slot)
+        self._released(slot, wanted)
 
     def is_wanted(self, slot: Slot) -> bool:
         """Where another one decides, it may be wanted where no other is free."""

@@ -296,11 +296,11 @@ class SharedRegistry(Registry):
             self.engine.tell(step)
         self._ask(waiter, again=True)
 
-    def _released(self, slot: Slot) -> None:
+    def _released(self, slot: Slot, wanted: bool) -> None:
         if slot.scope == "user" and slot.holder.ahead_slot is not None:
             slot.holder.ahead_slot.release()  # it never asked for an account
             slot.holder.ahead_slot = None
-        self._book.note(slot.holder)
+        self._book.note(slot.holder, wanted=wanted)
         self.side.released(f"{slot.scope[0]}{slot.name}")
 
     def _drained(self, holder: Holder) -> None:

@@ -87,7 +87,12 @@ end
 
 -- A node has taken one of its own.
 local function draw(gate, node)
-  set_aside(gate, node, call('HGET', P .. 'spare:' .. gate, node) - 1)
+  if call('HINCRBY', P .. 'spare:' .. gate, node, -1) == 0 then
+    set_aside(gate, node, 0)
+  end
+  if call('HINCRBY', P .. 'lim', '~' .. gate, -1) == 0 then
+    call('HDEL', P .. 'lim', '~' .. gate)
+  end
 end
 
 -- Ask for what is set aside at these gates, from nodes that have more than so many;
