@@ -72,6 +72,19 @@ class BodyShare:
             self.waiting = None
             self.waited_s += loop.time() - began
 
+    def try_hold(self, size: int) -> bool:
+        """
+        Take up the whole body of *size* bytes, which is in memory already; False if it
+        must wait for room.
+        """
+        room = self._room
+        self.need, self.whole = size, True
+        if room is None or room.waiting or not room.fits(self):
+            return False
+        self.size, self.complete = size, True
+        room.used += size
+        return True
+
     def wake(self) -> None:
         """The end of the body has come while it waited: it needs no room for that."""
         if self.waiting and not self.waiting.done():

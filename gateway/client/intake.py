@@ -53,22 +53,34 @@ class Intake:
             ClientError: "body_too_large", "unsupported_encoding", "invalid_request",
                 "request_timeout".
         """
-        content = request.content
         coding = ""
         if hdrs.CONTENT_ENCODING in request.headers:
             coding = content_coding(request.headers)
-        if not coding and content.is_eof() and content.exception() is None:
-            # It has come together with the head, as it is: nothing to wait for.
-            size = content.total_bytes
-            if size > limit_bytes:
-                raise _too_large(limit_bytes)
+        if not coding and _has_come(request):
+            size = _checked_size(request, limit_bytes)
             await share.room(size, whole=True)
-            data = content.read_nowait()
+            data = request.content.read_nowait()
             share.take(len(data))
         else:
             data = await self._arriving(request, share, coding, limit_bytes)
         share.close()
         return data
+
+    def maybe_whole(
+        self, request: web.BaseRequest, share: BodyShare, limit_bytes: int
+    ) -> bytes | None:
+        """
+        The body if there is nothing to wait for: it has come together with its head, as
+        it is, and there is room for it. Else None, and it is to be ``read``.
+
+        Raises:
+            ClientError: "body_too_large".
+        """
+        if hdrs.CONTENT_ENCODING in request.headers or not _has_come(request):
+            return None
+        if not share.try_hold(_checked_size(request, limit_bytes)):
+            return None
+        return request.content.read_nowait()
 
     async def _arriving(
         self,
@@ -143,6 +155,20 @@ class _Body:
     def data(self) -> bytes:
         """All of it, without a copy."""
         return self._bytes.getvalue()
+
+
+def _has_come(request: web.BaseRequest) -> bool:
+    """Whether all of the body is there."""
+    content = request.content
+    return content.is_eof() and content.exception() is None
+
+
+def _checked_size(request: web.BaseRequest, limit_bytes: int) -> int:
+    """The bytes of a body that has come."""
+    size = request.content.total_bytes
+    if size > limit_bytes:
+        raise _too_large(limit_bytes)
+    return size
 
 
 def _ask_for(request: web.BaseRequest) -> bool:

@@ -74,7 +74,10 @@ class RequestReader:
         self._open.check_draining()
         self._check_ledger()
         holder = _holder(record)
-        data = await self._queued_body(scope, identity, holder if slot else None)
+        queued = holder if slot else None
+        data = self._maybe_whole(scope, identity, queued)
+        if data is None:
+            data = await self._rest_of_body(scope, identity, queued)
         if self._live.keys is not keys:  # they changed while the body arrived
             self._check_user(identity)
             identity = self._identify(scope)
@@ -148,22 +151,45 @@ class RequestReader:
         if not self._ledger.healthy:
             raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
 
-    async def _queued_body(
+    def _maybe_whole(
+        self, scope: RequestScope, identity: Identity, holder: Holder | None
+    ) -> bytes | None:
+        """
+        The body of a request that takes its place in the queue now, if there is nothing
+        to wait for; else None, and ``_rest_of_body`` gives it.
+        """
+        if holder is not None:
+            self._registry.arrive(holder)
+        limit_bytes = identity.limits.max_waiting_bytes
+        share = self._rooms.enter(identity.user.name, limit_bytes)
+        scope.body_share, data = share, None
+        max_bytes, failed = self._live.config.server.max_body_bytes, True
+        try:
+            data = self._intake.maybe_whole(scope.request, share, max_bytes)
+            failed = False
+        finally:
+            if holder is not None and (failed or data is not None):
+                self._registry.arrived(holder)
+        if data is not None:
+            scope.record.arrived = time.monotonic()
+        return data
+
+    async def _rest_of_body(
         self, scope: RequestScope, identity: Identity, holder: Holder | None
     ) -> bytes:
-        """The body of a request whose *holder* has a place in the queue meanwhile."""
-        if holder is None:
-            return await self.body(scope, identity)
-        self._registry.arrive(holder)
+        """The body of a request that keeps its place in the queue meanwhile."""
         try:
             return await self.body(scope, identity)
         finally:
-            self._registry.arrived(holder)
+            if holder is not None:
+                self._registry.arrived(holder)
 
     async def body(self, scope: RequestScope, identity: Identity) -> bytes:
         """The body of the request of *scope*, which takes up room of its user."""
-        limit_bytes = identity.limits.max_waiting_bytes
-        share = self._rooms.enter(identity.user.name, limit_bytes)
+        share = scope.body_share
+        if share is None:
+            limit_bytes = identity.limits.max_waiting_bytes
+            share = self._rooms.enter(identity.user.name, limit_bytes)
         scope.body_share, scope.reading_body = share, True
         try:
             data = await self._intake.read(
