@@ -37,6 +37,8 @@ def count(value: object) -> int | None:
 
     Some write a whole float (``11.0``), some a string of digits.
     """
+    if type(value) is int:  # nearly always
+        return value if 0 <= value <= MAX_TOKENS else None
     if type(value) is float and value.is_integer():
         value = int(value)
     elif type(value) is str and len(value) <= _DIGITS and value.isascii():

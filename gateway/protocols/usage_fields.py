@@ -45,15 +45,21 @@ def usage_objects(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def read_usage(fields: dict[str, Any], usage: Usage) -> None:
     """Note a ``usage`` object of Chat or Responses in *usage*."""
     read = _largest(fields, _INPUT)
-    hit = count(fields.get("prompt_cache_hit_tokens"))
-    missed = count(fields.get("prompt_cache_miss_tokens"))
-    if read is None and hit is not None and missed is not None:
-        read = hit + missed
-    _note(usage, "input_tokens", read)
-    _note(usage, "output_tokens", _largest(fields, _OUTPUT))
-    _note(usage, "cached_tokens", cached_in(fields))
-    _note(usage, "cache_write_tokens", _largest(fields, _WRITTEN, _INPUT_DETAILS))
-    _note(usage, "reasoning_tokens", _largest(fields, _REASONING, _OUTPUT_DETAILS))
+    if read is None:
+        hit = count(fields.get("prompt_cache_hit_tokens"))
+        missed = count(fields.get("prompt_cache_miss_tokens"))
+        if hit is not None and missed is not None:
+            read = hit + missed
+    if read is not None:
+        usage.input_tokens = read
+    if (written := _largest(fields, _OUTPUT)) is not None:
+        usage.output_tokens = written
+    if (cached := cached_in(fields)) is not None:
+        usage.cached_tokens = cached
+    if (kept := _largest(fields, _WRITTEN, _INPUT_DETAILS)) is not None:
+        usage.cache_write_tokens = kept
+    if (thought := _largest(fields, _REASONING, _OUTPUT_DETAILS)) is not None:
+        usage.reasoning_tokens = thought
 
 
 def cached_in(fields: dict[str, Any]) -> int | None:
@@ -65,11 +71,14 @@ def _largest(
     fields: dict[str, Any], names: tuple[str, ...], inside: tuple[str, ...] = ()
 ) -> int | None:
     """The largest count by one of *names*, in *fields* or in an object of it."""
-    holders = [fields, *(h for key in inside if isinstance(h := fields.get(key), dict))]
-    found = [count(holder.get(name)) for holder in holders for name in names]
-    return max((number for number in found if number is not None), default=None)
-
-
-def _note(usage: Usage, name: str, value: int | None) -> None:
-    if value is not None:
-        setattr(usage, name, value)
+    largest: int | None = None
+    for name in names:
+        if name in fields and (found := count(fields[name])) is not None:
+            if largest is None or found > largest:
+                largest = found
+    for key in inside:
+        if key in fields and isinstance(holder := fields[key], dict):
+            found = _largest(holder, names)
+            if found is not None and (largest is None or found > largest):
+                largest = found
+    return largest
