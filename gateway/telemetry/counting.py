@@ -65,7 +65,8 @@ class Spread:
         buckets, below = [], 0
         for bound, count in zip((*self._bounds, float("inf")), self._counts):
             below += count
-            buckets.append((floatToGoString(bound), float(below)))
+            le = floatToGoString(bound)  # type: ignore[no-untyped-call]  # it has none
+            buckets.append((le, float(below)))
         family = HistogramMetricFamily(self._name, self._text)
         family.add_metric((), buckets, self._sum)
         return family
