@@ -71,13 +71,10 @@ class RequestReader:
         request, record, keys = scope.request, scope.record, self._live.keys
         identity = self._identify(scope)
         query = _query_of(request)
-        self._open.check_draining()
-        self._check_ledger()
+        self._check_open()
         holder = _holder(record)
-        queued = holder if slot else None
-        data = self._maybe_whole(scope, identity, queued)
-        if data is None:
-            data = await self._rest_of_body(scope, identity, queued)
+        if (data := self._maybe_whole(scope, identity, holder, slot)) is None:
+            data = await self._rest_of_body(scope, identity, holder, slot)
         if self._live.keys is not keys:  # they changed while the body arrived
             self._check_user(identity)
             identity = self._identify(scope)
@@ -114,8 +111,7 @@ class RequestReader:
         """
         record = scope.record
         identity = self._identify(scope)
-        self._open.check_draining()
-        self._check_ledger()
+        self._check_open()
         record.arrived = time.monotonic()
         ask = create.body(self._live.config.server.max_body_bytes)
         session = _noted(scope, ask, create.headers)
@@ -147,18 +143,20 @@ class RequestReader:
         """
         self._open.check_draining()
 
-    def _check_ledger(self) -> None:
+    def _check_open(self) -> None:
+        """Refuse what could not be served, or not be recorded."""
+        self._open.check_draining()
         if not self._ledger.healthy:
             raise GatewayError("ledger_unavailable", detail=self._ledger.reason)
 
     def _maybe_whole(
-        self, scope: RequestScope, identity: Identity, holder: Holder | None
+        self, scope: RequestScope, identity: Identity, holder: Holder, slot: bool
     ) -> bytes | None:
         """
         The body of a request that takes its place in the queue now, if there is nothing
         to wait for; else None, and ``_rest_of_body`` gives it.
         """
-        if holder is not None:
+        if slot:
             self._registry.arrive(holder)
         limit_bytes = identity.limits.max_waiting_bytes
         share = self._rooms.enter(identity.user.name, limit_bytes)
@@ -168,20 +166,20 @@ class RequestReader:
             data = self._intake.maybe_whole(scope.request, share, max_bytes)
             failed = False
         finally:
-            if holder is not None and (failed or data is not None):
+            if slot and (failed or data is not None):
                 self._registry.arrived(holder)
         if data is not None:
             scope.record.arrived = time.monotonic()
         return data
 
     async def _rest_of_body(
-        self, scope: RequestScope, identity: Identity, holder: Holder | None
+        self, scope: RequestScope, identity: Identity, holder: Holder, slot: bool
     ) -> bytes:
         """The body of a request that keeps its place in the queue meanwhile."""
         try:
             return await self.body(scope, identity)
         finally:
-            if holder is not None:
+            if slot:
                 self._registry.arrived(holder)
 
     async def body(self, scope: RequestScope, identity: Identity) -> bytes:
