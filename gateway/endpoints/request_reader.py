@@ -184,9 +184,8 @@ class RequestReader:
 
     async def body(self, scope: RequestScope, identity: Identity) -> bytes:
         """The body of the request of *scope*, which takes up room of its user."""
-        share = scope.body_share
+        limit_bytes, share = identity.limits.max_waiting_bytes, scope.body_share
         if share is None:
-            limit_bytes = identity.limits.max_waiting_bytes
             share = self._rooms.enter(identity.user.name, limit_bytes)
         scope.body_share, scope.reading_body = share, True
         try:
