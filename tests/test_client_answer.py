@@ -28,7 +28,7 @@ HEAD, LAST = b"(head)", b"(last)"
 class MemoryStream:
     """A ``ClientStream`` that notes what is written; its client can leave or stall."""
 
-    chunk_transport = None
+    lane = None
 
     def __init__(self, *, has_http_head: bool = True) -> None:
         self.written: list[bytes] = []

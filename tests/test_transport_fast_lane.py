@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.client.answer import ClientAnswer
 from gateway.client.framing import FramedStream
+from gateway.client.kinds import recognise
+from gateway.client.websocket.frame_stream import FrameStream
 from gateway.errors import ClientError, UpstreamError
 from gateway.protocols import PROTOCOLS
 from gateway.protocols.stream_state import Batch, PassThrough
@@ -117,6 +119,8 @@ class Stream:
     """A ``ClientStream`` over ``FramedStream`` and a ``ClientSocket``."""
 
     has_http_head = True
+    takes_frames, deflates_from = False, 0
+    framed: Any = None
 
     def __init__(self, socket: ClientSocket, version: HttpVersion) -> None:
         self.socket = socket
@@ -126,16 +130,23 @@ class Stream:
             version=version, keep_alive=True, protocol=self.protocol, writer=writer
         )
         self._response = FramedStream()
-        self.put = self._response.put
+        self.put: Any = self._response.put
+        self.lane = self
         self.drain = self._response.drain
         self.abort = socket.abort
 
     @property
-    def chunk_transport(self) -> asyncio.WriteTransport | None:
+    def lane_transport(self) -> asyncio.WriteTransport | None:
         return self._response.chunk_transport
+
+    def count_frames(self, frames: int) -> None: ...
 
     def begin(self, headers: Any) -> None:
         self._response.begin(self._request, headers)
+
+    def sent(self) -> object:
+        """What the client was sent of the answer."""
+        return dechunked(b"".join(self.socket.got).partition(b"\r\n\r\n")[2])
 
     async def _drained(self) -> None:
         """The client catches up when the loop comes round."""
@@ -150,12 +161,51 @@ class Stream:
         return b": ping\n\n"
 
 
+class Frames(Stream):
+    """The same over a real ``FrameStream``, as a client over a websocket has it."""
+
+    takes_frames = True
+
+    def __init__(self, socket: ClientSocket, protocol: str, deflate_bits: int) -> None:
+        super().__init__(socket, HttpVersion11)
+        self.deflate_bits = deflate_bits
+        record, kind = Record("r-12345678", 0.0, 0.0), recognise({})
+        stream = FrameStream(cast(Any, self), record, PROTOCOLS[protocol], kind)
+        self.frames = stream
+        self.put, self.begin = stream.put, stream.begin
+        self.framed, self.count_frames = stream.framed, stream.count_frames
+        self.keepalive, self.deflates_from = stream.keepalive, stream.deflates_from
+
+    @property
+    def lane_transport(self) -> Any:
+        return self.socket
+
+    def write(self, frames: bytes, *, last: bool = False) -> bool:
+        """For the ``FrameStream``: see the socket's."""
+        if self.socket.closing:
+            raise ConnectionResetError
+        self.socket.write(frames)
+        return bool(self.protocol.writing_paused)
+
+    def sent(self) -> object:
+        """The same; what its frames were counted and kept as, too."""
+        kept = self.frames.output.items, self.frames.output.open_items
+        return b"".join(self.socket.got), self.frames._frames, kept
+
+    async def drain(self) -> None:
+        await self._drained()
+
+
 class Run:
     """One answer: its parts by the test, its end by the pump."""
 
-    def __init__(self, *, lane: bool, version: HttpVersion = HttpVersion11) -> None:
+    def __init__(
+        self, *, lane: bool, version: HttpVersion = HttpVersion11, frames: bool = False
+    ) -> None:
         self.upstream, self.client = UpstreamSocket(), ClientSocket()
         self.stream = Stream(self.client, version)
+        if frames:
+            self.stream = Frames(self.client, "chat", 0)
         owner: Any = SimpleNamespace(discard=lambda _: None, take_back=lambda _: None)
         self.connection = Connection(Route(Origin("http", "h", 80)), owner)
         self.upstream.protocol = self.connection
@@ -201,8 +251,7 @@ class Run:
         assert self.answer.settle is None
         facts = self.attempt._codec.facts
         known = [getattr(facts, name, None) for name in ("response_id", "usage")]
-        body = b"".join(self.client.got).partition(b"\r\n\r\n")[2]
-        return dechunked(body), self.record.received_bytes, str(how), str(known)
+        return self.stream.sent(), self.record.received_bytes, str(how), str(known)
 
 
 def attempt_of(answer: ClientAnswer, protocol: str = "chat") -> StreamedAttempt:
@@ -254,9 +303,14 @@ def reads(draw: st.DrawFn) -> list[bytes]:
 
 
 async def outcome(
-    pieces: list[bytes], behind: dict[int, int], gone: int, *, lane: bool
+    pieces: list[bytes],
+    behind: dict[int, int],
+    gone: int,
+    *,
+    lane: bool,
+    frames: bool = False,
 ) -> tuple[Any, ...]:
-    run = Run(lane=lane)
+    run = Run(lane=lane, frames=frames)
     await run.begin()
     for number, piece in enumerate(pieces):
         if number in behind:
@@ -275,13 +329,15 @@ async def outcome(
     reads(),
     st.dictionaries(st.integers(0, 6), st.sampled_from([0, 16385, 40000, 70000])),
     st.integers(0, 40),
+    st.booleans(),
 )
 def test_the_lane_changes_nothing(
-    pieces: list[bytes], behind: dict[int, int], gone: int
+    pieces: list[bytes], behind: dict[int, int], gone: int, frames: bool
 ) -> None:
     async def both() -> tuple[Any, Any]:
-        on = await outcome(pieces, behind, gone, lane=LANE)
-        return on, await outcome(pieces, behind, gone, lane=NO_LANE)
+        on = await outcome(pieces, behind, gone, lane=LANE, frames=frames)
+        off = await outcome(pieces, behind, gone, lane=NO_LANE, frames=frames)
+        return on, off
 
     on, off = asyncio.run(both())
     assert on == off
@@ -345,6 +401,10 @@ async def test_bytes_like_a_chunk_are_none(pieces: list[bytes]) -> None:
 
     assert runs[0] == runs[1]
     assert await parsed_of([*pieces]) == len(pieces)
+
+
+async def test_a_client_over_a_websocket_has_one() -> None:
+    assert await parsed_of([WHOLE, WHOLE * 3, chunk(b": ping\n\n")], frames=True) == 1
 
 
 async def test_other_framings_do_not_take_it() -> None:

@@ -28,6 +28,7 @@ from gateway.errors import ClientError, GatewayError
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import CLOSED, STREAMING, WAITING, StreamState
 from gateway.record import Record
+from gateway.transport.fast_lane import LaneEnd, LaneTransport
 
 STALL_S = 300.0  # a client that takes nothing for so long is cut off
 
@@ -124,14 +125,25 @@ class ClientAnswer:
     # --- for the fast lane --------------------------------------------------------
 
     @property
-    def chunk_transport(self) -> asyncio.WriteTransport | None:
-        """Where more of the answer may be written past this object; None: not now."""
-        if self.state is not STREAMING or self._blocked or self._ending:
-            return None
-        return self._stream.chunk_transport
+    def lane(self) -> LaneEnd | None:
+        """How parts of it may be written past this object; None: never."""
+        return self._stream.lane
 
-    def written(self, at: float) -> None:
-        """A part of the answer was written past this object, *at* this loop time."""
+    @property
+    def lane_transport(self) -> LaneTransport | None:
+        """Where more of the answer may be written past this object; None: not now."""
+        lane = self._stream.lane
+        if lane is None or self.state is not STREAMING or self._blocked or self._ending:
+            return None
+        return lane.lane_transport
+
+    def written(self, at: float, frames: int = 0) -> None:
+        """
+        A part of the answer was written past this object, *at* this loop time, in so
+        many *frames*.
+        """
+        if frames and (lane := self._stream.lane):
+            lane.count_frames(frames)
         self._last_write_at = max(self._last_write_at, at)
         self._last_output_at = max(self._last_output_at, at)
 

@@ -11,12 +11,12 @@ ones at a time. An implementation may cut them and send each ``data`` by itself.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from gateway.errors import GatewayError
 from gateway.protocols.stream_facts import StreamFacts
+from gateway.transport.fast_lane import LaneEnd
 
 
 class QueuePlace(NamedTuple):
@@ -69,11 +69,8 @@ class ClientStream(Protocol):
         ...
 
     @property
-    def chunk_transport(self) -> asyncio.WriteTransport | None:
-        """
-        Where whole events may be written in chunks of HTTP/1.1, between two ``put``;
-        None where they are written in another form, or cannot be now.
-        """
+    def lane(self) -> LaneEnd | None:
+        """How parts of the answer may be written past it; None: never."""
         return None
 
     async def drain(self) -> None:

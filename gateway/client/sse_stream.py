@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.protocols.protocol import WireProtocol
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.record import Record
+from gateway.transport.fast_lane import Framed, LaneEnd
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
@@ -34,6 +35,7 @@ class SseStream:
     __slots__ = ("_request", "_record", "_wire", "_keepalives", "_response")
 
     has_http_head = True
+    takes_frames, deflates_from = False, 0
 
     def __init__(
         self,
@@ -68,9 +70,21 @@ class SseStream:
         return self._response.put
 
     @property
-    def chunk_transport(self) -> asyncio.WriteTransport | None:
+    def lane(self) -> LaneEnd:
         """See ``ClientStream``."""
+        return self
+
+    @property
+    def lane_transport(self) -> asyncio.WriteTransport | None:
+        """See ``LaneEnd``."""
         return self._response.chunk_transport if self._response else None
+
+    def framed(self, events: bytes) -> Framed:
+        """See ``LaneEnd``; it takes no frames."""
+        return b"", 0
+
+    def count_frames(self, frames: int) -> None:
+        """See ``LaneEnd``."""
 
     async def drain(self) -> None:
         """See ``ClientStream``."""

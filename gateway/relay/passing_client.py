@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections.abc import Callable, Sequence
 
 from gateway.client.answer import ClientAnswer
 from gateway.protocols.sse import Needle
 from gateway.relay.stream_codec import StreamCodec
+from gateway.transport.fast_lane import LaneEnd, LaneTransport
+
+ITEMS: Needle = re.compile(rb"response\.output_item\.")
 
 
 class PassingClient:
     """A ``LaneClient``."""
 
-    __slots__ = ("_answer", "_codec", "written")
+    __slots__ = ("_answer", "_codec", "end", "written")
 
-    def __init__(self, answer: ClientAnswer, codec: StreamCodec) -> None:
+    def __init__(self, answer: ClientAnswer, codec: StreamCodec, end: LaneEnd) -> None:
         self._answer = answer
         self._codec = codec
+        self.end = end
         self.written = answer.written
 
-    def transport(self) -> asyncio.WriteTransport | None:
+    def transport(self) -> LaneTransport | None:
         """See ``LaneClient``."""
-        return self._answer.chunk_transport
+        return self._answer.lane_transport
 
     def needles(self) -> Sequence[Needle] | None:
-        """See ``LaneClient``."""
-        return self._codec.needles
+        """See ``LaneClient``; a websocket keeps the items of an answer."""
+        needles = self._codec.needles
+        if needles is None or not self.end.takes_frames:
+            return needles
+        return *needles, ITEMS
 
     def bind(self, settle: Callable[[], None] | None) -> None:
         """See ``LaneClient``."""

@@ -141,8 +141,12 @@ class StreamedAttempt(Attempt):
             return batch
         return self._last or codec.finish()
 
-    def _lane(self) -> LaneSide:
-        return LaneSide(PassingClient(self._client, self._codec), self._context.attempt)
+    def _lane(self) -> LaneSide | None:
+        end = self._client.lane
+        if end is None:
+            return None
+        client = PassingClient(self._client, self._codec, end)
+        return LaneSide(client, self._context.attempt)
 
     # --- CLOSED -----------------------------------------------------------------------
 

@@ -3,7 +3,8 @@ The fast lane: whole chunks of a running answer, written to the client as they c
 
 Both sides speak chunked HTTP/1.1 there, and nothing is converted. A read takes the lane
 if it is one or several whole chunks, each of whole events that hold no needle. It is
-neither parsed nor framed again: its bytes leave as they are.
+neither parsed nor framed again: its bytes leave as they are. Where one of the sides is
+a websocket, ``FramingLane`` puts the same events into its own form.
 
 Rule 1: whatever else arrives takes the ordinary way (``Connection.data_received``), so
         the lane knows no case of its own. It is taken again once the parser is between
@@ -40,11 +41,57 @@ _END = b"\n\n\r\n"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
 
 
-class LaneClient(Protocol):
-    """The client's side of a lane."""
+Framed = tuple[bytes, int]
+"""Text frames of a websocket, and how many they are."""
 
-    def transport(self) -> asyncio.WriteTransport | None:
-        """Where chunks may be written now; None for nowhere."""
+
+class LaneTransport(Protocol):
+    """Where a lane writes: asyncio's transport, or one that may also be closing."""
+
+    def get_write_buffer_size(self) -> int: ...
+    def is_closing(self) -> bool: ...
+    def write(self, data: bytes, /) -> None: ...
+
+
+class LaneEnd(Protocol):
+    """The stream to a client, as a lane writes past it."""
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether it is written text frames of a websocket, not chunks of HTTP."""
+        ...
+
+    @property
+    def deflates_from(self) -> int:
+        """How many bytes of a text are deflated for its client; 0: never any."""
+        ...
+
+    @property
+    def lane_transport(self) -> LaneTransport | None:
+        """Where whole events may be written now; None for nowhere."""
+        ...
+
+    def framed(self, events: bytes) -> Framed:
+        """Whole *events* as its frames."""
+        ...
+
+    def count_frames(self, frames: int) -> None:
+        """So many were written past it."""
+        ...
+
+
+class LaneClient(Protocol):
+    """
+    The client's side of a lane.
+
+    Attributes:
+        end: where it writes to.
+    """
+
+    end: LaneEnd
+
+    def transport(self) -> LaneTransport | None:
+        """Where chunks or frames may be written now; None for nowhere."""
         ...
 
     def needles(self) -> Sequence[Needle] | None:
@@ -57,8 +104,8 @@ class LaneClient(Protocol):
         """From now on, *settle* says when something was last written."""
         ...
 
-    def written(self, at: float) -> None:
-        """The last event was written *at* this monotonic time."""
+    def written(self, at: float, frames: int = 0) -> None:
+        """The last event was written *at* this monotonic time, in so many *frames*."""
         ...
 
 
@@ -92,6 +139,7 @@ class FastLane(asyncio.Protocol):
         "_last",
         "_gap",
         "_has_passed",
+        "_frames",
         "_connection",
         "_gathering",
         "_answer",
@@ -114,6 +162,7 @@ class FastLane(asyncio.Protocol):
         self._is_open = False
         self._searches: list[Callable[[bytes], object]] = []
         self._has_passed = False  # since ``settle``
+        self._frames = 0
         self._gap = self._last = 0.0
 
     def start(self) -> None:
@@ -138,7 +187,8 @@ class FastLane(asyncio.Protocol):
         record.last_received = at
         record.longest_gap_s = max(record.longest_gap_s, self._gap)
         self._answer.passed(at)
-        self._client.written(at)
+        self._client.written(at, self._frames)
+        self._frames = 0
 
     def data_received(self, data: bytes) -> None:
         if self._is_open:
@@ -200,6 +250,88 @@ class FastLane(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._connection.resume_writing()
+
+
+Passed = tuple[bytes, bytes, int, int]
+"""What is searched for needles, what is written, bytes of the body, frames."""
+
+
+class FramingLane(FastLane):
+    """
+    A lane whose events leave in another form than they came in.
+
+    Args:
+        convert: what a read brings; None if it cannot take the lane.
+    """
+
+    __slots__ = ("_convert",)
+
+    def __init__(
+        self,
+        connection: Connection,
+        answer: LaneAnswer,
+        client: LaneClient,
+        record: AttemptRecord,
+        convert: Callable[[bytes], Passed | None],
+    ) -> None:
+        super().__init__(connection, answer, client, record)
+        self._convert = convert
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_open:
+            passed = self._convert(data)
+            if passed and self._behind() <= MAX_BEHIND_BYTES and not self._is_closing():
+                text, out, size, frames = passed
+                for search in self._searches:
+                    if search(text) is not None:
+                        break
+                else:
+                    now = monotonic()
+                    if now - self._last > self._gap:
+                        self._gap = now - self._last
+                    self._last = now
+                    self._has_passed = True
+                    self._gathering.events += 1
+                    self._record.received_bytes += size
+                    self._frames += frames
+                    self._write(out)
+                    return
+        self.settle()
+        self._connection.data_received(data)
+        self._look()
+
+
+def frames_of_chunks(
+    framed: Callable[[bytes], Framed],
+) -> Callable[[bytes], Passed | None]:
+    """Converts whole chunks to text frames."""
+
+    def convert(data: bytes) -> Passed | None:
+        line = _SIZE_LINES.get(len(data))
+        if line is not None and data.startswith(line) and data.endswith(_END):
+            body = data[len(line) : -2]
+        else:
+            body = body_of(data)
+            if not body:
+                return None
+        out, frames = framed(body)
+        return (body, out, len(body), frames) if frames else None
+
+    return convert
+
+
+def body_of(data: bytes) -> bytes:
+    """The body that whole chunks carry, as ``body_bytes`` counts it."""
+    if not body_bytes(data):
+        return b""
+    pieces, at = [], 0
+    while at < len(data):
+        line = _SIZE.match(data, at)
+        assert line
+        end = line.end() + int(line[1], 16)
+        pieces.append(data[line.end() : end])
+        at = end + 2
+    return b"".join(pieces)
 
 
 def body_bytes(data: bytes) -> int:

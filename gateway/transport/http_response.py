@@ -12,7 +12,7 @@ from multidict import CIMultiDictProxy
 from gateway.errors import UpstreamError
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
-from gateway.transport.fast_lane import FastLane
+from gateway.transport.fast_lane import FastLane, FramingLane, frames_of_chunks
 from gateway.transport.interface import LaneSide
 from gateway.transport.response_parser import ResponseParser
 
@@ -65,7 +65,11 @@ class HttpResponse(BodyReader):
     def _new_lane(self, side: LaneSide) -> FastLane | None:
         if not self._parser.is_chunked:
             return None
-        return FastLane(self._connection, self, side.client, side.record)
+        client = side.client
+        if not client.end.takes_frames:
+            return FastLane(self._connection, self, client, side.record)
+        convert = frames_of_chunks(client.end.framed)
+        return FramingLane(self._connection, self, client, side.record, convert)
 
     # --- for the lane -----------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from gateway.client.websocket.messages import (
 )
 from gateway.client.websocket.text_frames import text_frame
 from gateway.content_coding import CodingError, DecodeScheduler
+from gateway.transport.fast_lane import LaneTransport
 
 FREE_BYTES = 64 * 1024  # of a message that take no room of the user
 SMALL_BYTES = (
@@ -256,6 +257,14 @@ class ClientSocket:
         """Write the JSON *text* as a frame; see ``write``."""
         return self.write(text_frame(text, self.deflate_bits))
 
+    @property
+    def lane_transport(self) -> LaneTransport | None:
+        """Where frames may be written past ``write``; None: nowhere any more."""
+        transport = self._connection.transport
+        if transport is None or not self._reader.is_open:
+            return None
+        return _LaneTransport(transport, self._reader)
+
     async def drain(self) -> None:
         """Wait until the client has taken enough."""
         await self._request.writer.drain()
@@ -321,6 +330,24 @@ class ClientSocket:
         """Cut the client off."""
         if self._connection.transport is not None:
             self._connection.transport.abort()
+
+
+class _LaneTransport:
+    """A transport that is closing, too, once either side has sent a close frame."""
+
+    __slots__ = ("get_write_buffer_size", "write", "_closes", "_reader")
+
+    def __init__(
+        self, transport: asyncio.WriteTransport, reader: MessageReader
+    ) -> None:
+        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.write = transport.write
+        self._closes = transport.is_closing
+        self._reader = reader
+
+    def is_closing(self) -> bool:
+        """Whether nothing may be written any more."""
+        return self._closes() or not self._reader.is_open
 
 
 class _Refused(Exception):

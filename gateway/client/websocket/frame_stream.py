@@ -11,6 +11,7 @@ from gateway.client.keepalives import FrameKeepalives
 from gateway.client.kinds import ClientKind
 from gateway.client.websocket.client_socket import ClientSocket
 from gateway.client.websocket.text_frames import (
+    DEFLATE_FROM_BYTES,
     frames,
     payloads,
     text_frame,
@@ -30,6 +31,7 @@ from gateway.protocols.responses.frames import (
 from gateway.protocols.responses.quotas import quota_documents, says_quotas
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.record import Record
+from gateway.transport.fast_lane import Framed, LaneEnd, LaneTransport
 
 METADATA = ("x-codex-turn-state", "openai-model")
 """Headers of an answer that a client over a websocket gets, too."""
@@ -43,7 +45,7 @@ def _no_hook(terminal: bytes) -> None:
 
 class FrameStream:
     """
-    A ``ClientStream``.
+    A ``ClientStream``. It has many methods because it is a ``LaneEnd``, too.
 
     Args:
         wire: the client's protocol.
@@ -71,7 +73,7 @@ class FrameStream:
     )
 
     has_http_head = False
-    chunk_transport = None
+    takes_frames = True
 
     def __init__(
         self,
@@ -116,6 +118,35 @@ class FrameStream:
                 self._frames += count if data is not self._own else 0
                 return self._socket.write(framed)
         return self._put_texts(data, last)
+
+    # --- for a lane -------------------------------------------------------------------
+
+    @property
+    def lane(self) -> LaneEnd | None:
+        """See ``ClientStream``; frames that bear a name are all written here."""
+        return None if self._lane else self
+
+    @property
+    def deflates_from(self) -> int:
+        """See ``LaneEnd``."""
+        return DEFLATE_FROM_BYTES if self._socket.deflate_bits else 0
+
+    @property
+    def lane_transport(self) -> LaneTransport | None:
+        """See ``LaneEnd``."""
+        if self._first or self._quotas:
+            return None
+        return self._socket.lane_transport
+
+    def framed(self, events: bytes) -> Framed:
+        """See ``LaneEnd``."""
+        return frames(events, self._socket.deflate_bits)
+
+    def count_frames(self, frames: int) -> None:
+        """See ``LaneEnd``."""
+        self._frames += frames
+
+    # --- the answer -------------------------------------------------------------------
 
     def accept_interrupt(self, response_id: str) -> bool:
         """Say that the answer is interrupted; see ``put``."""

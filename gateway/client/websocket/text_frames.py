@@ -53,9 +53,11 @@ def frames(data: bytes, deflate_bits: int = 0) -> tuple[bytes, int]:
     The usual form of an event, one data line alone or behind the event's name, is found
     by three searches; every event of a running stream comes through here.
     """
+    if not data.isascii():
+        data = _valid(data)
     framed: list[bytes] = []
     start, size = 0, len(data)
-    plain = data.isascii() and CR not in data
+    plain = CR not in data
     while plain and start < size:
         end = data.find(b"\n\n", start)
         at = data.find(b"data: {", start, end)

@@ -377,6 +377,8 @@ class ResponseSocket:
         ident = document.get("response_id")
         for one in self._running.values():
             if one.has_id(ident) and not one.scope.has_ending:
+                if one.scope.answer and one.scope.answer.settle is not None:
+                    one.scope.answer.settle()  # frames that have passed count
                 blocked = one.stream.accept_interrupt(str(ident))
                 one.scope.stop(ClientError(INTERRUPTED))
                 return blocked

@@ -1,18 +1,26 @@
 """
-The fast lane of an answer over a websocket: text frames, written to a client of HTTP
-as one chunk of the events that they say.
+The fast lane of an answer over a websocket.
 
 A read takes it if it is some whole text frames that each hold an event which means
-nothing here. Everything else is the ordinary way's, as in ``FastLane``; what leaves is
-the same on both ways.
+nothing here. To a client of HTTP they leave as one chunk of the events that they say,
+to one of a websocket as they came. Everything else is the ordinary way's, as in
+``FastLane``; what leaves is the same on both ways.
 """
 
 from __future__ import annotations
 
-from time import monotonic
+from collections.abc import Callable
+from typing import NamedTuple
 
 from gateway.protocols.responses.socket_message import PLAIN_HEAD, TELLING, is_text
-from gateway.transport.fast_lane import MAX_BEHIND_BYTES, MAX_READ_BYTES, FastLane
+from gateway.transport.connection import Connection
+from gateway.transport.fast_lane import (
+    MAX_READ_BYTES,
+    FramingLane,
+    LaneAnswer,
+    Passed,
+)
+from gateway.transport.interface import LaneSide
 from gateway.transport.websocket.frame_cutter import WHOLE_TEXT
 
 MAX_FRAMES = 8
@@ -21,83 +29,82 @@ MAX_FRAMES = 8
 # As numbers: to look for bytes with "in" costs CPython an exception first.
 _LF, _CR = b"\n\r"
 _NAME_AT = len(PLAIN_HEAD)
+_AROUND = len(b"event: \ndata: \n\n")
 
 
-class FrameLane(FastLane):
-    """See ``FastLane``; its answer is a ``SocketResponse``."""
+class PlainMessage(NamedTuple):
+    """A message that means nothing here, and the name of its event."""
 
-    __slots__ = ()
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_open:
-            body = events_of(data)
-            if body and self._behind() <= MAX_BEHIND_BYTES and not self._is_closing():
-                for search in self._searches:
-                    if search(body) is not None:
-                        break
-                else:
-                    now, size = monotonic(), len(body)
-                    if now - self._last > self._gap:
-                        self._gap = now - self._last
-                    self._last = now
-                    self._has_passed = True
-                    self._gathering.events += 1
-                    self._record.received_bytes += size
-                    self._write(b"%x\r\n%b\r\n" % (size, body))
-                    return
-        self.settle()
-        self._connection.data_received(data)
-        self._look()
+    name: bytes
+    text: bytes
 
 
-def events_of(data: bytes) -> bytes:
-    """
-    The events that *data* says if it is some whole text frames, none of which ends an
-    answer or is kept of it; else nothing.
-    """
-    size = len(data)
-    if size < 126 + 4 and size > 2 and data[1] == size - 2:
-        start = 2
-    elif 65536 + 4 > size > 4 and data[1] == 126:
-        start = 4
-        if data[2] << 8 | data[3] != size - 4:
-            return _events(data)
+def lane_of_frames(
+    connection: Connection, answer: LaneAnswer, side: LaneSide
+) -> FramingLane:
+    """The lane of an *answer* over a websocket."""
+    client, end = side.client, side.client.end
+    as_it_is = frames_as_they_are(end.deflates_from)
+    convert = as_it_is if end.takes_frames else chunk_of_frames
+    return FramingLane(connection, answer, client, side.record, convert)
+
+
+def chunk_of_frames(data: bytes) -> Passed | None:
+    """Whole frames as a chunk of HTTP; None if one has to be looked at."""
+    messages = plain_messages(data)
+    if len(messages) == 1:
+        body = b"event: %b\ndata: %b\n\n" % messages[0]
+    elif messages:
+        body = b"".join([b"event: %b\ndata: %b\n\n" % one for one in messages])
     else:
-        return _events(data)
-    if data[0] != WHOLE_TEXT or size > MAX_READ_BYTES:
-        return b""
-    return _event(data[start:])
+        return None
+    size = len(body)
+    return body, b"%x\r\n%b\r\n" % (size, body), size, 0
 
 
-def _events(data: bytes) -> bytes:
-    """The same of several frames."""
+def frames_as_they_are(deflates_from: int) -> Callable[[bytes], Passed | None]:
+    """
+    Passes whole frames to another websocket.
+
+    Args:
+        deflates_from: see ``LaneEnd``.
+    """
+
+    def convert(data: bytes) -> Passed | None:
+        messages, size = plain_messages(data), 0
+        for name, text in messages:
+            if deflates_from and len(text) >= deflates_from:
+                return None
+            size += len(name) + len(text) + _AROUND
+        return (data, data, size, len(messages)) if messages else None
+
+    return convert
+
+
+def plain_messages(data: bytes) -> list[PlainMessage]:
+    """
+    The messages of *data* if it is some whole text frames, none of which ends an answer
+    or is kept of it; else none.
+    """
     size = len(data)
     if size > MAX_READ_BYTES:
-        return b""
-    events: list[bytes] = []
+        return []
+    messages: list[PlainMessage] = []
     at = 0
-    while size - at > 4 and len(events) < MAX_FRAMES:
+    while size - at > 4 and data[at] == WHOLE_TEXT and len(messages) < MAX_FRAMES:
         start, length = at + 2, data[at + 1]
         if length == 126:
             start, length = at + 4, data[at + 2] << 8 | data[at + 3]
+            if length < 126:
+                return []
         elif length > 126:
-            return b""
-        end = start + length
-        if data[at] != WHOLE_TEXT or end > size:
-            return b""
-        event = _event(data[start:end])
-        if not event:
-            return b""
-        events.append(event)
-        at = end
-    return b"".join(events) if at == size else b""
-
-
-def _event(message: bytes) -> bytes:
-    """The event that *message* says; nothing if it has to be looked at."""
-    if not message.startswith(PLAIN_HEAD) or _LF in message or _CR in message:
-        return b""
-    name = message[_NAME_AT : message.find(b'"', _NAME_AT)]
-    if name in TELLING or not (message.isascii() or is_text(message)):
-        return b""
-    return b"event: %b\ndata: %b\n\n" % (name, message)
+            return []
+        at = start + length
+        text = data[start:at]
+        if at > size or not text.startswith(PLAIN_HEAD) or _LF in text or _CR in text:
+            return []
+        name = text[_NAME_AT : text.find(b'"', _NAME_AT)]
+        if name in TELLING or not (text.isascii() or is_text(text)):
+            return []
+        messages.append(PlainMessage(name, text))
+    return messages if at == size else []

@@ -30,7 +30,7 @@ from gateway.protocols.responses.socket_message import (
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.fast_lane import FastLane
 from gateway.transport.interface import Feed, LaneSide
-from gateway.transport.websocket.frame_lane import FrameLane
+from gateway.transport.websocket.frame_lane import lane_of_frames
 from gateway.transport.websocket.socket_headers import is_lasting
 from gateway.transport.websocket.socket_pool import PooledSocket
 from gateway.transport.websocket.upgrade import UpgradeAnswer
@@ -174,7 +174,7 @@ class SocketResponse(BodyReader):
     def _new_lane(self, side: LaneSide) -> FastLane | None:
         if not self._answer.is_plain:
             return None
-        return FrameLane(self._connection, self, side.client, side.record)
+        return lane_of_frames(self._connection, self, side)
 
     @property
     def is_between(self) -> bool:
