@@ -16,6 +16,8 @@ import inspect
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from configparser import ConfigParser
 from importlib.metadata import version
@@ -293,6 +295,17 @@ def test_the_parsers_words_for_a_large_head_are_known() -> None:
     assert [many.code, long.code] == ["head_too_large"] * 2
     assert (other.code, other.detail) == ("invalid_request", "BadHttpMessage: Bad")
     assert CODES["head_too_large"].status == 431
+
+
+def test_what_serves_loads_neither_rich_nor_postgresql() -> None:
+    """structlog and SQLAlchemy would load them by themselves."""
+    code = "import gateway.daemon.server, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert {"structlog", "sqlalchemy"} <= set(loaded)
+    assert not {"rich", "sqlalchemy.dialects.postgresql"} & set(loaded)
 
 
 # --- what of other libraries is used ------------------------------------------------

@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +31,7 @@ from gateway.ledger.rows import RequestRows, rows_of
 from gateway.ledger.timeout_queue import TimeoutQueue, Waiter
 from gateway.ledger.writer import LedgerEntry, LedgerWriter, RowWrite, WriteReport
 from gateway.record import Record
+from gateway.telemetry.structlog_alone import structlog
 
 log = structlog.get_logger()
 

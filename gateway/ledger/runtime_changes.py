@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import structlog
 from sqlalchemy import Connection, select
 
 from gateway.ledger.database import reason
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.statement import insert_into
 from gateway.ledger.tables import runtime_version
+from gateway.telemetry.structlog_alone import structlog
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-from gateway.ledger.tables import metadata
+from gateway.ledger.tables import metadata, speak_postgresql
 
 VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every version that this program knows, the oldest first."""
@@ -48,6 +48,7 @@ def upgrade(connection: Connection, to: str = NEWEST) -> None:
         SchemaError: it is newer than this program.
     """
     if connection.dialect.name == "postgresql":
+        speak_postgresql()
         lock = text("SELECT pg_advisory_xact_lock(:key)")
         connection.execute(lock, {"key": UPGRADE_LOCK})
     current = _current(connection)

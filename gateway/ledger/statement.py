@@ -34,7 +34,7 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import Insert, UpdateBase
 
 from gateway.ledger.tables import Utc
@@ -179,8 +179,11 @@ def insert_into(table: Table, dialect: Dialect) -> Any:
     An insert that has ``on_conflict_do_update``: Core's own has not, those of both
     dialects have.
     """
-    kind = sqlite if dialect.name == "sqlite" else postgresql
-    return kind.insert(table)
+    if dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def replacing(table: Table, insert: Any) -> Insert:
@@ -194,12 +197,14 @@ def replacing(table: Table, insert: Any) -> Insert:
 
 
 def _recordset(table: Table) -> Select[Any]:
+    from sqlalchemy.dialects.postgresql import JSON
+
     columns = [
         column(c.name, DateTime() if isinstance(c.type, Utc) else c.type)
         for c in table.columns
     ]
     listed = (
-        func.json_to_recordset(cast(bindparam("rows"), postgresql.JSON))
+        func.json_to_recordset(cast(bindparam("rows"), JSON))
         .table_valued(*columns)
         .render_derived(with_types=True)
     )

@@ -73,13 +73,27 @@ HAS_FOREIGN_RESPONSE_ID = text(
 IS_OPEN = text("outcome = 'open'")
 
 
+_PARTIAL: list[tuple[Index, TextClause]] = []
+
+
 def _text(name: str) -> Column[str]:
     return Column(name, Text, nullable=False, server_default="")
 
 
 def _index(name: str, column: str, where: TextClause) -> Index:
     """Of the rows for which *where* is true."""
-    return Index(name, column, sqlite_where=where, postgresql_where=where)
+    index = Index(name, column, sqlite_where=where)
+    _PARTIAL.append((index, where))
+    return index
+
+
+def speak_postgresql() -> None:
+    """
+    Let the tables be made on PostgreSQL. SQLAlchemy loads its dialect for that, which
+    a ledger in SQLite need not pay for: 2 MB and 0.03 s.
+    """
+    for index, where in _PARTIAL:
+        index.dialect_options["postgresql"]["where"] = where
 
 
 def _tokens(name: str) -> Column[int | None]:

@@ -31,13 +31,12 @@ from functools import lru_cache
 from typing import Any, Protocol, TextIO
 
 import orjson
-import structlog
-from structlog.typing import EventDict, Processor
 
 from gateway.record import Record
 from gateway.telemetry.canonical_line import canonical_line
 from gateway.telemetry.log_writer import FLUSH_S, LogLock, LogWriter, TextWriter
 from gateway.telemetry.redaction import Redaction
+from gateway.telemetry.structlog_alone import EventDict, Processor, structlog
 from gateway.telemetry.traceback_text import traceback_text
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
