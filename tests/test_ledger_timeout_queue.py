@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
+from gateway.ledger import timeout_queue
 from gateway.ledger.timeout_queue import TimeoutQueue
 
 
@@ -48,6 +50,21 @@ async def test_one_that_is_due_may_get_more_time() -> None:
         await timeouts.future(0.01)
 
     assert not more
+
+
+async def test_a_process_that_was_stopped_is_no_reason_to_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timeout_queue, "LATE_S", 0.05)
+    timeouts = TimeoutQueue(Overdue)
+    first, second = timeouts.future(0.01), timeouts.future(0.01)
+    time.sleep(0.1)
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    first.set_result(None)  # what works for it goes on, too
+
+    with pytest.raises(Overdue):
+        await second
 
 
 async def test_what_is_done_is_let_go_and_the_timer_ends() -> None:

@@ -52,6 +52,8 @@ BY_ID = "SELECT request_id, outcome, error_code FROM request ORDER BY request_id
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each wait for the end of a failure is shorter."""
     monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(ledger_module, "STALL_AGAIN_S", 0.02)
+    monkeypatch.setattr(ledger_module, "TURN_WRITE_S", 0.0)
     monkeypatch.setattr(writer_module, "RETRY_FIRST_S", 0.02)
     monkeypatch.setattr(writer_module, "RETRY_MAX_S", 0.05)
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
@@ -186,7 +188,9 @@ async def test_a_process_that_is_stopped_while_it_writes_fails_no_request_of_ano
         assert ledger.healthy and not closing.done()
         child.kill()
         await closing
-        assert presence.waits_since is None
+        assert presence.waits_since is None and presence.turn_at
+        monkeypatch.setattr(ledger_module, "TURN_WRITE_S", 60.0)
+        assert ledger._more_s()  # what it waited for is written now
     assert [("a", "ok", "")] == sqlite_place.rows(BY_ID)
 
 
@@ -201,6 +205,7 @@ async def test_it_is_not_waited_for_without_end(
     with stopped_writer(sqlite_place):
         with pytest.raises(GatewayError, match="ledger"):
             await ledger.close(record_of("a"))
+        await until(lambda: not ledger.healthy)
         assert "the writer does not come forward" == ledger.reason
     await healed(ledger)
     assert [("a", "failed", "ledger_unavailable")] == sqlite_place.rows(BY_ID)
@@ -314,6 +319,10 @@ async def test_a_writer_that_hangs_is_noticed(
     other.execute("BEGIN IMMEDIATE")
 
     ledger.add(record_of())
+    monkeypatch.setattr(ledger_module, "STALL_AGAIN_S", 60.0)
+    time.sleep(0.1)
+    assert ledger.healthy  # this process may have been stopped meanwhile, as it was
+    monkeypatch.setattr(ledger_module, "STALL_AGAIN_S", 0.02)
     await until(lambda: not ledger.healthy)
     assert "the writer does not come forward" == ledger.reason
     other.execute("ROLLBACK")

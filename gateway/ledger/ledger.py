@@ -37,10 +37,12 @@ log = structlog.get_logger()
 
 CLOSE_TIMEOUT_S = 5.0  # of a terminal: a database may restart meanwhile
 STALL_S = 5.0  # a writer that reports nothing for so long has failed
+STALL_AGAIN_S = 1.0  # until it is believed: this process may have been stopped itself
 # For the turn of another process, which may be stopped in the middle of its own. Its
 # parent kills it after 10 s of silence; the system gives its lock back then.
 TURN_S = 15.0
 TURN_LOOK_S = 0.5
+TURN_WRITE_S = 1.0  # behind it, for the write itself
 LAG_WARN_S = 1.0
 LAG_LOG_EVERY_S = 10.0
 MAX_WAITING = 10_000  # rows of refusals kept while the ledger does not work
@@ -78,6 +80,7 @@ class Ledger:
         self._failure = ""
         self._put_at = 0.0  # the last entry
         self._reported_at = time.monotonic()
+        self._stall_seen_at: float | None = None
         self._lag_logged_at = 0.0
 
     @classmethod
@@ -112,8 +115,12 @@ class Ledger:
         """Why it is not healthy; for the log and the operator."""
         if self._failure:
             return self._failure
-        stalled = self._waiting and time.monotonic() - self._reported_at > STALL_S
-        if stalled and not self._more_s():
+        now = time.monotonic()
+        if not self._waiting or now - self._reported_at <= STALL_S or self._more_s():
+            self._stall_seen_at = None
+        elif self._stall_seen_at is None:
+            self._stall_seen_at = now
+        elif now - self._stall_seen_at >= STALL_AGAIN_S:
             return "the writer does not come forward"
         return ""
 
@@ -274,10 +281,10 @@ class Ledger:
 
     def _more_s(self) -> float:
         """How much longer a write may take because another process has the turn."""
-        since = self.database.presence.waits_since
-        if since is None:
-            return 0.0
-        return min(TURN_LOOK_S, max(0.0, since + TURN_S - time.monotonic()))
+        presence = self.database.presence
+        since = presence.waits_since
+        until = presence.turn_at + TURN_WRITE_S if since is None else since + TURN_S
+        return min(TURN_LOOK_S, max(0.0, until - time.monotonic()))
 
     def _timeout_error(self) -> GatewayError:
         detail = self.reason or "no commit in time"

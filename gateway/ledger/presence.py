@@ -48,6 +48,7 @@ class Presence:
         node: the name of this process.
         waits_since: since when it waits for its turn to write, in monotonic seconds;
             None while it does not.
+        turn_at: when the last such wait was over.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -56,6 +57,7 @@ class Presence:
         self._path = Path(f"{path}.lock") if path is not None else None
         self._fd: int | None = None
         self.waits_since: float | None = None
+        self.turn_at = 0.0
 
     @property
     def setup(self) -> str:
@@ -148,7 +150,7 @@ class Presence:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
             finally:
-                self.waits_since = None
+                self.turn_at, self.waits_since = time.monotonic(), None
 
     def leave(self) -> None:
         """Give the lock back: what is open now has no writer any more."""

@@ -1,4 +1,9 @@
-"""Timeouts of many futures that all wait equally long, with one timer."""
+"""
+Timeouts of many futures that all wait equally long, with one timer.
+
+A timer that comes far too late says that the process was stopped, and whoever works for
+the futures with it. So they get a little more time then.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+
+LATE_S = 0.5
 
 Waiter = asyncio.Future[None]
 
@@ -27,14 +34,19 @@ class TimeoutQueue:
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[tuple[float, Waiter]] = deque()  # the next due first
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def future(self, wait_s: float) -> Waiter:
         """A future that fails after *wait_s* seconds, the same for every call."""
         waiter: Waiter = self._loop.create_future()
         self._waiters.append((time.monotonic() + wait_s, waiter))
         if self._timer is None:
-            self._timer = self._loop.call_later(wait_s, self._look)
+            self._look_in(wait_s)
         return waiter
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer_at = time.monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._look)
 
     def discard_done(self) -> None:
         """Drop the futures that are done; the oldest are done first."""
@@ -46,14 +58,14 @@ class TimeoutQueue:
         self._timer = None
         now = time.monotonic()
         self.discard_done()
-        due = self._waiters and self._waiters[0][0] <= now
-        if due and (more_s := self._more_s()):
-            self._timer = self._loop.call_later(more_s, self._look)
-            return
+        if self._waiters and self._waiters[0][0] <= now:
+            late = now - self._timer_at > LATE_S
+            if more_s := LATE_S if late else self._more_s():
+                self._look_in(more_s)
+                return
         while self._waiters and self._waiters[0][0] <= now:
             _, waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(self._timeout_error())
         if self._waiters:
-            until = self._waiters[0][0]
-            self._timer = self._loop.call_later(until - now, self._look)
+            self._look_in(self._waiters[0][0] - now)
