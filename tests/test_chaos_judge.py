@@ -223,6 +223,11 @@ def test_a_free_slot_while_somebody_waits_is_found() -> None:
     ]
     fault = Window("engine-killed", -1, 38.0, 52.0)
     assert [] == figures.conserving(line(10.0, fault), ACCOUNTS)
+    for took_s, found in ((9.8, []), (0.05, ["conserving"])):
+        probe = asked("p", 40.1, 60.0, in_line=False)
+        began = served("p", 40.1 + took_s, 40.1 + took_s)
+        judged = figures.conserving(line(10.0, probe, began), ACCOUNTS)
+        assert found == [one.rule for one in judged]
 
 
 def test_a_user_at_its_own_limit_leaves_slots_free_rightly() -> None:

@@ -16,12 +16,15 @@ from tests.chaos.judge import SETTLE_S, Violation, fenced, most_allowed
 WORK = 0.95
 ARRIVAL_S = 0.05  # from the client to the line
 CALM_S = 4.5  # behind a fault
+SLOW_S = 0.1  # what a request with slots free takes where the machine is too busy
+SLOW_NEAR_S = 0.5
 
 
 class Use(NamedTuple):
     """
     Attributes:
-        waited_s: how long anybody waited who could have run, in calm times.
+        waited_s: how long anybody waited who could have run, in calm times: without a
+            fault, and while the machine had time for every node.
         used: slot seconds that were used then, of those that could have been.
         full: the part of that time in which every such slot was in use.
     """
@@ -45,8 +48,10 @@ def use(journal: Journal, accounts: tuple[str, ...], *, calm: bool = True) -> Us
     waiting: Counter[str] = Counter()
     waited_s = full_s = used = could = 0.0
     last = journal.begin
+    slow = list(_slow_times(journal)) if calm else []
     for at, what, name, step in _events(journal, accounts):
-        if at > last and any(waiting.values()) and _counts(journal, last, calm):
+        counts = _counts(journal, last, calm) and not _within(slow, last)
+        if at > last and any(waiting.values()) and counts:
             spent = at - last
             slots = sum(most_allowed(journal, "account", a, last) for a in accounts)
             now = sum(running[f"account {a}"] for a in accounts)
@@ -93,6 +98,22 @@ def _room(
         most = most_allowed(journal, "user", user, at)
         free += min(count, max(0, most - running[f"user {user}"]) if most else count)
     return free
+
+
+def _slow_times(journal: Journal) -> Iterator[tuple[float, float]]:
+    """
+    When a request that nothing keeps waiting took long all the same. A node that is
+    slow for a reason of its own is the business of ``judge.waits``.
+    """
+    began = {one.ident: one.began for one in reversed(journal.served)}
+    for one in journal.asked:
+        came = began.get(one.ident, one.at)
+        if not one.in_line and came - one.at > SLOW_S:
+            yield one.at - SLOW_NEAR_S, came + SLOW_NEAR_S
+
+
+def _within(times: list[tuple[float, float]], at: float) -> bool:
+    return any(begin <= at <= end for begin, end in times)
 
 
 def _counts(journal: Journal, at: float, calm: bool) -> bool:
