@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.peers import TICKS
-from gateway.shared.membership import NodeTiming
+from gateway.shared.node_timing import NodeTiming
 from tests.kit.nodes import Node
 
 START_S = 10.0

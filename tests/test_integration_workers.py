@@ -303,7 +303,7 @@ for one in SLOTS:
     signal.signal(one, on_signal)
 sys.exit(main())
 """
-"""The parent; after a signal it waits for the worker of a slot for 1.5 s, not for 10."""
+"""The parent; at a signal the worker of a slot may be silent for 1.5 s, not for 10."""
 
 
 @asynccontextmanager

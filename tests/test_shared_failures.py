@@ -11,7 +11,7 @@ import pytest
 from gateway.admission.node_side import LastBeat
 from gateway.admission.slot import Slot
 from gateway.errors import Overloaded
-from gateway.shared.membership import NodeTiming
+from gateway.shared.node_timing import NodeTiming
 from tests.kit.engine import CutProxy, Engine, running_engine
 from tests.kit.nodes import (
     QUICK,
@@ -240,6 +240,28 @@ async def test_a_node_that_stood_still_counts_above_the_limit(
         (await next(task for task in tasks if task.done())).release()
         (await asyncio.wait_for(last, 2)).release()
         await eventually(lambda: b.registry.side.over() == [])
+
+
+async def test_a_node_that_stood_still_before_the_engine_died_grants_nothing(
+    engine: Engine,
+) -> None:
+    """It may have been declared dead, and what it had may run at others."""
+    async with nodes(engine.url, 2, users=ONE, accounts={"one": 4}) as (a, b):
+        [held] = await holding(a, 1)
+        await set_aside("aone", a, b)
+        a.engine._timing = QUICK._replace(still_s=0.0)  # as if its last beat were old
+        engine.kill()
+        await eventually(lambda: not a.engine.up and not b.engine.up)
+        waits = await waiting(a)
+        [served] = await waiting(b)
+        await asyncio.wait_for(served, 1)
+        held.release()
+        await asyncio.sleep(0.01)
+        assert not waits[0].done()
+
+        side = a.registry.side
+        side._divide_later(side._equal_share)
+        await asyncio.wait_for(waits[0], 1)
 
 
 async def test_a_slot_that_has_just_come_here_is_not_above_the_limit(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.shared.shares import equal_part, share_of
+from gateway.shared.standstill import Standstill
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,17 @@ def test_all_equal_parts_together_are_the_limit(nodes: int, limit: int) -> None:
 
     assert sum(parts) == limit
     assert max(parts) - min(parts) <= 1
+
+
+def test_a_standstill_is_over_with_an_answer_to_what_was_sent_behind_it() -> None:
+    still = Standstill()
+    before = still.beat(10.0)
+    assert not still.seen
+    after = still.beat(0.0)  # as if ten seconds had passed
+    still.answered(before)
+    assert still.seen
+    still.answered(after)
+    assert not still.seen
+    still.rest()  # without the engine there is nothing to beat
+    still.beat(0.0)
+    assert not still.seen

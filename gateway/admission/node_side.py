@@ -119,7 +119,7 @@ class NodeSide(NodeBook):
 
     def lost(self) -> None:
         self._equal = False
-        self._divide(self._first_share)
+        self._divide(self._no_share if self.engine.lapsed else self._first_share)
         self._alone_room()
         self._users.evict_needed()
         self._accounts.evict_needed()
@@ -176,6 +176,10 @@ class NodeSide(NodeBook):
         engine, held = self.engine, len(limiter.slots)
         spare = self.spares.of(gate)
         return share_of(limiter.limit, held, spare, engine.nodes, engine.rank)
+
+    def _no_share(self, gate: str, limiter: Limiter) -> int:
+        """What runs runs on; its slots are others' already."""
+        return 0
 
     def _lesser_share(self, gate: str, limiter: Limiter) -> int:
         equal = self._equal_share(gate, limiter)

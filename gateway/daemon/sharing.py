@@ -82,8 +82,7 @@ class Sharing:
 
     async def all_ready(self) -> None:
         """Every process that starts with this one can be counted now."""
-        if not self.engine.up:
-            await self.engine.count()
+        await self.engine.count()
 
     async def stop(self) -> None:
         """Leave."""

@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from gateway.shared import steps
 from gateway.shared.address import EngineAddress
@@ -27,28 +27,20 @@ from gateway.shared.connection import EngineConnection
 from gateway.shared.dialing import dial
 from gateway.shared.errors import EngineLost
 from gateway.shared.node_book import GateQuestion, NodeBook
+from gateway.shared.node_timing import NodeTiming
+from gateway.shared.standstill import Standstill
 from gateway.shared.steps import EngineStep
 from gateway.telemetry import log
 
-BEAT_S = 0.7
 HASTY_S = 0.1
 """The next beat comes after so long if what is set aside for this node has changed;"""
 HASTY_NODE_S = 0.005  # with many nodes, after so long for each of them
 DIFFERS_S = 60.0  # so long two nodes may have two configs, as during a reload
-RETRY_S = (0.1, 1.0)
 COUNT_S = 1.0  # between two counts of the nodes, while the engine is away
 COUNT_WITHIN_S = 2.0
 OWN_WORDS_BYTES = 4 * 1024 * 1024  # of one message between nodes
 
 A = TypeVar("A")
-
-
-class NodeTiming(NamedTuple):
-    """Seconds; tests shorten them together."""
-
-    beat_s: float = BEAT_S
-    ttl_s: float = steps.TTL_S
-    retry_s: tuple[float, float] = RETRY_S
 
 
 class Membership:
@@ -69,6 +61,8 @@ class Membership:
         heard: takes what else is published, by its kind.
         reaped: called with the nodes that a beat has declared dead.
         generation: grows with each joining.
+        lapsed: the engine was lost after this process had stood still for so long that
+            what it had may be others'.
     """
 
     def __init__(
@@ -106,6 +100,8 @@ class Membership:
         self._tried = asyncio.Event()
         self._lost_said = False
         self._differed = 0
+        self._standstill = Standstill()
+        self.lapsed = False
         self._other_config_since: float | None = None
         self._config_said = False
 
@@ -117,8 +113,7 @@ class Membership:
             self._run(), name="engine-membership"
         )
         await self._tried.wait()
-        if not self.up:
-            await self.count()
+        await self.count()
         if not self.up:
             self._book.lost()
             self._count_on()
@@ -141,6 +136,8 @@ class Membership:
 
     async def count(self) -> None:
         """See how many nodes live, unless the engine says so."""
+        if self.up:
+            return
         names: Sequence[str] = ()
         with suppress(TimeoutError):
             async with asyncio.timeout(COUNT_WITHIN_S):
@@ -290,6 +287,7 @@ class Membership:
     ) -> None:
         self._hasty.clear()
         question, generation = self._book.question(), self.generation
+        sent_at = self._standstill.beat(self._timing.still_s)
         step = steps.beat(
             self.node,
             self._book.lease_count(),
@@ -300,7 +298,12 @@ class Membership:
             ttl_s=self._timing.ttl_s,
             gates=question.gates,
         )
-        self.ask(step, lambda answer: self._beaten(answer, question, join, generation))
+
+        def beaten(answer: BeatAnswer) -> None:
+            self._standstill.answered(sent_at)
+            self._beaten(answer, question, join, generation)
+
+        self.ask(step, beaten)
 
     def _beaten(
         self, answer: BeatAnswer, question: GateQuestion, join: bool, generation: int
@@ -355,15 +358,16 @@ class Membership:
         self._hasty.set()
         self._say_lost(error)
         if was_up:
+            self._standstill.beat(self._timing.still_s)
+            self.lapsed = self._standstill.seen and self.nodes > 1
+            self._standstill.rest()
             self._book.lost()
             self._count_on()
 
     def _count_on(self) -> None:
         """Count until the engine is back."""
         if self._counting is None or self._counting.done():
-            self._counting = asyncio.get_running_loop().create_task(
-                self._count_often(), name="engine-away"
-            )
+            self._counting = asyncio.create_task(self._count_often())
 
     async def _count_often(self) -> None:
         while not self.up:

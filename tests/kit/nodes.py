@@ -14,7 +14,8 @@ from gateway.admission.shared_registry import SharedRegistry
 from gateway.admission.slot import Holder, Slot
 from gateway.shared.address import parse_address
 from gateway.shared.bus import Bus
-from gateway.shared.membership import Membership, NodeTiming
+from gateway.shared.membership import Membership
+from gateway.shared.node_timing import NodeTiming
 
 QUICK = NodeTiming(beat_s=0.05, ttl_s=0.4, retry_s=(0.02, 0.05))
 LIMITS = {"alice": 5, "bob": 5}
