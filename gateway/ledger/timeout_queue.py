@@ -1,8 +1,8 @@
 """
 Timeouts of many futures that all wait equally long, with one timer.
 
-A timer that comes far too late says that the process was stopped, and whoever works for
-the futures with it. So they get a little more time then.
+A timer that comes far too late says that the process was stopped, and with it what
+works for the futures. So they get a little more time then.
 """
 
 from __future__ import annotations
