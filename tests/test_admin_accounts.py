@@ -140,7 +140,9 @@ async def test_when_every_fitting_account_is_paused_the_client_reads_it(
     assert 503 == reply.status
     assert 1 <= int(reply.headers["retry-after"]) <= 60
     assert "operator has paused every account" in seen.message
-    if protocol != "messages":
+    if protocol == "messages":
+        assert "api_error" == seen.type
+    else:
         assert "accounts_paused" == seen.code
     line = await gateway.finished(reply)
     assert ("refused", "accounts_paused") == (line["outcome"], line["error_code"])

@@ -218,6 +218,8 @@ async def test_one_that_streams_gets_its_ending_and_frees_its_slots(
 
     assert "operator" in endings.in_stream(protocol, reply).message
     await explained(gateway, reply)
+    detail = await operator.get(f"/requests/{reply.request_id}")
+    assert "ended_by_operator" == detail["attempts"][0]["error_code"]
     endings.whole(protocol, await gateway.client().ask(protocol, f"{protocol}-c"))
     changes = gateway.log.events("admin.changed")
     assert [f"request.{reply.request_id}"] == [one["what"] for one in changes]

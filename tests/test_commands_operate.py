@@ -57,6 +57,7 @@ async def test_requests_are_listed_and_ended(
             tmp_path, "request", "list", "--state", "waiting", "--json"
         )
         [row] = json.loads(waiting[1])["data"]
+        story = await command(tmp_path, "trace", row["request_id"])
         ended = await command(tmp_path, "request", "end", row["request_id"])
         reply = await task
     again = await command(tmp_path, "request", "end", row["request_id"])
@@ -66,6 +67,8 @@ async def test_requests_are_listed_and_ended(
     assert 0 == listed[0]
     assert "responses-hold" in listed[1] and "waiting" in listed[1]
     assert "\x1b" not in listed[1]
+    assert 0 == story[0] and "state     waiting" in story[1]
+    assert "Has waited" in story[1] and "It still waits." in story[1]
     assert (0, 503) == (ended[0], reply.status)
     assert (1, "") == again[:2]
     assert again[2] == "gateway: No request that waits or runs has this id\n"
