@@ -248,6 +248,7 @@ def test_an_account_that_stands_out_is_named() -> None:
     rows = [
         {"name": "good", "attempts": 50, "failed": 0},
         {"name": "poor", "attempts": 50, "failed": 10},
+        {"name": "seldom", "attempts": 1, "failed": 1},
     ]
 
     said = " ".join(verdict(totals(hours), rows, hours)["sentences"])

@@ -36,6 +36,7 @@ class Span(NamedTuple):
     code: str = ""
 
 
+ENDED = "ended_by_operator"
 _ENDS = frozenset(
     ("attempt_failed", "ended", "terminal", "failed", "refused", "client_left")
 )
@@ -109,7 +110,7 @@ def _code(mark: TimelineMark) -> str:
     """Why *mark* ended what was under way, where that is a failure."""
     if mark.event == "attempt_failed":
         return str(mark.facts.get("code", "")) or "failed"
-    return "ended_by_operator" if mark.event == "ended" else ""
+    return ENDED if mark.event == "ended" else ""
 
 
 def _awaited(mark: TimelineMark, user: str) -> str:

@@ -38,10 +38,9 @@ def accounts_values(accounts: Sequence[Document], test: Values | None = None) ->
 def facts_of(account: Document) -> list[Values]:
     """What is known of an account beside its slots."""
     failures = ", ".join(f"{n} {code}" for code, n in account["failures"].items())
-    count = number(account["failures_last_hour"])
     facts = [
         ("Sessions", number(account["sessions"])),
-        ("Failures in an hour", f"{count}: {failures}" if failures else count),
+        ("Failures (1 h)", failures or "0"),
         ("Protocol", account["protocol"]),
         ("Models", ", ".join(account["models"])),
         ("Priority", number(account["priority"])),

@@ -23,6 +23,7 @@ MAX_CODES = 30
 ORIGINS = ("client", "gateway", "upstream")
 GOOD_SHARE = 0.99  # below it something is wrong
 WAIT_MS = 10_000.0  # a p95 of the queue above it is worth a word
+MIN_ATTEMPTS = 10  # from which on what failed of them says something
 BAD_ACCOUNT = 2.0  # an account that fails so much more often than the others
 
 
@@ -158,13 +159,17 @@ def verdict(
         state = "them" if theirs > 2 * ours else "us" if ours > 2 * theirs else "both"
     said = [
         f"{share(total['share'])} of {number(total['counted'])} requests went well "
-        f"for their users. Of the others {number(theirs)} are the fault of an "
-        f"upstream and {number(ours)} that of the gateway."
+        f"for their users. Of the others, {number(theirs)} "
+        f"{'is' if theirs == 1 else 'are'} the fault of an upstream and "
+        f"{number(ours)} that of the gateway."
     ]
     if total["client"]:
+        own = number(total["client"])
         said.append(
-            f"{number(total['client'])} requests were the client’s own mistake: "
-            "they count neither way."
+            "One request was the client’s own mistake: it counts neither way."
+            if total["client"] == 1
+            else f"{own} requests were the client’s own mistake: they count neither "
+            "way."
         )
     said += [*_of_accounts(accounts), *_of_waits(hours)]
     return {"state": state, "word": WORDS[state], "sentences": said}
@@ -180,14 +185,16 @@ WORDS = {
 
 def _of_accounts(accounts: Sequence[Document]) -> list[str]:
     """An account that stands out from the others, or none."""
-    asked = [one for one in accounts if one["attempts"] and one["failed"]]
-    if not asked:
+    asked = [one for one in accounts if one["attempts"]]
+    if not any(one["failed"] for one in asked):
         return []
-    worst = max(asked, key=lambda one: one["failed"] / one["attempts"])
-    others = [one for one in accounts if one is not worst and one["attempts"]]
-    rate = worst["failed"] / worst["attempts"]
-    if not others:
+    if len(asked) == 1:
+        rate = asked[0]["failed"] / asked[0]["attempts"]
         return [f"There is one account alone; {share(rate)} of its attempts failed."]
+    known = [one for one in asked if one["attempts"] >= MIN_ATTEMPTS] or asked
+    worst = max(known, key=lambda one: one["failed"] / one["attempts"])
+    others = [one for one in asked if one is not worst]
+    rate = worst["failed"] / worst["attempts"]
     rest = sum(one["failed"] for one in others) / sum(o["attempts"] for o in others)
     if rate >= BAD_ACCOUNT * max(rest, 0.005):
         return [

@@ -35,6 +35,8 @@ LOOKS = {
     "ready": Look("ready", "check", "good"),
     "cooling": Look("cooling down", "wait", "warn"),
     "paused": Look("paused", "pause", "warn"),
+    # a key
+    "expired": Look("expired", "stop", "warn"),
     # a process
     "serving": Look("serves", "play", "busy"),
     "leaving": Look("finishes what it has", "short", "quiet"),

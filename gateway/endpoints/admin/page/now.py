@@ -32,7 +32,7 @@ def now_values(
         started_at: since when *failures* are looked for.
     """
     shown = sorted(open_requests, key=lambda one: one["state"] != "running")
-    latest = sorted(failures, key=lambda one: one["started_at"] or "", reverse=True)
+    latest = sorted(map(failure_values, failures), key=_ended_unix, reverse=True)
     cards = [account_values(one) for one in accounts]
     return {
         "process": process_line(status),
@@ -41,7 +41,7 @@ def now_values(
         "open": [open_values(one) for one in shown[:MAX_OPEN]],
         "more_open": max(0, len(shown) - MAX_OPEN),
         "accounts": cards,
-        "failures": [failure_values(one) for one in latest[:MAX_FAILURES]],
+        "failures": latest[:MAX_FAILURES],
         "failures_since": started_at,
     }
 
@@ -148,6 +148,11 @@ def ended_at(row: Document) -> datetime | None:
         return None
     took = timedelta(milliseconds=row["duration_ms"] or 0.0)
     return datetime.fromisoformat(row["started_at"]) + took
+
+
+def _ended_unix(row: Values) -> float:
+    at: datetime | None = row["ended_at"]
+    return at.timestamp() if at else 0.0
 
 
 def first_request(address: str, key: str, accounts: Sequence[Document]) -> str:

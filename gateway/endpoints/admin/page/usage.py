@@ -39,8 +39,12 @@ Values = dict[str, Any]
 
 
 def chosen_keys(given: Sequence[str]) -> list[str]:
-    """The known ones of *given*, the day first: it is what a plot runs along."""
-    known = [key for key in KEYS if key in given] or list(DEFAULT_BY)
+    """
+    The known ones of *given*, also of lists as the API takes them (``user,model``); the
+    day first: it is what a plot runs along.
+    """
+    asked = ",".join(given).split(",")
+    known = [key for key in KEYS if key in asked] or list(DEFAULT_BY)
     return sorted(known, key=lambda key: key != "day")
 
 

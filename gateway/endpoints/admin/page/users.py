@@ -11,7 +11,7 @@ from gateway.endpoints.admin.page.text import cents, figure, number
 Document = Mapping[str, Any]
 Values = dict[str, Any]
 
-FROM = {"config": "config file", "runtime": "this page or the API"}
+FROM = {"config": "config file", "runtime": "at run time"}
 
 
 def users_values(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from gateway.ledger.spans import Span
+from gateway.ledger.spans import ENDED, Span
 
 WIDTH = 1000.0
 MAX_LANES = 40  # beyond it the last lane stands for the rest
@@ -104,7 +104,9 @@ def _name(span: Span) -> str:
 def _part(span: Span, end_s: float) -> Part:
     style, what = _KINDS[span.kind]
     if span.code:
-        style, what = "w-failed", span.code
+        what = f"{what}, {span.code}"
+    if span.code and span.code != ENDED:
+        style = "w-failed"
     return _placed(span.start_s, span.end_s, end_s, style, what)
 
 

@@ -30,8 +30,11 @@ function localTime(element) {
   const clock = { hour: "2-digit", minute: "2-digit", hour12: false };
   if (style !== "hour") clock.second = "2-digit";
   const time = when.toLocaleTimeString(undefined, clock);
-  const day = when.toLocaleDateString(undefined, { month: "short", day: "numeric" });
-  const text = sameDay(when, new Date()) ? time : `${day}, ${time}`;
+  const now = new Date();
+  const date = { month: "short", day: "numeric" };
+  if (when.getFullYear() !== now.getFullYear()) date.year = "numeric";
+  const day = when.toLocaleDateString(undefined, date);
+  const text = sameDay(when, now) ? time : `${day}, ${time}`;
   if (element.textContent !== text) element.textContent = text;
 }
 
