@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.__main__ import main
-from gateway.commands.plan_setting import PlanError, parse_like, parse_set
+from gateway.commands.plan_setting import (
+    PlanError,
+    parse_like,
+    parse_set,
+    setting_of,
+)
+from gateway.config.load import load_beside
+from gateway.config.schema import User
+from gateway.ledger.database import Database
+from gateway.ledger.runtime_users import add_user, load
 from gateway.record import AttemptRecord, Record
 from tests.ledger_places import (  # noqa: F401
     NOON,
@@ -138,6 +148,26 @@ async def test_unchanged_it_replays_what_was_recorded(
         "as_it_is": {"mean": pytest.approx(50.0 / 3600.0), "slots": 1},
         "as_asked": None,
     } == account
+
+
+async def test_the_limits_of_a_user_that_was_made_at_run_time_count(
+    place: Place, open_ledger: OpenLedger, plan: Command
+) -> None:
+    await filled(place, open_ledger)
+    database = Database(place.url, place.base)
+    with database.write() as connection:
+        add_user(connection, User("a former user", (), max_queued=7), datetime.now(UTC))
+        add_user(connection, User("alice", (), max_concurrent=9), datetime.now(UTC))
+        made = load(connection).users
+    database.dispose()
+    config = load_beside(place.base / "config.toml")
+
+    limits = setting_of(config, ["alice", "a former user", "unknown"], made).users
+
+    assert 1 == limits["alice"].max_concurrent  # the config's
+    assert 7 == limits["a former user"].max_queued
+    assert config.limits.max_queued == limits["unknown"].max_queued
+    assert 7 == plan.document()["requests"]
 
 
 @pytest.mark.parametrize(

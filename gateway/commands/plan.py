@@ -9,7 +9,7 @@ far the second can be trusted, because the ledger knows how long each has really
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from gateway.commands.plan_setting import (
 from gateway.commands.refusal import FAILED, refuse, refuse_config
 from gateway.config.load import load_beside
 from gateway.config.parse import ConfigError
-from gateway.config.schema import Account, Config
-from gateway.ledger import render
+from gateway.config.schema import Account, Config, User
+from gateway.ledger import render, runtime_users
 from gateway.ledger.arrivals import PastRequest, past_requests
 from gateway.ledger.database import Database, LedgerError
 from gateway.ledger.report import QuestionError, parse_since
@@ -43,8 +43,8 @@ def plan(args: argparse.Namespace, path: Path) -> int:
         config = load_beside(path)
         changes = [*map(parse_set, args.set), *map(parse_like, args.like)]
         since = parse_since(args.since, datetime.now(UTC))
-        past = list(_past(config, path.parent, since))
-        now = setting_of(config, {one.user for one in past})
+        past, made = _past(config, path.parent, since)
+        now = setting_of(config, {one.user for one in past}, made)
         then = changed(now, changes)
         fitting = [one for one in past if _tiers(now.accounts, one.model)]
         if not fitting:
@@ -63,11 +63,15 @@ def plan(args: argparse.Namespace, path: Path) -> int:
     return 0
 
 
-def _past(config: Config, folder: Path, since: datetime) -> Iterator[PastRequest]:
+def _past(
+    config: Config, folder: Path, since: datetime
+) -> tuple[list[PastRequest], Sequence[User]]:
+    """The requests, and the users that were made at run time."""
     database = Database(config.ledger.url, folder)
     try:
         with database.inspect() as connection:
-            yield from past_requests(connection, since)
+            made = runtime_users.load(connection).users
+            return list(past_requests(connection, since)), made
     finally:
         database.dispose()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.admission.simulation import Plan, UserLimits
-from gateway.config.schema import Account, Config
+from gateway.config.schema import Account, Config, User
 
 USER_KEYS: dict[str, type[int] | type[float]] = {
     "max_concurrent": int,
@@ -90,9 +90,17 @@ def _number(where: str, text: str, kind: type[int] | type[float]) -> float:
     return value
 
 
-def setting_of(config: Config, users: Iterable[str]) -> Setting:
-    """The limits of *config*; a user that it does not know has the default ones."""
-    known = {user.name: user.limits(config.limits) for user in config.user}
+def setting_of(
+    config: Config, users: Iterable[str], made: Iterable[User] = ()
+) -> Setting:
+    """
+    The limits of *users*; one that is known no more has the default ones.
+
+    Args:
+        made: those of run time; where the config names the same, it counts.
+    """
+    every = (*made, *config.user)
+    known = {user.name: user.limits(config.limits) for user in every}
     found = {
         name: UserLimits(
             limits.max_concurrent, limits.max_queued, limits.queue_timeout_s
