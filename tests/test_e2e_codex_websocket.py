@@ -1,9 +1,16 @@
-"""The real Codex CLI over a websocket in front of the real daemon."""
+"""
+The real Codex CLI over a websocket.
+
+The daemon is a process where that matters, else it runs in this one.
+Every story is the newest version's; the older one, which most users still have, goes
+through those that a version may see otherwise.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,26 +30,44 @@ SERVED = {"models": ["gpt-*"]}
 FAST_PINGS = {"ping_interval_s": 0.2}
 
 
-async def ask(gateway: Gateway, folder: Path, **options: object) -> clients.CodexRun:
-    return await clients.codex(
-        folder,
-        gateway.base_url,
-        key_of("alice"),
-        supports_websockets=True,
-        **options,  # type: ignore[arg-type]
-    )
+QUOTA = {"x-codex-primary-used-percent": "42", "x-codex-primary-window-minutes": "300"}
+each_version = pytest.mark.parametrize("version", clients.CODEX)
 
 
-@pytest.mark.parametrize("protocol", ["responses", "chat", "messages"])
+async def ask(
+    gateway: Gateway, folder: Path, version: str = "newest", **options: Any
+) -> clients.CodexRun:
+    options = {"supports_websockets": True, "version": version, **options}
+    return await clients.codex(folder, gateway.base_url, key_of("alice"), **options)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "version"),
+    [
+        ("responses", "newest"),
+        ("responses", "0.169"),
+        ("chat", "newest"),
+        ("messages", "newest"),
+    ],
+)
 async def test_a_tool_round_trip_with_incremental_input(
-    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path, protocol: str
+    serve: Serve,
+    upstream: ScriptedUpstream,
+    tmp_path: Path,
+    protocol: str,
+    version: str,
 ) -> None:
-    gateway = await serve(daemon=True, accounts=[account(upstream, protocol, **SERVED)])
-    upstream.next(plays.ok(SHELL), plays.ok(interval_s=0.02))
+    """What the account says of its quota is in Codex's usage meter, as over HTTP."""
+    whole = (protocol, version) == ("responses", "newest")
+    rows = [account(upstream, protocol, **SERVED)]
+    gateway = await serve(daemon=whole, accounts=rows)
+    upstream.next(plays.ok(SHELL, headers=QUOTA), plays.ok(interval_s=0.02))
 
-    run = await ask(gateway, tmp_path)
+    run = await ask(gateway, tmp_path, version)
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
+    if protocol == "responses":
+        assert 42.0 == run.quotas["primary"]["used_percent"]
     assert "from the tool\n" == run.commands[0]["aggregated_output"]
     first, second = upstream.received()
     assert b"say something" in first.body and b"say something" in second.body
@@ -96,10 +121,9 @@ async def test_a_queue_time_out_shows_the_gateways_sentence(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
-        daemon=True,
         accounts=[account(upstream, "responses", **SERVED)],
         users=[user("alice", max_concurrent=1)],
-        limits={**FAST_PINGS, "queue_timeout_s": 1.0},
+        limits={**FAST_PINGS, "queue_timeout_s": 0.5},
     )
     gate = asyncio.Event()
     upstream.next(plays.held(gate))
@@ -115,16 +139,15 @@ async def test_a_queue_time_out_shows_the_gateways_sentence(
     assert "queue_timeout" == lines[0]["error_code"] and lines[0]["connection_id"]
 
 
+@each_version
 async def test_an_account_that_dies_mid_stream_is_asked_again(
-    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path, version: str
 ) -> None:
     """Codex opens a new websocket, and sends the conversation whole."""
-    gateway = await serve(
-        daemon=True, accounts=[account(upstream, "responses", **SERVED)]
-    )
+    gateway = await serve(accounts=[account(upstream, "responses", **SERVED)])
     upstream.next(plays.ok(SHELL), plays.cut(2))
 
-    run = await ask(gateway, tmp_path)
+    run = await ask(gateway, tmp_path, version)
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
     assert b"from the tool" in upstream.received()[-1].body
@@ -133,15 +156,34 @@ async def test_an_account_that_dies_mid_stream_is_asked_again(
     assert all(line["connection_id"] for line in lines)
 
 
+@each_version
+async def test_what_is_larger_than_a_message_ends_with_the_limit(
+    serve: Serve, upstream: ScriptedUpstream, tmp_path: Path, version: str
+) -> None:
+    """The newest goes to HTTP by itself; the older one once the socket was closed."""
+    gateway = await serve(
+        accounts=[account(upstream, "responses", **SERVED)],
+        server={"max_body_bytes": 2000},
+    )
+
+    run = await ask(gateway, tmp_path, version, stream_max_retries=0)
+
+    assert 1 == run.status
+    assert "larger than 2000 bytes" in run.errors[-1]
+    assert not upstream.received()
+    closed = await gateway.log.wait_events("websocket.closed")
+    sent = {line["close_code"] for line in closed}
+    assert (1009 in sent) == (version == "0.169")
+
+
 async def test_an_old_websocket_is_replaced_between_two_responses(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
-        daemon=True,
         accounts=[account(upstream, "responses", **SERVED)],
-        server={"websocket_max_age_s": 0.5},
+        server={"websocket_max_age_s": 0.4},
     )
-    slow = Answer(tool=Tool("exec_command", {"cmd": "sleep 1; echo from the tool"}))
+    slow = Answer(tool=Tool("exec_command", {"cmd": "sleep 0.6; echo from the tool"}))
     upstream.next(plays.ok(slow))
 
     run = await ask(gateway, tmp_path)
@@ -156,7 +198,6 @@ async def test_a_ctrl_c_frees_the_slot(
     serve: Serve, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     gateway = await serve(
-        daemon=True,
         accounts=[account(upstream, "responses", **SERVED)],
         users=[user("alice", max_concurrent=1)],
         upstream={"client_gone_drain_s": 0.0},

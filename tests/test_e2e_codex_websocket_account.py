@@ -21,27 +21,28 @@ PATIENT = {"yield_time_ms": 30_000}  # else Codex asks again while the tool runs
 SHELL = Answer(tool=Tool("exec_command", {"cmd": "echo from the tool"}))
 
 
-@pytest.mark.parametrize("websocket", [False, True], ids=["post", "websocket"])
+@pytest.mark.parametrize(
+    ("websocket", "version"),
+    [(False, "0.169"), (True, "0.169"), (True, "newest")],
+    ids=["post", "websocket", "websocket-newest"],
+)
 async def test_a_tool_round_trip_sends_only_the_tool_s_output(
-    serve: Serve, sockets: SocketUpstream, tmp_path: Path, websocket: bool
+    serve: Serve,
+    sockets: SocketUpstream,
+    tmp_path: Path,
+    websocket: bool,
+    version: str,
 ) -> None:
     """On one socket; the last turn's is lost before its output, unseen."""
     account = over_sockets(sockets, models=["gpt-*"])
-    gateway = await serve(daemon=True, accounts=[account])
+    gateway = await serve(daemon=version == "newest", accounts=[account])
     sockets.next(ok(SHELL), ok(interval_s=0.01))
 
-    run = await clients.codex(
-        tmp_path, gateway.base_url, key_of("alice"), supports_websockets=websocket
-    )
+    options = {"supports_websockets": websocket, "version": version}
+    place = (tmp_path, gateway.base_url, key_of("alice"))
+    run = await clients.codex(*place, **options)
     sockets.next(begun(2, closes(1012)))
-    again = await clients.codex(
-        tmp_path,
-        gateway.base_url,
-        key_of("alice"),
-        "and now?",
-        resume=run.thread,
-        supports_websockets=websocket,
-    )
+    again = await clients.codex(*place, "and now?", resume=run.thread, **options)
 
     assert (0, ["All is well."], []) == (run.status, run.answers, run.errors)
     assert (0, ["All is well."], []) == (again.status, again.answers, again.errors)
@@ -69,7 +70,11 @@ async def test_a_rolling_restart_is_not_noticed(
     old = gateway.daemon.worker_pid
     running = asyncio.create_task(
         clients.codex(
-            tmp_path, gateway.base_url, key_of("alice"), supports_websockets=True
+            tmp_path,
+            gateway.base_url,
+            key_of("alice"),
+            supports_websockets=True,
+            version="newest",
         )
     )
     await gateway.log.wait_for(lambda: bool(sockets.asked), "Codex has not asked")

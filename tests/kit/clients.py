@@ -24,8 +24,13 @@ NODE_SCRIPT = Path(__file__).with_name("node_client.mjs")
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 KEPT = ("PATH", "LANG", "TMPDIR")
 
+CODEX = {
+    version: NPM / "node_modules" / package / "bin/codex.js"
+    for version, package in (("0.169", "@openai/codex"), ("newest", "codex-newest"))
+}
+
 needs_codex = pytest.mark.skipif(
-    not (NPM / "node_modules/.bin/codex").exists(),
+    not all(path.exists() for path in CODEX.values()),
     reason="Codex is not installed: .ci/setup test",
 )
 needs_claude = pytest.mark.skipif(
@@ -70,7 +75,14 @@ class Run:
 
 @dataclass
 class CodexRun(Run):
-    """``codex exec --json``: one event for each thing that the user sees."""
+    """
+    ``codex exec --json``: one event for each thing that the user sees.
+
+    Attributes:
+        quotas: what its usage meter was given last.
+    """
+
+    quotas: dict[str, Any] = field(default_factory=dict)
 
     @property
     def answers(self) -> list[str]:
@@ -137,11 +149,13 @@ async def codex(
     *,
     model: str = "gpt-5.5",
     resume: str = "",
+    version: str = "0.169",
     timeout_s: float = 50.0,
     **provider: Any,
 ) -> CodexRun:
     """
-    One turn of Codex; *provider* are keys of its ``model_providers`` table.
+    One turn of Codex, one of ``CODEX``; *provider* are keys of its
+    ``model_providers`` table.
 
     Runs in the same *folder* share a home, so that one can *resume* another.
     """
@@ -151,11 +165,23 @@ async def codex(
     )
     lines = "".join(f"{name} = {json.dumps(v)}\n" for name, v in provider.items())
     (home / "config.toml").write_text(config + lines)
-    command = [str(NPM / "node_modules/.bin/codex"), "exec"]
+    command = [str(CODEX[version]), "exec"]
     command += ["resume", resume] if resume else ["--color", "never", "-C", str(work)]
     command += ["--skip-git-repo-check", "--json", prompt]
     env = _environment(home) | {"CODEX_HOME": str(home), "GATEWAY_API_KEY": key}
-    return await _run(CodexRun(), command, env, work, timeout_s)
+    run = await _run(CodexRun(), command, env, work, timeout_s)
+    run.quotas = _quotas(home)
+    return run
+
+
+def _quotas(home: Path) -> dict[str, Any]:
+    """The last limits in the file of a session."""
+    found: dict[str, Any] = {}
+    for path in (home / "sessions").rglob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            if '"rate_limits"' in line:
+                found = json.loads(line)["payload"].get("rate_limits") or found
+    return found
 
 
 async def claude(
