@@ -20,6 +20,7 @@ from gateway.ledger.writer import (
     BUSY_EVERY_S,
     COMMIT_EVERY_S,
     LINGER_S,
+    LONE_EVERY_S,
     MANY,
     PURGE_EVERY_S,
     PURGE_SHARE,
@@ -108,7 +109,13 @@ def test_how_long_the_writer_waits_and_for_what(
 
 @pytest.mark.parametrize(
     ("waiting", "every_s"),
-    [(0, COMMIT_EVERY_S), (MANY - 1, COMMIT_EVERY_S), (MANY, BUSY_EVERY_S)],
+    [
+        (0, COMMIT_EVERY_S),
+        (1, LONE_EVERY_S),
+        (2, COMMIT_EVERY_S),
+        (MANY - 1, COMMIT_EVERY_S),
+        (MANY, BUSY_EVERY_S),
+    ],
 )
 def test_the_pulse_is_slower_where_many_share_it(
     writer: LedgerWriter, monkeypatch: pytest.MonkeyPatch, waiting: int, every_s: float
@@ -152,7 +159,7 @@ def test_the_thread_is_woken_only_for_what_it_listens_to(
 
 @pytest.mark.parametrize(
     ("rows", "calls"),
-    [(0, []), (1, [1]), (2, [2]), (30, [30]), (31, [30, 1]), (75, [30, 30, 15])],
+    [(0, []), (1, [1]), (2, [2]), (40, [40]), (41, [40, 1]), (95, [40, 40, 15])],
 )
 def test_many_rows_are_few_calls(rows: int, calls: list[int]) -> None:
     listed = [(f"account-{number}", "[]", "now") for number in range(rows)]
@@ -165,12 +172,16 @@ def test_many_rows_are_few_calls(rows: int, calls: list[int]) -> None:
     ]
 
 
-def test_no_statement_has_more_variables_than_an_old_sqlite_takes() -> None:
+@pytest.mark.parametrize("most", [statement.MAX_VARIABLES, 999])
+def test_no_statement_has_more_variables_than_sqlite_takes(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(statement, "MAX_VARIABLES", most)
     rows = [rows_of(record_of()) for _ in range(100)]
 
     made = list(SqliteRequestUpsert(sqlite.dialect()).calls(rows))
 
-    assert 1 < max(len(values) for _, values in made) <= statement.MAX_VARIABLES
+    assert 1 < max(len(values) for _, values in made) <= most
 
 
 async def test_a_request_is_one_statement_and_each_part_in_its_table(

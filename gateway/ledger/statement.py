@@ -13,6 +13,7 @@ Rule 3: what is written all the time goes to the driver itself, as the text that
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -40,8 +41,9 @@ from sqlalchemy.sql.dml import Insert, UpdateBase
 from gateway.ledger.tables import Utc
 
 MAX_UNIX_S = 4e9  # the year 2096: beyond it a clock is wrong
-MAX_VARIABLES = 999  # of one statement; newer SQLites take more
-MAX_ROWS = 30  # of one statement; each number is a text of its own, kept prepared
+MAX_VARIABLES = 32766 if sqlite3.sqlite_version_info >= (3, 32) else 999
+"""Of one statement, in SQLite."""
+MAX_ROWS = 40  # of one statement; each number is a text of its own, kept prepared
 
 Row = Sequence[Any]
 """The values of one row, in the order of the table's columns."""

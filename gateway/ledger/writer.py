@@ -38,6 +38,7 @@ from gateway.ledger.database import Database, driver_of, reason
 from gateway.ledger.statement import CoreStatement, Upsert
 from gateway.wake_event import WakeEvent
 
+LONE_EVERY_S = 0.001  # behind a transaction for which one waited: nothing was shared
 COMMIT_EVERY_S = 0.004
 BUSY_EVERY_S = 0.01  # behind a transaction for which MANY waited
 MANY = 4
@@ -85,6 +86,13 @@ class WriteReport:
     done: list[LedgerEntry]
     rejected: list[tuple[LedgerEntry, str]]
     failure: str = ""  # "" = the ledger works
+
+
+def _pause_s(waited: int) -> float:
+    """The time between the begin of a transaction for which *waited* and the next."""
+    if waited == 1:
+        return LONE_EVERY_S
+    return COMMIT_EVERY_S if waited < MANY else BUSY_EVERY_S
 
 
 class WakeOn(IntEnum):
@@ -211,8 +219,7 @@ class LedgerWriter:
             refused = {id(entry) for entry, _ in rejected}
             done = [entry for entry in done if id(entry) not in refused]
         self._batch = []
-        every_s = COMMIT_EVERY_S if self._urgent < MANY else BUSY_EVERY_S
-        self._next_at = began_at + every_s
+        self._next_at = began_at + _pause_s(self._urgent)
         self._urgent = 0
         self._retry_at = 0.0
         self._retry_s = RETRY_FIRST_S
