@@ -33,6 +33,7 @@ class ModelIndex:
         """Take up the accounts of a changed config."""
         self.by_name: Mapping[str, Account] = {one.name: one for one in accounts}
         self._serving: dict[str, list[Account]] = {}
+        self._fitting: dict[str, Fitting] = {}
         self._verify: dict[tuple[str, str], bool] = {}  # by account and model
 
     def serving(self, model: str) -> list[Account]:
@@ -47,7 +48,13 @@ class ModelIndex:
 
     def fitting(self, model: str) -> Fitting:
         """The names of ``serving``."""
-        return frozenset([account.name for account in self.serving(model)])
+        found = self._fitting.get(model)
+        if found is None:
+            found = frozenset([account.name for account in self.serving(model)])
+            if len(self._fitting) >= MAX_MODELS:
+                self._fitting.clear()
+            self._fitting[model] = found
+        return found
 
     def native(self, model: str, protocol: str) -> list[str]:
         """The names of those of ``serving`` that speak *protocol* themselves."""

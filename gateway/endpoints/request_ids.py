@@ -27,11 +27,11 @@ def new_uuid(unix_s: float) -> str:
 
     Source: RFC 9562, 5.7
     """
-    ms, bits = int(unix_s * 1000), random.getrandbits
+    ms, bits = int(unix_s * 1000), random.getrandbits(74)
     return "%08x-%04x-7%03x-%04x-%012x" % (
         ms >> 16,
         ms & 0xFFFF,
-        bits(12),
-        0x8000 | bits(14),
-        bits(48),
+        bits >> 62,
+        0x8000 | bits >> 48 & 0x3FFF,
+        bits & 0xFFFF_FFFF_FFFF,
     )

@@ -18,6 +18,7 @@ from functools import lru_cache
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.config.schema import Account
+from gateway.protocols.protocol import WireProtocol
 
 _HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te "
@@ -110,11 +111,11 @@ def upwards(
     )
     headers["Content-Type"] = "application/json"
     headers["x-request-id"] = request_id
-    if account.wire:
-        for name, value in account.wire.required_headers.items():
+    if (wire := account.wire) is not None:
+        for name, value in wire.required_headers.items():
             headers.setdefault(name, value)
     if account.api_key:
-        name, value = _credential(account)
+        name, value = _credential(account, wire)
         headers[name] = value
     if account.headers:
         headers.update(account.headers)
@@ -143,9 +144,9 @@ def _is_text(value: str) -> bool:
     return _TEXT.fullmatch(value) is not None
 
 
-def _credential(account: Account) -> tuple[str, str]:
-    """The header that bears the key of *account*."""
-    name = account.auth or (account.wire.credential if account.wire else "bearer")
+def _credential(account: Account, wire: WireProtocol | None) -> tuple[str, str]:
+    """The header that bears the key of *account*, which speaks *wire*."""
+    name = account.auth or (wire.credential if wire else "bearer")
     if name == "bearer":
         return "Authorization", f"Bearer {account.api_key}"
     return name, account.api_key

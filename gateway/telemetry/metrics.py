@@ -176,7 +176,7 @@ class Metrics:
         )
 
     def _count_tokens(self, record: Record) -> None:
-        account, usage = record.account, record.usage
+        account, usage, model = record.account, record.usage, ""
         for kind, tokens in (
             ("input", usage.input_tokens),
             ("cached", usage.cached_tokens),
@@ -185,7 +185,7 @@ class Metrics:
             ("reasoning", usage.reasoning_tokens),
         ):
             if tokens:
-                model = self._model_label(account, record.upstream_model)
+                model = model or self._model_label(account, record.upstream_model)
                 self._tokens[account, model, kind] += tokens
 
     def _model_label(self, account: str, model: str) -> str:
