@@ -109,7 +109,7 @@ def test_one_that_hangs_is_killed_and_started_again(
     folder: str, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_probe, "PING_EVERY_S", 0.02)
-    monkeypatch.setattr(engine_probe, "HUNG_S", 0.5)
+    monkeypatch.setattr(engine_probe, "HUNG_S", 0.8)
     engine = made(folder, lines)
     engine.start()
     first = engine.pid
