@@ -71,7 +71,7 @@ def test_without_an_admin_side_it_says_so(
     assert (1, "no_admin") == (status, error["code"])
 
 
-@pytest.mark.parametrize("words", ASKING, ids=ids)
+@pytest.mark.parametrize("words", [one for one in ASKING if one != ["top"]], ids=ids)
 def test_without_a_daemon_it_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:

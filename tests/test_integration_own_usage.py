@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from gateway.daemon.app import components_of
-from gateway.ledger import own_usage as rows
 from gateway.ledger.ledger import Ledger
 from tests.conftest import Serve
 from tests.kit import endings, settings
 from tests.kit.gateway import Gateway
 from tests.kit.queueing import holding
 from tests.kit.scripted import ScriptedUpstream
-from tests.ledger_places import (  # noqa: F401
-    OpenLedger,
-    Place,
-    open_ledger_fixture,
-    place_fixture,
-    postgres_fixture,
-    postgres_place_fixture,
-    record_of,
-    sqlite_place_fixture,
-    written,
-)
+from tests.ledger_places import written
 
 BUDGET = {"usd_per_day": 5.0, "tokens_per_day": 1000, "requests_per_minute": 60}
 
@@ -140,31 +129,3 @@ async def test_a_ledger_that_is_away_is_503(
     status, answer = await asked(gateway)
 
     assert (503, "ledger_unavailable") == (status, answer["error"]["code"])
-
-
-async def test_the_sums_leave_out_what_was_never_sent_and_have_a_bound(
-    place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ledger = await open_ledger(place)
-    now = datetime.now(UTC)
-    for days, model in ((0, "a"), (0, "b"), (1, "a"), (40, "a")):
-        at = (now - timedelta(days=days)).timestamp()
-        ledger.add(record_of(started_at=at, model=model))
-    refused = record_of(started_at=now.timestamp(), model="made-up", outcome="refused")
-    refused.attempts.clear()
-    ledger.add(refused)
-    await written(ledger)
-    since = now - timedelta(days=31)
-
-    def ask() -> Any:
-        return ledger.read(lambda c: rows.usage_of(c, "alice", since))
-
-    found = await ask()
-    assert ["a", "b", "a"] == [one["model"] for one in found]
-    assert (100, 50, 0.25) == (
-        found[0]["input_tokens"],
-        found[0]["output_tokens"],
-        found[0]["cost_usd"],
-    )
-    monkeypatch.setattr(rows, "MAX_ROWS", 2)
-    assert found[:2] == await ask()

@@ -64,7 +64,8 @@ async def test_a_worker_that_dies_is_replaced_and_no_client_is_refused(
     cut = await open_stream(gateway)
     lost = client.asked.pop()  # it has no canonical line: its process is gone
     dead = gateway.daemon.worker_pid
-    await asyncio.sleep(0.1)  # its row is written ahead
+    while not row_count(tmp_path, "outcome = 'open'"):  # it is written ahead
+        await asyncio.sleep(0.02)
     os.kill(dead, signal.SIGKILL)
     replies = await asyncio.gather(
         *(client.ask(one, f"{one}-x") for one in answers.PROTOCOLS)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
 
-from gateway.ledger import report
+from gateway.ledger import own_usage, report
 from gateway.ledger.ledger import Ledger
 from gateway.record import AttemptRecord, TimelineMark
 from gateway.usage import Usage
@@ -300,3 +300,34 @@ def test_by_is_a_list_of_known_keys() -> None:
     assert ["user", "day"] == report.parse_by(" user, day,user,")
     with pytest.raises(report.QuestionError, match="must be of user,model"):
         report.parse_by("user,colour")
+
+
+# --- the sums of one user ------------------------------------------------------------
+
+
+async def test_the_sums_of_one_user_leave_out_what_was_never_sent_and_have_a_bound(
+    place: Place, open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await open_ledger(place)
+    now = datetime.now(UTC)
+    for days, model in ((0, "a"), (0, "b"), (1, "a"), (40, "a")):
+        at = (now - timedelta(days=days)).timestamp()
+        ledger.add(record_of(started_at=at, model=model))
+    refused = record_of(started_at=now.timestamp(), model="made-up", outcome="refused")
+    refused.attempts.clear()
+    ledger.add(refused)
+    await written(ledger)
+    since = now - timedelta(days=31)
+
+    def ask() -> Any:
+        return ledger.read(lambda c: own_usage.usage_of(c, "alice", since))
+
+    found = await ask()
+    assert ["a", "b", "a"] == [one["model"] for one in found]
+    assert (100, 50, 0.25) == (
+        found[0]["input_tokens"],
+        found[0]["output_tokens"],
+        found[0]["cost_usd"],
+    )
+    monkeypatch.setattr(own_usage, "MAX_ROWS", 2)
+    assert found[:2] == await ask()

@@ -37,9 +37,9 @@ EVENTS = "/api/v1/events"
 
 def top(client: DaemonClient) -> int:
     """Show the daemon of *client* until ``q``."""
-    client.ask("GET", "/status")  # a daemon that is not there is one line
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise CommandError("top needs a terminal; see: gateway request list")
+    client.ask("GET", "/status")  # a daemon that is not there is one line
     with suppress(KeyboardInterrupt):
         asyncio.run(TopScreen(client).run())
     return 0
