@@ -180,6 +180,10 @@ class AiohttpResponse:
         self.status = response.status
         self.headers = response.headers
 
+    @property
+    def has_ended(self) -> bool:
+        return self._response.content.is_eof()
+
     async def read(self) -> bytes:
         try:
             async with asyncio.timeout(self.idle_timeout_s or None):

@@ -60,6 +60,7 @@ class PlayedReply:
 
     idle_timeout_s = 0.0
     facts: Mapping[str, Any] = {}
+    has_ended = True
 
     def __init__(self, status: int) -> None:
         self.status = status

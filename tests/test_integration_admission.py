@@ -27,11 +27,12 @@ from gateway.errors import GatewayError
 from gateway.ledger.ledger import Ledger
 from gateway.record import Record
 from tests.conftest import Serve
-from tests.kit import endings, plays
+from tests.kit import answers, endings, plays
+from tests.kit.answer import Answer
 from tests.kit.asking import Reply
 from tests.kit.gateway import Gateway
 from tests.kit.queueing import ONE, holding
-from tests.kit.scripted import ScriptedUpstream
+from tests.kit.scripted import Exchange, ScriptedUpstream
 from tests.kit.settings import account, user
 
 LONG = {"queue_timeout_s": 60.0, "max_queued": 10_000}
@@ -135,6 +136,48 @@ async def test_an_account_waits_for_no_row_and_no_client(
     taken.set()
     for reply in await asyncio.gather(*asking):
         assert 200 == reply.status
+    await quiet(gateway)
+
+
+async def test_an_answer_whose_framing_has_not_ended_keeps_its_slot(
+    serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server may still count it; so the next comes when its row is written."""
+    written, may_write, close = asyncio.Event(), asyncio.Event(), Ledger.close
+    gate = asyncio.Event()
+
+    async def slow(ledger: Ledger, record: Record) -> None:
+        written.set()
+        await may_write.wait()
+        await close(ledger, record)
+
+    async def without_end(exchange: Exchange) -> None:
+        whole = answers.stream("chat", Answer(), exchange.request.json)
+        await exchange.head()
+        await gate.wait()
+        await exchange.send(b"".join(whole.preamble + whole.deltas + whole.tail))
+        await may_write.wait()
+        await exchange.end()
+
+    monkeypatch.setattr(Ledger, "close", slow)
+    rows = [account(upstream, "chat", max_concurrent=1)]
+    gateway = await serve(accounts=rows, users=[user("alice"), user("bob")])
+    upstream.next(without_end)
+    first = asyncio.create_task(gateway.client("alice").ask("chat", "chat-x"))
+    await upstream.wait_for(1)
+    second = asyncio.create_task(gateway.client("bob").ask("chat", "chat-x"))
+    counts = components(gateway).registry.counts
+
+    def waits() -> bool:
+        return any(one.waiting for one in counts("account"))
+
+    await gateway.log.wait_for(waits, "bob does not wait")
+    gate.set()
+    await written.wait()
+    assert waits()
+    may_write.set()
+    for reply in await asyncio.gather(first, second):
+        endings.whole("chat", reply)
     await quiet(gateway)
 
 

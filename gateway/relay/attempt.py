@@ -9,8 +9,8 @@ It owns the account's slot, the upstream call, the facts of the answer and its e
 follows from a failure.
 
 Rule 1: the slot is held until the upstream has nothing left to do for the request: to
-        its last event, where another request waits for the slot, else to the end of
-        ``run``; or of the drain that takes the attempt over.
+        the end of its answer, where another request waits for the slot, else to the end
+        of ``run``; or of the drain that takes the attempt over.
 Rule 2: an answer has its outcome only once its last byte has left for the socket. A
         client that leaves before is ``client_gone``, which replaces the row.
 """
@@ -226,11 +226,12 @@ class Attempt(ABC):
     def _upstream_is_done(self) -> None:
         """
         The answer is whole, while its row and its client are still to come: a request
-        that waits for the account need not wait for them.
+        that waits for the account need not wait for them. Where the framing has not
+        ended, the server may still count the request as one that it serves.
         """
-        if self._call:
+        if self._call and self._call.has_ended:
             self._call.close(answered=True)
-        self.slots[0].hand_on()
+            self.slots[0].hand_on()
 
     # --- failures ---------------------------------------------------------------------
 

@@ -195,6 +195,11 @@ class EmbeddedResponse:
         whole = iter([(answer.delay_s, answer.body)])
         self._pieces = whole if answer.pieces is None else answer.pieces
 
+    @property
+    def has_ended(self) -> bool:
+        """See ``UpstreamResponse.has_ended``."""
+        return True
+
     async def read(self) -> bytes:
         """See ``UpstreamResponse.read``."""
         for delay_s, piece in self._pieces:

@@ -103,6 +103,11 @@ class UpstreamCall:
             headers |= _dropped(context.record.dropped)
         return headers
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the upstream has nothing left to send."""
+        return self.response is not None and self.response.has_ended
+
     def close(self, *, answered: bool = False) -> None:
         """Be done with the upstream; *answered*: the answer was whole."""
         if self.response:

@@ -31,7 +31,7 @@ class BodyReader(ABC):
     """
     The reading half of an ``UpstreamResponse``.
 
-    A subclass hands in what arrives (``_deliver``) and how it ended (``_ended``,
+    A subclass hands in what arrives (``_deliver``) and how it ended (``has_ended``,
     ``_failure``), and wakes the task for both.
     """
 
@@ -53,7 +53,7 @@ class BodyReader(ABC):
 
     @property
     @abstractmethod
-    def _ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the answer is whole."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class BodyReader(ABC):
         """Whether the answer has ended; raises the failure if there is one."""
         if self._failure is not None:
             raise self._failure
-        return self._ended
+        return self.has_ended
 
     def _take(self) -> bytes:
         piece = bytes(self._buffer)
@@ -161,7 +161,7 @@ class BodyReader(ABC):
 
     def _pause(self) -> None:
         """Leave the socket unread until a task waits."""
-        if not self._ended:
+        if not self.has_ended:
             self._connection.pause()
 
     # --- for the socket's callback ----------------------------------------------------

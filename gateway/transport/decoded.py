@@ -112,6 +112,10 @@ class DecodedResponse:
             if outcome is not None:
                 await outcome
 
+    @property
+    def has_ended(self) -> bool:
+        return self._reply.has_ended
+
     def close(self, linger_s: float = 0.0) -> None:
         self._reply.close(linger_s)
 

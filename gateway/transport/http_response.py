@@ -45,7 +45,7 @@ class HttpResponse(BodyReader):
         self._linger: asyncio.TimerHandle | None = None
 
     @property
-    def _ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self._parser.ended
 
     # --- for the relay ----------------------------------------------------------------

@@ -73,6 +73,11 @@ class UpstreamResponse(Protocol):
     """Longest silence between two pieces, 0 = no limit. It may be set at any time and
     counts at once."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its body is there to its clean end, be it read or not."""
+        ...
+
     async def read(self) -> bytes:
         """The next piece of the body as it arrived; ``b""`` at its clean end."""
         ...

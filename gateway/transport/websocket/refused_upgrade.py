@@ -20,6 +20,11 @@ class RefusedUpgrade:
         self.facts: Mapping[str, Any] = {"websocket": "refused"}
         self._body = answer.body
 
+    @property
+    def has_ended(self) -> bool:
+        """See ``UpstreamResponse.has_ended``."""
+        return True
+
     async def read(self) -> bytes:
         """See ``UpstreamResponse.read``."""
         body, self._body = self._body, b""

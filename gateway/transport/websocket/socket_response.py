@@ -128,7 +128,7 @@ class SocketResponse(BodyReader):
         self._is_closed = False
 
     @property
-    def _ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self._answer.has_ended
 
     # --- for the relay ----------------------------------------------------------------
