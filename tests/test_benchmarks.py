@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from benchmarks import goals, peers, scripts, table
 from benchmarks.__main__ import main
+from benchmarks.ablation import CallCounter
 from benchmarks.measures import Bench, Scenario, _quantile
 from benchmarks.scripts import PROTOCOLS
 
@@ -157,3 +161,32 @@ def test_a_quantile_is_read_from_a_histogram() -> None:
     text = f'{name}{{le="0.01"}} 50\n{name}{{le="0.02"}} 100\n{name}{{le="+Inf"}} 100\n'
     assert 10.0 == pytest.approx(_quantile(text, 0.5))
     assert 15.0 == pytest.approx(_quantile(text, 0.75))
+
+
+def test_every_layer_can_be_taken_out() -> None:
+    """A name that the gateway has no more fails at once; all in one process."""
+    code = "from benchmarks.layers import LAYERS\nfor one in LAYERS.values(): one()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_calls_are_counted_by_who_makes_them() -> None:
+    counter = CallCounter()
+
+    def asked() -> int:
+        return len([])
+
+    before = sys.getprofile()
+    counter.install()
+    try:
+        asked()
+        counter.on = True
+        asked()
+        counter.on = False
+    finally:
+        threading.setprofile(None)  # type: ignore[arg-type]
+        sys.setprofile(before)
+
+    counts = {name.rpartition(" ")[2]: n for name, n in counter.found().items()}
+    own = f"{test_calls_are_counted_by_who_makes_them.__name__}.<locals>.asked"
+    assert counts == {own: 1}
+    assert sum(counter.functions.values()) == 2
