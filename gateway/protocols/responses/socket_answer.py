@@ -25,17 +25,17 @@ from gateway.protocols.responses.socket_message import (
     COMPLETED,
     ERROR,
     ITEM_DONE,
+    LIFECYCLE,
     METADATA,
     NO_SUCH_RESPONSE,
     PLAIN_HEAD,
     SOCKET_IS_OLD,
     TELLING,
     event_of,
+    ident_and_outputs,
     is_harmless,
     metadata_headers,
-    outputs,
     read_error,
-    response_id,
     type_of,
     whole_answer,
 )
@@ -143,10 +143,10 @@ class SocketAnswer:
 
     def learned(self, seed: Chain | None) -> Chain | None:
         """What a socket knows after this answer to the request of *seed*."""
-        ident = response_id(self._terminal) if self._terminal else ""
-        if seed is None or not ident:
+        if seed is None or not self._terminal:
             return None
-        return seed.grown(ident, outputs(self._terminal, self._done))
+        ident, items = ident_and_outputs(self._terminal, self._done)
+        return seed.grown(ident, items) if ident else None
 
     # --- the preamble -----------------------------------------------------------------
 
@@ -161,6 +161,8 @@ class SocketAnswer:
         elif kind == QUOTAS:
             self.headers.update(quota_headers(message))
             step = IDLE
+        elif kind in LIFECYCLE:
+            step = NEUTRAL  # it may repeat the whole request, and says nothing else
         else:
             step = responses.read(event, self._facts)
         if step is not IDLE:

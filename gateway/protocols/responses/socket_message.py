@@ -27,6 +27,11 @@ TERMINALS = frozenset(
     (COMPLETED, b"response.incomplete", b"response.failed", b"response.cancelled")
 )
 
+LIFECYCLE = frozenset(
+    (b"response.created", b"response.in_progress", b"response.queued")
+)
+"""They say that the answer has begun, and no more."""
+
 TELLING = TERMINALS | {ERROR, ITEM_DONE}
 """What says something of an answer that runs."""
 
@@ -136,16 +141,14 @@ def whole_answer(terminal: bytes, done: list[bytes]) -> bytes:
     return orjson.dumps(response)
 
 
-def response_id(terminal: bytes) -> str:
-    """The id of the answer that a terminal message ends."""
-    ident = sub(read_object(terminal), "response").get("id")
-    return ident if isinstance(ident, str) else ""
-
-
-def outputs(terminal: bytes, done: list[bytes]) -> list[dict[str, Any]]:
-    """The items of an answer, as ``whole_answer`` has them."""
-    items = list(objects(sub(read_object(terminal), "response").get("output")))
-    return items or done_items(done)
+def ident_and_outputs(
+    terminal: bytes, done: list[bytes]
+) -> tuple[str, list[dict[str, Any]]]:
+    """The id of the answer that a terminal message ends; items as ``whole_answer``."""
+    response = sub(read_object(terminal), "response")
+    ident = response.get("id")
+    items = list(objects(response.get("output"))) or done_items(done)
+    return ident if isinstance(ident, str) else "", items
 
 
 def done_items(done: list[bytes]) -> list[dict[str, Any]]:
