@@ -25,7 +25,11 @@ from benchmarks import peers, scripts
 LANE = re.compile(rb'"prompt_cache_key": ?"(\w+)"')
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 EVENT = b'{"type":"response.'
-ENDS = (b'{"type":"response.completed"', b'{"type":"response.incomplete"')
+ENDS = (
+    b'{"type":"response.completed"',
+    b'{"type":"response.incomplete"',
+    b'{"type":"response.steer.failed"',
+)
 
 
 class Answers:
@@ -258,6 +262,12 @@ class SocketClient(Client):
             _masked({"type": "response.interrupt", "response_id": ident})
         )
         assert b"response.incomplete" in end
+        return time.monotonic() - began
+
+    async def answered(self) -> float:
+        """Seconds until a message that needs nothing has its answer."""
+        began = time.monotonic()
+        await self.exchange(_masked({"type": "response.steer"}))
         return time.monotonic() - began
 
 

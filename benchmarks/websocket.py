@@ -91,6 +91,13 @@ def _ratios(medians: dict[str, float]) -> dict[str, str]:
     return figures
 
 
+def _spread(took: list[float]) -> str:
+    """Median, 95th percentile and maximum in ms of a number of seconds."""
+    took = sorted(one * 1e3 for one in took)
+    p50, p95 = took[len(took) // 2], took[len(took) * 95 // 100]
+    return f"p50 {p50:.1f}, p95 {p95:.1f}, max {took[-1]:.1f} of {len(took)}"
+
+
 class SocketBench:
     """
     Args:
@@ -190,21 +197,24 @@ class SocketBench:
         await client.ask([*history, _message("and now?")], **more)
 
     async def interrupts(self, times: int) -> dict[str, str]:
-        """How long an interrupt takes, by what the account speaks."""
+        """
+        How long an interrupt takes, by what the account speaks, and, between them, a
+        message that needs no account, task or row: what is the machine's.
+        """
         figures = {}
         for account in ACCOUNTS:
             client = (await self._open(account, "websocket"))[0]
             self.account.answers.deltas = LONG
-            client.paced, took = False, []
+            interrupts, others = [], []
             for _ in range(times):
+                client.paced = False
                 await client.ask([_message("Say it again.")])
-                took.append(await client.interrupt(IDENT))
-            client.paced = True
-            took = sorted(one * 1e3 for one in took)
-            p50, p95 = took[times // 2], took[times * 95 // 100]
-            figures[f"an interrupt, ms: account over {account}"] = (
-                f"p50 {p50:.1f}, p95 {p95:.1f}, max {took[-1]:.1f} of {times}"
-            )
+                interrupts.append(await client.interrupt(IDENT))
+                client.paced = True
+                others.append(await client.answered())
+            where = f"account over {account}"
+            figures[f"an interrupt, ms: {where}"] = _spread(interrupts)
+            figures[f"a message that needs nothing, ms: {where}"] = _spread(others)
         return figures
 
     # --- memory -------------------------------------------------------------------

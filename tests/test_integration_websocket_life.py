@@ -346,18 +346,25 @@ async def test_a_slow_reader_holds_up_the_account_and_stalls_out(
     serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answer_module, "STALL_S", 0.5)
+    """Its slot is free then, and its account let go."""
     gateway = await serve(
-        limits={"ping_interval_s": 0.1}, upstream={"client_gone_drain_s": 0.0}
+        users=[user("alice", max_concurrent=1)],
+        limits={"ping_interval_s": 0.1},
+        upstream={"client_gone_drain_s": 0.0},
     )
-    upstream.always(plays.flood())
+    upstream.next(plays.flood())
     async with unread(gateway) as writer:
         writer.write(masked(1, json.dumps({**CREATE, "input": "x"}).encode()))
         (line,) = await gateway.log.wait_events("request.finished")
         (closed,) = await gateway.log.wait_events("websocket.closed")
 
-    assert "client_gone" == line["outcome"]
-    assert 1006 == closed["close_code"]
+    await upstream.idle()
+    reply = await gateway.client().ask("responses", "responses-a")
+
+    assert ("client_gone", 1006) == (line["outcome"], closed["close_code"])
     assert upstream.received()[0].sent_bytes < 40_000_000
+    assert upstream.received()[0].cut_by_client
+    assert [] == reply.queued
 
 
 async def test_pings_are_answered_while_they_are_read(gateway: Gateway) -> None:
