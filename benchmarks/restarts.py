@@ -33,6 +33,7 @@ from tests.kit.scripted import ScriptedUpstream
 LIMIT = 6  # of each account
 RESTART_S = 120.0
 LONG = Answer(pieces=("word ",) * 60)
+TEXTS = {"long": LONG.text, "short": Answer().text}
 CLIENTS = 16  # half of them with a new connection for each request
 CONFIG: dict[str, Any] = {
     "users": [settings.user("alice", max_concurrent=0)],
@@ -111,7 +112,7 @@ async def _ask(daemon: Daemon, number: int, found: Found, over: asyncio.Event) -
                 found.bad[type(error).__name__] += 1
                 continue
             try:
-                endings.whole(protocol, reply)
+                endings.whole(protocol, reply, TEXTS[kind])
             except AssertionError:
                 cut = "cut" if reply.status == 200 else f"status {reply.status}"
                 found.bad[cut] += 1
