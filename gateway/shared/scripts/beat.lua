@@ -90,11 +90,20 @@ local answer = {
 }
 if #ARGV > 6 then
   --@ set_aside recall
+  local fields = {}
+  for i = 7, #ARGV do
+    fields[2 * i - 13], fields[2 * i - 12] = ARGV[i], '~' .. ARGV[i]
+  end
+  local known_of = call('HMGET', P .. 'lim', unpack(fields))
   for i = 7, #ARGV do
     local gate = ARGV[i]
-    local of = call('HMGET', P .. 'lim', gate, '~' .. gate)
-    local used, limit = call('ZCARD', P .. 'run:' .. gate), tonumber(of[1] or -1)
-    local spare = tonumber(call('HGET', P .. 'spare:' .. gate, node) or 0)
+    local aside = tonumber(known_of[2 * i - 12] or 0)
+    local used = call('ZCARD', P .. 'run:' .. gate)
+    local limit = tonumber(known_of[2 * i - 13] or -1)
+    local spare = 0
+    if aside > 0 then
+      spare = tonumber(call('HGET', P .. 'spare:' .. gate, node) or 0)
+    end
     local left = limit - used
     if limit > 0 and left > 0 and not learn and mode == '' then
       -- An equal part of what is left is set aside for each node, while none waits.
@@ -102,7 +111,7 @@ if #ARGV > 6 then
       if rank < left % nodes then part = part + 1 end
       local line = string.sub(gate, 1, 1) == 'a' and 'at:' or 'q:'
       if spare < part and call('EXISTS', P .. line .. string.sub(gate, 2)) == 0 then
-        local free = left - tonumber(of[2] or 0)
+        local free = left - aside
         if free > 0 then
           spare = math.min(part, spare + free)
           set_aside(gate, node, spare)
