@@ -20,7 +20,7 @@ from tests.kit.event_reader import reading
 from tests.kit.gateway import Gateway
 from tests.kit.nodes import eventually
 from tests.kit.pair import Pair, components, pair, with_users
-from tests.kit.queueing import ONE, holding, queued
+from tests.kit.queueing import ONE, holding
 from tests.kit.scripted import ScriptedUpstream
 
 SESSION = {"headers": {"x-session-id": "mine"}}
@@ -245,7 +245,7 @@ async def test_a_request_is_ended_at_any_process(
         streams = asyncio.create_task(client.ask(protocol, f"{protocol}-x"))
         await upstream.wait_for(1)
         async with client.open(protocol, f"{protocol}-y") as response:
-            await queued(response)
+            await both.show("queued_account", "running")
             ended = await end(there, client.asked[1])
             assert "waiting" == ended["state"]
             rest = await response.read()

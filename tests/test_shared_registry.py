@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -186,3 +187,14 @@ async def test_what_no_request_waits_for_is_given_back_with_the_next_question(
         assert len(node.registry._book) == 1  # that of the second
         again.release()
         await nothing_held(node)
+
+
+async def test_one_answer_may_be_enough(engine: Engine) -> None:
+    """A request is ended at one node; another that hangs delays no operator."""
+    async with nodes(engine.url, 3, prefix="enough") as (one, other, _):
+        await eventually(lambda: one.engine.nodes == 3)
+        other.registry._bus.answer("q", lambda text: text)
+        began = time.monotonic()
+        asking = one.registry._bus.ask("q", "1", enough="1", within_s=30.0)
+        assert await asking == ["1"] and time.monotonic() - began < 10
+        assert await one.registry._bus.ask("q", "0", enough="1", within_s=0.1) == ["0"]

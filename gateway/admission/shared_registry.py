@@ -48,6 +48,7 @@ from gateway.shared.membership import Membership
 
 UNBOUNDED = 1_000_000_000
 MAX_HOLDERS = 10_000  # that one node lists for another
+END_S = 2.0  # for another node to say that it has ended a request
 
 
 class SharedRegistry(Registry):
@@ -378,7 +379,8 @@ class SharedRegistry(Registry):
         if self.end_now(request_id, error):
             return True
         text = json.dumps([request_id, error.code, error.message])
-        return "1" in await self._bus.ask("end", text)
+        ask = self._bus.ask("end", text, enough="1", within_s=END_S)
+        return "1" in await ask
 
     def _end_for(self, text: str) -> str:
         """Another node wants to end a request, wherever it is."""

@@ -17,6 +17,7 @@ from gateway.shared.answers import Push
 from gateway.shared.membership import Membership
 
 ASK_S = 0.3
+GRACE_S = 0.01
 MAX_QUESTIONS = 1000  # of this node, that wait for answers
 
 Answerer = Callable[[str], str]
@@ -30,7 +31,7 @@ class Bus:
         self._engine = engine
         self._answerers: dict[str, Answerer] = {}
         self._listeners: dict[str, Listener] = {}
-        self._questions: dict[str, tuple[list[str], int, asyncio.Event]] = {}
+        self._questions: dict[str, tuple[list[str], int, str, asyncio.Event]] = {}
         self._numbers = itertools.count(1)
         engine.heard["Q"] = self._asked
         engine.heard["R"] = self._answered
@@ -48,19 +49,27 @@ class Bus:
         """Say *text* to all other nodes, or to *node*."""
         self._engine.publish(f"T {self._engine.node} {topic} {text}", node)
 
-    async def ask(self, topic: str, text: str = "") -> list[str]:
-        """The answers of all other nodes that came within ``ASK_S``."""
+    async def ask(
+        self, topic: str, text: str = "", *, enough: str = "", within_s: float = ASK_S
+    ) -> list[str]:
+        """
+        The answers of all other nodes that came within so long.
+
+        Args:
+            enough: the answer that makes all others unneeded.
+        """
         others = self._engine.nodes - 1
         if not self._engine.up or others <= 0 or len(self._questions) >= MAX_QUESTIONS:
             return []
         number, answers, complete = str(next(self._numbers)), [""][:0], asyncio.Event()
-        self._questions[number] = (answers, others, complete)
+        self._questions[number] = (answers, others, enough, complete)
         self._engine.publish(f"Q {number} {self._engine.node} {topic} {text}")
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(within_s):
                 await complete.wait()
         except TimeoutError:
-            pass
+            if not answers:  # this event loop may have stood still: look once more
+                await asyncio.sleep(GRACE_S)
         finally:
             del self._questions[number]
         return answers
@@ -78,9 +87,9 @@ class Bus:
         question = self._questions.get(number)
         if question is None:
             return  # too late
-        answers, others, complete = question
+        answers, others, enough, complete = question
         answers.append(text)
-        if len(answers) >= others:
+        if len(answers) >= others or enough and text == enough:
             complete.set()
 
     def _said(self, push: Push) -> None:
