@@ -5,7 +5,8 @@ Rule 1: the names are the contract's; a test compares them.
 Rule 2: a label has a bounded number of values. What a client writes (a model's name)
         takes a place only once an account has served tokens for it, and is ``other``
         when there are too many. A name that the config holds always has its place.
-Rule 3: what every request adds to is ``counting``'s; the library has the rest.
+Rule 3: a counter's child is looked up by its label values in a dict of our own; the
+        library's ``labels`` takes longer than the count itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Counter,
+    Histogram,
     disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -24,7 +27,6 @@ from prometheus_client.registry import Collector
 
 from gateway.errors import UPSTREAM_CODES
 from gateway.record import Record
-from gateway.telemetry.counting import Counted
 from gateway.telemetry.merged_metrics import Samples, counted, growing, rendered
 
 MAX_MODELS = 200  # of one account, as label values
@@ -79,10 +81,8 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._configured = configured
         self._registry = CollectorRegistry()
-        made = Counted()
-        self._registry.register(made)
-        self._make_counters(made)
-        self._make_histograms(made)
+        self._make_counters()
+        self._make_histograms()
         self._models: dict[str, int] = {}  # how many of each account are counted
         self._labels: dict[tuple[str, str], str] = {}  # of a model, by account and name
         live = _LiveMetrics(slots, accounts, waiting, lines_lost, websockets)
@@ -91,17 +91,17 @@ class Metrics:
     def add(self, record: Record) -> None:
         """Count a record that has ended."""
         protocol, outcome = record.protocol, record.outcome
-        self._requests[protocol, outcome, record.origin] += 1
+        self._requests[protocol, outcome, record.origin].inc()
         if record.stream and record.status == 200:
             # The same words in every protocol, as the client saw it.
-            self._endings[protocol, ENDINGS.get(outcome, "failed")] += 1
+            self._endings[protocol, ENDINGS.get(outcome, "failed")].inc()
         if record.queue_ms is not None:
             self._queue_wait.observe(record.queue_ms / 1000)
         if record.first_event_ms is not None:
             self._first_event.observe(record.first_event_ms / 1000)
         for attempt in record.attempts:
             if attempt.error_code in UPSTREAM_CODES:
-                self._failures[attempt.account, attempt.error_code] += 1
+                self._failures[attempt.account, attempt.error_code].inc()
         if record.account:
             self._count_tokens(record)
 
@@ -134,46 +134,52 @@ class Metrics:
         """Gauges that can be added, for another process."""
         return counted(self._registry.collect())
 
-    def _make_counters(self, made: Counted) -> None:
-        self._requests = made.count(
+    def _make_counters(self) -> None:
+        self._requests = self._counter(
             "gateway_requests_total",
             "Requests that have ended.",
             ("protocol", "outcome", "origin"),
         )
-        self._endings = made.count(
+        self._endings = self._counter(
             "gateway_stream_endings_total",
             "Streams by how they ended: completed, incomplete, failed, client_gone.",
             ("protocol", "ending"),
         )
-        self._failures = made.count(
+        self._failures = self._counter(
             "gateway_upstream_failures_total",
             "Attempts that failed.",
             ("account", "code"),
         )
-        self._tokens = made.count(
+        self._tokens = self._counter(
             "gateway_tokens_total",
             "Tokens by kind; cached and cache_write are part of input,"
             " reasoning of output.",
             ("account", "model", "kind"),
         )
 
-    def _make_histograms(self, made: Counted) -> None:
-        self._queue_wait = made.spread(
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> _Children:
+        return _Children(Counter(name, text, labels, registry=self._registry))
+
+    def _make_histograms(self) -> None:
+        self._queue_wait = self._histogram(
             "gateway_queue_wait_seconds", "Wait for the slots.", WAIT_S
         )
-        self._first_event = made.spread(
+        self._first_event = self._histogram(
             "gateway_first_event_seconds",
             "From the request to the first output.",
             FIRST_EVENT_S,
         )
-        self._lag = made.spread(
+        self._lag = self._histogram(
             "gateway_event_loop_lag_seconds", "How late the event loop was.", LAG_S
         )
-        self._commit = made.spread(
+        self._commit = self._histogram(
             "gateway_ledger_commit_seconds",
             "Wait of an ending for its row in the ledger.",
             COMMIT_S,
         )
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=bounds, registry=self._registry)
 
     def _count_tokens(self, record: Record) -> None:
         account, usage, model = record.account, record.usage, ""
@@ -186,7 +192,7 @@ class Metrics:
         ):
             if tokens:
                 model = model or self._model_label(account, record.upstream_model)
-                self._tokens[account, model, kind] += tokens
+                self._tokens[account, model, kind].inc(tokens)
 
     def _model_label(self, account: str, model: str) -> str:
         """Under which name tokens of *model* are counted, which has served some."""
@@ -199,6 +205,18 @@ class Metrics:
                 return OTHER
             self._models[account] = known + 1
         return self._labels.setdefault((account, model), model)
+
+
+class _Children(dict[tuple[str, ...], Counter]):
+    """A counter's children by their label values; each is made when it is counted."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __missing__(self, values: tuple[str, ...]) -> Counter:
+        child = self[values] = self._counter.labels(*values)
+        return child
 
 
 class _LiveMetrics(Collector):
