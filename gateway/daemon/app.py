@@ -18,11 +18,9 @@ from gateway.daemon import routes
 from gateway.daemon.engine_use import EngineChoice
 from gateway.daemon.http_server import HttpRunner
 from gateway.daemon.wiring import Components, know_secrets
-from gateway.endpoints.recording import Handler
 from gateway.ledger.ledger import Ledger
 
 COMPONENTS = web.AppKey("components", Components)
-MODEL_HANDLERS = web.AppKey("model_handlers", dict[str, Handler])
 
 
 def components_of(app: web.Application) -> Components:
@@ -50,8 +48,7 @@ async def build_app(
     await components.join()
     app = web.Application()
     app[COMPONENTS] = components
-    app[MODEL_HANDLERS] = model = routes.model_handlers(components)
-    routes.add_routes(app.router, components, model)
+    routes.add_routes(app.router, components)
 
     async def background(_: web.Application) -> AsyncIterator[None]:
         tasks = [
@@ -71,9 +68,8 @@ async def build_app(
 async def build_runner(app: web.Application, shutdown_timeout_s: float) -> HttpRunner:
     """What serves *app*, set up; it listens nowhere yet."""
     refuse = components_of(app).endpoints.plain_answers.refuse_head
-    quick = app[MODEL_HANDLERS]
     runner = HttpRunner(
-        app, refuse, quick, access_log=None, shutdown_timeout=shutdown_timeout_s
+        app, refuse, access_log=None, shutdown_timeout=shutdown_timeout_s
     )
     await runner.setup()
     return runner

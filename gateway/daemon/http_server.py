@@ -7,11 +7,10 @@ A path is brought into its canonical form before a handler or the router sees it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -25,7 +24,6 @@ from gateway.client.connection import (
     Refuse,
 )
 from gateway.endpoints.paths import ODD_TARGET, canonical_url
-from gateway.endpoints.recording import Handler
 
 IDLE_TIMEOUT_S = 300.0  # of a kept connection; longer than clients and proxies keep it
 LINGER_S = 10.0  # reading behind an answer to a body that was not read to its end
@@ -37,27 +35,19 @@ class HttpServer(web.Server):
     Args:
         made: aiohttp's own for the same application.
         refuse: answers heads that cannot be served.
-        quick: handlers of POST by target; to look one up takes a fifth of what the
-            router takes, and they are nearly all that comes.
 
     Attributes:
         connected: connections that are open.
         on_counted: called when ``connected`` has changed.
     """
 
-    def __init__(
-        self,
-        made: web.Server,
-        refuse: Refuse,
-        quick: Mapping[str, Handler] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, made: web.Server, refuse: Refuse) -> None:
         super().__init__(
-            self._handle, request_factory=self._request, handler_cancellation=True
+            made.request_handler,
+            request_factory=self._request,
+            handler_cancellation=True,
         )
         self._make = made.request_factory
-        self._route = made.request_handler
-        self._quick = quick
-        self._at = asyncio.get_running_loop()
         self._refuse = refuse
         self._draining = False
         self._leaving = False
@@ -118,12 +108,6 @@ class HttpServer(web.Server):
                 if fd is not None:
                     yield fd
 
-    def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        """The answer to *request*, by the router or past it."""
-        if type(request) is web.BaseRequest:
-            return self._quick[request.raw_path](request)
-        return self._route(request)
-
     def _request(
         self,
         message: RawRequestMessage,
@@ -132,17 +116,12 @@ class HttpServer(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        if self._leaving:
-            message = message._replace(should_close=True)
-        if message.path in self._quick and message.method == hdrs.METH_POST:
-            if hdrs.EXPECT not in message.headers:  # else aiohttp has to ask for it
-                return web.BaseRequest(
-                    message, payload, protocol, writer, task, self._at
-                )
         if ODD_TARGET.search(message.path):
             url = canonical_url(message.url)
             if url is not message.url:
                 message = message._replace(path=url.raw_path_qs, url=url)
+        if self._leaving:
+            message = message._replace(should_close=True)
         return self._make(message, payload, protocol, writer, task)
 
 
@@ -151,19 +130,12 @@ class HttpRunner(AppRunner):
     Runs an application on a ``HttpServer``.
 
     Args:
-        refuse, quick: see ``HttpServer``.
+        refuse: answers heads that cannot be served.
     """
 
-    def __init__(
-        self,
-        app: web.Application,
-        refuse: Refuse,
-        quick: Mapping[str, Handler] = MappingProxyType({}),
-        **options: Any,
-    ) -> None:
+    def __init__(self, app: web.Application, refuse: Refuse, **options: Any) -> None:
         super().__init__(app, **options)
         self._refuse = refuse
-        self._quick = quick
 
     def drain(self) -> None:
         """Let no connection delay the stop by what it does not send."""
@@ -186,4 +158,4 @@ class HttpRunner(AppRunner):
         return len(self.server.connections) if self.server is not None else 0
 
     async def _make_server(self) -> web.Server:
-        return HttpServer(await super()._make_server(), self._refuse, self._quick)
+        return HttpServer(await super()._make_server(), self._refuse)

@@ -6,8 +6,6 @@ Every path is served with and without ``/v1``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from aiohttp import hdrs, web
 
 from gateway.daemon.wiring import Components
@@ -26,24 +24,13 @@ WEBSOCKET_PATH = "/responses"
 WEBSOCKET_PROTOCOL = protocol_of(WEBSOCKET_PATH)
 
 
-def model_handlers(components: Components) -> dict[str, Handler]:
-    """The handlers of the model requests, by the path as a client writes it."""
-    endpoint = components.endpoints.model_requests.endpoint
-    return {
-        prefix + path: endpoint(protocol, path)
-        for prefix in PREFIXES
-        for protocol, path in MODEL_PATHS
-    }
-
-
-def add_routes(
-    router: web.UrlDispatcher, components: Components, model: Mapping[str, Handler]
-) -> None:
-    """Add every path to *router*; *model*: the handlers of the model requests."""
+def add_routes(router: web.UrlDispatcher, components: Components) -> None:
+    """Add every path to *router*."""
     endpoints = components.endpoints
-    for path, handler in model.items():
-        router.add_post(path, handler, expect_handler=_ask_later)
     for prefix in PREFIXES:
+        for protocol, path in MODEL_PATHS:
+            handler = endpoints.model_requests.endpoint(protocol, path)
+            router.add_post(prefix + path, handler, expect_handler=_ask_later)
         upgrade = endpoints.websockets.endpoint(WEBSOCKET_PROTOCOL)
         router.add_get(prefix + WEBSOCKET_PATH, upgrade, expect_handler=_ask_later)
     _add_recorded(router, components)
