@@ -80,7 +80,7 @@ http {{
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream scripted {{ server 127.0.0.1:{upstream}; keepalive 2048; }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} {tls} backlog=4096;
     keepalive_requests 100000000; client_max_body_size 64m;
     client_body_buffer_size 1m;
     location / {{
@@ -290,7 +290,7 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         environment = {"SSL_CERT_FILE": str(folder / "tls.pem")}
     if name in ("nginx", "nginx-tls"):
         facts = {"port": port, "upstream": upstream_port, "folder": own}
-        (own / "nginx.conf").write_text(NGINX.format(**facts, scheme=scheme))
+        (own / "nginx.conf").write_text(NGINX.format(**facts, scheme=scheme, tls=""))
         command = nginx(own)
     elif name == "relay":
         script = HERE / "plain_relay.py"

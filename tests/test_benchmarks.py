@@ -99,6 +99,13 @@ def test_a_round_measures_every_program(bench: Bench) -> None:
             assert rows[0]["bad"] == 0
 
 
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx speaks TLS there")
+def test_an_upstream_may_be_reached_by_tls(bench: Bench) -> None:
+    by_tls = SMALL._replace(name="tls", programs=("gateway-tls", "nginx-tls"))
+    [rows] = bench.rounds([by_tls], 1).values()
+    assert all(sample["good"] and not sample["bad"] for [sample] in rows.values())
+
+
 def test_streams_of_clients_that_hang_up_are_seen_to_end(bench: Bench) -> None:
     counts = bench.aborted("gateway", 3)
     assert {"left": 3, "alive_1s_after": 0} == counts
