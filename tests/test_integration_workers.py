@@ -363,6 +363,7 @@ async def test_a_slot_in_trouble_costs_the_others_nothing(
 
         lost = asyncio.create_task(client.ask("chat", "one-held"))
         await upstream.wait_for(1)
+        await seen.output(client.asked[0])
         stopped = await worker_of(daemon, client.asked[0])
         os.kill(stopped["pid"], signal.SIGSTOP)
         held = asyncio.create_task(client.ask("chat", "two-held"))
@@ -372,7 +373,7 @@ async def test_a_slot_in_trouble_costs_the_others_nothing(
             os.kill(daemon.pid, signal.SIGRTMIN + stopped["worker"])
             assert b"[DONE]" in await waiting.content.read()
         assert (await lost).broken
-        [ended] = log.events("worker.ended")
+        [ended] = await log.wait_events("worker.ended")
         assert (stopped["pid"], "silent") == (ended["pid"], ended["reason"])
         await log.wait_events("ledger.recovered")
         assert [client.asked[0]] == crashed(tmp_path)
