@@ -64,7 +64,7 @@ class Workers:
         return list(memoryview(data).cast("I"))
 
     async def connect(self, count: int) -> None:
-        """*count* connections at once; returns when all are served."""
+        """*count* connections at once; returns when all are served, and all look."""
         for _ in range(count):
             client = socket.create_connection(self.listener.getsockname())
             self.clients.append(client)
@@ -74,7 +74,8 @@ class Workers:
 
     @property
     def _begin(self) -> bool:
-        return any(one._beginning for one in self.accepting)
+        """Whether one is being begun, or a worker has stepped back from one."""
+        return any(one._beginning or one._timers for one in self.accepting)
 
     async def hang_up(self) -> None:
         """All clients leave."""

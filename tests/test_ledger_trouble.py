@@ -180,6 +180,7 @@ async def test_a_process_that_is_stopped_while_it_writes_fails_no_request_of_ano
     monkeypatch.setattr(ledger_module, "CLOSE_TIMEOUT_S", 0.02)
     monkeypatch.setattr(ledger_module, "STALL_S", 0.02)
     monkeypatch.setattr(ledger_module, "TURN_LOOK_S", 0.02)
+    monkeypatch.setattr(ledger_module, "TURN_WRITE_S", 60.0)
     ledger = await open_ledger(sqlite_place)
     with stopped_writer(sqlite_place) as child:
         closing = asyncio.ensure_future(ledger.close(record_of("a")))
@@ -189,7 +190,6 @@ async def test_a_process_that_is_stopped_while_it_writes_fails_no_request_of_ano
         child.kill()
         await closing
         assert presence.waits_since is None and presence.turn_at
-        monkeypatch.setattr(ledger_module, "TURN_WRITE_S", 60.0)
         assert ledger._more_s()  # what it waited for is written now
     assert [("a", "ok", "")] == sqlite_place.rows(BY_ID)
 

@@ -42,7 +42,7 @@ STALL_AGAIN_S = 1.0  # until it is believed: this process may have been stopped 
 # parent kills it after 10 s of silence; the system gives its lock back then.
 TURN_S = 15.0
 TURN_LOOK_S = 0.5
-TURN_WRITE_S = 1.0  # behind it, for the write itself
+TURN_WRITE_S = 5.0  # behind it, for the write itself, as long as for any other
 LAG_WARN_S = 1.0
 LAG_LOG_EVERY_S = 10.0
 MAX_WAITING = 10_000  # rows of refusals kept while the ledger does not work
