@@ -1,4 +1,4 @@
-"""What a daemon sets up for its whole process; each in a process of its own."""
+"""What a daemon sets up for its whole process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from gateway.config.schema import Account, Config
+from gateway.daemon import upstream_wiring
 
 ROOT = Path(__file__).parents[1]
 LIMIT = """
@@ -62,3 +65,28 @@ def test_it_may_open_as_many_files_as_the_system_allows(
 
 def test_what_the_start_has_made_is_not_collected_again() -> None:
     assert printed(GARBAGE) == "True True"
+
+
+@pytest.mark.parametrize(
+    ("server", "proxy", "made"),
+    [
+        ("http://127.0.0.1:9", "", 0),
+        ("https://api.example.test", "", 1),
+        ("http://127.0.0.1:9", "https://proxy.example.test", 1),
+    ],
+)
+async def test_the_authorities_are_read_when_something_speaks_tls(
+    monkeypatch: pytest.MonkeyPatch, server: str, proxy: str, made: int
+) -> None:
+    """And not before the daemon listens: the first connection need not wait."""
+    makes: list[int] = []
+    monkeypatch.setattr(upstream_wiring, "tls_context", lambda: makes.append(1))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    if proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+
+    await upstream_wiring.warm_up(Config(account=(Account("one", server),)))
+
+    assert len(makes) == made

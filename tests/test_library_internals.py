@@ -297,15 +297,53 @@ def test_the_parsers_words_for_a_large_head_are_known() -> None:
     assert CODES["head_too_large"].status == 431
 
 
+def loaded_by(code: str) -> set[str]:
+    """The modules of a process that runs *code*."""
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+    )
+
+
 def test_what_serves_loads_neither_rich_nor_postgresql() -> None:
     """structlog and SQLAlchemy would load them by themselves."""
-    code = "import gateway.daemon.server, sys; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = loaded_by("import gateway.daemon.server")
 
-    assert {"structlog", "sqlalchemy"} <= set(loaded)
-    assert not {"rich", "sqlalchemy.dialects.postgresql"} & set(loaded)
+    assert {"structlog", "sqlalchemy"} <= loaded
+    assert not {"rich", "sqlalchemy.dialects.postgresql"} & loaded
+
+
+def test_a_config_is_read_without_what_serves() -> None:
+    """The parent listens as soon as it is read, and a mistake in it is said at once."""
+    loaded = loaded_by("import gateway.commands.worker")
+
+    assert "gateway.config.load" in loaded
+    assert not {"aiohttp", "sqlalchemy", "gateway.daemon.server"} & loaded
+
+
+def test_aiohttp_s_client_reads_no_authorities() -> None:
+    """It would at its import, twice; what comes behind it reads them as before."""
+    code = """
+from gateway.daemon import aiohttp_alone
+aiohttp_alone.load()
+import ssl
+from aiohttp.connector import _SSL_CONTEXT_UNVERIFIED, _SSL_CONTEXT_VERIFIED
+made = []
+class Context(ssl.SSLContext):
+    def set_default_verify_paths(self):
+        made.append(self)
+        super().set_default_verify_paths()
+Context(ssl.PROTOCOL_TLS_CLIENT).set_default_verify_paths()
+assert made and "set_default_verify_paths" not in vars(ssl.SSLContext)
+for context in (_SSL_CONTEXT_VERIFIED, _SSL_CONTEXT_UNVERIFIED):
+    assert context.cert_store_stats()["x509"] == 0
+assert _SSL_CONTEXT_VERIFIED.verify_mode is ssl.CERT_REQUIRED
+"""
+    assert "aiohttp.web" in loaded_by(code)
 
 
 # --- what of other libraries is used ------------------------------------------------

@@ -18,9 +18,11 @@ from gateway.config.changes import compare
 from gateway.config.load import ConfigSource, ServedConfig, load_served
 from gateway.config.parse import ConfigError
 from gateway.config.schema import Config
+from gateway.daemon import aiohttp_alone
 from gateway.daemon.channel import Message
 from gateway.daemon.parent_link import ParentLink
 from gateway.daemon.process import StartError
+from gateway.daemon.settings import settings_of
 from gateway.telemetry import log, log_routes
 from gateway.telemetry.log_writer import LogLock
 
@@ -63,12 +65,13 @@ def _boot(link: ParentLink) -> int:
         return 1
     server = served.config.server
     log.set_up(server.log_level, server.log_format)
-    # Not above: a bad config is said without loading what serves.
+    # The parent listens while this process loads what serves: a bad config, and an
+    # address that is taken, are said without that.
+    link.say("configured", settings=settings_of(served, started, path.parent))
+    aiohttp_alone.load()
     from gateway.daemon.server import Daemon
-    from gateway.daemon.settings import settings_of
     from gateway.ledger.database import LedgerError
 
-    link.say("configured", settings=settings_of(served, started, path.parent))
     opened, fds = link.wait_for("open")
     assert opened is not None
     try:

@@ -44,6 +44,7 @@ from gateway.daemon.process import StartError, tune_garbage_collection
 from gateway.daemon.process_control import ParentControl
 from gateway.daemon.reloader import Reloader
 from gateway.daemon.takeover import Following, Leaving, counting_place
+from gateway.daemon.upstream_wiring import warm_up
 from gateway.daemon.wiring import Components
 from gateway.daemon.worker_counters import WorkerCounters
 from gateway.errors import GatewayError
@@ -153,6 +154,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         tune_garbage_collection()
         self._link.say("serving")
+        await warm_up(self._config)
         await components.price_list.warm_up()
         gc.freeze()
         tasks = [

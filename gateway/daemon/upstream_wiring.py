@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from functools import partial
 from urllib.request import getproxies_environment
 
@@ -19,13 +21,22 @@ def make_upstream(
     config: Config, scheduler: DecodeScheduler, shortage: Shortage
 ) -> Upstream:
     """The way to the accounts of *config*."""
-    dialer = Dialer(tls_context(), shortage=shortage)
+    dialer = Dialer(shortage=shortage)
     proxies = proxy_rule(getproxies_environment())
     transport = HttpTransport(ConnectionPool(dialer), scheduler, proxies)
     make_sockets = partial(socket_transport, dialer, transport, proxies)
     upstream = Upstream(transport, config.upstream, make_sockets, dialer.gathering)
     replace_upstream(upstream, config)
     return upstream
+
+
+async def warm_up(config: Config) -> None:
+    """Make what the first connection by TLS would otherwise have to wait for."""
+    proxies = getproxies_environment().values()
+    servers = [account.base_url for account in config.account]
+    if any(url.lower().startswith("https:") for url in (*servers, *proxies)):
+        with suppress(OSError):  # no descriptor is left; the first connection says so
+            await asyncio.to_thread(tls_context)
 
 
 def replace_upstream(upstream: Upstream, config: Config) -> None:

@@ -18,8 +18,6 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from aiohttp.http_exceptions import HttpProcessingError
-
 from gateway.telemetry import log
 
 # Where a parser's message begins to quote the line that it is about.
@@ -54,11 +52,9 @@ class _Route(logging.Handler):
 
     def _emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
+        if error is not None and (malformed := _malformed(error)):
             # The peer does not speak HTTP; aiohttp has answered 400.
-            log.get().info(
-                "connection.malformed", detail=_parser_message(error.message)
-            )
+            log.get().info("connection.malformed", detail=_parser_message(malformed))
             return
         method = "error" if record.levelno >= logging.ERROR else "warning"
         message = record.getMessage()
@@ -74,6 +70,13 @@ class _Route(logging.Handler):
         getattr(log.get(), method)(
             "library.logged", message=log.detail(message), **facts
         )
+
+
+def _malformed(error: BaseException) -> str:
+    """What aiohttp's parser says of what a peer has sent; "" for another error."""
+    from aiohttp.http_exceptions import HttpProcessingError  # slow to load
+
+    return error.message if isinstance(error, HttpProcessingError) else ""
 
 
 def _parser_message(message: str) -> str:

@@ -42,7 +42,8 @@ def tls_context() -> ssl.SSLContext:
     """
     TLS towards upstreams: the system's authorities, the host's name is checked.
 
-    A process has one: to read the authorities takes some 0.04 seconds.
+    A process has one: to read the authorities takes some 0.04 seconds, so a daemon
+    does that when it listens already, in a thread.
     """
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
@@ -55,12 +56,13 @@ class Dialer:
     Opens connections.
 
     Args:
+        tls: None for the process's own, which is made when it is needed.
         resolver: the process has one.
     """
 
     def __init__(
         self,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
         shortage: Shortage | None = None,
         gathering: Gathering | None = None,
@@ -133,12 +135,15 @@ class Dialer:
         """Put below *connection* what *route* needs; the lowest reads the socket."""
         lowest: asyncio.Protocol = connection
         if route.origin.scheme == "https":
-            lowest = TlsStream(self._tls, route.origin.host, lowest)
+            lowest = self._encrypted(route.origin, lowest)
         if route.proxy is not None and not route.is_forwarded:
             lowest = ProxyTunnel(connect_request(route, route.proxy), lowest)
         if route.proxy is not None and route.proxy.origin.scheme == "https":
-            lowest = TlsStream(self._tls, route.proxy.origin.host, lowest)
+            lowest = self._encrypted(route.proxy.origin, lowest)
         return lowest
+
+    def _encrypted(self, origin: Origin, above: asyncio.Protocol) -> TlsStream:
+        return TlsStream(self._tls or tls_context(), origin.host, above)
 
     async def _addresses(self, peer: Origin) -> list[AddressInfo]:
         if literal := literal_address(peer):
