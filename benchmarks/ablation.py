@@ -147,6 +147,7 @@ class Served:
         config = folder / "config.toml"
         facts: dict[str, object] = {"port": self._port, "upstream": bench.upstream.port}
         facts |= {"scheme": "http", "coalesce_ms": 0.0, "protocol": "responses"}
+        facts["slots"] = peers.MANY_SLOTS
         key = hashlib.sha256(peers.KEY.encode()).hexdigest()
         config.write_text(peers.CONFIG.format(**facts, key=key, queue_key="0" * 64))
         words = [sys.executable, "-m", "benchmarks.ablation", "--serve", layer]

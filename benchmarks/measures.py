@@ -72,7 +72,8 @@ def scenarios() -> list[Scenario]:
         Scenario("one event, 64 KiB", programs=("nginx", "relay", "gateway"), kib=64),
         Scenario("no stream", programs=(*ALL, *ROUTERS, *SLOW), events=0),
         Scenario("one event, 1 MiB", ("gateway",), 8, kib=1024, items=1500),
-        Scenario("one slot", ("gateway",), 8, key=peers.QUEUE_KEY),
+        Scenario("one slot of a user", ("gateway",), 8, rate=500, key=peers.QUEUE_KEY),
+        Scenario("one slot of an account", ("gateway-one-slot",), 8, rate=500),
     ]
     full = [
         Scenario(
@@ -140,6 +141,7 @@ class Bench:
             **_options(scenario),
         )
         sample["cpu_s"] = program.cpu_s() - before_s if name != "direct" else 0.0
+        sample["gap_us"] = self.upstream.stats()["gap_us"]
         if sample["bad"]:
             trouble = f"{scenario.name}, {name}: {sample['trouble']}"
             raise RuntimeError(f"{trouble}\n{program.output()}")

@@ -27,6 +27,7 @@ from benchmarks import rivals
 HERE = Path(__file__).parent
 KEY = "sk-bench"
 QUEUE_KEY = "sk-bench-queue"  # its user has one slot
+MANY_SLOTS = 10_000
 START_S = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 TEST_CORE, TOOL_CORE = "0", "1"
@@ -62,7 +63,7 @@ name = "scripted"
 protocol = "{protocol}"
 base_url = "{scheme}://127.0.0.1:{upstream}/v1"
 api_key = "env:BENCH_UPSTREAM_KEY"
-max_concurrent = 10000
+max_concurrent = {slots}
 """
 
 ADMIN = """
@@ -258,9 +259,13 @@ class Upstream(Program):
         """Play *script* at *path* from now on."""
         self.ask("PUT", path, script)
 
-    def stats(self) -> dict[str, int]:
-        """The numbers of streams: started, finished, aborted, active."""
-        found: dict[str, int] = json.loads(self.ask("GET", "/stats"))
+    def stats(self) -> dict[str, Any]:
+        """
+        The numbers of streams: started, finished, aborted, active; and ``gap_us``, from
+        the end of an answer to the next request where no other is played: count, p50,
+        p99.
+        """
+        found: dict[str, Any] = json.loads(self.ask("GET", "/stats"))
         return found
 
 
@@ -271,7 +276,8 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
     Args:
         name: "nginx", "relay", or "gateway", "gateway-chat", "gateway-messages" (with
             an account of that protocol), "gateway-no-ledger", "gateway-no-tick" (with
-            ``server.coalesce_ms = 0``), "gateway-websocket" (whose account is spoken
+            ``server.coalesce_ms = 0``), "gateway-one-slot" (whose account has one
+            slot), "gateway-websocket" (whose account is spoken
             to over websockets), "nginx-tls", "gateway-tls" (by TLS to the
             upstream), "gateway-alone" or "gateway-watched" (with an admin side), or
             one of ``rivals.installed()``.
@@ -299,7 +305,8 @@ def start(name: str, upstream: Upstream, folder: Path) -> Program:
         kind = name.partition("-")[2]
         protocol = kind if kind in ("chat", "messages") else "responses"
         tick_ms = 0.0 if kind == "no-tick" else 1.0
-        text = config(port, upstream_port, protocol, scheme, tick_ms)
+        slots = 1 if kind == "one-slot" else MANY_SLOTS
+        text = config(port, upstream_port, protocol, scheme, tick_ms, slots)
         if kind in ("alone", "watched"):
             text += ADMIN
         if kind == "websocket":
@@ -318,6 +325,7 @@ def config(
     protocol: str = "responses",
     scheme: str = "http",
     tick_ms: float = 1.0,
+    slots: int = MANY_SLOTS,
 ) -> str:
     """The config of a gateway with one account, whose server is the upstream."""
     return CONFIG.format(
@@ -326,6 +334,7 @@ def config(
         protocol=protocol,
         scheme=scheme,
         coalesce_ms=tick_ms,
+        slots=slots,
         key=hashlib.sha256(KEY.encode()).hexdigest(),
         queue_key=hashlib.sha256(QUEUE_KEY.encode()).hexdigest(),
     )

@@ -17,8 +17,8 @@ REQUESTS = (
     "one event, 64 KiB",
     "one event, 1 MiB",
     "no stream",
-    "one slot",
 )
+SLOTS = ("one slot of a user", "one slot of an account")
 Take = Callable[[Sample], float]
 
 
@@ -74,6 +74,7 @@ def lines(results: Results, single: dict[str, Any]) -> list[str]:
     made: list[str] = []
     made += _paced(results)
     made += _requests(results)
+    made += _slots(results)
     made += _full(results)
     made += _single(single)
     return made
@@ -147,6 +148,21 @@ def _requests(results: Results) -> list[str]:
             relay = cost.get("relay", 0.0)
             made.append(row(scenario, name, f"{ms:.3f}", rate, _ratio(ms, relay)))
     return made
+
+
+def _slots(results: Results) -> list[str]:
+    made = head(
+        "8 clients", "program", "to the next request p50 / p99 ms", "ms an answer"
+    )
+    for scenario in SLOTS:
+        for name in results.get(scenario, {}):
+            gaps = [
+                f"{median(results, scenario, name, latency('gap_us', q)):.2f}"
+                for q in ("p50", "p99")
+            ]
+            ms = f"{median(results, scenario, name, ms_per_answer):.2f}"
+            made.append(row(scenario, name, " / ".join(gaps), ms))
+    return made if len(made) > 3 else []
 
 
 def _full(results: Results) -> list[str]:

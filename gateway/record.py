@@ -85,6 +85,7 @@ class Record:
     unknown_stop: str = ""  # the upstream's stop reason, if it is an unknown one
     detail: str = ""  # of a failure, for the log alone
     message: str = ""  # of a failure: what the client reads, without its own words
+    charged: bool = False  # its cost counts for its user
     durable: bool = False  # its last row is committed
     closed: bool = False  # every sink has it
     queued: bool = False  # it had to wait for a slot

@@ -22,7 +22,7 @@ from yarl import URL
 from gateway.content_coding import DecodeScheduler
 from gateway.errors import UpstreamError
 from gateway.transport.decoded import decoded, too_large
-from gateway.transport.interface import STOP, Feed, LaneSide, UpstreamResponse
+from gateway.transport.interface import STOP, Ended, Feed, LaneSide, UpstreamResponse
 from gateway.transport.request import request_headers, target_of
 
 HEAD_LIMIT_BYTES = 65536
@@ -209,10 +209,12 @@ class AiohttpResponse:
             if outcome is not None:
                 await outcome
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         if self._closed:
             return
         self._closed = True
+        if ended is not None and self.has_ended:
+            ended()
         if linger_s > 0 and not self._response.content.is_eof():
             # aiohttp takes the connection back by itself when the body ends
             loop = asyncio.get_running_loop()

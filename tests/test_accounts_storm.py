@@ -41,7 +41,7 @@ from gateway.relay.drains import Drains
 from gateway.relay.failover import Relay
 from gateway.relay.failover_state import FailoverState
 from gateway.relay.upstream import Upstream
-from gateway.transport.interface import Feed, LaneSide
+from gateway.transport.interface import Ended, Feed, LaneSide
 from tests.kit import answers, virtual_time
 from tests.kit.answer import Answer
 from tests.kit.inprocess import logging_to
@@ -76,8 +76,10 @@ class PlayedReply:
     async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         raise NotImplementedError
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         self._pieces.clear()
+        if ended is not None:
+            ended()
 
 
 class Quiet:
@@ -93,6 +95,9 @@ class Quiet:
         pass
 
     def record_usage(self, *args: object) -> None:
+        pass
+
+    def charge(self, record: Record) -> None:
         pass
 
 

@@ -21,7 +21,7 @@ from gateway.admission.interface import (
 )
 from gateway.admission.limiter import Limiter
 from gateway.admission.registry import Registry
-from gateway.admission.slot_table import Holders, SlotTable
+from gateway.admission.slot_table import MORE_LEAVING, Holders, SlotTable
 from gateway.errors import GatewayError
 from tests.kit import virtual_time
 from tests.kit.virtual_time import now
@@ -173,7 +173,7 @@ async def test_users_take_turns_at_an_account() -> None:
     tasks = [house.ask("u") for _ in range(5)] + [house.ask("v"), house.ask("v")]
     await turn()
     for _ in tasks:
-        next(t for t in tasks if t.done() and t.result().release() is None)
+        next(t for t in tasks if t.done()).result().release()
         await turn()
         tasks = [t for t in tasks if not t.done() or _held(t.result(), house)]
 
@@ -494,6 +494,47 @@ async def test_deadline_and_grant_in_the_same_turn() -> None:
         (await waiting).release()
 
     assert (0, 0) == house.counts("A")
+
+
+@in_virtual_time
+async def test_a_slot_that_is_handed_on_is_the_next_ones() -> None:
+    house = House().user("u", max_concurrent=1)
+    first = await house.ask_user("u")
+    waits = house.ask_user("u")
+    await turn()
+    assert first.hand_on() and (1, 0) == house.counts("u")
+    second = await waits
+    assert not first.hand_on()  # it has none
+    for _ in range(2):
+        assert not first.release()
+        assert (1, 0) == house.counts("u")
+
+    assert not second.release()  # none waits
+    assert (0, 0) == house.counts("u")
+
+
+@in_virtual_time
+async def test_those_who_have_handed_on_and_are_not_over_are_bounded() -> None:
+    """Clients that do not read their answers hold no more than so many of them."""
+    house = House().user("u", max_concurrent=2)
+    handed = [await house.ask_user("u") for _ in range(2)]
+    for slot in handed[:]:
+        slot.hand_on()
+    for _ in range(MORE_LEAVING):
+        handed.append(await house.ask_user("u"))
+        handed[-1].hand_on()
+    kept = await house.ask_user("u")
+    assert not kept.hand_on()
+    assert (1, 0) == house.counts("u")
+    handed[0].release()
+    kept.hand_on()
+    assert (0, 0) == house.counts("u")
+    for slot in (*handed, kept):
+        slot.release()
+
+    [last] = [await house.ask_user("u")]
+    last.hand_on()
+    assert (0, 0) == house.counts("u")
 
 
 @in_virtual_time
@@ -1085,7 +1126,7 @@ async def test_a_running_holder_is_ended_where_it_runs() -> None:
 
     def end_running(request_id: str, error: GatewayError) -> bool:
         ended.append((request_id, error.code))
-        return True
+        return request_id == "r"
 
     registry = Registry(end_running=end_running)
     registry.set_user("u", 1, 10)
@@ -1094,8 +1135,11 @@ async def test_a_running_holder_is_ended_where_it_runs() -> None:
     assert await registry.end("r", GatewayError("gateway_shutdown"))
     assert ended == [("r", "gateway_shutdown")]
     assert not await registry.end("other", GatewayError("gateway_shutdown"))
+    slot.hand_on()  # it is no holder any more, and still runs
+    assert [] == await registry.holders()
+    assert await registry.end("r", GatewayError("gateway_shutdown"))
+    assert ended == [(one, "gateway_shutdown") for one in ("r", "other", "r")]
     slot.release()
-    assert not await registry.end("r", GatewayError("gateway_shutdown"))
 
 
 @in_virtual_time

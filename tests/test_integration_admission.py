@@ -99,13 +99,13 @@ async def test_release_hands_over_at_once(
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "non-stream"])
-async def test_an_account_waits_for_no_row_and_no_client(
+async def test_no_slot_waits_for_a_row_or_a_client(
     serve: Serve,
     upstream: ScriptedUpstream,
     monkeypatch: pytest.MonkeyPatch,
     stream: bool,
 ) -> None:
-    """Its slot is handed on with the last event; the user's, with the answer's end."""
+    """Both slots are handed on with the end of the upstream's answer."""
     taken, close = asyncio.Event(), Ledger.close
 
     async def slow(ledger: Ledger, record: Record) -> None:
@@ -117,7 +117,7 @@ async def test_an_account_waits_for_no_row_and_no_client(
     users = [user("alice", max_concurrent=1), user("bob")]
     gateway = await serve(accounts=rows, users=users, limits=LONG)
     gate = asyncio.Event()
-    upstream.next(plays.held(gate), plays.held(gate))
+    upstream.next(*[plays.held(gate)] * 3)
     asking = [
         asyncio.create_task(gateway.client(name).ask("chat", "chat-x", stream=stream))
         for name in ("alice", "bob", "alice")
@@ -129,22 +129,53 @@ async def test_an_account_waits_for_no_row_and_no_client(
         lambda: any(one.waiting for one in counts("account")), "bob does not wait"
     )
     gate.set()
-    await upstream.wait_for(2)
+    await upstream.wait_for(3)
     await upstream.idle()
     assert 1 == upstream.most["chat"]
-    assert not any(task.done() for task in asking) and 2 == len(upstream.received())
+    assert not any(task.done() for task in asking)
+    await quiet(gateway)
+    assert [] == await components(gateway).registry.holders()
     taken.set()
     for reply in await asyncio.gather(*asking):
         assert 200 == reply.status
     await quiet(gateway)
 
 
-async def test_an_answer_whose_framing_has_not_ended_keeps_its_slot(
+async def test_who_gets_a_users_slot_sees_what_the_one_before_has_cost(
     serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its server may still count it; so the next comes when its row is written."""
-    written, may_write, close = asyncio.Event(), asyncio.Event(), Ledger.close
+    taken, close = asyncio.Event(), Ledger.close
+
+    async def slow(ledger: Ledger, record: Record) -> None:
+        await taken.wait()
+        await close(ledger, record)
+
+    monkeypatch.setattr(Ledger, "close", slow)
+    budget = {"tokens_per_day": 1}
+    gateway = await serve(users=[user("alice", max_concurrent=1, budget=budget)])
     gate = asyncio.Event()
+    upstream.next(plays.held(gate))
+    client = gateway.client("alice")
+    first = asyncio.create_task(client.ask("chat", "chat-x"))
+    await upstream.wait_for(1)
+    second = asyncio.create_task(client.ask("chat", "chat-x"))
+    await gateway.inside.waiting("alice", 1)
+    gate.set()
+    line = await gateway.finished(await second)
+    assert "budget_exceeded" == line["error_code"] and not first.done()
+    taken.set()
+    endings.whole("chat", await first)
+    [status] = components(gateway).budget_guard.statuses("alice")
+    line = await gateway.finished(await first)
+    assert status.used == line["input_tokens"] + line["output_tokens"]
+
+
+async def test_an_answer_keeps_its_slots_until_its_framing_has_ended(
+    serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server may still count it; when it does not, the row is not waited for."""
+    written, may_write, close = asyncio.Event(), asyncio.Event(), Ledger.close
+    gate, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow(ledger: Ledger, record: Record) -> None:
         written.set()
@@ -156,7 +187,7 @@ async def test_an_answer_whose_framing_has_not_ended_keeps_its_slot(
         await exchange.head()
         await gate.wait()
         await exchange.send(b"".join(whole.preamble + whole.deltas + whole.tail))
-        await may_write.wait()
+        await may_end.wait()
         await exchange.end()
 
     monkeypatch.setattr(Ledger, "close", slow)
@@ -175,6 +206,9 @@ async def test_an_answer_whose_framing_has_not_ended_keeps_its_slot(
     gate.set()
     await written.wait()
     assert waits()
+    may_end.set()
+    await upstream.wait_for(2)
+    assert not first.done()
     may_write.set()
     for reply in await asyncio.gather(first, second):
         endings.whole("chat", reply)

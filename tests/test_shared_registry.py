@@ -107,26 +107,26 @@ async def test_a_slot_that_came_along_counts_when_the_engine_is_lost(
         other.release()
 
 
-async def test_a_slot_is_handed_on_early_where_the_account_is_full(
+async def test_both_slots_are_handed_on_before_their_request_is_over(
     engine: Engine,
 ) -> None:
-    accounts = {"one": 1, "two": 2}
-    async with nodes(engine.url, accounts=accounts, prefix="early") as (node, other):
-        slot, holder = await node.user()
-        beside, waits = await other.user()
-        with await node.account(holder, (("two",),)) as roomy:
-            roomy.hand_on()
-            assert holder.account == "two"
+    one = {"one": 1}
+    async with nodes(engine.url, accounts=one, users=one, prefix="early") as some:
+        node, other = some
+        slot, holder = await node.user("one")
         full = await node.account(holder, (("one",),))
-        waiter = asyncio.ensure_future(other.account(waits, (("one",),)))
-        await eventually(lambda: waits.waiter is not None)
-        full.hand_on()
-        assert not holder.account and (await waiter).account == "one"
-        full.hand_on()
+        waits = asyncio.ensure_future(other.user("one"))
+        await eventually(lambda: bool(other.registry._users.queue))
         full.release()
-        assert [len(one.registry._book) for one in (node, other)] == [1, 1]
-        (await waiter).release()
+        slot.hand_on()
+        assert not holder.account and holder not in node.registry._holders.all
+        beside, next_one = await waits
+        granted = await other.account(next_one, (("one",),))
+        await eventually(lambda: not len(node.registry._book))
+        assert len(other.registry._book) == 1
         slot.release()
+        assert len(other.registry._book) == 1
+        granted.release()
         beside.release()
         await nothing_held(node, other)
 

@@ -5,13 +5,16 @@
  *
  *   PUT /path     the body is the script of that path from now on
  *   POST /path    plays it
- *   GET /stats    {"started":..,"finished":..,"aborted":..,"active":..}
+ *   GET /stats    {"started":..,"finished":..,"aborted":..,"active":..,"gap_us":..}
  *
  * A script is "DELAY_US FIRST_US\n", then steps "LENGTH\n" + so many bytes: the first
  * goes out FIRST_US after the request, each further one DELAY_US after the one before
  * (0: as fast as the reader takes them). What is played is a whole HTTP answer, head
  * and framing included. In it "@T" and 16 zeros become the moment of the write, in
  * hexadecimal nanoseconds of the monotonic clock.
+ *
+ * A gap is the time from the write of an answer's end to the next request, where no
+ * other answer is being played; their quantiles are of those since the last PUT.
  *
  * One thread, one epoll; it knows no protocol.
  */
@@ -30,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MARK = 16, STEPS_A_TURN = 8, MAX_PATHS = 64 };
+enum { MARK = 16, STEPS_A_TURN = 8, MAX_PATHS = 64, MAX_GAPS = 1 << 16 };
 static const char MARK_TEXT[] = "@T0000000000000000";
 
 typedef struct {
@@ -64,6 +67,9 @@ static Peer *dead[1024];
 static int dead_count;
 static unsigned long started, finished, aborted;
 static long active;
+static uint64_t ended_at; /* the last answer; 0: none since the last PUT */
+static uint32_t gaps[MAX_GAPS];
+static int gap_count;
 
 static uint64_t now_ns(void)
 {
@@ -185,6 +191,7 @@ static int play_step(Peer *peer)
         peer->script = NULL;
         finished++;
         active--;
+        ended_at = now_ns();
     }
     return say(peer, bytes, step->length);
 }
@@ -252,6 +259,23 @@ static void say_json(Peer *peer, const char *text)
     say(peer, answer, (size_t)length);
 }
 
+static void note_gap(void)
+{
+    if (ended_at && !active && gap_count < MAX_GAPS)
+        gaps[gap_count++] = (uint32_t)((now_ns() - ended_at) / 1000);
+}
+
+static int by_size(const void *one, const void *other)
+{
+    uint32_t a = *(const uint32_t *)one, b = *(const uint32_t *)other;
+    return (a > b) - (a < b);
+}
+
+static uint32_t gap_us(double quantile)
+{
+    return gap_count ? gaps[(int)(quantile * (gap_count - 1))] : 0;
+}
+
 static void serve(Peer *peer, const char *method, const char *path, const char *body,
                   size_t length)
 {
@@ -259,11 +283,14 @@ static void serve(Peer *peer, const char *method, const char *path, const char *
     if (!strcmp(method, "PUT")) {
         snprintf(known[at].path, sizeof known[at].path, "%s", path);
         known[at].script = read_script(body, length); /* the old one may be playing */
+        gap_count = 0;
+        ended_at = 0;
         say_json(peer, "{}");
     } else if (!strcmp(method, "POST") && known[at].script) {
         peer->script = known[at].script;
         peer->step = 0;
         peer->due = now_ns() + peer->script->first_ns;
+        note_gap();
         started++;
         active++;
         if (peer->script->first_ns)
@@ -271,10 +298,13 @@ static void serve(Peer *peer, const char *method, const char *path, const char *
         else
             play(peer);
     } else {
-        char text[200];
+        char text[300];
+        qsort(gaps, (size_t)gap_count, sizeof *gaps, by_size);
         snprintf(text, sizeof text,
-                 "{\"started\":%lu,\"finished\":%lu,\"aborted\":%lu,\"active\":%ld}",
-                 started, finished, aborted, active);
+                 "{\"started\":%lu,\"finished\":%lu,\"aborted\":%lu,\"active\":%ld,"
+                 "\"gap_us\":{\"count\":%d,\"p50\":%u,\"p99\":%u}}",
+                 started, finished, aborted, active, gap_count, gap_us(0.5),
+                 gap_us(0.99));
         say_json(peer, text);
     }
 }

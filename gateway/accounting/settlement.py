@@ -1,7 +1,8 @@
 """
 Settles a request: what its answer cost, and that every sink has its record.
 
-Rule 1: a record goes to every sink exactly once.
+Rule 1: a record goes to every sink exactly once, and what it cost is counted for its
+        user before the next request has its slot.
 Rule 2: before an answer's terminal goes out, its row is durable.
 Rule 3: the ledger keeps the requests of users. One without a valid key is counted and
         logged only, else anyone who reaches the port could fill the disk.
@@ -35,6 +36,7 @@ class Accounting:
         prices: gives the price list, which the first answer may have to wait for;
             None while it cannot be read.
         sinks: each is called with every record that is closed.
+        budgets: each is called with every record once its cost is known.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class Accounting:
         ledger: Ledger,
         prices: Callable[[], Prices | None],
         sinks: Sequence[Callable[[Record], None]],
+        budgets: Sequence[Callable[[Record], None]],
     ) -> None:
         self._ledger = ledger
         self._prices = prices
         self._sinks = sinks
+        self._budgets = budgets
 
     def begin(self, record: Record) -> None:
         """Write ahead: the request is about to be sent upstream."""
@@ -62,6 +66,13 @@ class Accounting:
         await self._ledger.close(record)
         record.durable = True
 
+    def charge(self, record: Record) -> None:
+        """Count what *record* cost, which is known; a second call does nothing."""
+        if not record.charged:
+            record.charged = True
+            for budget in self._budgets:
+                budget(record)
+
     def close(self, record: Record) -> None:
         """Hand *record* to every sink; a second call does nothing."""
         if record.closed:
@@ -71,6 +82,7 @@ class Accounting:
             record.duration_ms = (time.monotonic() - record.received) * 1000
         if record.user and not record.durable:
             self._ledger.add(record)
+        self.charge(record)
         for sink in self._sinks:
             sink(record)
         log.finished(record)

@@ -119,15 +119,19 @@ class GovernedTable(SlotTable):
     ) -> Slot | None:
         return None if self.governed else super().take_free(tiers, holder, fits)
 
-    def release(self, slot: Slot) -> None:
-        wanted = self.is_wanted(slot)
-        super().release(slot)
+    def release(self, slot: Slot) -> bool:
+        wanted = self._is_wanted(slot)
+        granted = super().release(slot)
         self._released(slot, wanted)
+        return granted or wanted
 
-    def is_wanted(self, slot: Slot) -> bool:
-        """Where another one decides, it may be wanted where no other is free."""
+    def _is_wanted(self, slot: Slot) -> bool:
+        """
+        Whether a request may wait for *slot*: where another one decides, it may where
+        no other is free.
+        """
         if not self.governed:
-            return super().is_wanted(slot)
+            return bool(self.queue)
         limiter = self.limiters[slot.name]
         gate, held = f"{self.scope[0]}{slot.name}", len(limiter.slots)
         return 0 < limiter.limit <= self._in_use(gate, held)
@@ -180,9 +184,8 @@ class GovernedTable(SlotTable):
         super()._left_queue(waiter)
         self._places.pop(waiter, None)
 
-    def _grant_next(self, limiter: Limiter) -> None:
-        if not self.governed:
-            super()._grant_next(limiter)
+    def _grant_next(self, limiter: Limiter) -> bool:
+        return not self.governed and super()._grant_next(limiter)
 
     def _preempt(self, names: Iterable[str]) -> None:
         if not self.governed:

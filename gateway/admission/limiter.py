@@ -23,6 +23,7 @@ class Limiter:
         limit: 0 = none.
         slots: those taken, the oldest first.
         draining: those of them that can be evicted, the oldest first.
+        leaving: those that were handed on by requests that are not over.
         evicted: how many were asked to go and have not gone yet.
         service: how long slots are held.
         onward: how long a user's requests wait for an account after this limiter.
@@ -34,6 +35,7 @@ class Limiter:
         "limit",
         "slots",
         "draining",
+        "leaving",
         "evicted",
         "service",
         "onward",
@@ -47,6 +49,7 @@ class Limiter:
         self.limit = 0
         self.slots: dict[Slot, None] = {}
         self.draining: dict[Slot, None] = {}
+        self.leaving: set[Slot] = set()
         self.evicted = 0
         self.service = ServiceTimes()
         self.onward = ServiceTimes()

@@ -58,12 +58,13 @@ class OverlapTable(SlotTable):
         taken = len(limiter.slots) + self.elsewhere.get(name, 0)
         return max(0, limiter.limit - taken)
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> bool:
         if self.wished and self.wished[slot.name] > 0:
             self._yield(slot.name)
-        super().release(slot)
+        granted = super().release(slot)
         if self.released is not None:
             self.released()
+        return granted
 
     def _yield(self, name: str) -> None:
         """The slot of *name* that is being released goes elsewhere."""

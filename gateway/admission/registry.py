@@ -316,7 +316,7 @@ class Registry(Admission):
         for holder in self._holders.all:
             if holder.request_id == request_id:
                 return self._end(holder, error)
-        return False
+        return self._end_running(request_id, error)  # it has handed its slots on
 
     def _end(self, holder: Holder, error: GatewayError) -> bool:
         if waiter := holder.waiter:

@@ -110,11 +110,14 @@ class Holder:
 
 
 class SlotIssuer(Protocol):
-    """What grants slots; it is called once for each that is released, or drained."""
+    """
+    What grants slots; ``release`` is called once for each, the others at most once.
+    """
 
-    def release(self, slot: Slot) -> None: ...
-    def is_wanted(self, slot: Slot) -> bool: ...
+    def release(self, slot: Slot) -> bool: ...
     def drain(self, slot: Slot) -> None: ...
+    def may_hand_on(self, slot: Slot) -> bool: ...
+    def over(self, slot: Slot) -> None: ...
 
 
 class Slot:
@@ -130,7 +133,7 @@ class Slot:
         evict: ends what drains in it; None while it is not drained.
     """
 
-    __slots__ = ("name", "scope", "holder", "since", "evict", "_issuer")
+    __slots__ = ("name", "scope", "holder", "since", "evict", "_issuer", "_handed_on")
 
     def __init__(
         self,
@@ -146,25 +149,38 @@ class Slot:
         self.since = since
         self.evict: Callable[[], object] | None = None
         self._issuer: SlotIssuer | None = issuer
+        self._handed_on: SlotIssuer | None = None
 
     @property
     def account(self) -> str:
         """The account's name; empty for a user's slot."""
         return self.name if self.scope == "account" else ""
 
-    def release(self) -> None:
-        """Give it to the next waiter; nothing happens the second time."""
+    def release(self) -> bool:
+        """
+        Give it to the next waiter, if there is one, and return whether there may be;
+        nothing happens the second time.
+        """
         issuer, self._issuer = self._issuer, None
         if issuer is not None:
-            issuer.release(self)
+            return issuer.release(self)
+        issuer, self._handed_on = self._handed_on, None
+        if issuer is not None:
+            issuer.over(self)
+        return False
 
-    def hand_on(self) -> None:
+    def hand_on(self) -> bool:
         """
-        Release it if another request may wait for it: what it was needed for is over,
-        although its request is not.
+        Give it to the next waiter although its request is not over: what it was needed
+        for is; what is returned is as for ``release``, which follows with the end of
+        the request. Where too many requests of its name have done so and are not over,
+        it is kept until then.
         """
-        if self._issuer is not None and self._issuer.is_wanted(self):
-            self.release()
+        issuer = self._issuer
+        if issuer is not None and issuer.may_hand_on(self):
+            self._issuer, self._handed_on = None, issuer
+            return issuer.release(self)
+        return False
 
     def drain(self, evict: Callable[[], object]) -> None:
         """

@@ -6,6 +6,8 @@ Rule 2: no limiter is free while a waiter that it fits is in the queue. So a req
         that finds a free limiter overtakes no other.
 Rule 3: a slot that is released goes to the next waiter in the same turn of the event
         loop.
+Rule 4: only so many requests of a name may have handed their slots on and not be over:
+        what they still hold (an answer that its client does not read) stays bounded.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from gateway.admission.slot import (
 
 MAX_TAKEN = 8  # users or accounts in the account of a wait
 MAX_HOLDERS = 5  # of each
+MORE_LEAVING = 8
+"""How many more requests of a name than it has slots may have handed theirs on and not
+be over: a quick answer may be followed by several more before its row is committed."""
 
 
 class Holders:
@@ -182,8 +187,8 @@ class SlotTable:
     def _occupy(self, limiter: Limiter, slot: Slot) -> None:
         limiter.take(slot)
 
-    def release(self, slot: Slot) -> None:
-        """*slot* is given back: grant it to the next waiter."""
+    def release(self, slot: Slot) -> bool:
+        """*slot* is given back: grant it to the next waiter; whether there is one."""
         limiter = self.limiters[slot.name]
         if not slot.evict:
             self._measure(limiter, slot)
@@ -194,14 +199,23 @@ class SlotTable:
         self._holders.unref(holder)
         if limiter.removed:
             self._forget(limiter)
-        if self.queue or limiter.draining:
-            self._grant_next(limiter)
+        granted = bool(self.queue or limiter.draining) and self._grant_next(limiter)
         if slot.evict:  # a waiter that it was evicted for may still wait elsewhere
             self._preempt([n for n, other in self.limiters.items() if other.draining])
+        return granted
 
-    def is_wanted(self, slot: Slot) -> bool:
-        """Whether a request may wait for *slot*."""
-        return bool(self.queue)
+    def may_hand_on(self, slot: Slot) -> bool:
+        """Whether *slot* may be released before its request is over; see rule 4."""
+        limiter = self.limiters[slot.name]
+        if 0 < limiter.limit <= len(limiter.leaving) - MORE_LEAVING:
+            return False
+        limiter.leaving.add(slot)
+        return True
+
+    def over(self, slot: Slot) -> None:
+        """The request that has handed *slot* on is over."""
+        if limiter := self.limiters.get(slot.name):
+            limiter.leaving.discard(slot)
 
     def drain(self, slot: Slot) -> None:
         """*slot* is kept only as long as no waiter needs it."""
@@ -216,20 +230,26 @@ class SlotTable:
         limiter.service.add(held_s)
         self._service.add(held_s)
 
-    def _grant_next(self, limiter: Limiter) -> None:
-        """Grant what is free to the next waiters, then evict drains for the others."""
+    def _grant_next(self, limiter: Limiter) -> bool:
+        """
+        Grant what is free to the next waiters, then evict drains for the others.
+        Whether one was granted.
+        """
+        granted = False
         while limiter.free and not limiter.removed:
             waiter = self.queue.next(limiter.name)
             if waiter is None:
-                return
+                return granted
             if waiter.done.done():  # cancelled, but its task has not run since
                 self.leave_queue(waiter)
                 continue
             self.queue.serve(waiter, limiter.name)
             self._left_queue(waiter)
             waiter.done.set_result(self._take(limiter, waiter.holder))
+            granted = True
         if limiter.draining:
             self._preempt((limiter.name,))
+        return granted
 
     def _grant(self, waiter: SlotWaiter, slot: Slot) -> None:
         """Take *waiter* out of the queue and let it have *slot*."""

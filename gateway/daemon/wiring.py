@@ -92,7 +92,9 @@ class Components:
         self.ended_records = EndedRecords()
         self.shortage = Shortage()
         self.price_list = PriceList(self.shortage)
-        self.accounting = Accounting(ledger, self.price_list.maybe, self._sinks(config))
+        self.accounting = Accounting(
+            ledger, self.price_list.maybe, self._sinks(config), self._budgets()
+        )
         self.drains = Drains(config.upstream.client_gone_drain_s)
         self.response_store = ResponseStore(ledger)
         scheduler = DecodeScheduler()
@@ -117,16 +119,17 @@ class Components:
 
     def _sinks(self, config: Config) -> list[Callable[[Record], None]]:
         """What takes every record that has ended."""
-        sinks: list[Callable[[Record], None]] = [
-            self.metrics.add,
-            self.budget_guard.add,
-            self._use,
-        ]
+        sinks: list[Callable[[Record], None]] = [self.metrics.add]
         if config.admin:
             sinks.append(self.ended_records.add)
-        if self.sharing:
-            sinks.append(self.sharing.share(self.accounts, self.budget_guard).add)
         return sinks
+
+    def _budgets(self) -> list[Callable[[Record], None]]:
+        """What counts the cost of every record, here and in other processes."""
+        counts: list[Callable[[Record], None]] = [self.budget_guard.add, self._use]
+        if self.sharing:
+            counts.append(self.sharing.share(self.accounts, self.budget_guard).add)
+        return counts
 
     def _sharing(self, config: Config, engine: EngineChoice | None) -> Sharing:
         """This process as one of many; imported only where it is."""

@@ -8,15 +8,17 @@ It owns the account's slot, the upstream call, the facts of the answer and its e
 ``StreamedAttempt`` and ``WholeAttempt`` read the answer; the failover loop decides what
 follows from a failure.
 
-Rule 1: the slot is held until the upstream has nothing left to do for the request: to
-        the end of its answer, where another request waits for the slot, else to the end
-        of ``run``; or of the drain that takes the attempt over.
+Rule 1: its slot and its user's are held until the upstream has nothing left to do for
+        the request: to the end of a whole answer, while its row and its client are
+        still to come, else to the end of ``run``; or of the drain that takes the
+        attempt over.
 Rule 2: an answer has its outcome only once its last byte has left for the socket. A
         client that leaves before is ``client_gone``, which replaces the row.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from functools import partial
@@ -75,6 +77,7 @@ class Attempt(ABC):
         self._call: UpstreamCall | None = None
         self._record: AttemptRecord | None = None
         self._answered = False  # the upstream has nothing left to say
+        self._is_awaited = False  # a request waits for one of its slots
 
     async def run(self) -> Answer | None:
         """
@@ -223,15 +226,25 @@ class Attempt(ABC):
         if ident := self._facts.response_id:
             self._context.record.response_id = ident
 
-    def _upstream_is_done(self) -> None:
+    async def _upstream_is_done(self) -> None:
         """
         The answer is whole, while its row and its client are still to come: a request
-        that waits for the account need not wait for them. Where the framing has not
-        ended, the server may still count the request as one that it serves.
+        that waits for a slot need not wait for them. Where the framing has not ended,
+        the server may still count the request as one that it serves.
         """
-        if self._call and self._call.has_ended:
-            self._call.close(answered=True)
-            self.slots[0].hand_on()
+        if self._call:
+            self._call.finish(self._hand_on)
+        if self._is_awaited:
+            # It goes out before the row is made, and the ledger's thread is woken.
+            await asyncio.sleep(0)
+
+    def _hand_on(self) -> None:
+        """The next request may run; a budget of its user counts this one."""
+        context = self._context
+        self._dependencies.accounting.charge(context.record)
+        self._is_awaited = self.slots[0].release()
+        if context.slot:
+            self._is_awaited |= context.slot.hand_on()
 
     # --- failures ---------------------------------------------------------------------
 

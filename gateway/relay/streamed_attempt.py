@@ -176,7 +176,7 @@ class StreamedAttempt(Attempt):
                 continuation.stored = stored
         record.status = 200
         if not failed:
-            self._upstream_is_done()
+            await self._upstream_is_done()
         await dependencies.accounting.persist(record)
         await client.finish(last + words_of(batch.terminal, ending))
         self._answered = not failed

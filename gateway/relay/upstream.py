@@ -25,6 +25,7 @@ from gateway.transport.dialing import Dialer
 from gateway.transport.gathering import Gathering
 from gateway.transport.interface import (
     STOP,
+    Ended,
     Feed,
     LaneSide,
     Transport,
@@ -223,6 +224,8 @@ class EmbeddedResponse:
             if rest is not None:
                 await rest
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         """See ``UpstreamResponse.close``."""
         self._pieces = iter(())
+        if ended is not None:
+            ended()

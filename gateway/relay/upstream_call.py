@@ -18,7 +18,7 @@ from gateway.relay.headers import downwards, upstream_request_id
 from gateway.relay.upstream import HttpRequest, Upstream
 from gateway.relay.upstream_request import UpstreamRequest
 from gateway.telemetry import log
-from gateway.transport.interface import UpstreamResponse
+from gateway.transport.interface import Ended, UpstreamResponse
 
 DROPPED = "x-gateway-dropped"
 MAX_DROPPED_CHARS = 1024
@@ -103,10 +103,16 @@ class UpstreamCall:
             headers |= _dropped(context.record.dropped)
         return headers
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the upstream has nothing left to send."""
-        return self.response is not None and self.response.has_ended
+    def finish(self, ended: Ended) -> None:
+        """
+        The answer is whole; let its framing end, unread.
+
+        Args:
+            ended: called once the upstream has nothing left to send; never if that
+                takes longer than LINGER_S, or fails.
+        """
+        if self.response:
+            self.response.close(LINGER_S, ended)
 
     def close(self, *, answered: bool = False) -> None:
         """Be done with the upstream; *answered*: the answer was whole."""

@@ -59,7 +59,7 @@ class WholeAttempt(Attempt):
         self.learn()
         context.mark_ending(ending.outcome)
         record.status = 200
-        self._upstream_is_done()
+        await self._upstream_is_done()
         await self._dependencies.accounting.persist(record)
         self._answered = True
         return Answer(call.take_client_headers(), words_of(data, ending))

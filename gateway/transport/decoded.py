@@ -18,7 +18,7 @@ from gateway.content_coding import (
     maybe_decoder,
 )
 from gateway.errors import UpstreamError
-from gateway.transport.interface import STOP, Feed, LaneSide, UpstreamResponse
+from gateway.transport.interface import STOP, Ended, Feed, LaneSide, UpstreamResponse
 
 
 class _Unknown(Decoder):
@@ -116,8 +116,8 @@ class DecodedResponse:
     def has_ended(self) -> bool:
         return self._reply.has_ended
 
-    def close(self, linger_s: float = 0.0) -> None:
-        self._reply.close(linger_s)
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
+        self._reply.close(linger_s, ended)
 
     def _step(self) -> bytes:
         try:

@@ -13,7 +13,7 @@ from gateway.errors import UpstreamError
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
 from gateway.transport.fast_lane import FastLane, FramingLane, frames_of_chunks
-from gateway.transport.interface import LaneSide
+from gateway.transport.interface import Ended, LaneSide
 from gateway.transport.response_parser import ResponseParser
 
 _REFUSED = 400  # from this status on an upstream does not read the request's rest
@@ -43,6 +43,7 @@ class HttpResponse(BodyReader):
         self._has_head = False
         self._is_closed = False
         self._linger: asyncio.TimerHandle | None = None
+        self._ended: Ended | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -88,14 +89,17 @@ class HttpResponse(BodyReader):
 
     # --- the end ----------------------------------------------------------------------
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         if self._is_closed:
             return
         self._is_closed = True
         self._buffer.clear()
         if self._parser.ended or self._failure is not None:
             self._release()
+            if ended is not None and self._parser.ended:
+                ended()
             return
+        self._ended = ended
         self._stop_timers()
         if linger_s > 0 and self._has_head:
             self._overhead_bytes = 0
@@ -173,14 +177,18 @@ class HttpResponse(BodyReader):
             self._fail("upstream_malformed", "too many bytes without a body")
 
     def _end(self) -> None:
+        ended, self._ended = self._ended, None
         self._stop_timers()
         self._wake()
         if self._is_closed:
             self._release()
+        if ended is not None:
+            ended()
 
     def _fail(self, code: str, detail: str) -> None:
         if self._failure is None and not self._parser.ended:
             self._failure = UpstreamError(code, detail=detail)
+            self._ended = None
             self._stop_timers()
             self._wake()
             self._connection.abort()

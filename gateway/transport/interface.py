@@ -42,6 +42,9 @@ Feed = Callable[[bytes], Awaitable[None] | StopSignal | None]
 """Takes one piece of a body; see ``UpstreamResponse.pump``. The event loop's own
 callbacks call it, so it must not block and has no current task."""
 
+Ended = Callable[[], object]
+"""Called when an answer has ended, by the event loop's own callbacks, too."""
+
 
 class LaneSide(NamedTuple):
     """What a lane needs of the relay; see ``gateway.transport.fast_lane``."""
@@ -104,14 +107,15 @@ class UpstreamResponse(Protocol):
         """
         ...
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         """
         Release the answer; further calls do nothing.
 
         The connection is kept for another request if the body was read to its end and
         both sides allow it, else it is aborted at once. With *linger_s* an unfinished
         body has that many seconds to end, unread: for an answer whose terminal event
-        came before the end of its framing.
+        came before the end of its framing. *ended* is called when the body is there to
+        its clean end: at once, or within *linger_s*; else never.
         """
         ...
 

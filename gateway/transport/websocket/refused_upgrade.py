@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.transport.decoded import too_large
-from gateway.transport.interface import STOP, Feed, LaneSide
+from gateway.transport.interface import STOP, Ended, Feed, LaneSide
 from gateway.transport.websocket.upgrade import UpgradeAnswer
 
 
@@ -43,6 +43,8 @@ class RefusedUpgrade:
             if outcome is not None and outcome is not STOP:
                 await outcome
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         """See ``UpstreamResponse.close``."""
         self._body = b""
+        if ended is not None:
+            ended()

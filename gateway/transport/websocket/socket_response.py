@@ -29,7 +29,7 @@ from gateway.protocols.responses.socket_message import (
 )
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.fast_lane import FastLane
-from gateway.transport.interface import Feed, LaneSide
+from gateway.transport.interface import Ended, Feed, LaneSide
 from gateway.transport.websocket.frame_lane import lane_of_frames
 from gateway.transport.websocket.socket_headers import is_lasting
 from gateway.transport.websocket.socket_pool import PooledSocket
@@ -189,7 +189,7 @@ class SocketResponse(BodyReader):
         if self._pooled:
             self._pooled.socket.passed()
 
-    def close(self, linger_s: float = 0.0) -> None:
+    def close(self, linger_s: float = 0.0, ended: Ended | None = None) -> None:
         """See ``UpstreamResponse.close``; a terminal is the end, so nothing lingers."""
         if self._is_closed:
             return
@@ -204,6 +204,8 @@ class SocketResponse(BodyReader):
             self._source.put_back(pooled, self._answer.learned(self._seed))
         else:
             pooled.socket.abort()
+        if self._answer.has_ended and ended is not None:
+            ended()
 
     # --- the socket -------------------------------------------------------------------
 
