@@ -216,7 +216,7 @@ async def test_a_whole_answer_keeps_the_connection_of_a_client_of_http_1_0() -> 
 USED = {
     ("gateway.client.connection", "ClientConnection"): {
         *("_messages", "_waiter", "_request_count", "_upgraded", "_lingering_time"),
-        "_loop",
+        *("_loop", "_parser", "_keepalive_handle", "_next_keepalive_close_time"),
     },
     ("gateway.daemon.http_server", "HttpRunner"): {"_make_server"},
 }

@@ -10,9 +10,15 @@ Rule 3: an answer after which bytes of the client are left unread is followed by
         moment of reading them; else the system would reset the connection, and the
         client might never see the answer.
 
+Rule 4: what a request does not need any more while it waits or streams is let go:
+        aiohttp would keep a parser with the bytes of the head, empty queues and a timer
+        for each of a thousand connections: a fifth of all that they take.
+
 Private names of aiohttp are used in this file alone, but for one method of its runner
 in ``daemon/http_server``: ``_messages``, ``_waiter``, ``_request_count``,
-``_upgraded``, ``_lingering_time``, ``_loop``, ``_ErrInfo``. A test knows each of them.
+``_upgraded``, ``_lingering_time``, ``_loop``, ``_parser``, ``_keepalive_handle``,
+``_next_keepalive_close_time``, ``_ErrInfo``, and ``_buffer`` of a body. A test knows
+each of them.
 """
 
 from __future__ import annotations
@@ -20,14 +26,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler, _ErrInfo
 
 from gateway.errors import ClientError, GatewayError
 from gateway.telemetry import log
@@ -40,7 +47,10 @@ MAX_HEAD_BYTES = 256 * 1024
 LAST_WORDS_S = 2.0  # for a client to read the answer to a head that was refused
 DRAIN_LINGER_S = 0.5  # for one whose body was not read to its end, during a drain
 KEPT_HEAD_BYTES = 8192  # of a head that is not complete, to know what it asks
+READ_BUFFER_BYTES = 64 * 1024  # of a body that is not read; twice that, at most
 
+_HEAD_END = b"\r\n\r\n"
+_UNKNOWN = -(1 << 62)  # bytes behind a head
 _TARGET = re.compile(rb"(?:\r?\n)*[!-~]+ (?:https?://[^/ ]*)?(/[!-~]*?)[ ?]")
 _REQUEST_ID = re.compile(rb"(?im)^x-request-id:[ \t]*([A-Za-z0-9._-]{8,128})[ \t]*\r?$")
 
@@ -62,6 +72,33 @@ Refuse = Callable[[Head, GatewayError], web.Response]
 """Makes the answer to a head that is not served, and notes it."""
 
 
+class _Messages(list[Any]):
+    """Requests that wait; an empty deque takes ten times as much."""
+
+    __slots__ = ()
+
+    def popleft(self) -> Any:
+        """As of a deque."""
+        return self.pop(0)
+
+
+class _NoTimer:
+    """In the place of aiohttp's timer of an idle connection: see ``close_if_idle``."""
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+
+_NO_TIMER = _NoTimer()
+_NO_BYTES: deque[bytes] = deque()
+
+
+def forget_buffer(body: StreamReader) -> None:
+    """Drop the empty buffer of a *body* that has been read to its end."""
+    if body.at_eof() and body is not EMPTY_PAYLOAD:
+        body._buffer = _NO_BYTES
+
+
 class ClientConnection(RequestHandler):
     """
     Args:
@@ -70,6 +107,8 @@ class ClientConnection(RequestHandler):
     """
 
     __slots__ = (
+        "_is_parser_new",
+        "_behind_head_bytes",
         "_refuse",
         "_head",
         "_head_bytes",
@@ -80,7 +119,21 @@ class ClientConnection(RequestHandler):
     )
 
     def __init__(self, server: web.Server, refuse: Refuse, **options: Any) -> None:
-        super().__init__(server, **options)
+        super().__init__(
+            server,
+            keepalive_timeout=0,  # the server looks for idle ones
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS,
+            max_line_size=MAX_LINE_BYTES,
+            read_bufsize=READ_BUFFER_BYTES,
+            **options,
+        )
+        messages: Any = _Messages()
+        self._messages = messages
+        no_timer: Any = _NO_TIMER
+        self._keepalive_handle = no_timer
+        self._is_parser_new = True
+        self._behind_head_bytes = 0  # that the parser has had
         self._refuse = refuse
         self._head = b""  # the beginning of one that is not complete, or was refused
         self._head_bytes = 0
@@ -93,6 +146,7 @@ class ClientConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._next_keepalive_close_time = self._loop.time()
         self._start_head_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -102,24 +156,59 @@ class ClientConnection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._last_words is not None:
             return  # only read so that the answer can be
+        if self._parser is None:
+            if not data:
+                return  # a body has room again, and all of it is there
+            self._parser, self._is_parser_new = self._new_parser(), True
         known, body = self._request_count, self._body
         if body is not None and body.is_eof():
             self._body = body = None
         super().data_received(data)
         if self._request_count != known:
-            self._head_came(data)
-        elif data and body is None and not self._upgraded:
+            self._head_came(data, alone=self._request_count == known + 1)
+        elif body is not None:
+            self._behind_head_bytes += len(data)
+            self._maybe_forget_parser(body)
+        elif data and not self._upgraded:
             self._head_goes_on(data)
+        self._is_parser_new = False
 
-    def _head_came(self, data: bytes) -> None:
+    def _head_came(self, data: bytes, *, alone: bool) -> None:
         """A request is there, or an error of the parser in its place."""
         self._stop_head_timer()
         message, body = self._messages[-1]
         if isinstance(message, RawRequestMessage):
             self._head, self._head_bytes = b"", 0
             self._body = None if body.is_eof() else body
+            self._messages[-1] = message._replace(raw_headers=()), body
+            end = data.find(_HEAD_END) if alone and self._is_parser_new else -1
+            self._behind_head_bytes = len(data) - end - 4 if end >= 0 else _UNKNOWN
+            self._maybe_forget_parser(body)
         else:
             self._keep_head(data)
+
+    def _maybe_forget_parser(self, body: StreamReader) -> None:
+        """
+        Drop the parser once it stands behind *body* and has had nothing else: a head
+        that began with the parser, and these bytes.
+        """
+        if self._behind_head_bytes == body.total_bytes and body.is_eof():
+            if not self._upgraded:
+                self._parser = None
+
+    def _new_parser(self) -> HttpRequestParser:
+        """As the one that aiohttp makes for a new connection."""
+        return HttpRequestParser(
+            self,
+            self._loop,
+            READ_BUFFER_BYTES,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=MAX_MSG_QUEUE_SIZE,
+        )
 
     def _head_goes_on(self, data: bytes) -> None:
         """A part of a head came."""
@@ -158,6 +247,12 @@ class ClientConnection(RequestHandler):
             self._queue_refusal(overdue, 408)
         else:
             self.force_close()
+
+    def close_if_idle(self, since: float) -> None:
+        """Close a connection that has waited for a request *since* that loop time."""
+        if self._next_keepalive_close_time <= since:
+            if self._waiter is not None and not self._waiter.done():
+                self.force_close()
 
     # --- refusals ---------------------------------------------------------------------
 

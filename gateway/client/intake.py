@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
 from gateway.admission.body_room import BodyShare
+from gateway.client.connection import forget_buffer
 from gateway.content_coding import (
     CodingError,
     Decoder,
@@ -64,6 +65,7 @@ class Intake:
         else:
             data = await self._arriving(request, share, coding, limit_bytes)
         share.close()
+        forget_buffer(request.content)
         return data
 
     def maybe_whole(
@@ -80,7 +82,9 @@ class Intake:
             return None
         if not share.try_hold(_checked_size(request, limit_bytes)):
             return None
-        return request.content.read_nowait()
+        data = request.content.read_nowait()
+        forget_buffer(request.content)
+        return data
 
     async def _arriving(
         self,

@@ -17,17 +17,12 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_runner import AppRunner
 
-from gateway.client.connection import (
-    MAX_FIELDS,
-    MAX_LINE_BYTES,
-    ClientConnection,
-    Refuse,
-)
+from gateway.client.connection import ClientConnection, Refuse
 from gateway.endpoints.paths import ODD_TARGET, canonical_url
 
 IDLE_TIMEOUT_S = 300.0  # of a kept connection; longer than clients and proxies keep it
+LOOKS = 20  # for idle connections, in that time
 LINGER_S = 10.0  # reading behind an answer to a body that was not read to its end
-READ_BUFFER_BYTES = 64 * 1024  # of a body that is not read; twice that, at most
 
 
 class HttpServer(web.Server):
@@ -51,6 +46,7 @@ class HttpServer(web.Server):
         self._refuse = refuse
         self._draining = False
         self._leaving = False
+        self._look: asyncio.TimerHandle | None = None  # for idle connections
         self.connected = 0
         self.on_counted: Callable[[], object] = lambda: None
 
@@ -61,12 +57,7 @@ class HttpServer(web.Server):
             loop=asyncio.get_running_loop(),
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=IDLE_TIMEOUT_S,
             lingering_time=LINGER_S,
-            max_field_size=MAX_LINE_BYTES,
-            max_headers=MAX_FIELDS,
-            max_line_size=MAX_LINE_BYTES,
-            read_bufsize=READ_BUFFER_BYTES,
         )
         if self._draining:
             connection.hurry()
@@ -77,6 +68,8 @@ class HttpServer(web.Server):
     ) -> None:
         super().connection_made(handler, transport)
         self.connected += 1
+        if self._look is None:
+            self._look_later()
         self.on_counted()
 
     def connection_lost(
@@ -84,7 +77,22 @@ class HttpServer(web.Server):
     ) -> None:
         super().connection_lost(handler, exc)
         self.connected -= 1
+        if not self.connected and self._look is not None:
+            self._look.cancel()
+            self._look = None
         self.on_counted()
+
+    def _look_later(self) -> None:
+        """One timer for all connections, instead of one for each."""
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(IDLE_TIMEOUT_S / LOOKS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._look_later()
+        since = asyncio.get_running_loop().time() - IDLE_TIMEOUT_S
+        for connection in self.connections:
+            if isinstance(connection, ClientConnection):
+                connection.close_if_idle(since)
 
     def drain(self) -> None:
         """Let no connection delay the stop by what it does not send."""
