@@ -26,6 +26,8 @@ from gateway.transport.connection import Connection
 from gateway.transport.http_response import HttpResponse
 from gateway.transport.request import Origin, Route
 from tests.kit.asking import dechunked
+from tests.protocols_answers import chunk as answer_chunk
+from tests.protocols_answers import converted, sse, translation
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FIRST = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"So"}}]}\n\n'
@@ -200,12 +202,18 @@ class Run:
     """One answer: its parts by the test, its end by the pump."""
 
     def __init__(
-        self, *, lane: bool, version: HttpVersion = HttpVersion11, frames: bool = False
+        self,
+        *,
+        lane: bool,
+        version: HttpVersion = HttpVersion11,
+        frames: bool = False,
+        converts: bool = False,
     ) -> None:
         self.upstream, self.client = UpstreamSocket(), ClientSocket()
         self.stream = Stream(self.client, version)
         if frames:
-            self.stream = Frames(self.client, "chat", 0)
+            protocol = "responses" if converts else "chat"
+            self.stream = Frames(self.client, protocol, 0)
         owner: Any = SimpleNamespace(discard=lambda _: None, take_back=lambda _: None)
         self.connection = Connection(Route(Origin("http", "h", 80)), owner)
         self.upstream.protocol = self.connection
@@ -218,6 +226,8 @@ class Run:
         record = Record("r-12345678", 0.0, 0.0)
         self.answer = ClientAnswer(cast(Any, self.stream), record, 10.0)
         self.attempt = attempt_of(self.answer)
+        if converts:
+            self.attempt._codec = translation("chat", "responses")
         if not lane:
             cast(Any, self.attempt)._lane = lambda: None
         self.record = self.attempt._context.attempt
@@ -309,8 +319,9 @@ async def outcome(
     *,
     lane: bool,
     frames: bool = False,
+    converts: bool = False,
 ) -> tuple[Any, ...]:
-    run = Run(lane=lane, frames=frames)
+    run = Run(lane=lane, frames=frames, converts=converts)
     await run.begin()
     for number, piece in enumerate(pieces):
         if number in behind:
@@ -330,13 +341,20 @@ async def outcome(
     st.dictionaries(st.integers(0, 6), st.sampled_from([0, 16385, 40000, 70000])),
     st.integers(0, 40),
     st.booleans(),
+    st.booleans(),
 )
 def test_the_lane_changes_nothing(
-    pieces: list[bytes], behind: dict[int, int], gone: int, frames: bool
+    pieces: list[bytes],
+    behind: dict[int, int],
+    gone: int,
+    frames: bool,
+    converts: bool,
 ) -> None:
+    kind = {"frames": frames, "converts": converts}
+
     async def both() -> tuple[Any, Any]:
-        on = await outcome(pieces, behind, gone, lane=LANE, frames=frames)
-        off = await outcome(pieces, behind, gone, lane=NO_LANE, frames=frames)
+        on = await outcome(pieces, behind, gone, lane=LANE, **kind)
+        off = await outcome(pieces, behind, gone, lane=NO_LANE, **kind)
         return on, off
 
     on, off = asyncio.run(both())
@@ -383,6 +401,52 @@ HALF = len(WHOLE) // 2
 )
 async def test_what_takes_the_lane(pieces: list[bytes], parsed: int) -> None:
     assert await parsed_of(pieces) == parsed
+
+
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize(
+    ("pieces", "parsed"),
+    [
+        pytest.param([WHOLE] * 3, 0, id="whole"),
+        pytest.param([WHOLE, WHOLE * 3, chunk(QUIET * 2)], 0, id="several"),
+        pytest.param([WHOLE, chunk(EVENTS[5]), WHOLE, WHOLE], 2, id="other"),
+        pytest.param([WHOLE[:HALF], WHOLE[HALF:], WHOLE, WHOLE], 2, id="half"),
+        pytest.param([WHOLE, chunk(QUIET[:9]), chunk(QUIET[9:]), WHOLE], 2, id="part"),
+        pytest.param([WHOLE, LAST, WHOLE], 2, id="behind-the-end"),
+    ],
+)
+async def test_what_takes_the_lane_and_is_converted(
+    pieces: list[bytes], parsed: int, frames: bool
+) -> None:
+    assert await parsed_of(pieces, converts=True, frames=frames) == parsed
+
+
+async def test_what_makes_no_event_is_a_sign_of_life_of_the_upstream_alone() -> None:
+    """Arguments may have to wait for what comes behind them."""
+    run = Run(lane=LANE, converts=True)
+    codec = translation("chat", "messages", converted((("function", "f"),)))
+    run.attempt._codec = codec
+    await run.begin()
+    for text in ('{"a":', "1", "2"):
+        run.upstream.send(chunk(call_of(text)))
+    assert codec.conversion is not None
+    run.response._idle_timeout.last_received_at = run.answer._last_write_at = 0.0
+    got, parsed = len(run.client.got), run.parsed
+
+    run.upstream.send(chunk(call_of("3")))
+
+    run.response.settle()
+    assert run.response._idle_timeout.last_received_at > 0.0
+    assert run.answer._last_write_at == 0.0
+    assert (got, parsed) == (len(run.client.got), run.parsed)
+    await run.end()
+
+
+def call_of(text: str) -> bytes:
+    call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": text}}
+    if text[0] != "{":
+        call = {"index": 0, "function": {"arguments": text}}
+    return sse(answer_chunk(tool_calls=[call]))
 
 
 INNER = b"d\r\n: 123456789\n\n\r\n"  # the bytes of a whole chunk

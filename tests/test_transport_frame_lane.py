@@ -29,6 +29,7 @@ from gateway.transport.websocket.socket_pool import PooledSocket, SocketKey
 from gateway.transport.websocket.socket_response import SocketResponse
 from gateway.transport.websocket.upgrade import client_protocol
 from gateway.transport.websocket.web_socket import WebSocket
+from tests.protocols_answers import translation
 from tests.test_transport_fast_lane import (
     ClientSocket,
     Frames,
@@ -109,7 +110,7 @@ class ServerSocket(UpstreamSocket):
 class Run:
     """One answer: its frames by the test, its end by the pump."""
 
-    def __init__(self, *, lane: bool, frames: int = -1) -> None:
+    def __init__(self, *, lane: bool, frames: int = -1, target: str = "") -> None:
         self.upstream, self.client = ServerSocket(), ClientSocket()
         self.stream = Stream(self.client, HttpVersion11)
         if frames >= 0:
@@ -135,6 +136,8 @@ class Run:
         record = Record("r-12345678", 0.0, 0.0)
         self.answer = ClientAnswer(cast(Any, self.stream), record, 10.0)
         self.attempt = attempt_of(self.answer, "responses")
+        if target:
+            self.attempt._codec = translation("responses", target)
         if not lane:
             cast(Any, self.attempt)._lane = lambda: None
         self.record = self.attempt._context.attempt
@@ -193,9 +196,10 @@ async def outcome(
     gone: int,
     *,
     lane: bool,
-    frames: int,
+    frames: int = -1,
+    target: str = "",
 ) -> tuple[Any, ...]:
-    run = Run(lane=lane, frames=frames)
+    run = Run(lane=lane, frames=frames, target=target)
     await run.begin()
     for number, piece in enumerate(pieces):
         if number in behind:
@@ -212,16 +216,21 @@ async def outcome(
     reads(),
     st.dictionaries(st.integers(0, 6), st.sampled_from([0, 16385, 40000, 70000])),
     st.integers(0, 40),
-    st.sampled_from([-1, 0, 15]),
+    st.sampled_from(
+        [{"frames": -1}, {"frames": 0}, {"frames": 15}]
+        + [{"target": "chat"}, {"target": "messages"}]
+    ),
 )
 def test_the_lane_changes_nothing(
-    pieces: list[bytes], behind: dict[int, int], gone: int, frames: int
+    pieces: list[bytes], behind: dict[int, int], gone: int, to: dict[str, Any]
 ) -> None:
-    """To a client of HTTP, of a websocket, and of one that deflates."""
+    """
+    To a client of HTTP, of a websocket, of one that deflates, of another protocol.
+    """
 
     async def both() -> tuple[Any, Any]:
-        on = await outcome(pieces, behind, gone, lane=LANE, frames=frames)
-        return on, await outcome(pieces, behind, gone, lane=NO_LANE, frames=frames)
+        on = await outcome(pieces, behind, gone, lane=LANE, **to)
+        return on, await outcome(pieces, behind, gone, lane=NO_LANE, **to)
 
     on, off = asyncio.run(both())
     assert on == off
@@ -264,6 +273,18 @@ async def test_what_takes_the_lane(
         run.upstream.send(piece)
 
     assert run.parsed - before == parsed
+    await run.end()
+
+
+@pytest.mark.parametrize("target", ["chat", "messages"])
+async def test_what_takes_the_lane_and_is_converted(target: str) -> None:
+    run = Run(lane=LANE, target=target)
+    await run.begin()
+    before = run.parsed
+    for piece in (WHOLE, WHOLE, LONG * 2, frame(ADDED), WHOLE, WHOLE):
+        run.upstream.send(piece)
+
+    assert run.parsed - before == 2
     await run.end()
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from gateway.errors import UpstreamError
 from gateway.protocols.call_arguments import InputText, whole
 from gateway.protocols.call_ids import narrow
+from gateway.protocols.delta_template import Note
 from gateway.protocols.event_json import joined, quote
 from gateway.protocols.events import (
     ArgsDelta,
@@ -44,6 +45,11 @@ DRAINED_EVENTS = 200
 class Stage(Protocol):
     """One step between reader and writer."""
 
+    @property
+    def passes_deltas(self) -> bool:
+        """Whether whole characters pass unchanged until another event comes."""
+        ...
+
     def take(self, event: Event) -> list[Event]:
         """What goes on in place of *event*."""
         ...
@@ -54,6 +60,11 @@ class SurrogateJoiner:
 
     def __init__(self) -> None:
         self._held: dict[int, str] = {}
+
+    @property
+    def passes_deltas(self) -> bool:
+        """See ``Stage``."""
+        return not self._held
 
     def take(self, event: Event) -> list[Event]:
         """See ``Stage.take``."""
@@ -118,6 +129,10 @@ class CallBinding:
         if isinstance(event, Private):
             return self._private(event)
         return [event]
+
+    def passes_deltas_of(self, key: int) -> bool:
+        """As ``Stage.passes_deltas``, for the part *key*."""
+        return not (key in self._unwrapped or key in self._wrapped)
 
     def _private(self, event: Private) -> list[Event]:
         if event.call >= 0 and event.call not in self._call_ids:
@@ -202,6 +217,11 @@ class WholeCalls:
                 return [Fail(UpstreamError("upstream_malformed", detail=detail))]
         return [event]
 
+    def note_of(self, key: int) -> Note | None:
+        """What keeps more arguments of the part *key*; None if none are kept."""
+        pieces = self._pieces.get(key)
+        return None if pieces is None else pieces.append
+
     def _whole(self, key: int, text: str) -> bool:
         return whole(text) or (key in self._free and text.lstrip()[:1] != "{")
 
@@ -213,6 +233,8 @@ class StopCut:
     What could be the beginning of one is held back. After the cut the rest of the
     answer is read for its usage, but not for long.
     """
+
+    passes_deltas = False
 
     def __init__(self, sequences: tuple[str, ...], usage: Usage) -> None:
         self._sequences = tuple(sequence for sequence in sequences if sequence)
@@ -279,6 +301,8 @@ class StopCut:
 
 class CompactionStage:
     """Turn an answer's text into the one item that replaces the conversation."""
+
+    passes_deltas = False
 
     def __init__(self) -> None:
         self._pieces: list[str] = []

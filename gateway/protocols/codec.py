@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.protocols.answer_stages import Stage
-from gateway.protocols.events import Event, Signature
+from gateway.protocols.delta_template import Growth, Say
+from gateway.protocols.events import Delta, Event, Signature
 from gateway.protocols.model import Asked, Request, Written
 from gateway.protocols.options import Options
 from gateway.usage import Usage
@@ -73,6 +74,10 @@ class AnswerReader(Protocol):
         """
         ...
 
+    def growth(self, frame: bytes, event: Delta) -> Growth | None:
+        """See ``GrowthReader``."""
+        ...
+
     def finish(self) -> list[Event]:
         """The events that the end of the upstream's body makes."""
         ...
@@ -96,6 +101,13 @@ class AnswerWriter(Protocol):
 
     def write(self, event: Event) -> bytes:
         """Whole events for the client; those of the ending go to ``terminal``."""
+        ...
+
+    def repeats(self, event: Delta) -> Say | None:
+        """
+        What writes more deltas like *event*, the last one written; None if such a
+        delta does not become one event in any case.
+        """
         ...
 
     def body(self, events: list[Event]) -> dict[str, Any]:

@@ -219,5 +219,9 @@ Event = (
     | Fail
 )
 
+Delta = TextDelta | RefusalDelta | ReasoningDelta | ArgsDelta
+"""More of a part's text."""
+DELTAS = (TextDelta, RefusalDelta, ReasoningDelta, ArgsDelta)
+
 PREAMBLE = frozenset((Start, ItemOpen, SearchOpen))
 """Kinds of events that hold nothing of the answer yet."""

@@ -8,9 +8,11 @@ call's result the server wants its own back.
 from __future__ import annotations
 
 from gateway.protocols.call_ids import wide
+from gateway.protocols.delta_template import Note
 from gateway.protocols.event_json import joined
 from gateway.protocols.events import (
     CallOpen,
+    Delta,
     Event,
     ItemClose,
     ItemOpen,
@@ -53,6 +55,12 @@ class ReasoningRecorder:
         elif isinstance(event, (ReasoningDelta, Signature)):
             if reasoning := self._open.get(event.key):
                 self._grow(reasoning, event)
+
+    def note_of(self, event: Delta) -> Note | None:
+        """What notes more deltas like *event*; None if they are not kept."""
+        if not isinstance(event, ReasoningDelta):
+            return None
+        return lambda text: self.note(ReasoningDelta(event.key, text))
 
     def whole(self) -> dict[str, list[Reasoning]]:
         """What was kept, of calls that have any; nothing if it is too much."""

@@ -25,9 +25,12 @@ from gateway.protocols.answer_stages import (
     WholeCalls,
 )
 from gateway.protocols.codec import AnswerSettings, ProtocolCodec
+from gateway.protocols.delta_template import MAX_TRIES, DeltaTemplate, template_of
 from gateway.protocols.event_json import Garbled
 from gateway.protocols.events import (
+    DELTAS,
     PREAMBLE,
+    Delta,
     Event,
     Fail,
     Finish,
@@ -45,6 +48,7 @@ from gateway.protocols.stray_failures import NO_STREAM, NonStreamBody
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import (
     CLOSED,
+    STREAMING,
     TRANSITIONS,
     WAITING,
     Batch,
@@ -106,6 +110,8 @@ class StreamConverter:
         self._misplaced: NonStreamBody | None = None
         self._opening = ""  # the text so far, while it may be an overload
         self._escaped = False  # surrogate pairs come as escapes
+        self._template: DeltaTemplate | None = None
+        self._part, self._tries = -1, 0  # the newest, and how many templates are left
         facts.response_id = self._writer.response_id
         facts.model = model
         facts.created_at = created_at
@@ -122,7 +128,16 @@ class StreamConverter:
 
     # ------------------------------------------------------------ stream
 
+    converts = True
+
     needles = None  # nothing passes as it is
+
+    @property
+    def conversion(self) -> Callable[[bytes], bytes | None] | None:
+        """What converts whole events like the last one; see ``DeltaTemplate``."""
+        if self._template is None or self._scanner.held:
+            return None
+        return self._template.convert
 
     def passes(self, chunk: bytes) -> bool:
         """See ``StreamCodec``."""
@@ -146,6 +161,12 @@ class StreamConverter:
             return self._failed("upstream_too_large")
         if not data:
             return Batch(b"", self._started)
+        if self._template is not None:
+            if (out := self._template.convert(data)) is not None:
+                return Batch(out, True, has_event=True)
+            if self._template.has_fitted:
+                self._tries = MAX_TRIES
+            self._template = None
         if not self._escaped and _HALF.search(data):
             self._escaped = True
             self._stages.insert(0, SurrogateJoiner())
@@ -181,13 +202,36 @@ class StreamConverter:
         """Read whole events and write what they mean."""
         handle = self._reader.handle
         found: list[Event] = []
+        last = b""
         try:
             for frame in frames:
                 if frame:
+                    last = frame
                     found += handle(frame)
         except Garbled:
             found.append(Fail(UpstreamError("upstream_malformed")))
-        return self._write(found)
+        batch = self._write(found)
+        if found and self.state is STREAMING and isinstance(found[-1], DELTAS):
+            self._template = self._template_of(last, found[-1])
+        return batch
+
+    def _template_of(self, frame: bytes, event: Delta) -> DeltaTemplate | None:
+        """The template for more like *event*, which *frame* was read as."""
+        if event.key > self._part:  # keys grow
+            self._part, self._tries = event.key, MAX_TRIES
+        if not (self._tries and all(stage.passes_deltas for stage in self._stages)):
+            return None
+        if not self._binding.passes_deltas_of(event.key):
+            return None
+        self._tries -= 1
+        say = self._writer.repeats(event)
+        if say is None:
+            return None
+        found = [self._calls.note_of(event.key)]
+        if self._keeping:
+            found.append(self._keeping.note_of(event))
+        notes = [note for note in found if note is not None]
+        return template_of(frame, event, self._reader, notes, say)
 
     def _write(self, found: list[Event]) -> Batch:
         write = self._writer.write

@@ -104,6 +104,9 @@ class Batch(NamedTuple):
 class PassThrough:
     """Follow a stream whose bytes pass unchanged."""
 
+    converts = False
+    conversion = None
+
     __slots__ = (
         "_wire",
         "_scanner",

@@ -12,15 +12,24 @@ from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import Batch, PassThrough
 from gateway.relay.upstream_request import UpstreamRequest
+from gateway.transport.fast_lane import Conversion
 
 
 class StreamCodec(Protocol):
-    """``PassThrough`` for the client's own protocol, else ``StreamConverter``."""
+    """
+    ``PassThrough`` for the client's own protocol, else ``StreamConverter``.
+
+    Attributes:
+        converts: it is the latter.
+    """
 
     facts: StreamFacts
+    converts: bool
 
     @property
     def needles(self) -> Sequence[Needle] | None: ...
+    @property
+    def conversion(self) -> Conversion | None: ...
     def passes(self, chunk: bytes) -> bool: ...
     def feed(self, chunk: bytes) -> Batch: ...
     def finish(self, *, clean: bool = True) -> Batch: ...

@@ -45,6 +45,13 @@ Framed = tuple[bytes, int]
 """Text frames of a websocket, and how many they are."""
 
 
+Conversion = Callable[[bytes], bytes | None]
+"""
+Whole events of an upstream as the client's; None if they must take the ordinary way.
+What it has converted must be written.
+"""
+
+
 class LaneTransport(Protocol):
     """Where a lane writes: asyncio's transport, or one that may also be closing."""
 
@@ -86,9 +93,11 @@ class LaneClient(Protocol):
 
     Attributes:
         end: where it writes to.
+        converts: the client speaks another protocol than the upstream.
     """
 
     end: LaneEnd
+    converts: bool
 
     def transport(self) -> LaneTransport | None:
         """Where chunks or frames may be written now; None for nowhere."""
@@ -98,6 +107,10 @@ class LaneClient(Protocol):
         """
         What a chunk must not hold; None while even whole events must be looked at.
         """
+        ...
+
+    def conversion(self) -> Conversion | None:
+        """What converts the next events if they are like the last; None: nothing."""
         ...
 
     def bind(self, settle: Callable[[], None] | None) -> None:
@@ -221,10 +234,9 @@ class FastLane(asyncio.Protocol):
         self._is_open = False
         if not self._answer.is_between:
             return
-        transport, needles = self._client.transport(), self._client.needles()
-        if transport is None or needles is None:
+        transport = self._client.transport()
+        if transport is None or not self._can_judge():
             return
-        self._searches = [needle.search for needle in needles]
         self._behind = transport.get_write_buffer_size
         self._is_closing = transport.is_closing
         self._write = transport.write
@@ -232,6 +244,14 @@ class FastLane(asyncio.Protocol):
         self._last = self._record.last_received or monotonic()
         self._gap = 0.0
         self._is_open = True
+
+    def _can_judge(self) -> bool:
+        """Whether the client's side says what may pass; then it is at hand."""
+        needles = self._client.needles()
+        if needles is None:
+            return False
+        self._searches = [needle.search for needle in needles]
+        return True
 
     # --- everything else is the connection's ------------------------------------------
 
@@ -307,13 +327,9 @@ def frames_of_chunks(
     """Converts whole chunks to text frames."""
 
     def convert(data: bytes) -> Passed | None:
-        line = _SIZE_LINES.get(len(data))
-        if line is not None and data.startswith(line) and data.endswith(_END):
-            body = data[len(line) : -2]
-        else:
-            body = body_of(data)
-            if not body:
-                return None
+        body = body_of(data)
+        if not body:
+            return None
         out, frames = framed(body)
         return (body, out, len(body), frames) if frames else None
 
@@ -321,15 +337,17 @@ def frames_of_chunks(
 
 
 def body_of(data: bytes) -> bytes:
-    """The body that whole chunks carry, as ``body_bytes`` counts it."""
-    if not body_bytes(data):
-        return b""
-    pieces, at = [], 0
-    while at < len(data):
-        line = _SIZE.match(data, at)
-        assert line
-        end = line.end() + int(line[1], 16)
-        pieces.append(data[line.end() : end])
+    """The body of which ``body_bytes`` counts the bytes."""
+    size = len(data)
+    line = _SIZE_LINES.get(size)
+    if line is not None and data.startswith(line) and data.endswith(_END):
+        return data[len(line) : -2]
+    pieces: list[bytes] = []
+    at = 0 if body_bytes(data) else size
+    while at < size:
+        start = data.find(b"\n", at) + 1
+        end = start + int(data[at:start], 16)
+        pieces.append(data[start:end])
         at = end + 2
     return b"".join(pieces)
 

@@ -9,7 +9,7 @@ meanwhile is handled in one round.
 Rule 1: a rest takes a period at most, and a period 2 ms. A round that takes longer is
         followed by no rest.
 Rule 2: connections outside of the fast lane are waited for: the head and the first
-        events of an answer, and what is converted, end a rest at once.
+        events of an answer end a rest at once.
 Rule 3: below ``MIN_EVENTS_S`` there are no rests, and without a fast lane no timer.
 """
 

@@ -12,6 +12,7 @@ from multidict import CIMultiDictProxy
 from gateway.errors import UpstreamError
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
+from gateway.transport.converting_lane import ConvertingLane
 from gateway.transport.fast_lane import FastLane, FramingLane, frames_of_chunks
 from gateway.transport.interface import Ended, LaneSide
 from gateway.transport.response_parser import ResponseParser
@@ -67,6 +68,8 @@ class HttpResponse(BodyReader):
         if not self._parser.is_chunked:
             return None
         client = side.client
+        if client.converts:
+            return ConvertingLane(self._connection, self, client, side.record)
         if not client.end.takes_frames:
             return FastLane(self._connection, self, client, side.record)
         convert = frames_of_chunks(client.end.framed)

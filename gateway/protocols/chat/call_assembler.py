@@ -21,6 +21,7 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.protocols.call_arguments import whole, written
+from gateway.protocols.delta_template import Growth
 from gateway.protocols.event_json import string
 from gateway.protocols.events import (
     ArgsDelta,
@@ -107,6 +108,21 @@ class CallAssembler:
         elif text and call.name:
             self._open(call, out)
         return out
+
+    def growth(self, fragments: Any, key: int) -> Growth | None:
+        """See ``GrowthReader``; of the call *key*."""
+        if not (isinstance(fragments, list) and len(fragments) == 1):
+            return None
+        fragment = fragments[0] if isinstance(fragments[0], dict) else {}
+        body = sub(fragment, "function") or sub(fragment, "custom")
+        text = body.get("arguments", body.get("input"))
+        index = _index(fragment)
+        call = None if index is None else self._by_index.get(index)
+        if call is None or call.key != key or call.closed or not call.opened:
+            return None
+        if body.get("name") or members(fragment, CALL_MEMBERS) or call.own:
+            return None
+        return Growth(text, call.pieces.append) if isinstance(text, str) else None
 
     def close(self, *, cut: bool) -> list[Event]:
         """

@@ -16,10 +16,12 @@ from typing import Any, Literal
 
 from gateway.errors import UpstreamError
 from gateway.protocols.chat.call_assembler import CallAssembler
+from gateway.protocols.delta_template import Growth
 from gateway.protocols.event_json import is_done, parse, string
 from gateway.protocols.events import (
     Annotation,
     CallOpen,
+    Delta,
     Event,
     Fail,
     Finish,
@@ -51,6 +53,13 @@ _DELTAS: dict[str, Callable[[int, str], Event]] = {
     "refusal": RefusalDelta,
     "reasoning": ReasoningDelta,
 }
+_TEXTS: dict[str, _Said] = {
+    "content": "text",
+    "refusal": "refusal",
+    "reasoning_content": "reasoning",
+    "reasoning": "reasoning",
+}
+_READ = (*_TEXTS, *MESSAGE_MEMBERS, "annotations", "tool_calls", "function_call")
 
 
 class ChatReader:
@@ -87,6 +96,28 @@ class ChatReader:
             if failure := stray(frame, payload(frame), chunk or {}):
                 return self._fail(failure.get("error") or failure, failure)
         return self._chunk(chunk) if chunk is not None else []
+
+    def growth(self, frame: bytes, event: Delta) -> Growth | None:
+        """See ``GrowthReader``."""
+        chunk = parse(frame) or {}
+        choices = chunk.get("choices")
+        if self._over or chunk.get("error") or any(usage_objects(chunk)):
+            return None
+        if not (isinstance(choices, list) and len(choices) == 1):
+            return None
+        choice = choices[0] if isinstance(choices[0], dict) else {}
+        delta = choice.get("delta", choice.get("message"))
+        if choice.get("index") or choice.get("finish_reason"):
+            return None
+        if not isinstance(delta, dict):
+            return None
+        given = [name for name in _READ if delta.get(name)]
+        if given == ["tool_calls"]:
+            return self._calls.growth(delta["tool_calls"], event.key)
+        if len(given) != 1 or _TEXTS.get(given[0]) != self._said:
+            return None
+        text, is_open = delta[given[0]], event.key == self._said_key
+        return Growth(text) if is_open and isinstance(text, str) else None
 
     def finish(self) -> list[Event]:
         """The upstream's body is at its end."""

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.protocols.codec import AnswerSettings
+from gateway.protocols.delta_template import Say
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     Annotation,
     ArgsDelta,
     CallOpen,
+    Delta,
     Event,
     Finish,
     ItemClose,
@@ -30,6 +32,11 @@ from gateway.usage import Usage
 
 _REASONS = {"length": "length", "context": "length", "filter": "content_filter"}
 _DONE = b"data: [DONE]\n\n"
+_MEMBERS: dict[type, bytes] = {
+    TextDelta: b"content",
+    RefusalDelta: b"refusal",
+    ReasoningDelta: b"reasoning_content",
+}
 
 
 class _WrittenCall:
@@ -79,6 +86,25 @@ class ChatWriter:
         self._begun = True
         first = self._chunk(b'{"role":"assistant","content":"","refusal":null}')
         return first + write(self, event) if write else first
+
+    def repeats(self, event: Delta) -> Say:
+        """See ``AnswerWriter``."""
+        if isinstance(event, ArgsDelta):
+            call = self._calls[event.key]
+            head, tail = call.head, call.tail
+        else:
+            head = self._delta + b'{"%b":' % _MEMBERS[type(event)]
+            tail = self._text_tail
+        counts = isinstance(event, TextDelta)
+        head, tail = head + b'"', b'"' + tail
+        between = tail + head
+
+        def say(strings: list[bytes], text: str) -> bytes:
+            if counts:
+                self._position += len(text)
+            return head + between.join(strings) + tail
+
+        return say
 
     def _chunk(self, delta: bytes) -> bytes:
         return self._delta + delta + self._tail

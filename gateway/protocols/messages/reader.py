@@ -16,11 +16,13 @@ from typing import Any, Literal
 import orjson
 
 from gateway.errors import UpstreamError
+from gateway.protocols.delta_template import Growth
 from gateway.protocols.event_json import dump, parse, string
 from gateway.protocols.events import (
     Annotation,
     ArgsDelta,
     CallOpen,
+    Delta,
     Event,
     Fail,
     Finish,
@@ -49,6 +51,12 @@ from gateway.protocols.stray_failures import stray
 from gateway.usage import Usage
 
 MAX_OPEN_BLOCKS = 256  # of one answer; one more, and the upstream ends none of them
+_GROWING = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "input_json_delta": ("tool_use", "partial_json"),
+}
+"""The type of a delta's block, and where the delta has its text."""
 _TIERS = {"standard": "default", "priority": "priority", "batch": "flex"}
 
 
@@ -85,6 +93,20 @@ class MessagesReader:
             return []
         failure = stray(frame, payload(frame), data)
         return self._error(failure) if failure else []
+
+    def growth(self, frame: bytes, event: Delta) -> Growth | None:
+        """See ``GrowthReader``."""
+        data = parse(frame) or {}
+        delta, block = sub(data, "delta"), self._block(data)
+        if self._over or data.get("type") != "content_block_delta":
+            return None
+        if block is None or block.key != event.key or not block.opened:
+            return None
+        kind, member = _GROWING.get(string(delta, "type"), ("", ""))
+        text = delta.get(member)
+        if kind != block.type or not isinstance(text, str):
+            return None
+        return Growth(text, None if kind == "thinking" else block.pieces.append)
 
     def finish(self) -> list[Event]:
         """The upstream's body is at its end."""

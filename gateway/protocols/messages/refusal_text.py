@@ -68,6 +68,11 @@ class RefusalText:
         self._held: list[Event] = []
         self._text = ""
 
+    @property
+    def passes_deltas(self) -> bool:
+        """See ``Stage``."""
+        return self._over
+
     def take(self, event: Event) -> list[Event]:
         """See ``Stage.take``."""
         if self._over:

@@ -19,10 +19,12 @@ from typing import Any
 
 from gateway.protocols.call_arguments import ObjectText
 from gateway.protocols.codec import AnswerSettings
+from gateway.protocols.delta_template import Say, texts_of
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
+    Delta,
     Event,
     Finish,
     ItemClose,
@@ -80,6 +82,27 @@ class MessagesWriter:
         begun = message(self.response_id, self._settings.model, [], usage)
         data = dump({"type": "message_start", "message": begun})
         return b"event: message_start\ndata: %b\n\n" % data + self._one(event)
+
+    def repeats(self, event: Delta) -> Say | None:
+        """See ``AnswerWriter``."""
+        if event.key != self._current or not self._open:
+            return None
+        if isinstance(event, ArgsDelta):
+            return self._say_input
+        if isinstance(event, ReasoningDelta) and self._asked.thinking_hidden:
+            return None
+        head, tail = self._head + b'"', b'"' + _TAIL
+        between = tail + head
+
+        def say(strings: list[bytes], text: str) -> bytes:
+            self._written += len(text)
+            return head + between.join(strings) + tail
+
+        return say
+
+    def _say_input(self, strings: list[bytes], text: str) -> bytes:
+        pieces = texts_of(strings) if len(strings) > 1 else [text]
+        return b"".join([self._more_input(piece) for piece in pieces])
 
     def _one(self, event: Event) -> bytes:
         """Write *event* if it is its part's turn, else let it wait."""
@@ -175,8 +198,11 @@ class MessagesWriter:
         return self._start(block, b'"type":"input_json_delta","partial_json":')
 
     def _args(self, event: ArgsDelta) -> bytes:
-        self._written += len(event.text)
-        return self._input_delta(self._input.feed(event.text) if self._input else "")
+        return self._more_input(event.text)
+
+    def _more_input(self, text: str) -> bytes:
+        self._written += len(text)
+        return self._input_delta(self._input.feed(text) if self._input else "")
 
     def _input_delta(self, text: str) -> bytes:
         return self._head + quote(text) + _TAIL if text else b""

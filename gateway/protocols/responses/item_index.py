@@ -24,6 +24,12 @@ from gateway.protocols.json_access import sub
 _IDS = ("call_id", "id", "item_id")
 
 
+def number(data: dict[str, Any], key: str) -> int:
+    """The index of a part; servers with one part leave it out."""
+    value = data.get(key)
+    return value if type(value) is int else 0
+
+
 class ItemIndex:
     """The items of one answer, by their output index."""
 

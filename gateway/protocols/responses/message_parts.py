@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from gateway.protocols.delta_template import Note
 from gateway.protocols.event_json import string
 from gateway.protocols.events import (
     Annotation,
@@ -39,6 +40,10 @@ class _Part:
         self.noted = False  # its annotations have been sent
         self.closed = False
 
+    def grow(self, text: str) -> None:
+        """More of it has been sent."""
+        self.length += len(text)
+
 
 class MessageParts:
     """
@@ -58,6 +63,13 @@ class MessageParts:
             return None
         part.length += len(delta)
         return [TextDelta(part.key, delta)] if delta else []
+
+    def note_of(self, at: Place, kind: Kind, key: int) -> Note | None:
+        """What notes more of the part *key* if that is open at *at*; else None."""
+        part = self._parts.get(at)
+        if part is None or part.key != key or part.closed or part.kind != kind:
+            return None
+        return part.grow
 
     def tell(self, at: Place, kind: Kind, text: str, *, whole: bool) -> list[Event]:
         """A piece of a part, or the *whole* of it; opened if it is new."""

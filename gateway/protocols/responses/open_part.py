@@ -34,21 +34,20 @@ class OpenPart:
     A part of the answer that is open.
 
     Attributes:
-        head: the bytes of a delta event before its sequence number.
-        mid: the bytes between that number and the JSON string.
+        form: the bytes of a delta event, but for its sequence number and what is inside
+            of its JSON string.
         where: the members that name the item or part.
         more: the message of a text, the call of a tool, the proof of a reasoning.
     """
 
-    __slots__ = ("kind", "index", "id", "pieces", "head", "mid", "where", "more")
+    __slots__ = ("kind", "index", "id", "pieces", "form", "where", "more")
 
     def __init__(self, kind: str, index: int, id: str) -> None:
         self.kind = kind
         self.index = index
         self.id = id
         self.pieces: list[str] = []
-        self.head = b""
-        self.mid = b""
+        self.form = b""
         self.where: dict[str, Any] = {"item_id": id, "output_index": index}
         self.more: Any = None
 
@@ -56,8 +55,10 @@ class OpenPart:
         """Prepare the bytes of the deltas called *event*."""
         self.where |= where
         name = event.encode()
-        self.head = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
-        self.mid = b"," + dump(self.where)[1:-1] + b',"delta":'
+        begin = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
+        place = dump(self.where)[1:-1].replace(b"%", b"%%")
+        logprobs = b',"logprobs":[]' if self.kind == "text" else b""
+        self.form = b'%b%%d,%b,"delta":"%%b"%b}\n\n' % (begin, place, logprobs)
 
 
 def reasoning_item(opened: OpenPart, status: str) -> dict[str, Any]:

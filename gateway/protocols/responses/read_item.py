@@ -25,6 +25,10 @@ class ReadItem:
         self.thought = ReasoningText()
         self.closed = False
 
+    def grow(self, text: str) -> None:
+        """More arguments have been sent."""
+        self.length += len(text)
+
 
 def search_found(key: int, given: dict[str, Any]) -> SearchFound:
     """The result of a web search, from its item *given*."""

@@ -17,10 +17,12 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.protocols.call_arguments import written
+from gateway.protocols.delta_template import Growth
 from gateway.protocols.event_json import parse, string
 from gateway.protocols.events import (
     ArgsDelta,
     CallOpen,
+    Delta,
     Event,
     Fail,
     Finish,
@@ -36,7 +38,8 @@ from gateway.protocols.events import (
 from gateway.protocols.failure_forms import may_be_failure
 from gateway.protocols.json_access import objects, sub
 from gateway.protocols.model import Kind
-from gateway.protocols.responses.item_index import ItemIndex
+from gateway.protocols.responses.growth import OpenItems
+from gateway.protocols.responses.item_index import ItemIndex, number
 from gateway.protocols.responses.message_parts import Kind as PartKind
 from gateway.protocols.responses.message_parts import MessageParts, Place
 from gateway.protocols.responses.protocol import (
@@ -92,6 +95,11 @@ class ResponsesReader:
             return []
         failure = stray(frame, payload(frame), data)
         return self._error(failure) if failure else []
+
+    def growth(self, frame: bytes, event: Delta) -> Growth | None:
+        """See ``GrowthReader``."""
+        items = OpenItems(self._places, self._items, self._parts)
+        return None if self._over else items.growth(parse(frame) or {}, event.key)
 
     def finish(self) -> list[Event]:
         """The upstream's body is at its end."""
@@ -296,7 +304,7 @@ class ResponsesReader:
         return self._more(data, "refusal", string(data, "refusal"), whole=True)
 
     def _place(self, data: dict[str, Any]) -> Place:
-        return self._places.of(data, "message"), _number(data, "content_index")
+        return self._places.of(data, "message"), number(data, "content_index")
 
     def _more(
         self, data: dict[str, Any], kind: PartKind, text: str, *, whole: bool = False
@@ -305,7 +313,7 @@ class ResponsesReader:
         out: list[Event] = []
         index, item = self._item(data, "message", out)
         if item and item.type == "message" and not item.closed:
-            at = index, _number(data, "content_index")
+            at = index, number(data, "content_index")
             out += self._parts.tell(at, kind, text, whole=whole)
         return out
 
@@ -315,7 +323,7 @@ class ResponsesReader:
             return self._think(data, "raw", string(given, "text"), whole=True)
         index, item = self._item(data, "message", out)
         if item and item.type == "message" and not item.closed:
-            out += self._parts.done((index, _number(data, "content_index")), given)
+            out += self._parts.done((index, number(data, "content_index")), given)
         return out
 
     def _annotation(self, data: dict[str, Any]) -> list[Event]:
@@ -347,7 +355,7 @@ class ResponsesReader:
         thought = item.thought
         index = "summary_index" if source == "summary" else "content_index"
         take = thought.rest if whole else thought.more
-        self._send_thought(item, take(source, _number(data, index), text), out)
+        self._send_thought(item, take(source, number(data, index), text), out)
         return out
 
     def _send_thought(self, item: ReadItem, text: str, out: list[Event]) -> None:
@@ -384,12 +392,6 @@ _READ: dict[str, Callable[[ResponsesReader, dict[str, Any]], list[Event]]] = {
     "response.cancelled": ResponsesReader._failed,
     "error": ResponsesReader._error,
 }
-
-
-def _number(data: dict[str, Any], key: str) -> int:
-    """The index of a part; servers with one part leave it out."""
-    value = data.get(key)
-    return value if type(value) is int else 0
 
 
 def _failure(error: dict[str, Any], data: dict[str, Any]) -> Fail:

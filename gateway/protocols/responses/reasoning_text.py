@@ -37,6 +37,10 @@ class ReasoningText:
         self._length += len(text)
         return separator + text
 
+    def is_at(self, source: Source, part: int) -> bool:
+        """Whether the last piece came from *part* of *source*."""
+        return (self._source, self._part) == (source, part)
+
     def rest(self, source: Source, part: int, text: str) -> str:
         """What to send of *text*, the whole of *part*."""
         return self.more(source, part, text[self._sent.get(part, 0) :])

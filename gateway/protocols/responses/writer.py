@@ -20,12 +20,14 @@ from typing import Any
 
 from gateway.protocols.codec import AnswerSettings
 from gateway.protocols.compaction import compact_answer, compaction_item
+from gateway.protocols.delta_template import Say
 from gateway.protocols.event_json import dump, joined, quote
 from gateway.protocols.events import (
     Annotation,
     ArgsDelta,
     CallOpen,
     Compaction,
+    Delta,
     Event,
     Finish,
     ItemClose,
@@ -89,6 +91,21 @@ class ResponsesWriter:
         begun += self._event("response.in_progress", response=self._base)
         return begun + write(self, event) if write else begun
 
+    def repeats(self, event: Delta) -> Say | None:
+        """See ``AnswerWriter``."""
+        opened = self._open[event.key]
+        if isinstance(event, ArgsDelta) and opened.kind not in ARGUMENT_KEYS:
+            return None
+        keep, form = opened.pieces.append, opened.form
+
+        def say(strings: list[bytes], text: str) -> bytes:
+            keep(text)
+            first = self._number + 1
+            self._number += len(strings)
+            return b"".join([form % numbered for numbered in enumerate(strings, first)])
+
+        return say
+
     def _event(self, name: str, /, **members: Any) -> bytes:
         self._number += 1
         data = {"type": name, "sequence_number": self._number, **members}
@@ -96,27 +113,11 @@ class ResponsesWriter:
 
     # ------------------------------------------------------------ deltas
 
-    def _text(self, event: TextDelta) -> bytes:
+    def _delta(self, event: Delta) -> bytes:
         opened = self._open[event.key]
         opened.pieces.append(event.text)
         self._number += 1
-        return b'%b%d%b%b,"logprobs":[]}\n\n' % (
-            opened.head,
-            self._number,
-            opened.mid,
-            quote(event.text),
-        )
-
-    def _delta(self, event: RefusalDelta | ReasoningDelta | ArgsDelta) -> bytes:
-        opened = self._open[event.key]
-        opened.pieces.append(event.text)
-        self._number += 1
-        return b"%b%d%b%b}\n\n" % (
-            opened.head,
-            self._number,
-            opened.mid,
-            quote(event.text),
-        )
+        return opened.form % (self._number, quote(event.text)[1:-1])
 
     def _reasoning(self, event: ReasoningDelta) -> bytes:
         opened = self._open[event.key]
@@ -363,7 +364,7 @@ class ResponsesWriter:
 
 
 _WRITE: dict[type, Callable[[ResponsesWriter, Any], bytes]] = {
-    TextDelta: ResponsesWriter._text,
+    TextDelta: ResponsesWriter._delta,
     RefusalDelta: ResponsesWriter._delta,
     ReasoningDelta: ResponsesWriter._reasoning,
     ArgsDelta: ResponsesWriter._args,

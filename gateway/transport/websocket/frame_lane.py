@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from gateway.protocols.responses.socket_message import PLAIN_HEAD, TELLING, is_text
 from gateway.transport.connection import Connection
+from gateway.transport.converting_lane import ConvertingLane
 from gateway.transport.fast_lane import (
     MAX_READ_BYTES,
+    FastLane,
     FramingLane,
     LaneAnswer,
     Passed,
@@ -41,9 +43,11 @@ class PlainMessage(NamedTuple):
 
 def lane_of_frames(
     connection: Connection, answer: LaneAnswer, side: LaneSide
-) -> FramingLane:
+) -> FastLane:
     """The lane of an *answer* over a websocket."""
     client, end = side.client, side.client.end
+    if client.converts:
+        return ConvertingLane(connection, answer, client, side.record, body_of_frames)
     as_it_is = frames_as_they_are(end.deflates_from)
     convert = as_it_is if end.takes_frames else chunk_of_frames
     return FramingLane(connection, answer, client, side.record, convert)
@@ -51,15 +55,17 @@ def lane_of_frames(
 
 def chunk_of_frames(data: bytes) -> Passed | None:
     """Whole frames as a chunk of HTTP; None if one has to be looked at."""
+    body = body_of_frames(data)
+    size = len(body)
+    return (body, b"%x\r\n%b\r\n" % (size, body), size, 0) if body else None
+
+
+def body_of_frames(data: bytes) -> bytes:
+    """The events that whole frames say; none if one has to be looked at."""
     messages = plain_messages(data)
     if len(messages) == 1:
-        body = b"event: %b\ndata: %b\n\n" % messages[0]
-    elif messages:
-        body = b"".join([b"event: %b\ndata: %b\n\n" % one for one in messages])
-    else:
-        return None
-    size = len(body)
-    return body, b"%x\r\n%b\r\n" % (size, body), size, 0
+        return b"event: %b\ndata: %b\n\n" % messages[0]
+    return b"".join([b"event: %b\ndata: %b\n\n" % one for one in messages])
 
 
 def frames_as_they_are(deflates_from: int) -> Callable[[bytes], Passed | None]:
