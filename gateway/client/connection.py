@@ -118,6 +118,9 @@ class ClientConnection(RequestHandler):
         "_last_words",
     )
 
+    # aiohttp would ask for these with each request, and keep them; nobody reads them.
+    peername = sockname = ssl_context = None
+
     def __init__(self, server: web.Server, refuse: Refuse, **options: Any) -> None:
         super().__init__(
             server,

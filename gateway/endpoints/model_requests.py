@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from functools import partial
 
 from aiohttp import web
@@ -55,8 +56,8 @@ class ModelRequests:
     def endpoint(self, protocol: str, path: str) -> Handler:
         """The handler of ``POST /v1`` + *path*."""
 
-        async def serve(scope: RequestScope) -> web.StreamResponse:
-            return await self._serve(scope, path)
+        def serve(scope: RequestScope) -> Awaitable[web.StreamResponse]:
+            return self._serve(scope, path)
 
         return self._recorder.recorded(protocol, serve)
 

@@ -92,23 +92,20 @@ class BodyReader(ABC):
     async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
         self._lane = self._new_lane(lane) if lane is not None else None
         try:
-            await self._pump(feed)
+            while True:
+                if self._buffer:
+                    outcome = feed(self._take())
+                elif self._is_over():
+                    return
+                else:
+                    outcome = await self._wait_for_outcome(feed)
+                if isinstance(outcome, StopSignal):
+                    return
+                if outcome is not None:
+                    self._pause()
+                    await outcome
         finally:
             self._lane = None
-
-    async def _pump(self, feed: Feed) -> None:
-        while True:
-            if self._buffer:
-                outcome = feed(self._take())
-            elif self._is_over():
-                return
-            else:
-                outcome = await self._wait_for_outcome(feed)
-            if isinstance(outcome, StopSignal):
-                return
-            if outcome is not None:
-                self._pause()
-                await outcome
 
     # --- the task that reads ----------------------------------------------------------
 
@@ -125,14 +122,18 @@ class BodyReader(ABC):
 
     async def _wait(self) -> None:
         """Read the socket until a callback has something new."""
+        try:
+            await self._news()
+        finally:
+            self._waiter = None
+
+    def _news(self) -> asyncio.Future[None]:
+        """Done once a callback has something new; the socket is read until then."""
         if not self._connection.is_reading:
             self._idle_timeout.last_received_at = self._time()
             self._connection.resume()
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -146,12 +147,13 @@ class BodyReader(ABC):
         if lane is not None:
             lane.start()
         try:
-            await self._wait()
+            await self._news()
             if self._feed_error is not None:
                 raise self._feed_error
             outcome, self._outcome = self._outcome, None
             return outcome
         finally:
+            self._waiter = None
             if lane is not None:
                 lane.stop()
             self._feed = self._feed_error = None

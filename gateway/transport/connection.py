@@ -80,7 +80,6 @@ class Connection(asyncio.Protocol):
         route: where it leads to.
         gathering: of the process.
         loop: its event loop; to ask asyncio for it costs a system call.
-        opened: done when a request can be written, or failed with the reason why not.
         is_reading: False while back-pressure keeps the socket unread.
     """
 
@@ -90,7 +89,7 @@ class Connection(asyncio.Protocol):
         self.route = route
         self.gathering = gathering or Gathering()
         self.loop = asyncio.get_running_loop()
-        self.opened: asyncio.Future[None] = self.loop.create_future()
+        self._opening: asyncio.Future[None] | None = self.loop.create_future()
         self.is_reading = True
         self._owner = owner
         self._transport: asyncio.Transport | None = None
@@ -104,6 +103,17 @@ class Connection(asyncio.Protocol):
         self._descriptor = -1
         self._has_tls = False
         self._is_diverted = False
+
+    async def opened(self) -> None:
+        """
+        Return once a request can be written.
+
+        Raises:
+            OSError, ssl.SSLError: why not.
+        """
+        assert self._opening is not None
+        await self._opening
+        self._opening = None
 
     # --- for the receiver -------------------------------------------------------------
 
@@ -212,8 +222,8 @@ class Connection(asyncio.Protocol):
         self._descriptor = descriptor_of(transport)
         self._has_tls = is_encrypted(transport)
         self.gathering.wait_for(self._descriptor)
-        if not self.opened.done():
-            self.opened.set_result(None)
+        if self._opening is not None and not self._opening.done():
+            self._opening.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is None:
@@ -229,8 +239,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._drop_unsent()
         self._owner.discard(self)
-        if not self.opened.done():
-            self.opened.set_exception(exc or ConnectionResetError("closed at once"))
+        if self._opening is not None and not self._opening.done():
+            self._opening.set_exception(exc or ConnectionResetError("closed at once"))
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             run = self._context.run

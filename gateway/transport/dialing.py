@@ -27,9 +27,9 @@ from gateway.transport.request import Origin, Route, authority_of
 from gateway.transport.resolver import Resolver
 from gateway.transport.shortage import (
     AddressInfo,
+    ConnectAttempts,
     Shortage,
     create_socket,
-    recorded_attempts,
 )
 from gateway.transport.tls import TlsStream
 
@@ -87,19 +87,19 @@ class Dialer:
         """
         peer = route.proxy.origin if route.proxy else route.origin
         addresses: list[AddressInfo] = []
-        with recorded_attempts() as attempts:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    addresses = await self._addresses(peer)
-                    return await self._connect(route, addresses, owner)
-            except TimeoutError as exc:  # ours, or the kernel's ETIMEDOUT
-                detail = str(exc) or f"no connection after {timeout_s} s"
-            except TunnelRefused as exc:
-                detail = str(exc)
-            except (OSError, ssl.SSLError, ValueError) as exc:  # or no host name
-                if own := attempts.shortage(exc):
-                    raise self._shortage.refusal(own) from None
-                detail = repr(exc)
+        attempts = ConnectAttempts()
+        try:
+            async with asyncio.timeout(timeout_s):
+                addresses = await self._addresses(peer)
+                return await self._connect(route, addresses, owner, attempts)
+        except TimeoutError as exc:  # ours, or the kernel's ETIMEDOUT
+            detail = str(exc) or f"no connection after {timeout_s} s"
+        except TunnelRefused as exc:
+            detail = str(exc)
+        except (OSError, ssl.SSLError, ValueError) as exc:  # or no host name
+            if own := attempts.shortage(exc):
+                raise self._shortage.refusal(own) from None
+            detail = repr(exc)
         if addresses:
             self._resolver.expire(peer.host)
         via = f" by the proxy {authority_of(peer)}" if route.proxy else ""
@@ -108,24 +108,30 @@ class Dialer:
         )
 
     async def _connect(
-        self, route: Route, addresses: list[AddressInfo], owner: ConnectionOwner
+        self,
+        route: Route,
+        addresses: list[AddressInfo],
+        owner: ConnectionOwner,
+        attempts: ConnectAttempts,
     ) -> Connection:
         loop = asyncio.get_running_loop()
         connection = Connection(route, owner, self.gathering)
         lowest = self._layers(route, connection)
-        sock = await aiohappyeyeballs.start_connection(
-            addresses,
-            happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S,
-            interleave=1,
-            loop=loop,
-            socket_factory=create_socket,
-        )
+        # A transport keeps the context that it was made in: not with these attempts.
+        with attempts.recorded():
+            sock = await aiohappyeyeballs.start_connection(
+                addresses,
+                happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S,
+                interleave=1,
+                loop=loop,
+                socket_factory=create_socket,
+            )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # a peer that vanished is noticed even while no timeout runs
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         transport, _ = await loop.create_connection(lambda: lowest, sock=sock)
         try:
-            await connection.opened
+            await connection.opened()
         except BaseException:
             transport.abort()
             raise

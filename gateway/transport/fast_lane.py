@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Protocol
 
@@ -50,6 +51,13 @@ Conversion = Callable[[bytes], bytes | None]
 Whole events of an upstream as the client's; None if they must take the ordinary way.
 What it has converted must be written.
 """
+Searches = tuple[Callable[[bytes], object], ...]
+
+
+@lru_cache(maxsize=64)
+def _searches_of(needles: tuple[Needle, ...]) -> Searches:
+    """What looks for each of *needles*; all streams share it."""
+    return tuple([needle.search for needle in needles])
 
 
 class LaneTransport(Protocol):
@@ -145,6 +153,7 @@ class FastLane(asyncio.Protocol):
 
     __slots__ = (
         "_is_open",
+        "_needles",
         "_searches",
         "_behind",
         "_is_closing",
@@ -173,7 +182,8 @@ class FastLane(asyncio.Protocol):
         self._client = client
         self._record = record
         self._is_open = False
-        self._searches: list[Callable[[bytes], object]] = []
+        self._needles: Sequence[Needle] = ()
+        self._searches: Searches = ()
         self._has_passed = False  # since ``settle``
         self._frames = 0
         self._gap = self._last = 0.0
@@ -250,7 +260,8 @@ class FastLane(asyncio.Protocol):
         needles = self._client.needles()
         if needles is None:
             return False
-        self._searches = [needle.search for needle in needles]
+        if needles is not self._needles:
+            self._needles, self._searches = needles, _searches_of(tuple(needles))
         return True
 
     # --- everything else is the connection's ------------------------------------------

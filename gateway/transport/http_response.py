@@ -83,7 +83,7 @@ class HttpResponse(BodyReader):
         parser = self._parser
         if self._feed is None or parser.ended or self._failure is not None:
             return False
-        return self._ends_line and not parser.chunks
+        return self._ends_line and not parser.in_chunk[0]
 
     def passed(self, at: float) -> None:
         """See ``LaneAnswer``."""

@@ -9,8 +9,6 @@ Rule 2: bytes behind the end are no part of the answer, whatever they look like,
 
 from __future__ import annotations
 
-from functools import partial
-
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -37,7 +35,7 @@ class ResponseParser:
         ended: the answer is whole.
         own_pieces: how many of *pieces* are the answer's own, once it has ended. The
             parser reads on.
-        chunks: not empty inside a chunk, behind its size.
+        in_chunk: its first member says whether the size of a chunk has come alone.
         is_chunked: the body comes in chunks.
         until_close: only the upstream's closing ends the body.
         may_reuse: the upstream keeps the connection open, as far as its bytes say.
@@ -49,7 +47,7 @@ class ResponseParser:
         self.has_head = False
         self.ended = False
         self.own_pieces = 0
-        self.chunks: list[None] = []
+        self.in_chunk = [False, True]
         self.is_chunked = False
         self.until_close = False
         self.may_reuse = False
@@ -57,10 +55,9 @@ class ResponseParser:
         self._interim = False
         self._fields: CIMultiDict[str] = CIMultiDict()
         self._field_bytes = 0
-        # No Python frame for each chunk.
+        # No Python frame for each chunk: its two ends turn the pair round.
         self.on_body = self.pieces.append
-        self.on_chunk_header = partial(self.chunks.append, None)
-        self.on_chunk_complete = self.chunks.clear
+        self.on_chunk_header = self.on_chunk_complete = self.in_chunk.reverse
         self._parser = httptools.HttpResponseParser(self)
         self.feed_data = self._parser.feed_data
 

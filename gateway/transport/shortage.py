@@ -35,11 +35,20 @@ AddressInfo = tuple[Any, Any, int, str, Any]
 
 
 class ConnectAttempts:
-    """The calls of ``create_socket`` inside a ``recorded_attempts`` block."""
+    """The calls of ``create_socket`` inside a ``recorded`` block."""
 
     def __init__(self) -> None:
         self.errors: list[OSError] = []
         self.addresses: list[AddressInfo] = []
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record the calls in the block and in the tasks that it starts."""
+        token = _attempts.set(self)
+        try:
+            yield
+        finally:
+            _attempts.reset(token)
 
     def shortage(self, error: BaseException | None) -> OSError | None:
         """
@@ -66,17 +75,6 @@ _attempts: ContextVar[ConnectAttempts | None] = ContextVar("attempts", default=N
 def is_own(error: BaseException | None) -> bool:
     """Whether *error* is a shortage of this process, not a peer's failure."""
     return isinstance(error, OSError) and error.errno in OWN_ERRORS
-
-
-@contextmanager
-def recorded_attempts() -> Iterator[ConnectAttempts]:
-    """Record the calls of ``create_socket`` in the block and the tasks it starts."""
-    attempts = ConnectAttempts()
-    token = _attempts.set(attempts)
-    try:
-        yield attempts
-    finally:
-        _attempts.reset(token)
 
 
 def create_socket(info: AddressInfo) -> socket.socket:
