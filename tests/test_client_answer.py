@@ -85,7 +85,7 @@ STEPS = {
     "send": lambda answer: answer.send(OUTPUT),
     "finish": lambda answer: answer.finish(TERMINAL),
     "fail": lambda answer: answer.fail(GatewayError("internal_error")),
-    "tick": lambda answer: answer._tick(),
+    "tick": lambda answer: answer.on_timer(),
 }
 FAILED = FAILURE + b"internal_error"
 
@@ -203,7 +203,7 @@ async def test_a_keepalive_to_a_client_that_has_left_raises_nothing() -> None:
     stream = MemoryStream()
     stream.has_left = True
     answer = answer_over(stream, interval_s=0.0)
-    answer._tick()
+    answer.on_timer()
     answer.stop_keepalives()
 
     assert answer.keepalives == 0
@@ -214,8 +214,8 @@ async def test_a_keepalive_waits_for_nothing() -> None:
     stream = MemoryStream()
     stream.is_behind = True
     answer = answer_over(stream, interval_s=0.0)
-    answer._tick()
-    answer._tick()
+    answer.on_timer()
+    answer.on_timer()
     answer.stop_keepalives()
 
     assert stream.written == [HEAD, PING, PING]
@@ -230,13 +230,13 @@ async def test_a_client_that_takes_nothing_gets_no_keepalives_and_is_cut_off(
     answer = answer_over(stream, interval_s=0.0)
     waiting = asyncio.create_task(take(answer, step))
     await asyncio.sleep(0)
-    answer._tick()
+    answer.on_timer()
 
     assert PING not in stream.written
     assert not stream.is_aborted
     monkeypatch.setattr(answer_module, "STALL_S", 0.0)
     await asyncio.sleep(0.01)
-    answer._tick()
+    answer.on_timer()
     assert stream.is_aborted
     answer.stop_keepalives()
     waiting.cancel()
@@ -248,7 +248,7 @@ async def test_keepalives_go_on_once_the_client_has_taken_what_it_was_sent() -> 
     stream.taken.set()
     answer = answer_over(stream, interval_s=0.0)
     await answer.send(OUTPUT)
-    answer._tick()
+    answer.on_timer()
     answer.stop_keepalives()
 
     assert stream.written[-1] == PING
@@ -258,7 +258,7 @@ async def test_a_keepalive_says_where_the_request_waits() -> None:
     stream = MemoryStream()
     answer = answer_over(stream, interval_s=0.0)
     answer.queue_place = lambda: QueuePlace(2, None, 1.0)
-    answer._tick()
+    answer.on_timer()
     answer.stop_keepalives()
 
     assert stream.written == [HEAD, b": 2\n\n"]

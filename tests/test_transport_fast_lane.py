@@ -526,10 +526,10 @@ async def test_both_timers_ask_for_it(asks: str) -> None:
     run.upstream.send(WHOLE)
     run.answer._last_write_at = -1000.0
     if asks == "keepalive":
-        run.answer._tick()
+        run.answer.on_timer()
         run.answer.stop_keepalives()
     else:
-        run.response._idle_timeout._check()
+        run.response._idle_timeout.on_timer()
 
     assert run.answer.keepalives == 0
     assert run.answer._last_write_at > -1000.0

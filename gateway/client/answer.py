@@ -29,6 +29,7 @@ from gateway.protocols.stream_facts import StreamFacts
 from gateway.protocols.stream_state import CLOSED, STREAMING, WAITING, StreamState
 from gateway.record import Record
 from gateway.transport.fast_lane import LaneEnd, LaneTransport
+from gateway.transport.timers import NOT_WAITING, timers_of
 
 STALL_S = 300.0  # a client that takes nothing for so long is cut off
 
@@ -46,6 +47,9 @@ def _refuse(data: bytes, *, last: bool = False) -> bool:
 
 class ClientAnswer:
     """
+    It has more methods than other classes: those of its life, of its timer and of a
+    lane past it.
+
     Args:
         ping_interval_s: seconds of silence after which a keepalive is due.
 
@@ -76,7 +80,7 @@ class ClientAnswer:
         self._now = self._loop.time
         self._last_write_at = self._last_output_at = self._now()
         self._blocked = self._ending = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = NOT_WAITING
 
     # --- the answer ---------------------------------------------------------------
 
@@ -191,15 +195,19 @@ class ClientAnswer:
 
     def start_keepalives(self) -> None:
         """From now on a silence longer than the interval is broken."""
-        self._timer = self._loop.call_later(self._interval_s, self._tick)
+        self._wait(self._interval_s)
 
     def stop_keepalives(self) -> None:
         """Write no keepalives any more."""
         if self._timer:
-            self._timer.cancel()
-            self._timer = None
+            timers_of(self._loop).end(self._timer, self)
+            self._timer = NOT_WAITING
 
-    def _tick(self) -> None:
+    def _wait(self, seconds: float) -> None:
+        self._timer = timers_of(self._loop).at(self._now() + seconds, self)
+
+    def on_timer(self) -> None:
+        """See ``TimerOwner``: look whether a keepalive is due."""
         if self.settle is not None:
             self.settle()
         silent_s = self._now() - self._last_write_at
@@ -210,7 +218,7 @@ class ClientAnswer:
                 self._keep_alive()
             elif silent_s > STALL_S:
                 self._stream.abort()
-        self._timer = self._loop.call_later(due_s, self._tick)
+        self._wait(due_s)
 
     def _keep_alive(self) -> None:
         """

@@ -118,7 +118,7 @@ class ClientConnection(RequestHandler):
         "_last_words",
     )
 
-    # aiohttp would ask for these with each request, and keep them; nobody reads them.
+    # aiohttp would ask for these with each request, and keep them; they are not read.
     peername = sockname = ssl_context = None
 
     def __init__(self, server: web.Server, refuse: Refuse, **options: Any) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from gateway.errors import UpstreamError
 from gateway.transport.idle_timeout import grace_until
+from gateway.transport.timers import NOT_WAITING, timers_of
 
 
 class FirstEventTimeout:
@@ -23,36 +24,44 @@ class FirstEventTimeout:
         UpstreamError: "upstream_timeout", at the end of the block.
     """
 
-    __slots__ = ("_limit_s", "_handle", "_task", "_due", "_cancelling", "_expired")
+    __slots__ = (
+        "_limit_s",
+        "_loop",
+        "_timer",
+        "_task",
+        "_due",
+        "_cancelling",
+        "_expired",
+    )
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._handle: asyncio.TimerHandle | None = None
+        self._timer = NOT_WAITING
         self._expired = False
 
     def __enter__(self) -> FirstEventTimeout:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task
         self._task = task
         self._cancelling = task.cancelling()
         self._due = loop.time() + self._limit_s
-        self._handle = loop.call_at(self._due, self._expire)
+        self._timer = timers_of(loop).at(self._due, self)
         return self
 
     def end(self) -> None:
         """What was waited for is there: the rest of the block may take its time."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        if self._timer:
+            timers_of(self._loop).end(self._timer, self)
+            self._timer = NOT_WAITING
 
-    def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        if again := grace_until(loop.time(), self._due):
+    def on_timer(self) -> None:
+        """See ``TimerOwner``: the time is over."""
+        self._timer = NOT_WAITING
+        if again := grace_until(self._loop.time(), self._due):
             self._due = math.inf  # once
-            self._handle = loop.call_at(again, self._expire)
+            self._timer = timers_of(self._loop).at(again, self)
             return
-        self._handle = None
         self._expired = True
         self._task.cancel()
 

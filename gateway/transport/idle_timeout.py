@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from gateway.transport.timers import NOT_WAITING, timers_of
+
 LATE_S = 0.1
 """A timer that fires this late shows that the event loop stood still."""
 
@@ -60,7 +62,7 @@ class IdleTimeout:
         self._loop = loop
         self._limit_s = limit_s
         self._owner = owner
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = NOT_WAITING
         self._due = 0.0
         self._is_running = False
         self._grace_given_for = -1.0  # the ``last_received_at`` that had its grace
@@ -77,7 +79,7 @@ class IdleTimeout:
             return
         # A timer that fires too early is moved then.
         due = self.last_received_at + seconds
-        if self._timer is None or due < self._due:
+        if not self._timer or due < self._due:
             self._set(due)
 
     def start(self) -> None:
@@ -90,9 +92,7 @@ class IdleTimeout:
     def stop(self) -> None:
         """Stop measuring."""
         self._is_running = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._end_timer()
 
     def release(self) -> None:
         """
@@ -103,13 +103,18 @@ class IdleTimeout:
         del self._owner
 
     def _set(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._check)
+        self._end_timer()
+        self._timer = timers_of(self._loop).at(at, self)
         self._due = at
 
-    def _check(self) -> None:
-        self._timer = None
+    def _end_timer(self) -> None:
+        if self._timer:
+            timers_of(self._loop).end(self._timer, self)
+            self._timer = NOT_WAITING
+
+    def on_timer(self) -> None:
+        """See ``TimerOwner``: look how long the silence is."""
+        self._timer = NOT_WAITING
         if not self._limit_s:
             return
         now = self._loop.time()
