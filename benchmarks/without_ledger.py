@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from gateway.__main__ import main
+from gateway.daemon import worker_handle
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.writer import LedgerEntry
 from gateway.record import Record
@@ -28,7 +29,13 @@ INSTEAD = {
 }
 
 
+def _program() -> list[str]:
+    """What the parent starts its workers with: this module, too."""
+    return [sys.executable, "-m", "benchmarks.without_ledger"]
+
+
 if __name__ == "__main__":
+    worker_handle.own_program = _program  # before the command imports it
     for name, replacement in INSTEAD.items():
         getattr(Ledger, name)  # fails if the ledger has been changed
         setattr(Ledger, name, replacement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -104,6 +105,16 @@ def test_an_upstream_may_be_reached_by_tls(bench: Bench) -> None:
     by_tls = SMALL._replace(name="tls", programs=("gateway-tls", "nginx-tls"))
     [rows] = bench.rounds([by_tls], 1).values()
     assert all(sample["good"] and not sample["bad"] for [sample] in rows.values())
+
+
+def test_a_gateway_may_be_without_its_ledger(bench: Bench) -> None:
+    bench.rounds([SMALL._replace(programs=("gateway", "gateway-no-ledger"))], 1)
+    rows = {}
+    for name in ("gateway", "gateway-no-ledger"):
+        with sqlite3.connect(bench.folder / name / "ledger.db") as ledger:
+            rows[name] = ledger.execute("select count(*) from request").fetchone()[0]
+    assert rows["gateway"] > 0
+    assert rows["gateway-no-ledger"] == 0
 
 
 def test_streams_of_clients_that_hang_up_are_seen_to_end(bench: Bench) -> None:
