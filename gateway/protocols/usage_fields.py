@@ -19,13 +19,28 @@ from typing import Any
 
 from gateway.usage import Usage, count
 
-_INPUT = ("prompt_tokens", "input_tokens")
-_OUTPUT = ("completion_tokens", "output_tokens")
-_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
-_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
 _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
-_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
-_REASONING = ("reasoning_tokens",)
+_IN_INPUT_DETAILS = {
+    **dict.fromkeys(_CACHED, "cached_tokens"),
+    "cache_write_tokens": "cache_write_tokens",
+    "cache_creation_input_tokens": "cache_write_tokens",
+}
+_IN_OUTPUT_DETAILS = {"reasoning_tokens": "reasoning_tokens"}
+_COUNTS = {
+    "prompt_tokens": "input_tokens",
+    "input_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "output_tokens": "output_tokens",
+    **_IN_INPUT_DETAILS,
+    **_IN_OUTPUT_DETAILS,
+}
+"""Which field of ``Usage`` a name counts for."""
+_DETAILS = {
+    "prompt_tokens_details": _IN_INPUT_DETAILS,
+    "input_tokens_details": _IN_INPUT_DETAILS,
+    "completion_tokens_details": _IN_OUTPUT_DETAILS,
+    "output_tokens_details": _IN_OUTPUT_DETAILS,
+}
 
 
 def usage_objects(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -44,41 +59,36 @@ def usage_objects(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def read_usage(fields: dict[str, Any], usage: Usage) -> None:
     """Note a ``usage`` object of Chat or Responses in *usage*."""
-    read = _largest(fields, _INPUT)
-    if read is None:
+    found = _counts(fields)
+    if "input_tokens" not in found:
         hit = count(fields.get("prompt_cache_hit_tokens"))
         missed = count(fields.get("prompt_cache_miss_tokens"))
         if hit is not None and missed is not None:
-            read = hit + missed
-    if read is not None:
-        usage.input_tokens = read
-    if (written := _largest(fields, _OUTPUT)) is not None:
-        usage.output_tokens = written
-    if (cached := cached_in(fields)) is not None:
-        usage.cached_tokens = cached
-    if (kept := _largest(fields, _WRITTEN, _INPUT_DETAILS)) is not None:
-        usage.cache_write_tokens = kept
-    if (thought := _largest(fields, _REASONING, _OUTPUT_DETAILS)) is not None:
-        usage.reasoning_tokens = thought
+            found["input_tokens"] = hit + missed
+    for name, tokens in found.items():
+        setattr(usage, name, tokens)
 
 
 def cached_in(fields: dict[str, Any]) -> int | None:
     """How many tokens of the input came from a cache."""
-    return _largest(fields, _CACHED, _INPUT_DETAILS)
+    return _counts(fields).get("cached_tokens")
 
 
-def _largest(
-    fields: dict[str, Any], names: tuple[str, ...], inside: tuple[str, ...] = ()
-) -> int | None:
-    """The largest count by one of *names*, in *fields* or in an object of it."""
-    largest: int | None = None
-    for name in names:
-        if name in fields and (found := count(fields[name])) is not None:
-            if largest is None or found > largest:
-                largest = found
-    for key in inside:
-        if key in fields and isinstance(holder := fields[key], dict):
-            found = _largest(holder, names)
-            if found is not None and (largest is None or found > largest):
-                largest = found
-    return largest
+def _counts(fields: dict[str, Any]) -> dict[str, int]:
+    """The largest count for each field of ``Usage`` that *fields* names."""
+    found: dict[str, int] = {}
+    for key, value in fields.items():
+        if key in _COUNTS:
+            _enter(found, _COUNTS[key], value)
+        elif key in _DETAILS and isinstance(value, dict):
+            names = _DETAILS[key]
+            for inner, tokens in value.items():
+                if inner in names:
+                    _enter(found, names[inner], tokens)
+    return found
+
+
+def _enter(found: dict[str, int], name: str, value: object) -> None:
+    tokens = count(value)
+    if tokens is not None and tokens >= found.get(name, 0):
+        found[name] = tokens
