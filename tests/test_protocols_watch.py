@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from gateway.protocols.protocol import Step
 from gateway.protocols.reasoning_proofs import PROOF_CHARS
 from gateway.protocols.request_converter import Converted
 from gateway.protocols.responses import protocol as wire
+from gateway.protocols.sse import is_plain
 from gateway.protocols.stray_failures import STRAYS
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_facts import MAX_PROOFS, StreamFacts
@@ -205,14 +207,45 @@ def test_nothing_passes_before_an_answer_has_begun(name: str) -> None:
 @pytest.mark.parametrize("word", WORDS["responses"])
 def test_no_needle_and_no_half_event_passes(word: bytes) -> None:
     watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
-    delta = b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n'
-    watch.feed(delta % b"hello")
+    event = b'data: {"type":"response.refusal.delta","delta":"%s"}\n\n'
+    watch.feed(event % b"hello")
 
-    assert watch.passes(delta % b"hello")
-    assert not watch.passes(delta % word)
+    assert watch.passes(event % b"hello")
+    assert not watch.passes(event % word)
     assert not watch.passes(b"data: ")
     watch.feed(b"data: ")
-    assert not watch.passes(delta % b"hello")
+    assert not watch.passes(event % b"hello")
+
+
+HEADS = [(name, head) for name in PROTOCOLS for head in PROTOCOLS[name].plain_heads]
+
+
+@pytest.mark.parametrize("name, head", HEADS)
+@pytest.mark.parametrize("word", sum(WORDS.values(), ()))
+def test_a_plain_event_is_output_whatever_it_holds(
+    name: str, head: bytes, word: bytes
+) -> None:
+    facts = PROTOCOLS[name].new_facts()
+    facts.certain = facts.thinks = True
+    before = facts_held(facts)
+    closing = b"}}" if head.count(b"{") == 2 else b"}"
+    event = head + b',"more":%b' % json.dumps(word.decode()).encode() + closing
+
+    assert PROTOCOLS[name].read(event + b"\n\n", facts) is Step.OUTPUT
+    assert before | {"opening": facts.opening} == facts_held(facts)
+    assert is_plain(event + b"\n\n", (head,), 0, len(event) + 2)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"])
+def test_an_event_behind_a_plain_one_is_looked_at(end: bytes) -> None:
+    watch = PassThrough(PROTOCOLS["responses"], PROTOCOLS["responses"].new_facts())
+    plain = b'data: {"type":"response.output_text.delta","delta":"a"}'
+    watch.feed(plain + b"\n\n")
+    terminal = b'data: {"type":"response.completed","response":{}}\n\n'
+
+    assert watch.passes(plain + b"\n\n")
+    assert not watch.passes(plain + end + terminal)
+    assert not watch.passes(plain + b"\ndata: 1")
 
 
 REPEATED = b'event: response.in_progress\ndata: {"type":"response.in_progress",'

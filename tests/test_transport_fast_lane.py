@@ -46,6 +46,25 @@ EVENTS = [
     b'data: {"error":{"message":"overloaded"}}\n\n',
     b"data: [DONE]\n\n",
 ]
+SAID = b'{"type":"response.output_text.delta","delta":"it is"}'
+NAMED = b"event: response.output_text.delta\ndata: " + SAID
+RESPONSES = [
+    NAMED + b"\n\n",
+    b"data: " + SAID + b"\n\n",
+    NAMED.replace(b"it is", b"response.completed") + b"\n\n",
+    NAMED.replace(b"it is", b"y" * 9000) + b"\n\n",
+    *(NAMED + end for end in (b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\ndata: 1\n\n")),
+    NAMED + b"\n\n" + b"data: " + SAID + b"\n\n",
+    b'data: {"type":"response.refusal.delta","delta":"it is"}\n\n',
+    b'data: {"type":"response.output_item.done","item":{"type":"message"}}\n\n',
+    b"event: response.output_text.delta\ndata: 1\n\n",
+    b'data: {"type":"response.completed","response":{"id":"r"}}\n\n',
+    NAMED + b'\r\n\r\ndata: {"type":"response.completed","response":{}}\n\n',
+    b'data: {"type":"error","message":"overloaded"}\n\n',
+    b": a comment\n\n",
+]
+EVENTS_OF = {"chat": EVENTS, "responses": RESPONSES}
+FIRST_OF = {"chat": FIRST, "responses": RESPONSES[0]}
 SIZES: list[Callable[[int], bytes]] = [
     lambda n: b"%x\r\n" % n,
     lambda n: b"%x\r\n" % n,
@@ -207,13 +226,15 @@ class Run:
         lane: bool,
         version: HttpVersion = HttpVersion11,
         frames: bool = False,
+        protocol: str = "chat",
         converts: bool = False,
     ) -> None:
+        self.protocol = protocol
         self.upstream, self.client = UpstreamSocket(), ClientSocket()
         self.stream = Stream(self.client, version)
         if frames:
-            protocol = "responses" if converts else "chat"
-            self.stream = Frames(self.client, protocol, 0)
+            client = "responses" if converts else protocol
+            self.stream = Frames(self.client, client, 0)
         owner: Any = SimpleNamespace(discard=lambda _: None, take_back=lambda _: None)
         self.connection = Connection(Route(Origin("http", "h", 80)), owner)
         self.upstream.protocol = self.connection
@@ -225,9 +246,9 @@ class Run:
         cast(Any, self.response).receive = self._count
         record = Record("r-12345678", 0.0, 0.0)
         self.answer = ClientAnswer(cast(Any, self.stream), record, 10.0)
-        self.attempt = attempt_of(self.answer)
+        self.attempt = attempt_of(self.answer, protocol)
         if converts:
-            self.attempt._codec = translation("chat", "responses")
+            self.attempt._codec = translation(protocol, "responses")
         if not lane:
             cast(Any, self.attempt)._lane = lambda: None
         self.record = self.attempt._context.attempt
@@ -238,7 +259,7 @@ class Run:
         self._receive(data)
 
     async def begin(self, head: bytes = HEAD) -> None:
-        self.upstream.send(head + chunk(FIRST))
+        self.upstream.send(head + chunk(FIRST_OF[self.protocol]))
         await self.response.head()
         codec = self.attempt._codec
         batch = codec.feed(await self.response.read())
@@ -290,10 +311,10 @@ async def settled() -> None:
 
 
 @st.composite
-def reads(draw: st.DrawFn) -> list[bytes]:
+def reads(draw: st.DrawFn, protocol: str) -> list[bytes]:
     """A body, cut anywhere into chunks and the chunks anywhere into reads."""
     body: list[bytes] = []
-    for event in draw(st.lists(st.sampled_from(EVENTS), max_size=8)):
+    for event in draw(st.lists(st.sampled_from(EVENTS_OF[protocol]), max_size=8)):
         cut = draw(st.sampled_from([0, 0, 0, 1, 7, len(event) - 1, len(event) // 2]))
         body += [part for part in (event[:cut], event[cut:]) if part]
     made, together = b"", b""
@@ -319,9 +340,10 @@ async def outcome(
     *,
     lane: bool,
     frames: bool = False,
+    protocol: str = "chat",
     converts: bool = False,
 ) -> tuple[Any, ...]:
-    run = Run(lane=lane, frames=frames, converts=converts)
+    run = Run(lane=lane, frames=frames, protocol=protocol, converts=converts)
     await run.begin()
     for number, piece in enumerate(pieces):
         if number in behind:
@@ -337,25 +359,29 @@ async def outcome(
 
 
 @given(
-    reads(),
+    st.sampled_from([*EVENTS_OF]).flatmap(
+        lambda protocol: st.tuples(st.just(protocol), reads(protocol))
+    ),
     st.dictionaries(st.integers(0, 6), st.sampled_from([0, 16385, 40000, 70000])),
     st.integers(0, 40),
     st.booleans(),
     st.booleans(),
 )
 def test_the_lane_changes_nothing(
-    pieces: list[bytes],
+    case: tuple[str, list[bytes]],
     behind: dict[int, int],
     gone: int,
     frames: bool,
     converts: bool,
 ) -> None:
-    kind = {"frames": frames, "converts": converts}
+    async def run(lane: bool) -> tuple[Any, ...]:
+        protocol, pieces = case
+        how: dict[str, Any] = {"frames": frames, "protocol": protocol}
+        how["converts"] = converts and protocol == "chat"
+        return await outcome(pieces, behind, gone, lane=lane, **how)
 
     async def both() -> tuple[Any, Any]:
-        on = await outcome(pieces, behind, gone, lane=LANE, **kind)
-        off = await outcome(pieces, behind, gone, lane=NO_LANE, **kind)
-        return on, off
+        return await run(LANE), await run(NO_LANE)
 
     on, off = asyncio.run(both())
     assert on == off
@@ -392,7 +418,7 @@ HALF = len(WHOLE) // 2
         pytest.param([WHOLE + WHOLE[:1], WHOLE[1:], WHOLE], 2, id="half-a-size"),
         pytest.param([chunk(QUIET[:9]), chunk(QUIET[9:]), WHOLE], 2, id="half-event"),
         pytest.param([chunk(QUIET[:9]) + chunk(QUIET[9:]), WHOLE], 1, id="both-halves"),
-        pytest.param([chunk(EVENTS[4]), WHOLE], 1, id="needle"),
+        pytest.param([chunk(EVENTS[7]), WHOLE], 1, id="needle"),
         pytest.param([chunk(QUIET * 400), WHOLE], 1, id="large"),
         pytest.param([WHOLE * 9, WHOLE], 1, id="many"),
         pytest.param([LAST, WHOLE], 2, id="behind-the-end"),
@@ -447,6 +473,25 @@ def call_of(text: str) -> bytes:
     if text[0] != "{":
         call = {"index": 0, "function": {"arguments": text}}
     return sse(answer_chunk(tool_calls=[call]))
+
+
+@pytest.mark.parametrize(
+    ("event", "parsed"),
+    [
+        pytest.param(RESPONSES[0], 0, id="plain"),
+        pytest.param(RESPONSES[2], 0, id="plain-with-a-needle"),
+        pytest.param(RESPONSES[9], 0, id="without-a-needle"),
+        pytest.param(
+            RESPONSES[9].replace(b"it is", b"response.failed"), 1, id="needle"
+        ),
+        pytest.param(RESPONSES[13], 1, id="a-terminal-behind"),
+    ],
+)
+async def test_what_of_responses_takes_the_lane(event: bytes, parsed: int) -> None:
+    pieces = [chunk(event)]
+    await parsed_of(pieces, protocol="responses")  # the length is known then
+
+    assert parsed == await parsed_of(pieces, protocol="responses")
 
 
 INNER = b"d\r\n: 123456789\n\n\r\n"  # the bytes of a whole chunk

@@ -88,6 +88,8 @@ class WireProtocol(Protocol):
         proofs: where its requests hold what only the maker can read; None: nowhere.
         needles: an event of a started stream that holds none of them is output and
             need not be looked at.
+        plain_heads: what an event begins with that is output, whatever follows: it need
+            not be searched for needles.
         proof_needle: what an event with a proof holds; looked for in answers that
             begin with reasoning.
         last_word: the terminal event that this protocol may leave out when
@@ -109,6 +111,7 @@ class WireProtocol(Protocol):
     known_servers: Mapping[str, str]
     proofs: ReasoningProofs | None
     needles: tuple[Needle, ...]
+    plain_heads: tuple[bytes, ...]
     proof_needle: Needle | None
     last_word: bytes
 

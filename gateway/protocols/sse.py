@@ -31,6 +31,18 @@ pattern is then found as fast as a plain string, whatever alternatives follow.
 """
 
 
+def is_plain(data: bytes, heads: tuple[bytes, ...], start: int, end: int) -> bool:
+    """
+    Whether *data* from *start* to *end* is one event, up to its blank line in LF, that
+    begins with one of *heads*.
+    """
+    return (
+        data.startswith(heads, start)
+        and data.find(b"\n\n", start) == end - 2
+        and data.find(b"\r", start, end) < 0
+    )
+
+
 class EventTooLarge(Exception):
     """One event is larger than ``MAX_EVENT_BYTES``."""
 

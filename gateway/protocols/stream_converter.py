@@ -130,7 +130,7 @@ class StreamConverter:
 
     converts = True
 
-    needles = None  # nothing passes as it is
+    needles, plain_heads = None, ()  # nothing passes as it is
 
     @property
     def conversion(self) -> Callable[[bytes], bytes | None] | None:

@@ -36,6 +36,7 @@ from gateway.protocols.sse import (
     EventTooLarge,
     Needle,
     event_finder,
+    is_plain,
     next_telling,
 )
 from gateway.protocols.stray_failures import NO_STREAM, NonStreamBody
@@ -102,7 +103,12 @@ class Batch(NamedTuple):
 
 
 class PassThrough:
-    """Follow a stream whose bytes pass unchanged."""
+    """
+    Follow a stream whose bytes pass unchanged.
+
+    Attributes:
+        plain_heads: see ``WireProtocol``.
+    """
 
     converts = False
     conversion = None
@@ -112,6 +118,7 @@ class PassThrough:
         "_scanner",
         "_held",
         "_needles",
+        "plain_heads",
         "_begun",
         "_misplaced",
         "state",
@@ -121,6 +128,7 @@ class PassThrough:
     def __init__(self, wire: WireProtocol, facts: StreamFacts) -> None:
         self._wire = wire
         self._needles = wire.needles
+        self.plain_heads = wire.plain_heads
         self._scanner = EventScanner()
         self._held = self._scanner.held
         self._begun = False
@@ -136,6 +144,8 @@ class PassThrough:
         """
         if self.state is not STREAMING or self._held or not chunk.endswith(b"\n\n"):
             return False
+        if is_plain(chunk, self.plain_heads, 0, len(chunk)):
+            return True
         for needle in self._needles:
             if needle.search(chunk):
                 return False
@@ -144,7 +154,8 @@ class PassThrough:
     @property
     def needles(self) -> Sequence[Needle] | None:
         """
-        What makes that ``passes`` is false for whole events; None: not that alone.
+        What makes that ``passes`` is false for whole events, but for one that begins
+        with one of ``plain_heads``; None: not that alone.
         """
         if self.state is not STREAMING or self._held:
             return None

@@ -29,6 +29,11 @@ class PassingClient:
         """See ``LaneClient``."""
         return self._answer.lane_transport
 
+    @property
+    def plain_heads(self) -> tuple[bytes, ...]:
+        """See ``LaneClient``."""
+        return self._codec.plain_heads
+
     def needles(self) -> Sequence[Needle] | None:
         """See ``LaneClient``; a websocket keeps the items of an answer."""
         needles = self._codec.needles

@@ -24,7 +24,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Protocol
 
-from gateway.protocols.sse import Needle
+from gateway.protocols.sse import Needle, is_plain
 from gateway.record import AttemptRecord
 from gateway.transport.connection import Connection
 
@@ -111,6 +111,11 @@ class LaneClient(Protocol):
         """Where chunks or frames may be written now; None for nowhere."""
         ...
 
+    @property
+    def plain_heads(self) -> tuple[bytes, ...]:
+        """What a single event begins with that may hold needles."""
+        ...
+
     def needles(self) -> Sequence[Needle] | None:
         """
         What a chunk must not hold; None while even whole events must be looked at.
@@ -155,6 +160,7 @@ class FastLane(asyncio.Protocol):
         "_is_open",
         "_needles",
         "_searches",
+        "_heads",
         "_behind",
         "_is_closing",
         "_write",
@@ -184,6 +190,7 @@ class FastLane(asyncio.Protocol):
         self._is_open = False
         self._needles: Sequence[Needle] = ()
         self._searches: Searches = ()
+        self._heads: tuple[bytes, ...] = ()
         self._has_passed = False  # since ``settle``
         self._frames = 0
         self._gap = self._last = 0.0
@@ -215,14 +222,16 @@ class FastLane(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_open:
-            size = len(data)
+            size, searches = len(data), self._searches
             line = _SIZE_LINES.get(size)
             if line is not None and data.startswith(line) and data.endswith(_END):
                 body = size - len(line) - 2
+                if is_plain(data, self._heads, len(line), size - 2):
+                    searches = ()
             else:
                 body = body_bytes(data)
             if body and self._behind() <= MAX_BEHIND_BYTES and not self._is_closing():
-                for search in self._searches:
+                for search in searches:
                     if search(data) is not None:
                         break
                 else:
@@ -262,6 +271,7 @@ class FastLane(asyncio.Protocol):
             return False
         if needles is not self._needles:
             self._needles, self._searches = needles, _searches_of(tuple(needles))
+        self._heads = self._client.plain_heads
         return True
 
     # --- everything else is the connection's ------------------------------------------
@@ -284,7 +294,10 @@ class FastLane(asyncio.Protocol):
 
 
 Passed = tuple[bytes, bytes, int, int]
-"""What is searched for needles, what is written, bytes of the body, frames."""
+"""
+What is searched for needles, nothing if none matters; what is written; bytes of the
+body; frames.
+"""
 
 
 class FramingLane(FastLane):
@@ -313,7 +326,10 @@ class FramingLane(FastLane):
             passed = self._convert(data)
             if passed and self._behind() <= MAX_BEHIND_BYTES and not self._is_closing():
                 text, out, size, frames = passed
-                for search in self._searches:
+                searches = self._searches
+                if not text or is_plain(text, self._heads, 0, len(text)):
+                    searches = ()
+                for search in searches:
                     if search(text) is not None:
                         break
                 else:

@@ -58,17 +58,16 @@ known_servers: Mapping[str, str] = {
 proofs: ReasoningProofs | None = None
 # Servers differ in the space behind the colon.
 needles: tuple[Needle, ...] = (
-    re.compile(rb"\[DONE\]"),
-    re.compile(rb'"finish_reason": ?"'),
-    re.compile(rb'"usage": ?\{'),
-    re.compile(rb'"error"'),
-    re.compile(rb'"index": ?1'),
+    re.compile(rb'"(?:finish_reason": ?"|usage": ?\{|error"|index": ?1)'),
     STRAYS[0],
-    # What does not begin like a chunk: behind a failure that is passed over, [DONE]
-    # would make a whole answer of it.
-    re.compile(rb'data:(?! ?+\{ ?+"(?:id|object|created|model|choices)": ?+[^n])'),
-    re.compile(rb'data: ?\{ ?"object": ?"error'),
+    # What does not begin like a chunk, [DONE] among it: behind a failure that is passed
+    # over, [DONE] would make a whole answer of it.
+    re.compile(
+        rb'data:(?:(?! ?+\{ ?+"(?:id|object|created|model|choices)": ?+[^n])'
+        rb'| ?\{ ?"object": ?"error)'
+    ),
 )
+plain_heads: tuple[bytes, ...] = ()
 proof_needle: Needle | None = None
 last_word = b"data: [DONE]\n\n"
 error_body = openai_error_body

@@ -56,6 +56,13 @@ needles: tuple[Needle, ...] = (
     re.compile(rb'"error"'),
     *STRAYS,
 )
+# A delta may also be a proof.
+plain_heads: tuple[bytes, ...] = tuple(
+    b'event: content_block_delta\ndata: {"type":"content_block_delta",'
+    b'"index":%d,"delta":{"type":"%b"' % (index, kind)
+    for index in range(4)  # of most answers
+    for kind in (b"text_delta", b"input_json_delta", b"thinking_delta")
+)
 proof_needle: Needle | None = re.compile(rb"signature_delta")
 new_facts = StreamFacts
 last_word = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'

@@ -115,6 +115,15 @@ _HEADS = _heads(
     *_TERMINALS, *_LIFECYCLE, *_OPENERS, _ITEM_ADDED, "response.output_text.delta"
 )
 
+PLAIN_KINDS = (
+    "response.output_text.delta",
+    "response.function_call_arguments.delta",
+    "response.reasoning_summary_text.delta",
+    "response.custom_tool_call_input.delta",
+    "response.reasoning_text.delta",
+)
+plain_heads: tuple[bytes, ...] = tuple(_heads(*PLAIN_KINDS))
+
 
 class ResponsesFacts(StreamFacts):
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gateway.protocols.responses.protocol import PLAIN_KINDS
 from gateway.protocols.responses.socket_message import PLAIN_HEAD, TELLING, is_text
 from gateway.transport.connection import Connection
 from gateway.transport.converting_lane import ConvertingLane
@@ -31,6 +32,7 @@ MAX_FRAMES = 8
 # As numbers: to look for bytes with "in" costs CPython an exception first.
 _LF, _CR = b"\n\r"
 _NAME_AT = len(PLAIN_HEAD)
+_PLAIN_NAMES = frozenset(kind.encode() for kind in PLAIN_KINDS)
 _AROUND = len(b"event: \ndata: \n\n")
 
 
@@ -78,11 +80,14 @@ def frames_as_they_are(deflates_from: int) -> Callable[[bytes], Passed | None]:
 
     def convert(data: bytes) -> Passed | None:
         messages, size = plain_messages(data), 0
+        searched = b""
         for name, text in messages:
             if deflates_from and len(text) >= deflates_from:
                 return None
             size += len(name) + len(text) + _AROUND
-        return (data, data, size, len(messages)) if messages else None
+            if name not in _PLAIN_NAMES:
+                searched = data
+        return (searched, data, size, len(messages)) if messages else None
 
     return convert
 
