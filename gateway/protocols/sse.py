@@ -159,15 +159,18 @@ def next_telling(
     the end of *data* for none.
 
     Args:
-        hits: where each of *needles* was found last, at first -1; it is kept up here.
+        hits: up to where each of *needles* has been looked for, at first -1; it is kept
+            up here. Behind the first one that is found none is looked for: the event
+            there may be as large as the whole answer.
         event_at: the ``event_finder`` of *data*.
     """
-    size = len(data)
+    hit = size = len(data)
     for index, needle in enumerate(needles):
         if hits[index] < start:
-            found = needle.search(data, start)
-            hits[index] = found.start() if found else size
-    hit = min(hits)
+            found = needle.search(data, start, hit)
+            hits[index] = found.start() if found else hit
+        if hits[index] < hit:
+            hit = hits[index]
     return size if hit == size else _event_start(data, start, hit, event_at)
 
 
