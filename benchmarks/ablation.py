@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import hashlib
 import json
 import os
@@ -269,6 +268,7 @@ async def serve(port: int, config: Path, count: bool) -> None:
 
     from gateway.config.load import load_served
     from gateway.daemon.app import build_app, build_runner, components_of
+    from gateway.daemon.process import tune_garbage_collection
     from gateway.telemetry import log
 
     counter = CallCounter()
@@ -280,8 +280,7 @@ async def serve(port: int, config: Path, count: bool) -> None:
     runner = await build_runner(app, 1.0)
     await web.TCPSite(runner, "127.0.0.1", port).start()
     await components_of(app).price_list.warm_up()
-    gc.collect()
-    gc.freeze()
+    tune_garbage_collection()
     began = [0.0]
 
     def answer() -> None:
