@@ -240,6 +240,9 @@ class PassThrough:
             step = read(event, facts)
             if step is OUTPUT and state is WAITING and not self._is_answer():
                 step = NEUTRAL
+            if step is NEUTRAL:  # it leaves every state as it is
+                has_event = True
+                continue
             if state is WAITING and step is OUTPUT:
                 needles = self._streaming_needles()
                 hits = [-1] * len(needles)
@@ -248,7 +251,7 @@ class PassThrough:
                 passed.append(data[done:begin])
                 return self._close(step, b"".join(passed), event)
             self.state = state
-            has_event = has_event or step is NEUTRAL or step is OUTPUT
+            has_event = has_event or step is OUTPUT
             if step is HIDDEN:
                 passed.append(data[done:begin])
                 done = end

@@ -33,6 +33,7 @@ OWN_HEADERS = frozenset(
 """Headers that only the transport writes, in lower case."""
 
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+_BREAKS_OUT = "the value of a header holds CR, LF or NUL"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 Pairs = list[tuple[str, str]]
 
@@ -149,6 +150,17 @@ def request_headers(
     Raises:
         ValueError: a name is not a token, or a value holds CR, LF or NUL.
     """
+    pairs = _pairs(target, headers, body_bytes)
+    values = "".join([value for _, value in pairs])
+    if "\r" in values or "\n" in values or "\0" in values:
+        raise ValueError(_BREAKS_OUT)
+    return pairs
+
+
+def _pairs(
+    target: Target, headers: Iterable[tuple[str, str]], body_bytes: int
+) -> Pairs:
+    """``request_headers``, but for what the values hold."""
     pairs = [("Host", target.host), ("Accept-Encoding", "identity")]
     proxy = target.route.proxy
     if proxy is not None and proxy.authorization and target.route.is_forwarded:
@@ -160,9 +172,6 @@ def request_headers(
             if low == "host" and pairs[0][0] == "Host":
                 del pairs[0]
             pairs.append(pair)
-    values = "".join([value for _, value in pairs])
-    if "\r" in values or "\n" in values or "\0" in values:
-        raise ValueError("the value of a header holds CR, LF or NUL")
     return pairs
 
 
@@ -194,7 +203,8 @@ def request_head(
     Raises:
         ValueError: as ``request_headers``.
     """
-    pairs = request_headers(target, headers, body_bytes)
-    lines = [f"{name}: {value}" for name, value in pairs]
-    head = "\r\n".join([target.line, *lines, "\r\n"])
+    pairs = _pairs(target, headers, body_bytes)
+    head = "\r\n".join([target.line, *map(": ".join, pairs), "\r\n"])
+    if not head.count("\r") == head.count("\n") == len(pairs) + 2 or "\0" in head:
+        raise ValueError(_BREAKS_OUT)
     return head.encode("utf-8", "surrogateescape")

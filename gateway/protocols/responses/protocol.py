@@ -111,6 +111,7 @@ def _heads(*kinds: str) -> dict[bytes, tuple[str, int]]:
     }
 
 
+_UNKNOWN = "", 0
 _HEADS = _heads(
     *_TERMINALS, *_LIFECYCLE, *_OPENERS, _ITEM_ADDED, "response.output_text.delta"
 )
@@ -171,7 +172,7 @@ def asking_for_usage(body: bytes, document: dict[str, Any]) -> bytes:
 def read(event: bytes, facts: ResponsesFacts) -> Step:
     """See ``WireProtocol.read``."""
     comma = event.find(b",")
-    known, start = _HEADS.get(event[:comma], ("", 0))
+    known, start = _HEADS.get(event[:comma], _UNKNOWN)
     if known in _LIFECYCLE and _repeats(event, comma, facts):
         return NEUTRAL
     if known in _OPENERS or known == _ITEM_ADDED and _EMPTY_ITEM.match(event, comma):
@@ -180,8 +181,9 @@ def read(event: bytes, facts: ResponsesFacts) -> Step:
         return NEUTRAL
     data = _document(event, start)
     kind = data.get("type")
-    if not isinstance(kind, str) or kind != "error" and may_be_failure(kind):
-        return _read_foreign(event, data, facts)
+    if kind != known:
+        if not isinstance(kind, str) or kind != "error" and may_be_failure(kind):
+            return _read_foreign(event, data, facts)
     if kind in _TERMINALS:
         return _read_terminal(data, kind, facts)
     if kind in _LIFECYCLE:
@@ -317,11 +319,20 @@ def outcome(response: dict[str, Any], kind: str = "") -> str:
             counts.
     """
     by_kind, status = _TERMINALS.get(kind, "ok"), response.get("status")
+    if by_kind == "ok" and _is_complete(response):
+        return "ok"
     if by_kind == "failed" or status in _FAILED:
         return "failed"
     if stop_of(stop_reason(response)) == "broken":
         return "failed"
     return "incomplete" if "incomplete" in (by_kind, status) else "ok"
+
+
+def _is_complete(response: dict[str, Any]) -> bool:
+    """Whether *response* says that it is, and nothing else."""
+    return response.get("status") == "completed" and not response.get(
+        "incomplete_details"
+    )
 
 
 def stop_reason(response: dict[str, Any]) -> str:
@@ -332,6 +343,8 @@ def stop_reason(response: dict[str, Any]) -> str:
 
 def unknown_stop(response: dict[str, Any]) -> str:
     """The unknown status or stop reason of a *response*, for the log; "" if known."""
+    if _is_complete(response):
+        return ""
     status = response.get("status")
     strange = unknown(status) if status not in _STATUSES else ""
     return unknown(stop_reason(response)) or strange
