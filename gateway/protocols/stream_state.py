@@ -224,28 +224,27 @@ class PassThrough:
         later those alone that a needle points at. The others pass.
         """
         read, facts, needles = self._wire.read, self.facts, self._needles
-        passed: list[bytes] = []  # what of data is the client's,
-        done = 0  # up to here
-        end, size, hits = 0, len(data), [-1] * len(needles)
+        passed: list[bytes] = []  # what of data is the client's, up to ``done``
+        done, end, size, hits = 0, 0, len(data), [-1] * len(needles)
         state, at = self.state, event_finder(data)
         has_event = state is not WAITING
         while end < size:
             begin = end
             if state is not WAITING:
-                begin = next_telling(data, end, needles, hits, at)
-                if begin == size:
+                if (begin := next_telling(data, end, needles, hits, at)) == size:
                     break
             event = at(data, begin)
             end = begin + len(event)
             step = read(event, facts)
-            if step is OUTPUT and state is WAITING and not self._is_answer():
-                step = NEUTRAL
+            if step is OUTPUT and state is WAITING:
+                if self._is_answer():
+                    needles = self._streaming_needles()
+                    hits = [-1] * len(needles)
+                else:
+                    step = NEUTRAL
             if step is NEUTRAL:  # it leaves every state as it is
                 has_event = True
                 continue
-            if state is WAITING and step is OUTPUT:
-                needles = self._streaming_needles()
-                hits = [-1] * len(needles)
             state = TRANSITIONS[state][step]
             if state is CLOSED:
                 passed.append(data[done:begin])
