@@ -13,7 +13,8 @@ from gateway.errors import UpstreamError
 from gateway.transport.body_reader import BodyReader
 from gateway.transport.connection import Connection
 from gateway.transport.converting_lane import ConvertingLane
-from gateway.transport.fast_lane import FastLane, FramingLane, frames_of_chunks
+from gateway.transport.fast_lane import FastLane
+from gateway.transport.framing_lane import FramingLane, frames_of_chunks
 from gateway.transport.interface import Ended, LaneSide
 from gateway.transport.response_parser import ResponseParser
 

@@ -16,13 +16,8 @@ from gateway.protocols.responses.protocol import PLAIN_KINDS
 from gateway.protocols.responses.socket_message import PLAIN_HEAD, TELLING, is_text
 from gateway.transport.connection import Connection
 from gateway.transport.converting_lane import ConvertingLane
-from gateway.transport.fast_lane import (
-    MAX_READ_BYTES,
-    FastLane,
-    FramingLane,
-    LaneAnswer,
-    Passed,
-)
+from gateway.transport.fast_lane import MAX_READ_BYTES, FastLane, LaneAnswer
+from gateway.transport.framing_lane import FramingLane, Passed
 from gateway.transport.interface import LaneSide
 from gateway.transport.websocket.frame_cutter import WHOLE_TEXT
 
