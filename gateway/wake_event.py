@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 
 
 class WakeEvent:
@@ -21,8 +20,10 @@ class WakeEvent:
 
     def set(self) -> None:
         """Wake the thread that waits, or its next wait; twice is the same as once."""
-        with suppress(RuntimeError):  # it is set already
+        try:
             self._unset.release()
+        except RuntimeError:
+            pass  # it is set already
 
     def wait(self, seconds: float) -> None:
         """Return when the event is set, or after *seconds*; it is unset again then."""

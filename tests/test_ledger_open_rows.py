@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from structlog.testing import capture_logs
@@ -159,8 +160,8 @@ async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
     open_rows = OpenRowBuffer(due.append)
     record = record_of("a")
 
-    open_rows.begin(record)
-    open_rows.begin(record)
+    open_rows.begin(record, time.monotonic())
+    open_rows.begin(record, time.monotonic())
     assert 1 == len(open_rows.records)
     open_rows.drop(record)
     open_rows.drop(record)
@@ -174,7 +175,7 @@ async def test_ahead_has_a_timer_only_while_something_is_open() -> None:
 async def test_only_what_is_old_enough_is_taken() -> None:
     open_rows = OpenRowBuffer(lambda records: None)
     old, young = record_of("old"), record_of("young")
-    open_rows.begin(old)
+    open_rows.begin(old, time.monotonic())
     began_at, _ = open_rows.records[id(old)]
     open_rows.records[id(young)] = began_at + 1.0, young
 

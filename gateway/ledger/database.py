@@ -110,6 +110,7 @@ class Database:
         self.url = resolve(url, base)
         self.dialect = self.url.get_backend_name()
         self._path = Path(self.url.database or "") if self.sqlite else None
+        self._name = os.fspath(self._path or "")
         self.presence = Presence(self._path)
         self._inode: tuple[int, int] | None = None
         self._writer = self._writing_engine(pool_size=1)
@@ -182,8 +183,11 @@ class Database:
     def flush(self, calls: Sequence[DriverCall]) -> None:
         """A transaction of *calls* alone, on the driver's own connection."""
         _, driver = self._connected()
-        with self.presence.turn():
+        self.presence.take_turn()
+        try:
             self._flush(driver, calls)
+        finally:
+            self.presence.end_turn()
 
     def _flush(self, driver: DriverConnection, calls: Sequence[DriverCall]) -> None:
         try:
@@ -286,7 +290,7 @@ class Database:
         if self._path is None:
             return None
         try:
-            status = os.stat(self._path)
+            status = os.stat(self._name)
         except OSError:
             return None
         return status.st_dev, status.st_ino
@@ -330,7 +334,7 @@ class Database:
         )
 
     def _connect_read_only(self) -> sqlite3.Connection:
-        address = f"file:{quote(os.fspath(self._path or ''))}?mode=ro"
+        address = f"file:{quote(self._name)}?mode=ro"
         connection = sqlite3.connect(
             address, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -134,11 +133,11 @@ class Ledger:
         Write *record* ahead as ``open``: it is being sent upstream. At once if the
         ledger is idle, else within some 0.08 seconds, and not at all if it ends before.
         """
-        idle = time.monotonic() - self._put_at > JOIN_AFTER_S
-        if idle and not self._open_rows.records:
+        now = time.monotonic()
+        if now - self._put_at > JOIN_AFTER_S and not self._open_rows.records:
             self._put_open([record])
         else:
-            self._open_rows.begin(record)
+            self._open_rows.begin(record, now)
 
     async def close(self, record: Record) -> None:
         """
@@ -291,8 +290,10 @@ class Ledger:
         return GatewayError("ledger_unavailable", detail=detail)
 
     def _on_report_in_thread(self, report: WriteReport) -> None:
-        with suppress(RuntimeError):  # the loop has ended
+        try:
             self._loop.call_soon_threadsafe(self._on_report, report)
+        except RuntimeError:
+            pass  # the loop has ended
 
     def _on_report(self, report: WriteReport) -> None:
         self._reported_at = time.monotonic()

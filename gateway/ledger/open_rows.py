@@ -35,9 +35,9 @@ class OpenRowBuffer:
         self.records: dict[int, tuple[float, Record]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, record: Record) -> None:
-        """*record* is being sent upstream, or once more."""
-        self.records.setdefault(id(record), (time.monotonic(), record))
+    def begin(self, record: Record, now: float) -> None:
+        """*record* is being sent upstream at monotonic *now*, or once more."""
+        self.records.setdefault(id(record), (now, record))
         if self._timer is None:
             self._timer = self._loop.call_later(OPEN_WITHIN_S, self._look)
 

@@ -132,27 +132,40 @@ class Presence:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for the turn of this process to write."""
-        if self._fd is None:
-            yield
-            return
-        with suppress(OSError):  # a file system without locks: SQLite's own decides
-            self._take_turn(self._fd)
+        """The turn of this process to write, for the block."""
+        self.take_turn()
         try:
             yield
         finally:
-            with suppress(OSError):
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self.end_turn()
 
-    def _take_turn(self, fd: int) -> None:
+    def take_turn(self) -> None:
+        """Wait for the turn of this process to write; ``end_turn`` follows."""
+        if self._fd is None:
+            return
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.waits_since = time.monotonic()
-            try:
+            self._wait_for_turn(self._fd)
+        except OSError:
+            pass  # a file system without locks: SQLite's own decides
+
+    def _wait_for_turn(self, fd: int) -> None:
+        self.waits_since = time.monotonic()
+        try:
+            with suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_EX)
-            finally:
-                self.turn_at, self.waits_since = time.monotonic(), None
+        finally:
+            self.turn_at, self.waits_since = time.monotonic(), None
+
+    def end_turn(self) -> None:
+        """Let others write."""
+        if self._fd is None:
+            return
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError:
+            pass
 
     def leave(self) -> None:
         """Give the lock back: what is open now has no writer any more."""

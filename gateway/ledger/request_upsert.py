@@ -72,13 +72,20 @@ class SqliteRequestUpsert:
         )
         self._head = f"INSERT INTO {VIEW} ({', '.join(_COLUMNS)}) VALUES "
         self._row = f"({', '.join('?' * len(_COLUMNS))})"
+        self._texts: dict[int, str] = {}  # by number of rows, made when it is needed
 
     def calls(self, rows: Collection[RequestRows]) -> Iterator[DriverCall]:
         """See ``RequestUpsert.calls``."""
-        listed = (row for whole in rows for row in _view_rows(whole))
+        listed = chain.from_iterable(map(_view_rows, rows))
         for batch in batches(listed, len(_COLUMNS)):
-            rows_text = ", ".join([self._row] * len(batch))
-            yield self._head + rows_text, list(chain(*batch))
+            yield self._text(len(batch)), list(chain(*batch))
+
+    def _text(self, count: int) -> str:
+        text = self._texts.get(count)
+        if text is None:
+            text = self._head + ", ".join([self._row] * count)
+            self._texts[count] = text
+        return text
 
 
 def _parts(dialect: Dialect) -> Iterator[str]:
@@ -98,13 +105,11 @@ def _parts(dialect: Dialect) -> Iterator[str]:
         yield compiled(replacing(table, insert), dialect)
 
 
-def _view_rows(whole: RequestRows) -> Iterator[Row]:
+def _view_rows(whole: RequestRows) -> list[Row]:
     """A row for each attempt; the request's own part is the same in all of them."""
     marks = whole.timeline[2]
-    if not whole.attempts:
-        yield (*whole.request, *_NO_ATTEMPT, marks)
-    for row in whole.attempts:
-        yield (*whole.request, *row[2:], marks)
+    attempts = whole.attempts or [(*whole.timeline[:2], *_NO_ATTEMPT)]
+    return [(*whole.request, *row[2:], marks) for row in attempts]
 
 
 class PostgresqlRequestUpsert:

@@ -11,8 +11,8 @@ Rule 3: a row is a tuple in the order of its table's columns; a test compares th
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,7 +20,7 @@ import orjson
 from gateway.ledger.statement import moment
 from gateway.ledger.tables import request
 from gateway.record import AttemptRecord, MarkTuple, Record, TimelineMark
-from gateway.usage import count
+from gateway.usage import MAX_TOKENS, Usage, count
 
 Row = tuple[Any, ...]
 
@@ -84,7 +84,9 @@ def _request_row(
     request_id, _, response_id, model, upstream_model, upstream_id, session, node = (
         texts
     )
-    usage = record.usage
+    queue_ms, first_event_ms, duration_ms, cost_usd = _finite(
+        record.queue_ms, record.first_event_ms, record.duration_ms, record.cost_usd
+    )
     return (
         request_id,
         started_at,
@@ -100,17 +102,12 @@ def _request_row(
         *ended,
         _status(record.status),
         len(record.attempts),
-        number(record.queue_ms),
-        number(record.first_event_ms),
-        number(record.duration_ms),
-        count(usage.input_tokens),
-        count(usage.cached_tokens),
-        count(usage.cache_write_tokens),
-        count(usage.cache_write_1h_tokens),
-        count(usage.output_tokens),
-        count(usage.reasoning_tokens),
+        queue_ms,
+        first_event_ms,
+        duration_ms,
+        *_counts(record.usage),
         record.estimated,
-        number(record.cost_usd),
+        cost_usd,
         upstream_id,
         record.client,
         session,
@@ -175,9 +172,31 @@ def _all_plain(*texts: str) -> Sequence[str]:
     return [plain(text) for text in texts]
 
 
-def number(value: float | None) -> float | None:
-    """*value* unless it is no number that can be summed."""
-    return value if value is not None and math.isfinite(value) else None
+def _finite(*values: float | None) -> Sequence[float | None]:
+    """*values* without those that cannot be summed; nearly always all can."""
+    if isfinite(sum(filter(None, values))):
+        return values
+    return [value if value is None or isfinite(value) else None for value in values]
+
+
+def _counts(usage: Usage) -> list[int | None]:
+    """The counts of *usage* in the order of their columns, where they can be ones."""
+    counts = (
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_1h_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+    )
+    return [
+        (
+            one
+            if one is None or type(one) is int and 0 <= one <= MAX_TOKENS
+            else count(one)
+        )
+        for one in counts
+    ]
 
 
 def _status(status: int) -> int:
