@@ -198,6 +198,8 @@ class FairQueue(Generic[W]):
         groups = self._at.get(name)
         if not groups:
             return None
+        if len(groups) == 1:  # as nearly always
+            return groups[0].ring[0][1].waiters[0][1]
         user = min((g.ring[0] for g in groups), key=itemgetter(0))[1].user
         queues = (queue for g in groups if (queue := g.queues.get(user)))
         return min(queue.waiters[0] for queue in queues)[1]
