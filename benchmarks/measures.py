@@ -234,7 +234,16 @@ class Bench:
         program = self.program(name)
         warm = scripts.request("responses", peers.KEY)
         peers.load(program.port, warm, self.folder, clients=8, total=8, seconds=1)
+        self._rest(program)
         return program
+
+    def _rest(self, program: Program, wait_s: float = 15.0) -> None:
+        """Wait until *program* has loaded what it loads while it serves already."""
+        end, quiet, used_s = time.monotonic() + wait_s, 0, program.exact_cpu_s()
+        while quiet < 4 and time.monotonic() < end:
+            time.sleep(0.2)
+            before_s, used_s = used_s, program.exact_cpu_s()
+            quiet = quiet + 1 if used_s - before_s < 0.02 else 0
 
     def _warm(self, program: Program) -> None:
         """Let *program* load what it loads at its first requests."""
