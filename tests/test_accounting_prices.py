@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -265,3 +267,37 @@ def test_no_price_is_ever_fetched(
     cost = prices.cost_usd(account(), "gpt-5", Usage(MILLION, 0, 0, 0, 0), WHEN)
 
     assert 1.25 == cost
+
+
+PRICED = """
+import sys
+from gateway.accounting.price_data import UNUSED, providers
+from gateway.accounting.prices import _linear
+from gateway.config.schema import Price
+from genai_prices.types import ModelPrice
+
+print(*(name for name in UNUSED if name in sys.modules))
+for provider in providers:
+    for model in provider.models:
+        listed = model.prices
+        if not isinstance(listed, ModelPrice):
+            listed = listed[0].prices
+        print(provider.id, model.id, model.match, _linear(listed, Price()))
+"""
+
+
+def test_a_price_is_the_same_without_what_its_library_does_not_need_for_it() -> None:
+    """A new version of the library may need more of what is left out."""
+    lean, whole = [
+        subprocess.run(
+            [sys.executable, "-c", before + PRICED],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for before in ("", "import pydantic, httpx2\n")
+    ]
+
+    assert (lean[0], whole[0]) == ("", "pydantic httpx2")
+    assert len(lean) > 500
+    assert lean[1:] == whole[1:]

@@ -18,11 +18,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from genai_prices import Usage as PricedUsage
-from genai_prices.data import providers
-from genai_prices.data_snapshot import DataSnapshot
-from genai_prices.types import ModelPrice, TieredPrices
-
+from gateway.accounting.price_data import (
+    DataSnapshot,
+    ModelPrice,
+    PricedUsage,
+    TieredPrices,
+    providers,
+)
 from gateway.config.schema import Account, Price
 from gateway.usage import Usage
 
