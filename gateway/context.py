@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 from multidict import CIMultiDictProxy
@@ -11,7 +12,7 @@ from multidict import CIMultiDictProxy
 from gateway.accounts.choice import AccountQuery
 from gateway.accounts.session import Session
 from gateway.admission.body_room import BodyShare
-from gateway.admission.interface import Holder, Slot
+from gateway.admission.interface import Holder, QueuePosition, Slot
 from gateway.client.body import RequestBody
 from gateway.client.kinds import ClientKind
 from gateway.config.schema import Limits, User
@@ -56,6 +57,8 @@ class RequestContext:
         self.account_query = AccountQuery(
             self.ask.model, self.wire.name, self.session, self.user.name
         )
+        waiting = self.record, self.ask
+        self.holder.on_wait = MethodType(_begin_to_wait, waiting)  # half of a partial
 
     @property
     def attempt(self) -> AttemptRecord:
@@ -90,3 +93,18 @@ class RequestContext:
         now, record = time.monotonic(), self.record
         record.first_event_ms = (now - record.received) * 1000
         record.mark(now, "first_output")
+
+
+def _begin_to_wait(waiting: tuple[Record, RequestBody], place: QueuePosition) -> None:
+    """Note that a request waits in a queue; its body is parsed again behind it."""
+    record, ask = waiting
+    record.queued = True
+    record.mark(
+        time.monotonic(),
+        "queued",
+        scope=place.scope,
+        position=place.position,
+        expected_s=round(place.expected_s, 1),
+        taken=[tuple(one) for one in place.taken],
+    )
+    ask.rest()

@@ -27,6 +27,7 @@ from gateway.admission.slot import (
     Wanted,
 )
 from gateway.admission.slot_table import Holders, SlotTable, taken_slots
+from gateway.admission.wait_timer import WaitTimer
 from gateway.errors import ClientError, GatewayError, Overloaded
 
 MAX_TIMER_S = 1e6  # an event loop cannot count to infinity
@@ -224,11 +225,10 @@ class Registry(Admission):
         table.enter_queue(waiter, last_served)
         self._check_room(table, waiter)
         left_s = min(max(0.0, deadline - self._clock()), MAX_TIMER_S)
-        timers = [loop.call_later(left_s, self._expire, table, waiter)]
+        timers = [WaitTimer(loop, left_s, self._expire, table, waiter)]
         if alone_s > 0:
-            timers.append(
-                loop.call_later(min(alone_s, MAX_TIMER_S), table.accept_any, waiter)
-            )
+            alone_s, accept_any = min(alone_s, MAX_TIMER_S), type(table).accept_any
+            timers.append(WaitTimer(loop, alone_s, accept_any, table, waiter))
         self._begin_wait(table, waiter)
         try:
             outcome = await waiter.done

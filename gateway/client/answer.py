@@ -101,6 +101,10 @@ class ClientAnswer:
         else:
             self._headers.update(headers)
 
+    def queues_no_more(self) -> None:
+        """Its request will not wait in a queue again."""
+        self.queue_place = _not_queued
+
     def push(
         self, data: bytes, *, last: bool = False
     ) -> Coroutine[Any, Any, None] | None:

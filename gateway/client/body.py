@@ -52,6 +52,10 @@ class RequestBody:
         self._document = loads(self.data)
         return True
 
+    def rest(self) -> None:
+        """While the request waits: keep what it takes little room to keep."""
+        self._document = None
+
     def forget_document(self) -> None:
         """Keep the bytes alone; what they are parsed to is several times as large."""
         self._document = None

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import partial
 
 from aiohttp import web
 
 from gateway.accounts.session import Session, session_of
 from gateway.admission.body_room import BodyRooms, BodyShare
-from gateway.admission.interface import Holder, QueuePosition, SlotSource
+from gateway.admission.interface import Holder, SlotSource
 from gateway.client import body
 from gateway.client.intake import Intake
 from gateway.config.schema import Limits
@@ -238,9 +237,7 @@ def _query_of(request: web.BaseRequest) -> str:
 
 
 def _holder(record: Record) -> Holder:
-    holder = Holder(record.request_id, record.user)
-    holder.on_wait = partial(_note_wait, record)
-    return holder
+    return Holder(record.request_id, record.user)
 
 
 def _note_room(record: Record, waited_s: float, limit_bytes: int) -> None:
@@ -249,16 +246,4 @@ def _note_room(record: Record, waited_s: float, limit_bytes: int) -> None:
         "room_awaited",
         waited_s=round(waited_s, 3),
         limit_bytes=limit_bytes,
-    )
-
-
-def _note_wait(record: Record, place: QueuePosition) -> None:
-    record.queued = True
-    record.mark(
-        time.monotonic(),
-        "queued",
-        scope=place.scope,
-        position=place.position,
-        expected_s=round(place.expected_s, 1),
-        taken=[tuple(one) for one in place.taken],
     )

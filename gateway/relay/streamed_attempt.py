@@ -72,9 +72,10 @@ class StreamedAttempt(Attempt):
         if ending is None or ending.outcome != "failed":
             self._served(call)
             client.add_headers(call.take_client_headers())
+            client.queues_no_more()
         if ending is None:
             await client.send(batch.data)
-            del batch  # a preamble may repeat the whole request
+            del batch, timeout  # a preamble may repeat the whole request
             batch = await self._pump(response)
         self._last = batch
         await self._conclude(batch, question)
