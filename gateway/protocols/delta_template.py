@@ -74,22 +74,13 @@ _VARYING = (
 _NUL = b"\0"  # is in no JSON
 _VARIED = b'"\0"'  # replaces them, and comes from nowhere else
 
-_PLAIN = rb'[^"\\\x00-\x1f]'
-_CANONICAL = rb'\\["\\bfnrt]'  # escapes that ``quote`` writes
-_ANY = rb'\\(?:["\\/bfnrt]|u(?![dD])[0-9a-fA-F]{4})'
-
-
-def _strings(escape: bytes = b"") -> Callable[[bytes], object]:
-    """What finds that all of some bytes is strings, none empty, with NUL between."""
-    one = b"%b+" % _PLAIN
-    if escape:
-        one = b"(?:%b|%b)%b*(?:%b%b*)*" % (_PLAIN, escape, _PLAIN, escape, _PLAIN)
-    return re.compile(b"%b(?:\\x00%b)*" % (one, one)).fullmatch
-
-
-_are_plain = _strings()
-_are_canonical = _strings(_CANONICAL)
-_are_whole = _strings(_ANY)
+_SPECIAL = bytes(range(32)) + b'"\\'  # a string without them is its own text
+_ONE = (
+    rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u(?![dD])[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*'
+)
+_are_whole = re.compile(rb"%b(?:\x00%b)*" % (_ONE, _ONE)).fullmatch
+"""Whether some bytes are strings with NUL between them."""
+_seldom_written = re.compile(rb"\\[/u]").search  # ``quote`` has most without an escape
 
 
 class DeltaTemplate:
@@ -135,46 +126,56 @@ class DeltaTemplate:
 
     def convert(self, data: bytes) -> bytes | None:
         """Whole events for the client; None if *data* has to be read."""
-        strings = self._strings_in(data)
-        joined = _NUL.join(strings)
+        if self._varying:
+            if data.find(_NUL) >= 0:
+                return None
+            for member in self._varying:
+                data = member.sub(_VARIED, data)
+        if not (data.startswith(self._prefix) and data.endswith(self._suffix)):
+            return None
+        string = data[self._start : self._end]
+        strings = [string] if string.find(b"\n") < 0 else self._strings_in(data)
+        joined = string if len(strings) == 1 else b"".join(strings)
+        if not (joined and all(strings)):
+            return None
+        if joined.translate(None, _SPECIAL) != joined:
+            return self._convert_escapes(strings)
         try:
             text = joined.decode()
+            if len(text) < len(joined) and len(strings) > 1:
+                b" ".join(strings).decode()  # each by itself
         except UnicodeDecodeError:
             return None
-        if _are_plain(joined):
-            if len(strings) > 1:
-                text = text.replace("\0", "")
-        elif _are_whole(joined):
-            texts = texts_of(strings)
-            text = "".join(texts)
-            if not _are_canonical(joined):
-                strings = [quote(text)[1:-1] for text in texts]
-        else:
+        return self._write(strings, text)
+
+    def _strings_in(self, data: bytes) -> list[bytes]:
+        """What is between prefixes and suffixes in *data*; none if it has others."""
+        # Searches for much shorter bytes than prefix and suffix are many times as fast.
+        events = data.split(b"\n\n")
+        events.pop()
+        start, end = self._start, self._end + 2
+        strings = [event[start:end] for event in events]
+        whole = self._prefix + self._between.join(strings) + self._suffix
+        return strings if whole == data else []
+
+    def _convert_escapes(self, strings: list[bytes]) -> bytes | None:
+        """As ``convert``; some of *strings* are not their own text."""
+        joined = _NUL.join(strings)
+        if not _are_whole(joined):
             return None
+        try:
+            texts = texts_of(strings)
+        except orjson.JSONDecodeError:
+            return None
+        if _seldom_written(joined):
+            strings = [quote(text)[1:-1] for text in texts]
+        return self._write(strings, "".join(texts))
+
+    def _write(self, strings: list[bytes], text: str) -> bytes:
         self.has_fitted = True
         for note in self._notes:
             note(text)
         return self._say(strings, text)
-
-    def _strings_in(self, data: bytes) -> list[bytes]:
-        """What is between prefixes and suffixes in *data*; none if it has others."""
-        if data.find(_NUL) >= 0:
-            return []
-        for member in self._varying:
-            data = member.sub(_VARIED, data)
-        prefix, suffix, start, end = self._prefix, self._suffix, self._start, self._end
-        if not (data.startswith(prefix) and data.endswith(suffix)):
-            return []
-        string = data[start:end]
-        if string.find(b"\n") < 0:
-            return [string]
-        # Searches for much shorter bytes than prefix and suffix are many times as fast.
-        events = data.split(b"\n\n")
-        events.pop()
-        end += 2
-        strings = [event[start:end] for event in events]
-        whole = prefix + self._between.join(strings) + suffix
-        return strings if whole == data else []
 
 
 def texts_of(strings: list[bytes]) -> list[str]:

@@ -15,18 +15,26 @@ from gateway.record import AttemptRecord
 from gateway.transport.connection import Connection
 from gateway.transport.fast_lane import (
     MAX_BEHIND_BYTES,
+    MAX_READ_BYTES,
     Conversion,
     FastLane,
-    Framed,
     LaneAnswer,
     LaneClient,
-    body_of,
 )
 
 
-def as_chunk(events: bytes) -> Framed:
-    """Whole *events* as a chunk of HTTP; none for none."""
-    return (b"%x\r\n%b\r\n" % (len(events), events) if events else b""), 0
+def body_of_chunks(data: bytes) -> bytes:
+    """The body that *data* carries if it is some whole chunks; else none."""
+    if len(data) > MAX_READ_BYTES:
+        return b""
+    parts = data.split(b"\r\n")
+    if len(parts) == 3:
+        size, body, rest = parts
+        return body if not rest and size == b"%x" % len(body) else b""
+    bodies = parts[1::2]
+    if parts.pop() or parts[::2] != [b"%x" % len(body) for body in bodies]:
+        return b""
+    return b"".join(bodies)
 
 
 class ConvertingLane(FastLane):
@@ -45,14 +53,12 @@ class ConvertingLane(FastLane):
         answer: LaneAnswer,
         client: LaneClient,
         record: AttemptRecord,
-        body_of: Callable[[bytes], bytes] = body_of,
+        body_of: Callable[[bytes], bytes] = body_of_chunks,
     ) -> None:
         super().__init__(connection, answer, client, record)
         self._body_of = body_of
         end = client.end
-        self._framed: Callable[[bytes], Framed] = as_chunk
-        if end.takes_frames:
-            self._framed = end.framed
+        self._framed = end.framed if end.takes_frames else None
 
     def data_received(self, data: bytes) -> None:
         # What was converted must be written, so all else is asked before.
@@ -64,25 +70,25 @@ class ConvertingLane(FastLane):
             and (events := self._convert(body)) is not None
         ):
             self._gathering.events += 1
-            if events:
-                self._pass(len(body), events)
-            else:
+            if not events:
                 self._swallow(len(body))
+                return
+            now = monotonic()
+            if now - self._last > self._gap:
+                self._gap = now - self._last
+            self._last = now
+            self._has_passed = True
+            self._record.received_bytes += len(body)
+            if self._framed is None:
+                self._write(b"%x\r\n%b\r\n" % (len(events), events))
+                return
+            out, frames = self._framed(events)
+            self._frames += frames
+            self._write(out)
             return
         self.settle()
         self._connection.data_received(data)
         self._look()
-
-    def _pass(self, size: int, events: bytes) -> None:
-        now = monotonic()
-        if now - self._last > self._gap:
-            self._gap = now - self._last
-        self._last = now
-        self._has_passed = True
-        self._record.received_bytes += size
-        out, frames = self._framed(events)
-        self._frames += frames
-        self._write(out)
 
     def _swallow(self, size: int) -> None:
         """The upstream has said something that makes no event for the client."""
