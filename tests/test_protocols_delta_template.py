@@ -86,14 +86,22 @@ class Play:
     Args:
         form: how an event is written as JSON.
         extra: members of every event that no reader needs.
+        closes: say that an item is done before the next one begins.
     """
 
     def __init__(
-        self, source: str, form: Callable[[Any], str], extra: dict[str, str]
+        self,
+        source: str,
+        form: Callable[[Any], str],
+        extra: dict[str, str],
+        *,
+        closes: bool = True,
     ) -> None:
         self.source = source
         self.form = form
         self.extra = extra
+        self.closes = closes
+        self.item: dict[str, Any] = {}  # the last one of a Responses stream
         self.number = -1
         self.index = -1
         self.calls = -1
@@ -130,9 +138,13 @@ class Play:
                 "custom": {"type": "custom_tool_call", "input": "", **call},
                 "reasoning": {"type": "reasoning", "summary": []},
             }.get(kind, {"type": "message", "content": [], "role": "assistant"})
-            item["id"] = f"it_{self.index}"
+            done = b""
+            if self.item and self.closes:
+                where = {"output_index": self.index - 1, "item": self.item}
+                done = self.event(type="response.output_item.done", **where)
+            self.item = item = {**item, "id": f"it_{self.index}"}
             added = "response.output_item.added"
-            return self.event(type=added, output_index=self.index, item=item)
+            return done + self.event(type=added, output_index=self.index, item=item)
         if self.source == "messages":
             block = {
                 "call": {"type": "tool_use", "name": "f"},
@@ -234,7 +246,8 @@ SPOILS = (
 def streams(draw: st.DrawFn) -> tuple[str, list[bytes]]:
     """Reads of a stream: mostly good, some events spoilt, cut anywhere."""
     source = draw(st.sampled_from(PROTOCOLS))
-    play = Play(source, draw(st.sampled_from(FORMS)), draw(st.sampled_from(EXTRAS)))
+    form, extra = draw(st.sampled_from(FORMS)), draw(st.sampled_from(EXTRAS))
+    play = Play(source, form, extra, closes=draw(st.booleans()))
     events = [play.begin()]
     for kind in draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3)):
         events.append(play.open(kind))
@@ -245,7 +258,7 @@ def streams(draw: st.DrawFn) -> tuple[str, list[bytes]]:
         old, new = draw(st.sampled_from(SPOILS))
         head, _, rest = events[at].rpartition(old)
         events[at] = head + new + rest if _ else events[at]
-    size = draw(st.sampled_from((1, 1, 2, 5)))
+    size = draw(st.sampled_from((1, 1, 2, 5, 100)))
     reads = [b"".join(events[at : at + size]) for at in range(0, len(events), size)]
     at = draw(st.integers(0, len(reads) - 1))
     cut = draw(st.integers(0, len(reads[at])))
@@ -313,6 +326,25 @@ def test_deltas_of_every_kind_take_it(source: str, target: str, kind: str) -> No
 @pytest.mark.parametrize("source, target", PAIRS)
 def test_what_takes_it(source: str, target: str, texts: list[str], taken: bool) -> None:
     assert taken == fits(source, target, "text", texts)
+
+
+@pytest.mark.parametrize("source, target", PAIRS)
+def test_of_a_long_read_few_events_are_read(source: str, target: str) -> None:
+    """An answer may have come to its end before its first byte is read."""
+    play, read = Play(source, compact, {}), list[bytes]()
+    stream = play.begin()
+    for kind in ("reasoning", "text", "call"):
+        stream += play.open(kind)
+        stream += b"".join(play.delta(str(number)) for number in range(1, 200))
+    stream += play.end()
+    following = made(source, target)
+    handle = following._reader.handle
+    following._reader.handle = lambda frame: (read.append(frame), handle(frame))[1]
+
+    assert following.feed(stream).ending
+
+    assert len(read) < 60
+    assert all(one == other for one, other in zip(*both(source, target, [stream])))
 
 
 @pytest.mark.parametrize(

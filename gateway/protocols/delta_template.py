@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -97,6 +98,8 @@ class DeltaTemplate:
 
     __slots__ = (
         "has_fitted",
+        "_lead",
+        "_tail",
         "_prefix",
         "_suffix",
         "_between",
@@ -116,6 +119,9 @@ class DeltaTemplate:
         say: Say,
     ) -> None:
         self.has_fitted = False
+        # What an event begins and ends with, whatever varies in between.
+        self._lead = prefix.partition(_VARIED)[0]
+        self._tail = suffix.rpartition(_VARIED)[2]
         self._prefix = prefix
         self._suffix = suffix
         self._between = suffix + prefix
@@ -126,13 +132,15 @@ class DeltaTemplate:
 
     def convert(self, data: bytes) -> bytes | None:
         """Whole events for the client; None if *data* has to be read."""
+        if not (data.startswith(self._lead) and data.endswith(self._tail)):
+            return None
         if self._varying:
             if data.find(_NUL) >= 0:
                 return None
             for member in self._varying:
                 data = member.sub(_VARIED, data)
-        if not (data.startswith(self._prefix) and data.endswith(self._suffix)):
-            return None
+            if not (data.startswith(self._prefix) and data.endswith(self._suffix)):
+                return None
         string = data[self._start : self._end]
         strings = [string] if string.find(b"\n") < 0 else self._strings_in(data)
         joined = string if len(strings) == 1 else b"".join(strings)
@@ -147,6 +155,20 @@ class DeltaTemplate:
         except UnicodeDecodeError:
             return None
         return self._write(strings, text)
+
+    def convert_some(self, frames: Sequence[bytes], at: int) -> tuple[int, bytes]:
+        """
+        The same of events without their blank lines, from *at* on, as far as they look
+        alike. Returns how many were converted, and what they have become.
+        """
+        lead, tail = self._lead, self._tail[:-2]
+        alike: list[bytes] = []
+        for frame in islice(frames, at, None):
+            if not (frame.startswith(lead) and frame.endswith(tail)):
+                break
+            alike.append(frame)
+        converted = self.convert(b"\n\n".join([*alike, b""])) if alike else None
+        return (0, b"") if converted is None else (len(alike), converted)
 
     def _strings_in(self, data: bytes) -> list[bytes]:
         """What is between prefixes and suffixes in *data*; none if it has others."""

@@ -164,13 +164,12 @@ class StreamConverter:
         if self._template is not None:
             if (out := self._template.convert(data)) is not None:
                 return Batch(out, True, has_event=True)
-            if self._template.has_fitted:
-                self._tries = MAX_TRIES
-            self._template = None
         if not self._escaped and _HALF.search(data):
             self._escaped = True
             self._stages.insert(0, SurrogateJoiner())
-        return self._read(data.split(b"\n\n") if CR not in data else events(data))
+        if CR in data:
+            return self._take([*events(data)])
+        return self._take(data.removesuffix(b"\n\n").split(b"\n\n"))
 
     def finish(self, *, clean: bool = True) -> Batch:
         """
@@ -189,7 +188,9 @@ class StreamConverter:
                 found = self._reader.handle(rest)
         if not (found and type(found[-1]) in _LAST):
             found += self._reader.finish()
-        batch = self._write(found)
+        out: list[bytes] = []
+        has_event = self._started or bool(found)
+        batch = self._write(found, out) or self._batch(out, has_event=has_event)
         if batch.ending and batch.ending.outcome == "failed":
             return Batch(b"", started, b"", batch.ending)
         return batch
@@ -198,22 +199,49 @@ class StreamConverter:
     def _started(self) -> bool:
         return self.state is not WAITING
 
-    def _read(self, frames: Iterable[bytes]) -> Batch:
-        """Read whole events and write what they mean."""
+    def _batch(self, out: list[bytes], *, has_event: bool) -> Batch:
+        """What one read brought that has not ended the answer."""
+        started = self._started
+        return Batch(b"".join(out), started, has_event=started or has_event)
+
+    def _take(self, frames: list[bytes]) -> Batch:
+        """
+        Convert whole events by a template as far as one fits, and read the others: one,
+        then more and more at once, until there is a template for what follows.
+        """
+        out: list[bytes] = []
+        at, step, has_event = 0, 1, False
+        while at < len(frames):
+            if self._template is not None:
+                count, data = self._template.convert_some(frames, at)
+                if count:
+                    out.append(data)
+                    at, step, has_event = at + count, 1, True
+                    continue
+            block = frames[at : at + step]
+            found = self._read(block)
+            if last := self._write(found, out):
+                return last
+            if found and self.state is STREAMING and isinstance(found[-1], DELTAS):
+                self._template = self._template_of(block[-1], found[-1])
+            has_event = has_event or bool(found)
+            at, step = at + step, step * 2
+        return self._batch(out, has_event=has_event)
+
+    def _read(self, frames: Iterable[bytes]) -> list[Event]:
+        """What whole events mean."""
+        if self._template is not None and self._template.has_fitted:
+            self._tries = MAX_TRIES
+        self._template = None
         handle = self._reader.handle
         found: list[Event] = []
-        last = b""
         try:
             for frame in frames:
                 if frame:
-                    last = frame
                     found += handle(frame)
         except Garbled:
             found.append(Fail(UpstreamError("upstream_malformed")))
-        batch = self._write(found)
-        if found and self.state is STREAMING and isinstance(found[-1], DELTAS):
-            self._template = self._template_of(last, found[-1])
-        return batch
+        return found
 
     def _template_of(self, frame: bytes, event: Delta) -> DeltaTemplate | None:
         """The template for more like *event*, which *frame* was read as."""
@@ -233,17 +261,16 @@ class StreamConverter:
         notes = [note for note in found if note is not None]
         return template_of(frame, event, self._reader, notes, say)
 
-    def _write(self, found: list[Event]) -> Batch:
+    def _write(self, found: list[Event], out: list[bytes]) -> Batch | None:
+        """Add what *found* becomes to *out*; the batch that ends the answer, if any."""
         write = self._writer.write
-        out: list[bytes] = []
         for event in self._staged(found):
             if type(event) in _LAST:
                 return self._last(event, out)
             out.append(write(event))
             if self.state is WAITING:
                 self._step(OUTPUT if self._is_answer(event) else NEUTRAL)
-        started = self._started
-        return Batch(b"".join(out), started, has_event=started or bool(found))
+        return None
 
     def _step(self, step: Step) -> None:
         self.state = TRANSITIONS[self.state][step]
