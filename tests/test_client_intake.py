@@ -13,10 +13,12 @@ import orjson
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
+from aiohttp.web_protocol import RequestHandler
 from backports import zstd
 
 from gateway.admission.body_room import BodyRooms
 from gateway.client import intake
+from gateway.client.connection import READ_BUFFER_BYTES
 from gateway.client.intake import Intake
 from gateway.content_coding import PIECE_BYTES, DecodeScheduler
 from gateway.errors import ClientError
@@ -47,7 +49,9 @@ async def reading(
     async def ask_nothing(request: web.Request) -> None:
         """The body is asked for when it is read."""
 
-    app = web.Application(handler_args={"auto_decompress": False})
+    app = web.Application(
+        handler_args={"auto_decompress": False, "read_bufsize": READ_BUFFER_BYTES}
+    )
     app.router.add_post("/", handle, expect_handler=ask_nothing)
     async with TestServer(app) as server:
         yield server
@@ -94,6 +98,23 @@ async def test_every_encoding_gives_the_same_bytes(
     body = slowly(data, 7) if chunks else data
 
     assert (200, TEXT) == await sent(body, Content_Encoding=encoding)
+
+
+async def test_what_has_its_room_is_read_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But for the one that comes with the head, before the body is asked for."""
+    paused, pause = [], RequestHandler.pause_reading
+
+    def counted(connection: RequestHandler) -> None:
+        paused.append(connection)
+        pause(connection)
+
+    monkeypatch.setattr(RequestHandler, "pause_reading", counted)
+    data = bytes(range(256)) * 3500
+
+    assert (200, data) == await sent(data, limit=len(data))
+    assert len(paused) <= 1
 
 
 @pytest.mark.parametrize(

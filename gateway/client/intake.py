@@ -100,12 +100,15 @@ class Intake:
         decoder = _decoder_of(coding) if coding else None
         content = request.content
         content.on_eof(lambda: share.wake() if content.at_eof() else None)
-        body = _Body(share, limit_bytes)
-        asked, need = False, (declared or 1) if decoder is None else 1
+        known = 0 if decoder or not declared else declared
+        body = _Body(share, limit_bytes, known)
+        asked, need = False, known or 1
         try:
             while not content.at_eof():
                 await share.room(need)
-                need = 1
+                if need > 1:
+                    content.set_read_chunk_size(need)  # there is room for all of it
+                    need = 1
                 asked = asked or _ask_for(request)
                 piece = await _next(content)
                 if decoder is None:
@@ -137,12 +140,17 @@ class Intake:
 
 
 class _Body:
-    """What has come so far."""
+    """
+    What has come so far.
 
-    def __init__(self, share: BodyShare, limit_bytes: int) -> None:
+    Args:
+        size: of the whole; 0 if it is not known. A buffer that grows is copied.
+    """
+
+    def __init__(self, share: BodyShare, limit_bytes: int, size: int) -> None:
         self.share = share
         self._limit_bytes = limit_bytes
-        self._bytes = io.BytesIO()
+        self._bytes = io.BytesIO(bytes(size))
 
     def add(self, piece: bytes) -> None:
         """
@@ -158,7 +166,7 @@ class _Body:
 
     def data(self) -> bytes:
         """All of it, without a copy."""
-        return self._bytes.getvalue()
+        return self._bytes.getvalue()[: self._bytes.tell()]
 
 
 def _has_come(request: web.BaseRequest) -> bool:
