@@ -33,7 +33,7 @@ from gateway.transport.socket_state import (
     left_in_socket,
 )
 
-SLICE_BYTES = 65536
+SLICE_BYTES = 262144
 """How much of a large body is handed to the socket at once."""
 
 JOIN_BYTES = 131072
