@@ -1,6 +1,9 @@
 """
 What the body of a model request says, parsed once.
 
+Of a large one an outline is read alone, where its protocol has one: it is parsed when
+somebody asks for more.
+
 Everything that is wrong with it is the client's own mistake and names what is wrong.
 """
 
@@ -11,27 +14,47 @@ from typing import Any
 import orjson
 
 from gateway.errors import ClientError
+from gateway.protocols import outline
 from gateway.protocols.lossless_json import has_long_number, loads
+from gateway.protocols.reasoning_proofs import ReasoningProofs
 
 
 class RequestBody:
     """
     What every model request says.
 
+    Args:
+        document: the parsed bytes; None where there is an outline.
+
     Attributes:
         data: its bytes.
     """
 
-    __slots__ = ("data", "model", "stream", "_document", "_exact")
+    __slots__ = ("data", "model", "stream", "_document", "_outline", "_exact")
 
     def __init__(
-        self, data: bytes, document: dict[str, Any], model: str, stream: bool
+        self,
+        data: bytes,
+        document: dict[str, Any] | None,
+        model: str,
+        stream: bool,
+        outline: dict[str, Any] | None = None,
     ) -> None:
         self.data = data
         self.model = model
         self.stream = stream
-        self._document: dict[str, Any] | None = document
+        self._document = document
+        self._outline = outline
         self._exact = False
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """See ``gateway.protocols.outline``; the document where there is none."""
+        return self.document if self._outline is None else self._outline
+
+    def is_outline(self, document: dict[str, Any]) -> bool:
+        """Whether *document* is the outline, and lacks what the bytes say."""
+        return document is self._outline
 
     @property
     def document(self) -> dict[str, Any]:
@@ -58,28 +81,36 @@ class RequestBody:
 
     def forget_document(self) -> None:
         """Keep the bytes alone; what they are parsed to is several times as large."""
-        self._document = None
+        self._document = self._outline = None
 
 
-def parse(data: bytes) -> RequestBody:
+def parse(data: bytes, proofs: ReasoningProofs | None = None) -> RequestBody:
     """
     *data* as a model request.
+
+    Args:
+        proofs: of the request's protocol, where it has outlines.
 
     Raises:
         ClientError: "invalid_request", with the field that is wrong.
     """
-    document = parse_object(data)
-    model = document.get("model")
+    found = document = None
+    if proofs is not None and len(data) >= outline.MIN_BYTES:
+        found = outline.outline_of(data, proofs)
+    said = found
+    if said is None:
+        said = document = parse_object(data)
+    model = said.get("model")
     if model is None:
         raise _invalid("model", "'model' is missing")
     if not isinstance(model, str) or not model:
         raise _invalid("model", "'model' must be a non-empty string")
     if len(model) > 256 or not model.isprintable():
         raise _invalid("model", "'model' is not the name of a model")
-    stream = document.get("stream")
+    stream = said.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise _invalid("stream", "'stream' must be true or false")
-    return RequestBody(data, document, model, bool(stream))
+    return RequestBody(data, document, model, bool(stream), found)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

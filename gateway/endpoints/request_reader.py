@@ -79,7 +79,7 @@ class RequestReader:
             identity = self._identify(scope)
             if holder.user != record.user:  # the key is another's now
                 holder = _holder(record)
-        ask = body.parse(data)
+        ask = body.parse(data, scope.wire.proofs)
         session = _noted(scope, ask, request.headers)
         assert scope.body_share
         return RequestContext(
@@ -223,7 +223,7 @@ def _noted(
     """The session that *ask* belongs to; noted in the record with what it asks for."""
     record = scope.record
     record.model, record.stream = log.clean_id(ask.model), ask.stream
-    session = session_of(headers, ask.document, record.user)
+    session = session_of(headers, ask.outline, record.user)
     record.session = log.clean_id(session.value)
     return session
 

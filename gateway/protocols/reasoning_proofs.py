@@ -66,9 +66,11 @@ class ReasoningProofs(Protocol):
     Attributes:
         are_signatures: the reasoning is readable text with a signature. Some servers do
             not verify it, and a request may go without thinking.
+        conversation: the member of a request that holds the pieces of it.
     """
 
     are_signatures: bool
+    conversation: str
 
     def proofs_in(self, body: Document) -> list[str]:
         """The names of all pieces of *body* that only their maker can read."""
@@ -80,6 +82,13 @@ class ReasoningProofs(Protocol):
 
     def compaction_in(self, body: Document) -> str:
         """The proof of the latest compaction in *body*; "" if there is none."""
+        ...
+
+    def bound(self, pieces: Any) -> list[Document]:
+        """
+        Of *pieces*, a conversation as ``outline`` reads it, all that ``compaction_in``
+        and ``filtered`` look at, without the texts.
+        """
         ...
 
     def lacks_thinking(self, body: Document) -> bool:

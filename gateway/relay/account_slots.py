@@ -86,7 +86,7 @@ class AccountSlots:
         The accounts that the first attempt of a request will ask for, as far as is
         known before it runs; empty where more than its body decides.
         """
-        document = context.ask.document
+        document = context.ask.outline
         if document.get("previous_response_id") is not None:
             return ()
         now, chooser = time.monotonic(), self._accounts.chooser
@@ -98,7 +98,7 @@ class AccountSlots:
         context = state.context
         return self._accounts.chooser.choose(
             context.account_query,
-            context.ask.document,
+            context.ask.outline,
             state.tried,
             now,
             native_only=state.native_only,

@@ -173,7 +173,7 @@ class Attempt(ABC):
         no other account will be asked.
         """
         context, accounts = self._context, self._accounts
-        is_kept = context.ask.document.get("store") is not False
+        is_kept = context.ask.outline.get("store") is not False
         self._state.forget_document()
         self._learn_response_id()
         response_id = self._facts.response_id if is_kept else ""

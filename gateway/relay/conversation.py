@@ -60,8 +60,8 @@ class Conversations:
             ClientError: "previous_response_not_found": no account can know them, or
                 they are those of another user.
         """
-        context, document = state.context, state.document
-        ident = document.get("previous_response_id")
+        context = state.context
+        ident = context.ask.outline.get("previous_response_id")
         if not context.wire.keeps_responses or not isinstance(ident, str):
             return
         user = context.user.name
@@ -70,7 +70,7 @@ class Conversations:
             return
         if kept := await self._store.find(ident, user):
             state.earlier = kept.last_turn
-            state.replace_document(with_earlier(document, kept.items))
+            state.replace_document(with_earlier(state.document, kept.items))
         elif self._may_be_native(state) and not await self._store.is_of_another(
             ident, user
         ):

@@ -173,7 +173,7 @@ class Relay:
         if len(tried) > self.limits.max_switches:
             return False
         if verdict.drop_reasoning:
-            query, document = context.account_query, context.ask.document
+            query, document = context.account_query, context.ask.outline
             return chooser.others_may_read(query, document, tried)
         if not verdict.switch:
             return False

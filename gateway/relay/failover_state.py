@@ -68,6 +68,12 @@ class FailoverState:
         """The body that an account is sent, parsed."""
         return self.context.ask.document if self._changed is None else self._changed
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the body is the client's own, and no account has refused it."""
+        changed = self._changed is not None or self.thinking_off
+        return not changed and not self.reasoning_drops
+
     def replace_document(self, document: dict[str, Any]) -> None:
         """From now on the body is *document*."""
         own = document is self.context.ask.document

@@ -13,12 +13,18 @@ def readable_body(
 ) -> FilteredBody:
     """
     The body without what *account* cannot read; noted in the timeline. One that is
-    written again has its whole numbers as the client sent them.
+    written again has its whole numbers as the client sent them. It is the outline where
+    nothing is left out of that, and the bytes go up as they came.
     """
-    context, document, off = state.context, state.document, state.thinking_off
+    context, off = state.context, state.thinking_off
     query, read = context.account_query, accounts.reasoning.readable
-    own = document is context.ask.document
     converted = not account.is_native(query.protocol)
+    if not converted and state.is_untouched:
+        kept = read(query, account.name, context.ask.outline)
+        if kept.body is context.ask.outline:
+            return kept
+    document = state.document
+    own = document is context.ask.document
     if own and converted and context.ask.keep_digits():
         document = context.ask.document
     kept = read(query, account.name, document, thinking_off=off)

@@ -65,7 +65,8 @@ class RequestWriter:
 
         Args:
             document: the client's body; another object than ``context.ask.document``
-                when something had to be left out of it.
+                when something had to be left out of it. Its outline, for an account of
+                the same protocol, when nothing had.
             recall: gives the reasoning that was kept of a call.
 
         Raises:
@@ -97,12 +98,19 @@ class RequestWriter:
     def _adapt(self, request: UpstreamRequest, document: dict[str, Any]) -> None:
         """Change the client's bytes where they must be."""
         context, wire = self._context, self._context.wire
-        document = self._fitted(document)
-        if document is not context.ask.document:
-            request.body = dumps(document)
+        # What has an outline is of a protocol that fits nothing else.
+        is_whole = not context.ask.is_outline(document)
+        if is_whole:
+            document = self._fitted(document)
+            if document is not context.ask.document:
+                request.body = dumps(document)
         if request.renamed:
             request.body = replace_model(request.body, self._model)
-        if context.ask.stream and self._account.options(self._model).stream_options:
+        if (
+            is_whole
+            and context.ask.stream
+            and self._account.options(self._model).stream_options
+        ):
             asking = wire.asking_for_usage(request.body, document)
             if asking is not request.body:
                 request.hide_usage, request.body = True, asking

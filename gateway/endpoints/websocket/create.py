@@ -22,6 +22,7 @@ from gateway.endpoints.websocket.turn_memory import Turn
 from gateway.errors import ClientError
 from gateway.protocols.json_access import sub
 from gateway.protocols.lossless_json import dumps
+from gateway.protocols.responses import proofs
 from gateway.relay.failover_state import Continuation
 
 TYPE = "response.create"
@@ -149,7 +150,7 @@ class Create:
                 "The request, with the turns before it, is larger than "
                 f"{limit_bytes} bytes",
             )
-        return body.parse(data)
+        return body.parse(data, proofs)
 
     def turn(self, output: bytes, lane: str) -> Turn:
         """The turn that this request and its *output* make."""

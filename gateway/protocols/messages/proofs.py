@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.protocols.json_access import objects
+from gateway.protocols.outline import members
 from gateway.protocols.reasoning_proofs import (
     Document,
     FilteredBody,
@@ -14,9 +15,11 @@ from gateway.protocols.reasoning_proofs import (
 )
 
 are_signatures = True
+conversation = "messages"
 
 THINKING = ("thinking", "redacted_thinking")
 """The types of content blocks that are reasoning."""
+_LOOKED_AT = ("type", "thinking", "signature", "data")
 
 
 def proofs_in(body: Document) -> list[str]:
@@ -32,6 +35,22 @@ def proofs_in(body: Document) -> list[str]:
 def compaction_in(body: Document) -> str:
     """See ``ReasoningProofs.compaction_in``; Messages has none."""
     return ""
+
+
+def bound(pieces: Any) -> list[Document]:
+    """See ``ReasoningProofs.bound``; a message without thinking is none of them."""
+    found = []
+    for message in pieces:
+        content = message["content"]
+        if not isinstance(content, str):
+            blocks = [
+                members(block, _LOOKED_AT)
+                for block in content
+                if block["type"] in THINKING
+            ]
+            if blocks:
+                found.append({"content": blocks})
+    return found
 
 
 def lacks_thinking(body: Document) -> bool:

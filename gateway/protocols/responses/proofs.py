@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.protocols.compaction import SUMMARY_MARK, compacted_text
 from gateway.protocols.json_access import objects
+from gateway.protocols.outline import members
 from gateway.protocols.reasoning_proofs import (
     Document,
     FilteredBody,
@@ -16,7 +17,9 @@ from gateway.protocols.reasoning_proofs import (
 from gateway.protocols.responses.items import COMPACTIONS
 
 are_signatures = False
+conversation = "input"
 
+_LOOKED_AT = ("type", "id", "encrypted_content", "content")
 _PAIRED = ("function_call", "custom_tool_call")
 
 
@@ -32,6 +35,15 @@ def compaction_in(body: Document) -> str:
         if item.get("type") in COMPACTIONS and (proof := _proof_of(item)):
             return proof
     return ""
+
+
+def bound(pieces: Any) -> list[Document]:
+    """See ``ReasoningProofs.bound``."""
+    return [
+        members(item, _LOOKED_AT)
+        for item in pieces
+        if (kind := item["type"]) == "reasoning" or kind in COMPACTIONS
+    ]
 
 
 def lacks_thinking(body: Document) -> bool:
