@@ -9,6 +9,7 @@ import socket
 import pytest
 from sqlalchemy import Connection, select
 
+from gateway.admission import slot_table
 from gateway.client import answer as downstream
 from gateway.daemon.app import components_of
 from gateway.ledger.tables import request as request_table
@@ -94,6 +95,43 @@ async def test_a_whole_answer_that_was_not_taken_is_not_ok(
     client.close()
 
     await gone(gateway)
+
+
+async def test_answers_that_are_not_read_keep_their_users_slots_in_the_end(
+    serve: Serve, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot is handed on before its client has read; but only so often."""
+    monkeypatch.setattr(slot_table, "MORE_LEAVING", 1)
+    gateway = await serve(limits={"max_concurrent": 1, "max_queued": 9})
+    parts = components_of(gateway.inside.app)
+    upstream.always(plays.ok(LARGE))
+    data = raw_request(gateway, "chat", "chat-x", stream=False)
+    clients = {}
+    for name in ("raw-request-%d" % number for number in range(5)):
+        own = data.replace(b"raw-request-id", name.encode())
+        clients[name] = await deaf_client(gateway, own)
+
+    def counts() -> list[tuple[int, int]]:
+        users = parts.registry.counts("user")
+        return [(one.in_use, one.waiting) for one in users if one.name == "alice"]
+
+    def unread() -> list[str]:
+        scopes = [one for one in parts.open_requests if one.sending_whole]
+        return [one.record.request_id for one in scopes]
+
+    def stuck() -> bool:
+        return len(unread()) == 3 and counts() == [(1, 2)]
+
+    await gateway.log.wait_for(stuck, "an answer is not on its way")
+    assert 3 == len(upstream.received()) == len(await parts.registry.holders())
+
+    for name in unread():
+        clients.pop(name).close()
+    await upstream.wait_for(5)
+    for client in clients.values():
+        client.close()
+    await gateway.log.wait_for(lambda: [(0, 0)] == counts(), "a slot is left")
+    await gateway.log.wait_for(lambda: not len(parts.open_requests), "one is left")
 
 
 async def large_terminal(exchange: Exchange) -> None:

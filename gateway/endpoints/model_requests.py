@@ -68,12 +68,15 @@ class ModelRequests:
             stream = SseStream(scope.request, record, context.wire, context.client)
             scope.stream = stream
             scope.answer = self._answer(stream, context)
-        whole = await self._run(context, scope.answer)
-        if scope.stream:
-            assert scope.stream.response is not None
-            return scope.stream.response
-        assert whole is not None
-        return await self._send_whole(whole, scope)
+        try:
+            whole = await self._run(context, scope.answer)
+            if scope.stream:
+                assert scope.stream.response is not None
+                return scope.stream.response
+            assert whole is not None
+            return await self._send_whole(whole, scope)
+        finally:
+            _release_slot(context)
 
     async def serve_message(
         self, scope: RequestScope, stream: ClientStream, create: Create
@@ -82,7 +85,10 @@ class ModelRequests:
         context = scope.context = self._reader.message(scope, create)
         scope.answer = self._answer(stream, context)
         scope.answer.shows_thinking = create.may_be_interrupted
-        await self._run(context, scope.answer, create.continuation)
+        try:
+            await self._run(context, scope.answer, create.continuation)
+        finally:
+            _release_slot(context)
         return web.Response()  # of a request that has no HTTP answer
 
     async def _run(
@@ -91,7 +97,10 @@ class ModelRequests:
         answer: ClientAnswer | None,
         continuation: Continuation | None = None,
     ) -> Answer | None:
-        """From the budget to the end of the answer; a whole one is returned."""
+        """
+        From the budget to the end of the answer; a whole one is returned. The user's
+        slot is the context's then.
+        """
         # What can never be is refused before anything is waited for.
         self._budget_guard.admit(context.user.name, context.client.name)
         self._accounts.chooser.check_model(context.ask.model)
@@ -102,12 +111,8 @@ class ModelRequests:
             session=context.session.value,
             ahead=None if continuation else MethodType(self._relay.ahead, context),
         )
-        try:
-            self._budget_guard.check(context)
-            return await self._relay.run(context, answer, continuation)
-        finally:
-            if context.slot:  # else a drain has it
-                context.slot.release()
+        self._budget_guard.check(context)
+        return await self._relay.run(context, answer, continuation)
 
     def _answer(self, stream: ClientStream, context: RequestContext) -> ClientAnswer:
         """A streamed answer; from now on its client gets keepalives."""
@@ -142,3 +147,9 @@ class ModelRequests:
         except asyncio.CancelledError:
             scope.record.client_left(has_status=True)
             raise
+
+
+def _release_slot(context: RequestContext) -> None:
+    """The request is over; its user's slot may be another's by now, or a drain's."""
+    if context.slot:
+        context.slot.release()
