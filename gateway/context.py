@@ -17,7 +17,7 @@ from gateway.client.body import RequestBody
 from gateway.client.kinds import ClientKind
 from gateway.config.schema import Limits, User
 from gateway.protocols.protocol import WireProtocol
-from gateway.record import AttemptRecord, Record
+from gateway.record import NO_FACTS, AttemptRecord, Record
 
 
 @dataclass(slots=True)
@@ -68,7 +68,9 @@ class RequestContext:
     def mark(self, event: str, **facts: Any) -> None:
         """Note a moment in the timeline."""
         record = self.record
-        record.marks.append((time.monotonic() - record.received, event, facts))
+        record.marks.append(
+            (time.monotonic() - record.received, event, facts or NO_FACTS)
+        )
 
     def show_position(self, position: int) -> None:
         """Note the *position* in the queue that its client is shown, if it is new."""

@@ -16,6 +16,8 @@ from gateway.usage import Usage
 
 OUTCOMES = ("ok", "incomplete", "failed", "refused", "client_gone")
 
+NO_FACTS: dict[str, Any] = {}
+
 MarkTuple = tuple[float, str, dict[str, Any]]
 """A ``TimelineMark`` as a record keeps it: a plain tuple costs half."""
 
@@ -97,7 +99,7 @@ class Record:
 
     def mark(self, now: float, event: str, **facts: Any) -> None:
         """Add *event*, which happened at monotonic *now*, to the timeline."""
-        self.marks.append((now - self.received, event, facts))
+        self.marks.append((now - self.received, event, facts or NO_FACTS))
 
     def client_left(self, *, has_status: bool) -> None:
         """

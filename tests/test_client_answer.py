@@ -264,12 +264,12 @@ async def test_a_keepalive_says_where_the_request_waits() -> None:
     assert stream.written == [HEAD, b": 2\n\n"]
 
 
-async def test_output_puts_a_keepalive_off() -> None:
+async def test_output_puts_a_keepalive_off(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = MemoryStream()
     answer = answer_over(stream, interval_s=10.0)
     found = []
     for now, step in [(0.0, "push"), (6.0, "push"), (10.0, "tick"), (16.0, "tick")]:
-        answer._now = lambda now=now: now  # type: ignore[misc]
+        monkeypatch.setattr(answer._loop, "time", lambda now=now: now)
         await take(answer, step)
         answer.stop_keepalives()
         found.append(answer.keepalives)

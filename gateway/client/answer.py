@@ -33,6 +33,7 @@ from gateway.transport.timers import NOT_WAITING, timers_of
 
 STALL_S = 300.0  # a client that takes nothing for so long is cut off
 
+NO_HEADERS: Mapping[str, str] = {}
 NOTHING = StreamFacts()  # of an answer that has not begun
 
 
@@ -75,10 +76,9 @@ class ClientAnswer:
         self._put = _refuse  # until it is open
         self._record = record
         self._interval_s = ping_interval_s
-        self._headers: dict[str, str] = {}
+        self._headers: Mapping[str, str] = NO_HEADERS
         self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
-        self._last_write_at = self._last_output_at = self._now()
+        self._last_write_at = self._last_output_at = self._loop.time()
         self._blocked = self._ending = False
         self._timer = NOT_WAITING
 
@@ -99,7 +99,7 @@ class ClientAnswer:
         if self.opened:
             self._stream.add_headers(headers)
         else:
-            self._headers.update(headers)
+            self._headers = {**self._headers, **headers}
 
     def queues_no_more(self) -> None:
         """Its request will not wait in a queue again."""
@@ -119,7 +119,7 @@ class ClientAnswer:
         """
         if not (data or last):
             return None
-        self._last_write_at = self._last_output_at = self._now()
+        self._last_write_at = self._last_output_at = self._loop.time()
         self.state = STREAMING
         try:
             if not self.opened:
@@ -188,9 +188,8 @@ class ClientAnswer:
 
     def _open(self) -> None:
         """Make the head, once; it leaves together with what is written next."""
-        self._headers.update(id_headers(self._record))
-        self._stream.begin(self._headers)
-        self._headers.clear()
+        self._stream.begin({**self._headers, **id_headers(self._record)})
+        self._headers = NO_HEADERS
         self._put = self._stream.put
         self.opened = True
         self._record.status = 200
@@ -208,13 +207,13 @@ class ClientAnswer:
             self._timer = NOT_WAITING
 
     def _wait(self, seconds: float) -> None:
-        self._timer = timers_of(self._loop).at(self._now() + seconds, self)
+        self._timer = timers_of(self._loop).at(self._loop.time() + seconds, self)
 
     def on_timer(self) -> None:
         """See ``TimerOwner``: look whether a keepalive is due."""
         if self.settle is not None:
             self.settle()
-        silent_s = self._now() - self._last_write_at
+        silent_s = self._loop.time() - self._last_write_at
         due_s = self._interval_s - silent_s
         if due_s <= 0.001:
             due_s = self._interval_s
@@ -229,7 +228,7 @@ class ClientAnswer:
         Write one keepalive. It waits for nothing, and that the client has left is
         noticed by the handler that serves it.
         """
-        self._last_write_at = now = self._now()
+        self._last_write_at = now = self._loop.time()
         place = self.queue_place()
         try:
             if not self.opened:

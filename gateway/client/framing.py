@@ -41,6 +41,9 @@ class FramedStream(web.StreamResponse):
     _is_reusable = False
     _has_ended = False
 
+    def __init__(self) -> None:
+        """Nothing of what aiohttp's own answers consist of is needed, nor made."""
+
     def begin(
         self,
         request: web.BaseRequest,

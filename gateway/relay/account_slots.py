@@ -74,7 +74,7 @@ class AccountSlots:
                 if await self._may_probe(state, slot.name):
                     key = self._start(state, choice, slot.name)
                 if key:
-                    state.tried.add(slot.name)
+                    state.try_at(slot.name)
                     return GrantedAccount(slot, key)
             except BaseException:
                 slot.release()

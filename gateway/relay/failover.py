@@ -139,7 +139,7 @@ class Relay:
         # Only waiting counts against the queue's deadline.
         state.context.deadline += attempt.elapsed_s
         if self._drop_reasoning(state, attempt.account):
-            state.tried.discard(attempt.account.name)
+            state.forget_try(attempt.account.name)
         elif not self._may_switch(state, attempt.account):
             raise last_error(self._accounts, state)
         else:
@@ -193,7 +193,7 @@ class Relay:
         if self._slots.choose(state, time.monotonic()).tiers:
             return
         state.paused = True
-        state.tried.discard(account.name)
+        state.forget_try(account.name)
         pause_s = random.uniform(*SAME_PAUSE_S)
         state.context.mark("paused", account=account.name, s=round(pause_s, 3))
         await asyncio.sleep(pause_s)

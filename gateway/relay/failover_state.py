@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.accounts.verdict import Verdict
@@ -55,7 +55,7 @@ class FailoverState:
     continuation: Continuation | None = None
     earlier: PreviousTurn = PreviousTurn()
     native_only: bool = False
-    tried: set[str] = field(default_factory=set)
+    tried: tuple[str, ...] = ()
     fitting: Sequence[str] = ()
     verdict: Verdict | None = None
     paused: bool = False
@@ -78,6 +78,14 @@ class FailoverState:
         """From now on the body is *document*."""
         own = document is self.context.ask.document
         self._changed = None if own else document
+
+    def try_at(self, account: str) -> None:
+        """Its request is sent to *account*."""
+        self.tried = *self.tried, account
+
+    def forget_try(self, account: str) -> None:
+        """It may be sent to *account* again."""
+        self.tried = tuple([name for name in self.tried if name != account])
 
     def forget_document(self) -> None:
         """No other account will be asked: keep the client's bytes alone."""

@@ -36,6 +36,8 @@ class UpstreamCall:
         response: None until its head is there.
     """
 
+    __slots__ = ("request", "response", "_context", "_account", "_upstream")
+
     def __init__(
         self,
         context: RequestContext,

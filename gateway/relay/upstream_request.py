@@ -23,6 +23,7 @@ from gateway.protocols.reasoning_recall import Recall
 from gateway.protocols.request_converter import Converted, convert_request
 from gateway.relay.headers import upwards
 
+_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
 COMPACT_PATH = "/responses/compact"
 
 
@@ -45,7 +46,7 @@ class UpstreamRequest:
 
     def forget(self) -> None:
         """It has been sent: a stream need not keep it."""
-        self.headers.clear()
+        self.headers = _NO_HEADERS
         self.body = b""
 
 

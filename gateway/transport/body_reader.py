@@ -48,7 +48,6 @@ class BodyReader(ABC):
         self._waiter: asyncio.Future[None] | None = None
         self._lane: FastLane | None = None
         self._loop = loop = connection.loop
-        self._time = loop.time
         self._idle_timeout = IdleTimeout(loop, self, idle_timeout_s)
 
     @property
@@ -90,7 +89,7 @@ class BodyReader(ABC):
         return bytes(whole)
 
     async def pump(self, feed: Feed, lane: LaneSide | None = None) -> None:
-        self._lane = self._new_lane(lane) if lane is not None else None
+        self._lane, lane = self._new_lane(lane) if lane is not None else None, None
         try:
             while True:
                 if self._buffer:
@@ -130,7 +129,7 @@ class BodyReader(ABC):
     def _news(self) -> asyncio.Future[None]:
         """Done once a callback has something new; the socket is read until then."""
         if not self._connection.is_reading:
-            self._idle_timeout.last_received_at = self._time()
+            self._idle_timeout.last_received_at = self._loop.time()
             self._connection.resume()
         self._waiter = self._loop.create_future()
         return self._waiter

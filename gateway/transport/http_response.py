@@ -120,7 +120,7 @@ class HttpResponse(BodyReader):
             self._parser.may_reuse = False
             return
         parser = self._parser
-        self._idle_timeout.last_received_at = self._time()
+        self._idle_timeout.last_received_at = self._loop.time()
         self._ends_line = data.endswith(b"\n")
         try:
             parser.feed_data(data)

@@ -53,6 +53,17 @@ class IdleTimeout:
         last_received_at: when the last bytes arrived, by the loop's clock.
     """
 
+    __slots__ = (
+        "_loop",
+        "_limit_s",
+        "_owner",
+        "_timer",
+        "_due",
+        "_is_running",
+        "_grace_given_for",
+        "last_received_at",
+    )
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -41,6 +41,27 @@ class ResponseParser:
         may_reuse: the upstream keeps the connection open, as far as its bytes say.
     """
 
+    __slots__ = (
+        "feed_data",
+        "pieces",
+        "status",
+        "has_head",
+        "ended",
+        "own_pieces",
+        "in_chunk",
+        "is_chunked",
+        "until_close",
+        "may_reuse",
+        "on_body",
+        "on_chunk_header",
+        "on_chunk_complete",
+        "_bodiless",
+        "_interim",
+        "_fields",
+        "_field_bytes",
+        "_parser",
+    )
+
     def __init__(self, method: str) -> None:
         self.pieces: list[bytes] = []
         self.status = 0

@@ -291,7 +291,7 @@ class SocketResponse(BodyReader):
 
     def receive_messages(self, messages: list[bytes]) -> None:
         """See ``SocketListener``."""
-        self._idle_timeout.last_received_at = self._time()
+        self._idle_timeout.last_received_at = self._loop.time()
         answer = self._answer
         passed, piece = answer.passes, answer.take(messages)
         if answer.status and not self.status:
