@@ -100,6 +100,19 @@ async def test_every_encoding_gives_the_same_bytes(
     assert (200, TEXT) == await sent(body, Content_Encoding=encoding)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 20])
+@pytest.mark.parametrize("chunks", [False, True], ids=["at-once", "in-chunks"])
+async def test_what_is_joined_and_what_is_buffered_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, size: int, chunks: bool
+) -> None:
+    """By the number of bytes and of pieces."""
+    monkeypatch.setattr(intake, "JOINED_BYTES", 20_000)
+    monkeypatch.setattr(intake, "JOINED_PIECES", 2)
+    data = bytes(range(256)) * 16 * size
+
+    assert (200, data) == await sent(slowly(data, 3000) if chunks else data)
+
+
 async def test_what_has_its_room_is_read_without_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

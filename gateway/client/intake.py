@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
@@ -32,7 +35,11 @@ from gateway.errors import ClientError
 
 SILENCE_S = 60.0
 LAST_LOOK_S = 0.2  # for what came while the process stood still
+JOINED_BYTES = 4 * 1024 * 1024  # of a body that is there twice for a moment
+JOINED_PIECES = 256
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_Read = TypeVar("_Read")
 
 
 class Intake:
@@ -101,7 +108,7 @@ class Intake:
         content = request.content
         content.on_eof(lambda: share.wake() if content.at_eof() else None)
         known = 0 if decoder or not declared else declared
-        body = _Body(share, limit_bytes, known)
+        body, pieces = _Body(share, limit_bytes), _Pieces(content, joined=not known)
         asked, need = False, known or 1
         try:
             while not content.at_eof():
@@ -110,7 +117,7 @@ class Intake:
                     content.set_read_chunk_size(need)  # there is room for all of it
                     need = 1
                 asked = asked or _ask_for(request)
-                piece = await _next(content)
+                piece = await pieces.next()
                 if decoder is None:
                     body.add(piece)
                 elif piece:
@@ -139,18 +146,58 @@ class Intake:
             await body.share.room()
 
 
-class _Body:
+class _Pieces:
     """
-    What has come so far.
+    What comes of a body.
 
     Args:
-        size: of the whole; 0 if it is not known. A buffer that grows is copied.
+        joined: what has come together is one piece; else each read is one.
     """
 
-    def __init__(self, share: BodyShare, limit_bytes: int, size: int) -> None:
+    def __init__(self, content: StreamReader, *, joined: bool) -> None:
+        self._content = content
+        self._joined = joined
+        self._taken = 0
+
+    async def next(self) -> bytes:
+        """
+        The next piece, b"" at the end.
+
+        Raises:
+            ClientError: "request_timeout".
+        """
+        if self._joined:
+            return await self._in_time(self._content.readany)
+        read = self._content.readchunk
+        is_there = self._content.total_bytes > self._taken
+        piece, _ = await (read() if is_there else self._in_time(read))
+        self._taken += len(piece)
+        return piece
+
+    async def _in_time(self, read: Callable[[], Awaitable[_Read]]) -> _Read:
+        for limit_s in (SILENCE_S, LAST_LOOK_S):
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await read()
+            except TimeoutError:
+                pass
+        raise ClientError(
+            "request_timeout",
+            f"The request body did not arrive: nothing came for {SILENCE_S:.0f} s",
+        )
+
+
+class _Body:
+    """
+    What has come so far: its pieces, which are joined at the end. Of a larger one, or
+    one of many pieces, a buffer: it is copied more often, but takes no more room.
+    """
+
+    def __init__(self, share: BodyShare, limit_bytes: int) -> None:
         self.share = share
         self._limit_bytes = limit_bytes
-        self._bytes = io.BytesIO(bytes(size))
+        self._pieces: deque[bytes] = deque()
+        self._bytes: io.BytesIO | None = None
 
     def add(self, piece: bytes) -> None:
         """
@@ -162,11 +209,21 @@ class _Body:
         self.share.take(len(piece))
         if self.share.size > self._limit_bytes:
             raise _too_large(self._limit_bytes)
-        self._bytes.write(piece)
+        if self._bytes is not None:
+            self._bytes.write(piece)
+            return
+        pieces = self._pieces
+        pieces.append(piece)
+        if self.share.size > JOINED_BYTES or len(pieces) > JOINED_PIECES:
+            self._bytes = io.BytesIO()
+            while pieces:
+                self._bytes.write(pieces.popleft())
 
     def data(self) -> bytes:
-        """All of it, without a copy."""
-        return self._bytes.getvalue()[: self._bytes.tell()]
+        """All of it."""
+        if self._bytes is not None:
+            return self._bytes.getvalue()  # not copied
+        return b"".join(self._pieces)
 
 
 def _has_come(request: web.BaseRequest) -> bool:
@@ -190,25 +247,6 @@ def _ask_for(request: web.BaseRequest) -> bool:
         if not request.content.total_bytes:
             request.transport.write(CONTINUE)
     return True
-
-
-async def _next(content: StreamReader) -> bytes:
-    """
-    What has come of the body, b"" at its end.
-
-    Raises:
-        ClientError: "request_timeout".
-    """
-    for limit_s in (SILENCE_S, LAST_LOOK_S):
-        try:
-            async with asyncio.timeout(limit_s):
-                return await content.readany()
-        except TimeoutError:
-            pass
-    raise ClientError(
-        "request_timeout",
-        f"The request body did not arrive: nothing came for {SILENCE_S:.0f} s",
-    )
 
 
 def _decoder_of(coding: str) -> Decoder:
