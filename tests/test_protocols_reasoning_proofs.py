@@ -289,6 +289,15 @@ def test_the_latest_compaction_counts(item: dict[str, Any], expected: str) -> No
     )
 
 
+@pytest.mark.parametrize("kind", [[], {}, ["reasoning"], 3, None])
+def test_a_strange_type_is_no_crash(kind: object) -> None:
+    """What is wrong with it is for the account to say."""
+    body = {"input": [USER, {"type": kind, "encrypted_content": blob("a")}]}
+
+    assert (body, 0) == strip_foreign("responses", body)
+    assert [] == responses.proofs_in(body) and "" == responses.compaction_in(body)
+
+
 def test_a_compaction_of_ours_is_a_text_to_the_clients_own_protocol() -> None:
     ours = compaction_item("the summary", "cmp_1")
     body = {"input": [ours, USER]}

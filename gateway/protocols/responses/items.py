@@ -39,7 +39,7 @@ from gateway.protocols.tool_carrier import local_shell_fields
 from gateway.protocols.toolset import call_name
 
 AGENT_MARK = "[Message from agent {}]"
-COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
+COMPACTIONS = ("compaction", "compaction_summary", "context_compaction")
 
 _CALLS: dict[str, Kind] = {
     "function_call": "function",

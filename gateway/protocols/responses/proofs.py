@@ -20,6 +20,7 @@ are_signatures = False
 conversation = "input"
 
 _LOOKED_AT = ("type", "id", "encrypted_content", "content")
+_BOUND = frozenset(("reasoning", *COMPACTIONS))
 _PAIRED = ("function_call", "custom_tool_call")
 
 
@@ -39,11 +40,7 @@ def compaction_in(body: Document) -> str:
 
 def bound(pieces: Any) -> list[Document]:
     """See ``ReasoningProofs.bound``."""
-    return [
-        members(item, _LOOKED_AT)
-        for item in pieces
-        if (kind := item["type"]) == "reasoning" or kind in COMPACTIONS
-    ]
+    return [members(item, _LOOKED_AT) for item in pieces if item["type"] in _BOUND]
 
 
 def lacks_thinking(body: Document) -> bool:
