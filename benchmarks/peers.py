@@ -107,6 +107,15 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether a server listens on *port*."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def on_core(core: str) -> list[str]:
     """The prefix of a command that pins it to *core*, if the machine can."""
     can = shutil.which("taskset") and len(os.sched_getaffinity(0)) > 1
@@ -148,7 +157,7 @@ class Program:
                 env={**os.environ, **own},
                 cwd=HERE.parent,
             )
-        while not self._listens():
+        while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() - begun > START_S:
                 self.stop()
                 raise RuntimeError(f"{name} did not start: {self.output()}")
@@ -159,13 +168,6 @@ class Program:
         """Its last lines of output, without those of successful requests."""
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join([line for line in lines if '"outcome":"ok"' not in line][-20:])
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
     def stop(self) -> None:
         """Stop it and all its children."""

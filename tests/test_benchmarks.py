@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import goals, peers, scripts, table
+from benchmarks import goals, instructions, peers, scripts, table
 from benchmarks.__main__ import main
 from benchmarks.ablation import CallCounter
 from benchmarks.measures import Bench, Scenario, _quantile
@@ -208,3 +208,10 @@ def test_calls_are_counted_by_who_makes_them() -> None:
     own = f"{test_calls_are_counted_by_who_makes_them.__name__}.<locals>.asked"
     assert counts == {own: 1}
     assert sum(counter.functions.values()) == 2
+
+
+def test_instructions_are_read_by_thread() -> None:
+    dump = "version: 1\nthread: {}\nevents: Ir\nfn=(1) f\n+3 5\ntotals: {}\n"
+    dumps = ["", dump.format(1, 70), dump.format(4, 8), "thread: 5\nno totals"]
+
+    assert {1: 70, 4: 8} == instructions.totals(dumps)
