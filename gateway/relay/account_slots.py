@@ -12,6 +12,7 @@ it chooses again.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gateway.accounts.attempts import AttemptKey
@@ -147,7 +148,9 @@ class AccountSlots:
 
 def _facts(choice: Choice) -> dict[str, Any]:
     """*choice* for the timeline."""
-    rejected = [tuple(one) for one in choice.rejected]
+    rejected: Sequence[tuple[Any, ...]] = choice.rejected
+    if rejected:
+        rejected = [tuple(one) for one in rejected]
     facts: dict[str, Any] = {"tiers": choice.tiers, "rejected": rejected}
     if choice.bound:
         facts["bound_to"] = list(choice.bound)

@@ -96,8 +96,7 @@ class Relay:
         await self._dependencies.conversations.resume(state)
         kind = StreamedAttempt if client else WholeAttempt
         while True:
-            granted = await self._slots.next(state)
-            attempt = kind(self._dependencies, state, granted)
+            attempt = kind(self._dependencies, state, await self._slots.next(state))
             try:
                 return await attempt.run()
             except FAILURES as failure:

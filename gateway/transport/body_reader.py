@@ -97,7 +97,11 @@ class BodyReader(ABC):
                 elif self._is_over():
                     return
                 else:
-                    outcome = await self._wait_for_outcome(feed)
+                    try:
+                        await self._news_for(feed)
+                        outcome = self._outcome_of_feed()
+                    finally:
+                        self._end_feed()
                 if isinstance(outcome, StopSignal):
                     return
                 if outcome is not None:
@@ -138,27 +142,28 @@ class BodyReader(ABC):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait_for_outcome(
-        self, feed: Feed
-    ) -> Awaitable[None] | StopSignal | None:
+    def _news_for(self, feed: Feed) -> asyncio.Future[None]:
         """Let the socket's callback call *feed* until that returns more than None."""
-        self._feed, lane = feed, self._lane
-        if lane is not None:
-            lane.start()
-        try:
-            await self._news()
-            if self._feed_error is not None:
-                raise self._feed_error
-            outcome, self._outcome = self._outcome, None
-            return outcome
-        finally:
-            self._waiter = None
-            if lane is not None:
-                lane.stop()
-            self._feed = self._feed_error = None
-            if isinstance(self._outcome, Coroutine):
-                self._outcome.close()  # cancelled before it could be awaited
-            self._outcome = None
+        self._feed = feed
+        if self._lane is not None:
+            self._lane.start()
+        return self._news()
+
+    def _outcome_of_feed(self) -> Awaitable[None] | StopSignal | None:
+        """What the feed has returned, or raised."""
+        if self._feed_error is not None:
+            raise self._feed_error
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _end_feed(self) -> None:
+        self._waiter = None
+        if self._lane is not None:
+            self._lane.stop()
+        self._feed = self._feed_error = None
+        if isinstance(self._outcome, Coroutine):
+            self._outcome.close()  # cancelled before it could be awaited
+        self._outcome = None
 
     def _pause(self) -> None:
         """Leave the socket unread until a task waits."""
