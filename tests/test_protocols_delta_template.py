@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocols.delta_template import MAX_FRAME_BYTES, MAX_TRIES
+from gateway.protocols.delta_template import MAX_FRAME_BYTES, MAX_TRIES, Growth
+from gateway.protocols.events import ReasoningDelta, TextDelta
 from gateway.protocols.stream_converter import StreamConverter
 from gateway.protocols.stream_facts import StreamFacts
 from tests.protocols_answers import (
@@ -450,3 +451,96 @@ def test_no_template_of_what_is_not_certain(frame: bytes) -> None:
 
         short, long = both("chat", target, reads)
         assert short == long
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(FRAME % (b"\xe2\x82", b"") + FRAME % (b"\xac", b""), id="utf-8"),
+        pytest.param(FRAME % (b"\\ud83d\\ude00", b""), id="two halves"),
+        pytest.param(
+            FRAME % (b"\\ud83d", b"") + FRAME % (b"\\ude00", b""), id="halves"
+        ),
+        pytest.param(FRAME % (b"\\uD55C\\ub9d0", b""), id="escapes"),
+        pytest.param(FRAME % (b"a\\", b"") + FRAME % (b"b", b""), id="backslash"),
+        pytest.param(FRAME % (b'"', b""), id="quote"),
+        pytest.param(FRAME % (b'a"}}]}\n\n', b""), id="another end"),
+        pytest.param((FRAME % (b"a", b"")).replace(b'"', b"'"), id="no JSON"),
+    ],
+)
+def test_odd_strings_are_read(read: bytes) -> None:
+    reads = [FRAME % (b"a", b"")] * 3 + [read, FRAME % (b"a", b"")]
+    for target in ("responses", "messages"):
+        short, long = both("chat", target, reads)
+        assert short == long
+
+
+@pytest.mark.parametrize(
+    "number", [b"5", b"007", b"-1", b"5.0", b"1e3", b"9" * 40, b'"\0"', b"", b"0"]
+)
+def test_odd_numbers_are_read(number: bytes) -> None:
+    play = Play("responses", compact, {})
+    reads = [play.begin() + play.open("text"), *map(play.delta, "abc")]
+    member = b'"sequence_number":5'
+    assert member in (event := play.delta("d"))
+    for new in (member[:-1] + number, number):
+        odd = [*reads, event.replace(member, new), play.delta("e")]
+        short, long = both("responses", "chat", odd)
+        assert short == long
+
+
+def test_where_a_citation_stands_counts_what_was_not_read() -> None:
+    at = {"output_index": 0, "item_id": "it_0"}
+    note = {"type": "url_citation", "url": "u", "start_index": 0, "end_index": 2}
+    kind = "response.output_text"
+    play = Play("responses", compact, {})
+    reads = [play.begin() + play.open("text"), *map(play.delta, ("So", "it", "is"))]
+    reads += [
+        play.event(type=f"{kind}.delta", **at, content_index=1, delta="Yes"),
+        play.event(type=f"{kind}.annotation.added", **at, content_index=1).replace(
+            b"}", b',"annotation":%b}' % compact(note).encode()
+        ),
+        play.end(),
+    ]
+    short, long = both("responses", "chat", reads)
+
+    assert short == long
+    assert '"start_index":6' in "".join(short)
+
+
+def test_usage_that_must_be_estimated_counts_what_was_not_read() -> None:
+    for kind in ("text", "reasoning", "call"):
+        play = Play("chat", compact, {})
+        reads = [play.begin() + play.open(kind)]
+        reads += [play.delta("12345678" * 9) for _ in range(9)]
+        reads.append(play.event(**chunk("stop")) + b"data: [DONE]\n\n")
+        short, long = both("chat", "messages", reads)
+        assert short == long
+
+
+def test_only_more_of_the_same_part_is_growth() -> None:
+    """Whatever the event before was: a reader says so by itself."""
+    following, event = made("chat", "responses"), TextDelta(0, "a")
+    following.feed(FRAME % (b"a", b""))
+    growth = following._reader.growth
+    assert growth(FRAME % (b"b", b""), event) == Growth("b")
+    for old, new in (
+        (b'"b"}', b'"b"},"finish_reason":"stop"'),
+        (b'"content"', b'"reasoning"'),
+        (b'"content"', b'"refusal"'),
+        (b'"index":0', b'"index":1'),
+    ):
+        assert growth((FRAME % (b"b", b"")).replace(old, new), event) is None
+    assert growth(FRAME % (b"b", b""), TextDelta(1, "a")) is None
+
+    following, play = made("responses", "chat"), Play("responses", compact, {})
+    following.feed(play.begin() + play.open("reasoning") + play.delta("a"))
+    growth, thought, frame = following._reader.growth, ReasoningDelta(1, "a"), b""
+    frame = play.delta("b")
+    assert growth(frame, thought)
+    for old, new in (
+        (b'"summary_index":0', b'"summary_index":1'),
+        (b'"output_index":0', b'"output_index":1'),
+        (b"reasoning_summary_text", b"reasoning_text"),
+    ):
+        assert growth(frame.replace(old, new), thought) is None

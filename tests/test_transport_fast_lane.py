@@ -23,6 +23,7 @@ from gateway.record import AttemptRecord, Record
 from gateway.relay.streamed_attempt import StreamedAttempt
 from gateway.transport import fast_lane
 from gateway.transport.connection import Connection
+from gateway.transport.converting_lane import body_of_chunks
 from gateway.transport.http_response import HttpResponse
 from gateway.transport.request import Origin, Route
 from tests.kit.asking import dechunked
@@ -522,9 +523,12 @@ async def test_other_framings_do_not_take_it() -> None:
     assert await parsed_of([WHOLE], head=sized) == 1
 
 
+@pytest.mark.parametrize("converts", [False, True])
 @pytest.mark.parametrize("behind", [16385, 70000])
-async def test_a_client_that_is_behind_has_back_pressure(behind: int) -> None:
-    run = Run(lane=LANE)
+async def test_a_client_that_is_behind_has_back_pressure(
+    behind: int, converts: bool
+) -> None:
+    run = Run(lane=LANE, converts=converts)
     await run.begin()
     before = run.parsed
 
@@ -612,3 +616,25 @@ async def test_framing_that_counts_as_no_body_does_not_add_up() -> None:
 )
 def test_whole_chunks(data: bytes, size: int) -> None:
     assert fast_lane.body_bytes(data) == size
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"2\r\nab\r\n", b"ab"),
+        (b"2\r\nab\r\n10\r\n0123456789abcdef\r\n", b"ab0123456789abcdef"),
+        (b"3\r\nab\r\n", b""),
+        (b"2\r\nab\r\n3\r\nab\r\n", b""),
+        (b"4\r\nab\r\n\r\n", b""),
+        (b"02\r\nab\r\n", b""),
+        (b"A\r\n0123456789\r\n", b""),
+        (b"2;a=b\r\nab\r\n", b""),
+        (b"2\r\nab\r\n2", b""),
+        (b"2\r\nab", b""),
+        (b"0\r\n\r\n", b""),
+        (b"", b""),
+        (b"4000\r\n%b\r\n" % (b"x" * 0x4000), b""),
+    ],
+)
+def test_bodies_of_whole_chunks(data: bytes, body: bytes) -> None:
+    assert body_of_chunks(data) == body

@@ -11,8 +11,7 @@ Rule 1: what comes out is what reading and writing would give, byte for byte, an
         and stages are left as that would leave them. Whatever is not certain is read.
 Rule 2: a template is made of an event that was read, and holds until another one is
         read: nothing but its own deltas lies between.
-Rule 3: it fits whole reads. Each string in them is whole, not empty, and has no half of
-        a surrogate pair.
+Rule 3: each string is whole, not empty, and has no half of a surrogate pair.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ _VARIED = b'"\0"'  # replaces them, and comes from nowhere else
 
 _SPECIAL = bytes(range(32)) + b'"\\'  # a string without them is its own text
 _ONE = (
-    rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u(?![dD])[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*'
+    rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*'
 )
 _are_whole = re.compile(rb"%b(?:\x00%b)*" % (_ONE, _ONE)).fullmatch
 """Whether some bytes are strings with NUL between them."""
