@@ -110,6 +110,8 @@ class ObjectText:
         if self._broken or self._next is _DONE:
             self._behind = self._behind or bool(text.strip())
             return ""
+        if self._in_string and not self._held and _PLAIN.fullmatch(text):
+            return text  # most pieces are more of a string
         text, self._held = self._held + text, ""
         at, out = 0, []
         while at < len(text):

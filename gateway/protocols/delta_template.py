@@ -75,9 +75,7 @@ _NUL = b"\0"  # is in no JSON
 _VARIED = b'"\0"'  # replaces them, and comes from nowhere else
 
 _SPECIAL = bytes(range(32)) + b'"\\'  # a string without them is its own text
-_ONE = (
-    rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*'
-)
+_ONE = rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*'
 _are_whole = re.compile(rb"%b(?:\x00%b)*" % (_ONE, _ONE)).fullmatch
 """Whether some bytes are strings with NUL between them."""
 _seldom_written = re.compile(rb"\\[/u]").search  # ``quote`` has most without an escape
