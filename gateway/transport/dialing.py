@@ -32,6 +32,7 @@ from gateway.transport.shortage import (
     create_socket,
 )
 from gateway.transport.tls import TlsStream
+from gateway.transport.tls_sessions import TlsSessions
 
 NEXT_ADDRESS_DELAY_S = 0.25
 """The head start of one address before the next is tried beside it (RFC 8305, 5)."""
@@ -69,6 +70,7 @@ class Dialer:
     ) -> None:
         self.gathering = gathering or Gathering()
         self._tls = tls
+        self._tls_sessions = TlsSessions()
         self._resolver = resolver or Resolver()
         self._shortage = shortage or Shortage()
 
@@ -149,7 +151,8 @@ class Dialer:
         return lowest
 
     def _encrypted(self, origin: Origin, above: asyncio.Protocol) -> TlsStream:
-        return TlsStream(self._tls or tls_context(), origin.host, above)
+        server = self._tls_sessions.of(origin.host, origin.port)
+        return TlsStream(self._tls or tls_context(), origin.host, above, server)
 
     async def _addresses(self, peer: Origin) -> list[AddressInfo]:
         if literal := literal_address(peer):

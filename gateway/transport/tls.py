@@ -26,6 +26,7 @@ from gateway.transport.socket_state import (
     is_encrypted,
     left_in_socket,
 )
+from gateway.transport.tls_sessions import ServerSession
 
 RECORD_BYTES = 16384
 """The most that one TLS record carries (RFC 8446, 5.1)."""
@@ -43,16 +44,26 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
     Args:
         server_name: the name or address that the certificate must hold.
         above: the protocol that reads and writes plain bytes.
+        server: the session with it, for the next handshake.
     """
 
     def __init__(
-        self, context: ssl.SSLContext, server_name: str, above: asyncio.Protocol
+        self,
+        context: ssl.SSLContext,
+        server_name: str,
+        above: asyncio.Protocol,
+        server: ServerSession | None = None,
     ) -> None:
         super().__init__()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._server = server
+        self._offered = server.offer() if server else None
         self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=server_name
+            self._incoming,
+            self._outgoing,
+            server_hostname=server_name,
+            session=self._offered,
         )
         self._decrypt = self._tls.read
         self._above = above
@@ -86,6 +97,8 @@ class TlsStream(asyncio.Protocol, asyncio.Transport):
         # Without an error too: see ``Connection.connection_lost``.
         for data in left_in_socket(self._descriptor):
             self.data_received(data)
+        if self._server is not None:
+            self._server.connection_ended(self._tls, self._offered, self._secured)
         self._above.connection_lost(self._error or exc)
 
     def pause_writing(self) -> None:
