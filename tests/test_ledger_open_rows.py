@@ -80,6 +80,29 @@ async def test_a_lone_request_is_written_ahead_at_once(
     assert [("a", "open")] == sqlite_place.rows(OUTCOMES)
 
 
+async def test_a_lone_request_is_sent_before_its_row_is_made(
+    sqlite_place: Place,
+    open_ledger: OpenLedger,
+    monkeypatch: pytest.MonkeyPatch,
+    batches: list[list[str]],
+) -> None:
+    monkeypatch.setattr(ahead_module, "OPEN_WITHIN_S", 1000.0)
+    monkeypatch.setattr("gateway.ledger.ledger.JOIN_AFTER_S", -1.0)  # it is quiet
+    ledger = await open_ledger(sqlite_place)
+    ledger.begin(record_of("a"))
+    assert 1 == len(ledger._open_rows.records)
+    await asyncio.sleep(0)
+    assert 0 == len(ledger._open_rows.records)
+    await written(ledger)
+
+    ended = record_of("b")
+    ledger.begin(ended)
+    await ledger.close(ended)  # before the row that was to be written ahead
+    await asyncio.sleep(0)
+    await written(ledger)
+    assert [["a"], ["b"]] == batches
+
+
 async def test_what_stays_open_goes_along_with_the_next_ending(
     sqlite_place: Place,
     open_ledger: OpenLedger,

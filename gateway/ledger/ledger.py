@@ -133,11 +133,10 @@ class Ledger:
         Write *record* ahead as ``open``: it is being sent upstream. At once if the
         ledger is idle, else within some 0.08 seconds, and not at all if it ends before.
         """
-        now = time.monotonic()
-        if now - self._put_at > JOIN_AFTER_S and not self._open_rows.records:
-            self._put_open([record])
-        else:
-            self._open_rows.begin(record, now)
+        now, open_rows = time.monotonic(), self._open_rows
+        if now - self._put_at > JOIN_AFTER_S and not open_rows.records:
+            self._loop.call_soon(self._put_begun)  # behind the sending itself
+        open_rows.begin(record, now)
 
     async def close(self, record: Record) -> None:
         """
@@ -246,6 +245,11 @@ class Ledger:
         lost = await asyncio.to_thread(self._writer.finish, STOP_TIMEOUT_S)
         if lost:
             log.error("ledger.lost", entries=lost, detail=self._failure)
+
+    def _put_begun(self) -> None:
+        """Write ahead now what has begun and not ended."""
+        if begun := self._open_rows.take(time.monotonic(), 0.0):
+            self._put_open(begun)
 
     def _put_open(self, records: list[Record]) -> None:
         """Write *records* ahead, now."""
