@@ -9,6 +9,9 @@ from gateway.protocols.overload_text import MAX_OPENING_CHARS
 from gateway.protocols.reasoning_proofs import PROOF_CHARS
 from gateway.usage import Usage
 
+# They are replaced, never changed: a stream need not have its own.
+NO_TERMINAL: dict[str, Any] = {}
+NO_REASONING: dict[str, list[Reasoning]] = {}
 MAX_PROOFS = 256  # of one answer that are kept
 
 
@@ -59,13 +62,13 @@ class StreamFacts:
         self.usage = Usage()
         self.finished = ""
         self.held = b""
-        self.terminal: dict[str, Any] = {}
+        self.terminal = NO_TERMINAL
         self.opening = ""
         self.certain = False
         self.hide_usage = False
         self.thinks = False
         self.proofs: list[str] = []
-        self.kept: dict[str, list[Reasoning]] = {}
+        self.kept = NO_REASONING
         self.unknown_stop = ""
 
     def say(self, text: str) -> None:
