@@ -11,6 +11,7 @@ import pytest
 
 from gateway.config.parse import parse
 from gateway.daemon.app import components_of
+from gateway.protocols import outline
 from tests.conftest import Serve
 from tests.kit import plays, settings
 from tests.kit.answer import Answer, Tool
@@ -23,6 +24,12 @@ native = pytest.mark.parametrize("protocol", ["responses", "messages"])
 CROSS = pytest.mark.parametrize(
     ("protocol", "other"), [("responses", "messages"), ("messages", "responses")]
 )
+
+
+@pytest.fixture(params=[outline.MIN_BYTES, 0], ids=["parsed", "outlined"])
+def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are parsed, as short ones are, or have an outline, as long ones have."""
+    monkeypatch.setattr(outline, "MIN_BYTES", request.param)
 
 
 def two_models(upstream: ScriptedUpstream, protocol: str) -> list[Table]:
@@ -133,6 +140,7 @@ async def test_a_small_model_never_moves_the_big_one(
 # --- moves ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("short")
 @native
 @pytest.mark.parametrize("stream", [True, False], ids=["sse", "json"])
 async def test_a_moved_session_leaves_the_old_behind_and_keeps_the_new(
@@ -242,6 +250,7 @@ async def test_a_refusal_after_a_restart_costs_one_question_and_nothing_that_is_
     assert [[], ["elsewhere", first], [first], [first, first]] == sent_to(upstream)
 
 
+@pytest.mark.usefixtures("short")
 async def test_reasoning_is_left_out_twice_at_most(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
@@ -331,6 +340,7 @@ def compacted(name: str) -> dict[str, Any]:
     return {"type": "compaction", "id": f"cmp_{name}", "encrypted_content": seal(name)}
 
 
+@pytest.mark.usefixtures("short")
 async def test_a_compaction_outlives_the_small_models_turns(
     serve: Serve, upstream: ScriptedUpstream
 ) -> None:
@@ -467,6 +477,7 @@ def said(*blocks: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "content": list(blocks)}
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("block", UNSIGNED)
 async def test_unsigned_thinking_does_not_go_to_those_who_verify(
     serve: Serve, upstream: ScriptedUpstream, block: dict[str, Any]
