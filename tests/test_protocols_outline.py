@@ -16,6 +16,7 @@ from gateway.protocols import PROTOCOLS, outline
 from gateway.protocols.compaction import compaction_item
 from gateway.protocols.outline import LEFT_OUT, MIN_BYTES, outline_of
 from gateway.protocols.reasoning_proofs import ProofFilter, ReasoningProofs
+from gateway.protocols.responses.proofs import MAX_UNTYPED
 
 WITH_PROOFS = [name for name, wire in PROTOCOLS.items() if wire.proofs is not None]
 
@@ -32,6 +33,7 @@ ITEM = st.one_of(
         {"type": st.sampled_from(["message", "function_call", 3, None])},
         optional={"id": TEXT, "role": TEXT, "content": PARTS | TEXT},
     ),
+    st.fixed_dictionaries({"role": TEXT, "content": TEXT}),
 )
 BLOCK = st.fixed_dictionaries(
     {"type": st.sampled_from(["thinking", "redacted_thinking", "text", "tool_use"])},
@@ -156,7 +158,9 @@ def test_no_damage_is_overlooked(damage: bytes, at: int, cut: int) -> None:
         pytest.param('{"model":"a","model":"b"}', id="a-name-twice"),
         pytest.param('{"mod\\u0065l":"a","model":"b"}', id="a-name-twice-escaped"),
         pytest.param(f'{{"model":"a","x":{10**40}}}', id="a-long-number"),
-        pytest.param('{"input":[{"role":"user","content":"hi"}]}', id="no-type"),
+        pytest.param(
+            '{"input":[' + ",".join(["{}"] * (MAX_UNTYPED + 1)) + "]}", id="no-types"
+        ),
         pytest.param('{"input":[1]}', id="number"),
         pytest.param('{"input":["a"]}', id="text"),
         pytest.param('{"input":[null]}', id="null"),

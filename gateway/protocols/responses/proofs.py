@@ -19,6 +19,8 @@ from gateway.protocols.responses.items import COMPACTIONS
 are_signatures = False
 conversation = "input"
 
+MAX_UNTYPED = 64
+"""Items without a type in an outline: to find that out takes as long as ten others."""
 _LOOKED_AT = ("type", "id", "encrypted_content", "content")
 _BOUND = frozenset(("reasoning", *COMPACTIONS))
 _PAIRED = ("function_call", "custom_tool_call")
@@ -40,7 +42,18 @@ def compaction_in(body: Document) -> str:
 
 def bound(pieces: Any) -> list[Document]:
     """See ``ReasoningProofs.bound``."""
-    return [members(item, _LOOKED_AT) for item in pieces if item["type"] in _BOUND]
+    found, untyped = [], 0
+    for item in pieces:
+        try:
+            is_bound = item["type"] in _BOUND
+        except KeyError:  # a message in its short form
+            untyped += 1
+            if untyped > MAX_UNTYPED:
+                raise
+            continue
+        if is_bound:
+            found.append(members(item, _LOOKED_AT))
+    return found
 
 
 def lacks_thinking(body: Document) -> bool:
