@@ -93,8 +93,9 @@ async def really(plan: Plan, arrivals: list[Arrival]) -> list[Passage]:
 def test_it_grants_refuses_and_times_as_the_registry_does(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("TICK_S", "EARLY_S"):  # its timers come within a tick
-        monkeypatch.setattr(timers, name, 1e-6)
+    # Its timers come within a tick, or a second where they were far away.
+    for name, seconds in (("TICK_S", 1e-6), ("EARLY_S", 1e-6), ("FAR_S", 1e6)):
+        monkeypatch.setattr(timers, name, seconds)
     chance = random.Random(seed)
     plan = Plan(
         {

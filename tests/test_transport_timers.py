@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 
-from gateway.transport.timers import NOT_WAITING, TICK_S, RequestTimers, timers_of
+from gateway.transport.timers import (
+    FAR_S,
+    FAR_TICK_S,
+    NOT_WAITING,
+    TICK_S,
+    RequestTimers,
+    timers_of,
+)
 from tests.kit import virtual_time
 
 
@@ -105,3 +112,20 @@ async def test_the_next_that_somebody_waits_for_is_waited_for() -> None:
 
     assert timers._handle is None
     assert timers_of(loop) is timers_of(loop)
+
+
+def test_what_is_far_away_comes_within_a_second_and_leaves_few_ticks() -> None:
+    async def main() -> None:
+        timers = timers_of(asyncio.get_running_loop())
+        for _ in range(6000):
+            one = Owner(timers)
+            one.wait(600.0)
+            one.end()
+            await asyncio.sleep(0.1)
+        assert len(timers._ticks) == len(timers._owners) <= 602
+        last = Owner(timers)
+        last.wait(FAR_S + 0.5)
+        await asyncio.sleep(FAR_S + 2)
+        assert -0.001 <= last.called[-1] - last.due <= FAR_TICK_S + TICK_S + 0.001
+
+    virtual_time.run(main())

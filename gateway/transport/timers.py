@@ -4,7 +4,9 @@ RequestTimers of many requests at once, of which the event loop has one.
 A request has several, for seconds to minutes, and nearly all end unused. The loop's own
 take half a kilobyte each and twice the time.
 
-Rule 1: what is due is called within TICK_S; at most a millisecond early, as by uvloop.
+Rule 1: what is due is called within TICK_S, or within FAR_TICK_S where that was far
+        away: a tick is kept until it is over, whether or not an owner still waits. At
+        most a millisecond early, as by uvloop.
 Rule 2: it is called in an empty context: a line that it logs belongs to no request.
 Rule 3: an owner waits once at most; waiting again is its own to end first.
 """
@@ -17,6 +19,8 @@ from contextvars import Context
 from typing import Protocol
 
 TICK_S = 1 / 64
+FAR_S = 32.0
+FAR_TICK_S = 1.0
 EARLY_S = 0.001
 NOT_WAITING = 0
 """In the place of the number that ``at`` returns."""
@@ -53,6 +57,8 @@ class RequestTimers:
         Returns the number by which it is ended.
         """
         tick = int(when / TICK_S) + 1
+        if when - self.loop.time() > FAR_S:
+            tick += -tick % int(FAR_TICK_S / TICK_S)
         owners = self._owners.get(tick)
         if owners is None:
             owners = self._owners[tick] = {}
