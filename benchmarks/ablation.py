@@ -151,14 +151,15 @@ class Served:
         config.write_text(peers.CONFIG.format(**facts, key=key, queue_key="0" * 64))
         words = [sys.executable, "-m", "benchmarks.ablation", "--serve", layer]
         words += [str(self._port), str(config), *["--count"] * count]
-        self._process = subprocess.Popen(
-            [*peers.on_core(peers.TEST_CORE), *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=open(folder / "log", "wb"),
-            env={**os.environ, "BENCH_UPSTREAM_KEY": "sk-scripted"},
-            cwd=HERE.parent,
-        )
+        with open(folder / "log", "wb") as log:
+            self._process = subprocess.Popen(
+                [*peers.on_core(peers.TEST_CORE), *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "BENCH_UPSTREAM_KEY": "sk-scripted"},
+                cwd=HERE.parent,
+            )
         assert self._process.stdout and self._process.stdout.readline(), layer
 
     def measure(

@@ -96,14 +96,15 @@ def _start(
         config.write_text(peers.config(port, upstream.port, tick_ms=0.0))
         words = ["-m", "benchmarks.ablation", "--serve", "nothing"]
         words += [str(port), str(config)]
-    served = subprocess.Popen(
-        [*command, sys.executable, *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=open(out / "log", "wb"),
-        env={**os.environ, "BENCH_UPSTREAM_KEY": "sk-scripted"},
-        cwd=HERE.parent,
-    )
+    with open(out / "log", "wb") as log:
+        served = subprocess.Popen(
+            [*command, sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "BENCH_UPSTREAM_KEY": "sk-scripted"},
+            cwd=HERE.parent,
+        )
     begun = time.monotonic()
     while not peers.listens(port):
         if served.poll() is not None or time.monotonic() - begun > START_S:

@@ -133,7 +133,13 @@ def _slots() -> None:
         name = account = "scripted"
         evict = None
 
-        release = hand_on = drain = _none
+        drain = _none
+
+        def release(self) -> bool:
+            """No request waits for it."""
+            return False
+
+        hand_on = release
 
     free = Free()
 
@@ -171,7 +177,7 @@ def _health() -> None:
 def _parse() -> None:
     parse = lru_cache(maxsize=8)(body.parse)
 
-    def parsed(data: bytes) -> Any:
+    def parsed(data: bytes, *args: Any) -> Any:
         known = parse(data)
         return body.RequestBody(data, known.document, known.model, known.stream)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ import pytest
 
 from benchmarks import goals, instructions, peers, scripts, table
 from benchmarks.__main__ import main
-from benchmarks.ablation import CallCounter
+from benchmarks.ablation import Ablation, CallCounter, Served
+from benchmarks.layers import LAYERS
 from benchmarks.measures import Bench, Scenario, _quantile
 from benchmarks.scripts import PROTOCOLS
 
@@ -181,10 +181,21 @@ def test_a_quantile_is_read_from_a_histogram() -> None:
     assert 15.0 == pytest.approx(_quantile(text, 0.75))
 
 
-def test_every_layer_can_be_taken_out() -> None:
-    """A name that the gateway has no more fails at once; all in one process."""
-    code = "from benchmarks.layers import LAYERS\nfor one in LAYERS.values(): one()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ablation]:
+    made = Ablation(tmp_path_factory.mktemp("ablation"))
+    yield made
+    made.upstream.stop()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_requests_are_answered_without_a_layer(ablation: Ablation, layer: str) -> None:
+    """A name that the gateway has no more fails at once."""
+    served = Served(ablation, layer)
+    try:
+        assert served.measure("stream", 2)["cpu_s"] > 0
+    finally:
+        served.stop()
 
 
 def test_calls_are_counted_by_who_makes_them() -> None:
