@@ -41,6 +41,12 @@ async def stream(ledger, name):
 
 async def main(url, base, run, streams):
     ledger = await Ledger.open(url, Path(base), config.LedgerSettings())
+    now = time.time()
+    endless = Record(f"{run}-endless", now, time.monotonic(), user="alice")
+    endless.attempts.append(AttemptRecord(1, "openai-1", now))
+    ledger.begin(endless)
+    while ledger.waiting:
+        await asyncio.sleep(0.01)
     await asyncio.gather(*(stream(ledger, f"{run}-{n}") for n in range(int(streams))))
 
 asyncio.run(main(*sys.argv[1:]))
@@ -82,6 +88,7 @@ async def test_every_acknowledged_ending_survives_kill_9(
     assert len(acknowledged) > ROUNDS
     assert {"ok"} == {rows[request_id] for request_id in acknowledged}
     assert {"ok", "failed"} == set(rows.values())
+    assert {"failed"} == {rows[f"{run}-endless"] for run in range(ROUNDS)}
     assert [("crashed",)] == sqlite_place.rows(
         "SELECT DISTINCT error_code FROM request WHERE outcome = 'failed'"
     )

@@ -56,17 +56,18 @@ class Engine:
         arguments = ["--port", str(self.port), "--unixsocket", self.socket]
         arguments += ["--save", "", "--appendonly", "no", "--dir", self._folder]
         arguments += ["--bind", "127.0.0.1", "--maxmemory-policy", "noeviction"]
-        self._process = subprocess.Popen(
-            [engine_binary(), *arguments, *self._more],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         until = time.monotonic() + START_S
         while time.monotonic() < until:
+            if self._process is None or self._process.poll() is not None:
+                # Once more where it ended: a connection of others may have its port.
+                self._process = subprocess.Popen(
+                    [engine_binary(), *arguments, *self._more],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
             with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
                 probe.connect(self.socket)
                 return
-            assert self._process.poll() is None, "the engine ended at its start"
             time.sleep(0.005)
         raise AssertionError("the engine does not listen")
 
