@@ -440,6 +440,7 @@ async def test_what_takes_the_lane(pieces: list[bytes], parsed: int) -> None:
         pytest.param([WHOLE[:HALF], WHOLE[HALF:], WHOLE, WHOLE], 2, id="half"),
         pytest.param([WHOLE, chunk(QUIET[:9]), chunk(QUIET[9:]), WHOLE], 2, id="part"),
         pytest.param([WHOLE, LAST, WHOLE], 2, id="behind-the-end"),
+        pytest.param([WHOLE, WHOLE + LAST], 1, id="with-the-end"),
     ],
 )
 async def test_what_takes_the_lane_and_is_converted(
@@ -632,6 +633,7 @@ def test_whole_chunks(data: bytes, size: int) -> None:
         (b"2\r\nab\r\n2", b""),
         (b"2\r\nab", b""),
         (b"0\r\n\r\n", b""),
+        (b"2\r\nab\r\n0\r\n\r\n", b""),
         (b"", b""),
         (b"4000\r\n%b\r\n" % (b"x" * 0x4000), b""),
     ],

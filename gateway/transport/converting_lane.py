@@ -24,7 +24,10 @@ from gateway.transport.fast_lane import (
 
 
 def body_of_chunks(data: bytes) -> bytes:
-    """The body that *data* carries if it is some whole chunks; else none."""
+    """
+    The body that *data* carries if it is some whole chunks; else none. The last one,
+    which is empty, ends the answer: it is the parser's to see.
+    """
     if len(data) > MAX_READ_BYTES:
         return b""
     parts = data.split(b"\r\n")
@@ -32,7 +35,9 @@ def body_of_chunks(data: bytes) -> bytes:
         size, body, rest = parts
         return body if not rest and size == b"%x" % len(body) else b""
     bodies = parts[1::2]
-    if parts.pop() or parts[::2] != [b"%x" % len(body) for body in bodies]:
+    if parts.pop() or not all(bodies):
+        return b""
+    if parts[::2] != [b"%x" % len(body) for body in bodies]:
         return b""
     return b"".join(bodies)
 
